@@ -1,0 +1,410 @@
+"""Every error a user can meet, in one tree.
+
+    MirrorError
+    ├── InvalidInput            what was asked for can never work (HTTP 422)
+    │   ├── InvalidReference        NAME_INVALID
+    │   ├── InvalidTag              TAG_INVALID
+    │   ├── InvalidDigest           DIGEST_INVALID
+    │   ├── NameTooLong             NAME_TOO_LONG
+    │   └── TargetReserved          TARGET_RESERVED
+    ├── SourceError             the registry that was asked, or what it answered
+    │   ├── SourceUnreachable       SOURCE_UNREACHABLE
+    │   ├── SourceFailed            SOURCE_FAILED
+    │   ├── AddressNotAllowed       ADDRESS_NOT_ALLOWED
+    │   ├── RealmNotAllowed         REALM_NOT_ALLOWED
+    │   ├── CredentialsUnavailable  CREDENTIALS_UNAVAILABLE
+    │   ├── Unauthorized            UNAUTHORIZED
+    │   ├── Denied                  DENIED
+    │   ├── RateLimited             TOOMANYREQUESTS
+    │   ├── ManifestUnknown         MANIFEST_UNKNOWN
+    │   ├── BlobUnknown             BLOB_UNKNOWN
+    │   ├── AnswerTruncated         ANSWER_TRUNCATED
+    │   └── AnswerTooLarge          ANSWER_TOO_LARGE
+    ├── ContentError            the bytes are not what they are said to be
+    │   ├── ManifestInvalid         MANIFEST_INVALID
+    │   ├── MediaTypeUnsupported    MEDIA_TYPE_UNSUPPORTED
+    │   ├── DigestMismatch          DIGEST_MISMATCH
+    │   └── SizeInvalid             SIZE_INVALID
+    ├── NotHeld                 the mirror does not have it (HTTP 404)
+    │   ├── RepositoryNotHeld       NAME_UNKNOWN
+    │   ├── ImageNotHeld            MANIFEST_UNKNOWN
+    │   ├── BlobNotHeld             BLOB_UNKNOWN
+    │   └── JobUnknown              JOB_UNKNOWN
+    ├── Conflict                something else holds the place
+    │   ├── PreconditionFailed      PRECONDITION_FAILED
+    │   ├── ManifestInUse           MANIFEST_IN_USE
+    │   ├── TagBusy                 TAG_BUSY
+    │   └── BlobBeingDeleted        BLOB_BEING_DELETED
+    ├── Unavailable             a part of the mirror itself is away (HTTP 503)
+    │   ├── StorageUnavailable      STORAGE_UNAVAILABLE
+    │   ├── StorageRefused          STORAGE_REFUSED
+    │   ├── RedisUnavailable        REDIS_UNAVAILABLE
+    │   └── CatalogRebuilding       CATALOG_REBUILDING
+    └── WorkerLost                  WORKER_LOST
+
+``code`` is stable and scripts may rely on it; it is the OCI distribution spec's code where one exists.
+``retryable`` says whether the same request can succeed later without anybody changing it. ``status`` is
+the HTTP status when the error answers a request directly. A message never carries a secret, a query
+string or a vendor exception's text (DESIGN: those print presigned URLs).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MirrorError(Exception):
+    """Base of all errors that are shown to a user: a sentence, a code, and what to do."""
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+    status: ClassVar[int] = 500
+    hint: str
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if hint is not None:
+            self.hint = hint
+
+
+class InvalidInput(MirrorError):
+    status = 422
+
+
+class InvalidReference(InvalidInput):
+    """A reference or repository name that breaks the grammar; the reason says where."""
+
+    code = "NAME_INVALID"
+    hint = "Write it as 'docker pull' takes it, for example 'redis:7' or 'gcr.io/project/image:1.0'."
+
+    def __init__(self, text: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{quoted(text)} is not a valid image reference: {reason}", hint=hint)
+        self.reason = reason
+
+
+class InvalidTag(InvalidInput):
+    code = "TAG_INVALID"
+    hint = "A tag has at most 128 letters, digits, '_', '.' and '-', and does not start with '.' or '-'."
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{quoted(text)} is not a valid tag")
+
+
+class InvalidDigest(InvalidInput):
+    code = "DIGEST_INVALID"
+    hint = "A digest is 'sha256:' and 64 lower-case hexadecimal digits, or 'sha512:' and 128."
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{quoted(text)} is not a valid digest")
+
+
+class NameTooLong(InvalidInput):
+    code = "NAME_TOO_LONG"
+    hint = "Give a shorter target: many clients take no more than 255 characters of host and name."
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(f"The name {quoted(name)} has {len(name)} characters, more than the {limit} that clients take")
+
+
+class TargetReserved(InvalidInput):
+    """A target under a registry's name takes images from that registry only."""
+
+    code = "TARGET_RESERVED"
+    hint = "Choose a target whose first component does not look like a registry's host."
+
+    def __init__(self, repository: str, owner: str, source: str) -> None:
+        super().__init__(
+            f"The target '{repository}' is reserved for images from '{owner}', and the source is '{source}'"
+        )
+
+
+class SourceError(MirrorError):
+    status = 502
+
+
+class SourceUnreachable(SourceError):
+    code, retryable = "SOURCE_UNREACHABLE", True
+    hint = "Check the name and the network between the workers and the registry, then try again."
+
+    def __init__(self, registry: str, reason: str) -> None:
+        super().__init__(f"The registry {registry} cannot be reached: {reason}")
+
+
+class SourceFailed(SourceError):
+    """The registry answered, but not in a way the protocol allows, or with a 5xx to the last attempt."""
+
+    code, retryable = "SOURCE_FAILED", True
+    hint = "The fault is on the registry's side; try again later or ask its operator."
+
+    def __init__(self, registry: str, reason: str) -> None:
+        super().__init__(f"The registry {registry} failed: {reason}")
+
+
+class AddressNotAllowed(SourceError):
+    code = "ADDRESS_NOT_ALLOWED"
+    hint = "If this network may be read from, add it to MIRROR_ALLOWED_NETWORKS."
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"Connecting to {host} is not allowed: {reason}")
+
+
+class RealmNotAllowed(SourceError):
+    code = "REALM_NOT_ALLOWED"
+    hint = "If this token server is the registry's own, name it in MIRROR_TOKEN_REALMS as 'registry=host'."
+
+    def __init__(self, registry: str, realm_host: str, reason: str) -> None:
+        super().__init__(
+            f"The registry {registry} sends clients to the token server {quoted(realm_host)}, which {reason}"
+        )
+
+
+class CredentialsUnavailable(SourceError):
+    code = "CREDENTIALS_UNAVAILABLE"
+    hint = "Check MIRROR_DOCKER_CONFIG and the credential helper it names, on the worker's host."
+
+    def __init__(self, registry: str, reason: str) -> None:
+        super().__init__(f"The credentials for {registry} cannot be had: {reason}")
+
+
+class Unauthorized(SourceError):
+    code = "UNAUTHORIZED"
+    hint = "Check that the image exists and that the credentials in MIRROR_DOCKER_CONFIG are right and not expired."
+
+    def __init__(self, registry: str, repository: str, *, with_credentials: bool) -> None:
+        who = "refuses our credentials" if with_credentials else "wants credentials and none are configured"
+        super().__init__(f"The registry {registry} {who} for '{repository}'")
+
+
+class Denied(SourceError):
+    code = "DENIED"
+    hint = "Ask the registry's operator for read access, or use other credentials."
+
+    def __init__(self, registry: str, repository: str) -> None:
+        super().__init__(f"The registry {registry} denies reading '{repository}'")
+
+
+class RateLimited(SourceError):
+    """The registry asks us to wait; *retry_after* is in seconds."""
+
+    code, retryable = "TOOMANYREQUESTS", True
+    status = 429
+    hint = "Wait, or log in to the registry: a login usually has a higher limit."
+
+    def __init__(self, registry: str, retry_after: float) -> None:
+        super().__init__(f"The registry {registry} asks us to wait {retry_after:.0f} s")
+        self.registry = registry
+        self.retry_after = retry_after
+
+
+class ManifestUnknown(SourceError):
+    code = "MANIFEST_UNKNOWN"
+    hint = "Check the repository and the tag or digest; it may have been deleted upstream."
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"The source has no image '{reference}'")
+
+
+class BlobUnknown(SourceError):
+    code = "BLOB_UNKNOWN"
+    hint = "The image is damaged at its source; push it there again."
+
+    def __init__(self, registry: str, repository: str, digest: str) -> None:
+        super().__init__(
+            f"The registry {registry} does not have the blob {digest} that an image in '{repository}' needs"
+        )
+
+
+class AnswerTruncated(SourceError):
+    code, retryable = "ANSWER_TRUNCATED", True
+    hint = "The connection was cut or the registry is broken; try again."
+
+    def __init__(self, registry: str, what: str) -> None:
+        super().__init__(f"The registry {registry} ended its answer too early for {what}")
+
+
+class AnswerTooLarge(SourceError):
+    code = "ANSWER_TOO_LARGE"
+    hint = "No honest registry needs an answer of this size; check what is served there."
+
+    def __init__(self, registry: str, what: str, limit: int) -> None:
+        super().__init__(f"The registry {registry} answered with more than {limit} bytes for {what}")
+
+
+class ContentError(MirrorError):
+    status = 502
+
+
+class ManifestInvalid(ContentError):
+    code = "MANIFEST_INVALID"
+    hint = "The manifest is damaged or made to mislead; have it built and pushed anew."
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"The manifest {what} is invalid: {reason}")
+
+
+class MediaTypeUnsupported(ContentError):
+    code = "MEDIA_TYPE_UNSUPPORTED"
+    hint = "Docker schema 2 and OCI manifests and indexes can be mirrored; rebuild older images with a current tool."
+
+    def __init__(self, what: str, media_type: str) -> None:
+        super().__init__(f"The manifest {what} has the media type {quoted(media_type)}, which cannot be mirrored")
+
+
+class DigestMismatch(ContentError):
+    code = "DIGEST_MISMATCH"
+    hint = "The bytes were changed on the way or at the source; do not trust that copy."
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"The bytes of {expected} have the digest {actual}")
+
+
+class SizeInvalid(ContentError):
+    code = "SIZE_INVALID"
+    hint = "The manifest and the bytes disagree; have the image pushed anew at its source."
+
+    def __init__(self, digest: str, expected: int, actual: int | str) -> None:
+        super().__init__(f"The blob {digest} should have {expected} bytes and has {actual}")
+
+
+class NotHeld(MirrorError):
+    status = 404
+
+
+class RepositoryNotHeld(NotHeld):
+    code = "NAME_UNKNOWN"
+    hint = "GET /v1/repositories lists what is held."
+
+    def __init__(self, repository: str) -> None:
+        super().__init__(f"The mirror holds no repository '{repository}'")
+
+
+class ImageNotHeld(NotHeld):
+    code = "MANIFEST_UNKNOWN"
+    hint = "Mirror it first with POST /v1/jobs; GET /v1/images lists what is held."
+
+    def __init__(self, image: str) -> None:
+        super().__init__(f"The mirror holds no image '{image}'")
+
+
+class BlobNotHeld(NotHeld):
+    code = "BLOB_UNKNOWN"
+    hint = "Mirror the image that needs it again."
+
+    def __init__(self, repository: str, digest: str) -> None:
+        super().__init__(f"The mirror holds no blob {digest} in '{repository}'")
+
+
+class JobUnknown(NotHeld):
+    code = "JOB_UNKNOWN"
+    hint = "GET /v1/jobs lists the jobs."
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {quoted(job_id)}")
+
+
+class Conflict(MirrorError):
+    status = 409
+
+
+class PreconditionFailed(Conflict):
+    code = "PRECONDITION_FAILED"
+    status = 412
+    hint = "Read the image again and decide on what it is now."
+
+    def __init__(self, image: str, actual: str | None) -> None:
+        now = f"points at {actual}" if actual else "does not exist"
+        super().__init__(f"'{image}' {now}, which is not what If-Match or If-None-Match asked for")
+
+
+class ManifestInUse(Conflict):
+    code = "MANIFEST_IN_USE"
+    hint = "Delete the tags that hold it."
+
+    def __init__(self, image: str, tags: str) -> None:
+        super().__init__(f"'{image}' is held by {tags}")
+
+
+class TagBusy(Conflict):
+    code, retryable = "TAG_BUSY", True
+    hint = "Another change of this tag is under way; try again in a few seconds."
+
+    def __init__(self, image: str) -> None:
+        super().__init__(f"The tag '{image}' is being changed by somebody else")
+
+
+class BlobBeingDeleted(Conflict):
+    code, retryable = "BLOB_BEING_DELETED", True
+    hint = "Garbage collection is deleting it at this moment; try again in a few seconds."
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"The blob {digest} is being deleted")
+
+
+class Unavailable(MirrorError):
+    retryable = True
+    status = 503
+
+
+class StorageUnavailable(Unavailable):
+    code = "STORAGE_UNAVAILABLE"
+    hint = "Check the S3 endpoint, its bucket and the credentials; /readyz?verbose shows whether it answers."
+
+    def __init__(self, action: str, reason: str) -> None:
+        super().__init__(f"The bucket could not {action}: {reason}")
+
+
+class StorageRefused(Unavailable):
+    """S3 answered and said no (credentials, missing bucket, quota): waiting alone does not help."""
+
+    code, retryable = "STORAGE_REFUSED", False
+    hint = "Check the S3 credentials, the bucket's name, its policy and its quota."
+
+    def __init__(self, action: str, reason: str) -> None:
+        super().__init__(f"The bucket refused to {action}: {reason}")
+
+
+class RedisUnavailable(Unavailable):
+    code = "REDIS_UNAVAILABLE"
+    hint = "Check that Redis runs and MIRROR_REDIS_URL is right; /readyz?verbose shows whether it answers."
+
+    def __init__(self) -> None:
+        super().__init__("Redis, which keeps the jobs, does not answer")
+
+
+class CatalogRebuilding(Unavailable):
+    code = "CATALOG_REBUILDING"
+    hint = (
+        "The index of the images is being rebuilt from the bucket; pulls work meanwhile, lists come back by themselves."
+    )
+
+    def __init__(self) -> None:
+        super().__init__("The list of images is being rebuilt from the bucket")
+
+
+class WorkerLost(MirrorError):
+    code, retryable = "WORKER_LOST", True
+    hint = "Look at the workers' logs (out of memory, killed by the host), then POST the job again."
+
+    def __init__(self, task: str, losses: int) -> None:
+        super().__init__(f"The worker of task {task} was lost {losses} times in a row without getting further")
+
+
+def quoted(text: str, limit: int = 160) -> str:
+    """*text* as it may stand in a message: control characters escaped, length bounded."""
+    shown = text if len(text) <= limit else text[:limit] + "…"
+    return repr(shown)
+
+
+def every_error() -> list[type[MirrorError]]:
+    """All concrete error classes, in the tree's order: the table that the reference page is checked against."""
+    found: list[type[MirrorError]] = []
+
+    def walk(cls: type[MirrorError]) -> None:
+        for child in cls.__subclasses__():
+            if "code" in vars(child):
+                found.append(child)
+            walk(child)
+
+    walk(MirrorError)
+    return found

@@ -1,0 +1,72 @@
+"""What the mirror holds: a repository of its own and a tag or a digest. Never normalised."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from mirror.errors import InvalidReference, InvalidTag, TargetReserved
+from mirror.oci.digest import Digest
+from mirror.oci.names import is_tag, repository_problem
+from mirror.oci.reference import Reference
+
+_HOST_LIKE: Final = re.compile(r".*\..*|localhost|.+_[1-9][0-9]{0,4}", re.ASCII)
+_EXAMPLE: Final = "Write it as 'team/redis:7' or 'docker.io/library/redis@sha256:…'."
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LocalImage:
+    """``team/redis:7`` is just that. At most one of ``tag`` and ``digest`` is set; with neither it is a repository."""
+
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises InvalidReference, InvalidTag or InvalidDigest."""
+        name, at, digest_text = text.partition("@")
+        repository, colon, tag = name.partition(":")
+        if problem := repository_problem(repository):
+            raise InvalidReference(text, problem, hint=_EXAMPLE)
+        if at and colon:
+            raise InvalidReference(text, "it has both a tag and a digest", hint=_EXAMPLE)
+        if colon and not is_tag(tag):
+            raise InvalidTag(tag)
+        return cls(repository, tag if colon else None, Digest.parse(digest_text) if at else None)
+
+    @classmethod
+    def default_for(cls, source: Reference) -> Self:
+        """The target of a source for which none is given: its canonical name, so that nothing collides.
+
+        A registry's port becomes ``_port``, since a colon is no legal part of a repository; a host has no underscore,
+        so two registries never share a name.
+        """
+        repository = f"{registry_component(source.registry)}/{source.repository}"
+        return cls(repository, source.tag, None if source.tag else source.digest)
+
+    @property
+    def registry_component(self) -> str | None:
+        """The first component if it looks like a registry's host, as in ``docker.io/…`` or ``127.0.0.1_5001/…``."""
+        first, slash, _ = self.repository.partition("/")
+        return first if slash and _HOST_LIKE.fullmatch(first) else None
+
+    def require_source(self, source_component: str, source: str) -> None:
+        """Raise TargetReserved unless an image of *source_component* may stand under this name.
+
+        Nobody can pass an image off as Docker Hub's: a name under a host takes only that host's images.
+        """
+        owner = self.registry_component
+        if owner is not None and owner != source_component:
+            raise TargetReserved(self.repository, owner, source)
+
+    def __str__(self) -> str:
+        if self.digest:
+            return f"{self.repository}@{self.digest}"
+        return f"{self.repository}:{self.tag}" if self.tag else self.repository
+
+
+def registry_component(registry: str) -> str:
+    """A registry's ``host[:port]`` as the first component of a repository name."""
+    return registry.replace(":", "_")

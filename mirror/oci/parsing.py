@@ -1,0 +1,168 @@
+"""From a manifest's exact bytes to a value, refusing what is damaged, unknown or made to be read in two ways."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from mirror.errors import InvalidDigest, ManifestInvalid, MediaTypeUnsupported
+from mirror.oci import media_types
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.index import Index
+from mirror.oci.manifest import Manifest
+from mirror.oci.platform import Platform
+
+MAX_MANIFEST_SIZE: Final = 4 * 1024 * 1024
+"""Bytes; the distribution spec asks registries to take at least this, and most take no more."""
+MAX_ENTRIES: Final = 10_000
+"""Layers of one manifest, or manifests of one index."""
+_MAX_SIZE: Final = 2**63 - 1
+_MAX_TYPE_LENGTH: Final = 255
+_FIELDS: Final = {
+    name.lower(): name
+    for name in ("schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject", "artifactType")
+}
+
+
+def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manifest | Index:
+    """Read a manifest or an index.
+
+    *content_type* is what the registry (or the descriptor) says the body is, without parameters; None or empty where
+    nothing was said, as for bytes read from the bucket. *what* names it in errors: a reference or a digest.
+
+    Raises MediaTypeUnsupported for schema 1 and everything unknown, ManifestInvalid for a body that is no JSON object,
+    that claims to be both a manifest and an index or another type than it was served as (CVE-2021-41190), or whose
+    descriptors are out of bounds.
+    """
+    if len(body) > MAX_MANIFEST_SIZE:
+        raise ManifestInvalid(what, f"it has {len(body)} bytes, more than {MAX_MANIFEST_SIZE}")
+    document = _load(body, what)
+    _refuse_schema_1(document, content_type, what)
+    media_type = _media_type(document, content_type, what)
+    if document.get("schemaVersion") != 2:
+        raise ManifestInvalid(what, "its schemaVersion is not 2")
+    subject = _optional_descriptor(document, "subject", what)
+    artifact_type = _text(document, "artifactType", what)
+    if media_type in media_types.INDEXES:
+        index = Index(media_type, _descriptors(document, "manifests", what), subject, artifact_type)
+        _refuse_unknown_children(index, what)
+        return index
+    config = _optional_descriptor(document, "config", what)
+    if config is None:
+        raise ManifestInvalid(what, "it has no config")
+    return Manifest(media_type, config, _descriptors(document, "layers", what), subject, artifact_type)
+
+
+def _load(body: bytes, what: str) -> dict[str, Any]:
+    """A JSON object whose fields every reader reads alike.
+
+    Go's decoder takes ``Layers`` for ``layers`` and the last of two equal keys; a body that relies on either shows one
+    image to us and another to the node that pulls it.
+    """
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise ManifestInvalid(what, "a field stands in it twice")
+        return fields
+
+    try:
+        document = json.loads(body.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=_no_constants)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
+        raise ManifestInvalid(what, reason) from None
+    if not isinstance(document, dict):
+        raise ManifestInvalid(what, "it is not a JSON object")
+    for key in document:
+        if _FIELDS.get(key.lower(), key) != key:
+            raise ManifestInvalid(what, f"it spells the field '{_FIELDS[key.lower()]}' in another case")
+    return document
+
+
+def _no_constants(name: str) -> None:
+    raise ValueError(name)
+
+
+def _refuse_schema_1(document: dict[str, Any], content_type: str | None, what: str) -> None:
+    if document.get("schemaVersion") == 1 or "fsLayers" in document:
+        raise MediaTypeUnsupported(what, content_type or "application/vnd.docker.distribution.manifest.v1+json")
+
+
+def _media_type(document: dict[str, Any], content_type: str | None, what: str) -> str:
+    """The one type that header, body and fields agree on."""
+    stated = _text(document, "mediaType", what)
+    if content_type and content_type not in media_types.MANIFESTS | media_types.INDEXES:
+        raise MediaTypeUnsupported(what, content_type)
+    if stated and stated not in media_types.MANIFESTS | media_types.INDEXES:
+        raise MediaTypeUnsupported(what, stated)
+    if stated and content_type and stated != content_type:
+        raise ManifestInvalid(what, f"it says it is '{stated}' and is served as '{content_type}'")
+    if "manifests" in document and ("layers" in document or "config" in document):
+        raise ManifestInvalid(what, "it has both 'manifests' and 'layers' or 'config'")
+    sniffed = media_types.OCI_INDEX if "manifests" in document else media_types.OCI_MANIFEST
+    found = stated or content_type or sniffed
+    if not stated and found not in (media_types.OCI_INDEX, media_types.OCI_MANIFEST):
+        raise ManifestInvalid(what, f"it is served as '{found}', whose body must state its mediaType")
+    needed = "manifests" if found in media_types.INDEXES else "layers"
+    if needed not in document:
+        raise ManifestInvalid(what, f"it is '{found}' and has no '{needed}'")
+    return found
+
+
+def _refuse_unknown_children(index: Index, what: str) -> None:
+    known = set(index.children) | set(index.blobs)
+    for child in index.manifests:
+        if child not in known:
+            raise MediaTypeUnsupported(f"{child.digest} in {what}", child.media_type)
+
+
+def _descriptors(document: dict[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
+    entries = document[field]
+    if not isinstance(entries, list):
+        raise ManifestInvalid(what, f"its '{field}' is not a list")
+    if len(entries) > MAX_ENTRIES:
+        raise ManifestInvalid(what, f"its '{field}' has {len(entries)} entries, more than {MAX_ENTRIES}")
+    return tuple(_descriptor(entry, f"{field}[{n}]", what) for n, entry in enumerate(entries))
+
+
+def _optional_descriptor(document: dict[str, Any], field: str, what: str) -> Descriptor | None:
+    entry = document.get(field)
+    return None if entry is None else _descriptor(entry, field, what)
+
+
+def _descriptor(entry: object, where: str, what: str) -> Descriptor:
+    if not isinstance(entry, dict):
+        raise ManifestInvalid(what, f"{where} is not a descriptor")
+    media_type, size, digest = entry.get("mediaType"), entry.get("size"), entry.get("digest")
+    if not isinstance(media_type, str) or not 0 < len(media_type) <= _MAX_TYPE_LENGTH:
+        raise ManifestInvalid(what, f"{where} has no usable mediaType")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
+        raise ManifestInvalid(what, f"{where} has no usable size")
+    if not isinstance(digest, str):
+        raise ManifestInvalid(what, f"{where} has no digest")
+    try:
+        parsed = Digest.parse(digest)
+    except InvalidDigest:
+        raise ManifestInvalid(what, f"{where} has a malformed or unsupported digest") from None
+    return Descriptor(media_type, parsed, size, _platform(entry.get("platform"), where, what))
+
+
+def _platform(entry: object, where: str, what: str) -> Platform | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise ManifestInvalid(what, f"{where} has a platform that is not an object")
+    os, architecture, variant, os_version = (
+        _text(entry, field, what) for field in ("os", "architecture", "variant", "os.version")
+    )
+    return Platform(os, architecture, variant, os_version)
+
+
+def _text(fields: dict[str, Any], name: str, what: str) -> str:
+    value = fields.get(name, "")
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > _MAX_TYPE_LENGTH:
+        raise ManifestInvalid(what, f"its '{name}' is not a short text")
+    return value

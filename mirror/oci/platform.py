@@ -1,0 +1,32 @@
+"""The platform an image is built for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Platform:
+    """``os/architecture[/variant]``, with the Windows version that tells two builds apart (image spec, image-index.md)."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``linux/arm64/v8``; raises ValueError for anything but two or three non-empty parts."""
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise ValueError(f"{text!r} is not a platform: write os/architecture or os/architecture/variant")
+        return cls(*parts)
+
+    @property
+    def is_unknown(self) -> bool:
+        """True for BuildKit's attestation manifests, which carry ``unknown/unknown``."""
+        return (self.os, self.architecture) == ("unknown", "unknown")
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)

@@ -1,0 +1,63 @@
+"""Proof that bytes are what their descriptor says.
+
+Storage completes a blob only against a `Verified`, and only a `Hasher` that has seen every byte makes one: an
+unverified blob cannot become visible by a programming mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from mirror.errors import DigestMismatch, SizeInvalid
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+
+_SEAL: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The descriptor whose bytes were all seen and hashed to its digest. Made by `Hasher.finish` alone."""
+
+    descriptor: Descriptor
+    _seal: object
+
+    def __post_init__(self) -> None:
+        if self._seal is not _SEAL:
+            raise TypeError("only a Hasher makes a Verified")
+
+
+class Hasher:
+    """Hashes a blob's bytes in order and bounds them: one byte more than described is refused before it is hashed."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self.descriptor = descriptor
+        self.seen = 0
+        self._hash = hashlib.new(descriptor.digest.algorithm)
+
+    def update(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Raises SizeInvalid as soon as there are more bytes than the descriptor has."""
+        view = memoryview(chunk)
+        self.seen += view.nbytes
+        if self.seen > self.descriptor.size:
+            raise SizeInvalid(str(self.descriptor.digest), self.descriptor.size, f"at least {self.seen}")
+        self._hash.update(view)
+
+    def finish(self) -> Verified:
+        """Raises SizeInvalid if bytes are missing, DigestMismatch if they are not the described ones."""
+        want = self.descriptor
+        if self.seen != want.size:
+            raise SizeInvalid(str(want.digest), want.size, self.seen)
+        actual = Digest(want.digest.algorithm, self._hash.hexdigest())
+        if actual != want.digest:
+            raise DigestMismatch(str(want.digest), str(actual))
+        return Verified(want, _SEAL)
+
+
+def verify(content: bytes, descriptor: Descriptor) -> Verified:
+    """Check content that is small enough to be whole in memory: a manifest or a config."""
+    hasher = Hasher(descriptor)
+    hasher.update(content)
+    return hasher.finish()

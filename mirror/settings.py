@@ -1,0 +1,281 @@
+"""The settings: environment variables, each also readable from a file named by the variable with ``_FILE`` added.
+
+`Settings.load` reads all of them and lists every problem at once. docs/reference/settings.md is checked against the
+fields of `Settings`: the variable of a field is its name in capitals after ``MIRROR_``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+from environs import EnvValidationError, FileAwareEnv
+from marshmallow import ValidationError
+
+from mirror.errors import MirrorError
+from mirror.oci.reference import Reference
+
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_PREFIX_BYTES: Final = 400
+"""S3 keys end at 1 024 bytes; the longest key of our layout needs the rest."""
+_UNITS: Final = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class InvalidSettings(Exception):
+    """One or more settings cannot be used; ``problems`` maps each variable to what is wrong with it."""
+
+    def __init__(self, problems: Mapping[str, list[str]]) -> None:
+        self.problems = problems
+        lines = [f"  {name}: {text}" for name, texts in sorted(problems.items()) for text in texts]
+        super().__init__("these settings cannot be used:\n" + "\n".join(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a process of Image Mirror is told from outside."""
+
+    port: int = 8080
+    host: str = "127.0.0.1"
+    public_url: str = "http://127.0.0.1:8080"
+    data_dir: Path = Path("data")
+    redis_url: str | None = field(default=None, repr=False)
+    s3_endpoint: str | None = None
+    s3_bucket: str | None = None
+    s3_region: str = "us-east-1"
+    s3_prefix: str = ""
+    s3_public_endpoint: str | None = None
+    serve_redirect: Literal["auto", "true", "false"] = "auto"
+    admin_token: str | None = field(default=None, repr=False)
+    anonymous_pull: bool = True
+    insecure_registries: frozenset[str] = frozenset()
+    allowed_networks: tuple[Network, ...] = ()
+    registry_endpoints: Mapping[str, str] = field(default_factory=dict)
+    token_realms: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    docker_config: Path | None = None
+    workers: int = 1
+    memory_budget: int = 256 * 2**20
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment of this process; raises InvalidSettings with every problem there is."""
+        reader = _Reader()
+        host = reader.read("MIRROR_HOST", _host, "127.0.0.1")
+        port = reader.read("MIRROR_PORT", _number(1, 65535), 8080)
+        loaded = cls(
+            port=port,
+            host=host,
+            public_url=reader.read("MIRROR_PUBLIC_URL", _url, f"http://{host}:{port}"),
+            data_dir=reader.read("MIRROR_DATA_DIR", Path, Path("data")),
+            redis_url=reader.read("MIRROR_REDIS_URL", _redis_url, None),
+            s3_endpoint=reader.read("MIRROR_S3_ENDPOINT", _url, None),
+            s3_bucket=reader.read("MIRROR_S3_BUCKET", _bucket, None),
+            s3_region=reader.read("MIRROR_S3_REGION", str, "us-east-1"),
+            s3_prefix=reader.read("MIRROR_S3_PREFIX", _prefix, ""),
+            s3_public_endpoint=reader.read("MIRROR_S3_PUBLIC_ENDPOINT", _url, None),
+            serve_redirect=reader.read("MIRROR_SERVE_REDIRECT", _serve_redirect, "auto"),
+            admin_token=reader.read("MIRROR_ADMIN_TOKEN", _token, None),
+            anonymous_pull=reader.read("MIRROR_ANONYMOUS_PULL", _boolean, is_loopback(host)),
+            insecure_registries=reader.read("MIRROR_INSECURE_REGISTRIES", _registries, frozenset()),
+            allowed_networks=reader.read("MIRROR_ALLOWED_NETWORKS", _networks, ()),
+            registry_endpoints=reader.read("MIRROR_REGISTRY_ENDPOINTS", _endpoints, {}),
+            token_realms=reader.read("MIRROR_TOKEN_REALMS", _realms, {}),
+            docker_config=reader.read("MIRROR_DOCKER_CONFIG", _file, None),
+            workers=reader.read("MIRROR_WORKERS", _number(1, 64), 1),
+            memory_budget=reader.read("MIRROR_MEMORY_BUDGET", _size, 256 * 2**20),
+        )
+        if loaded.s3_endpoint and not loaded.s3_bucket:
+            reader.problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
+        reader.finish()
+        return loaded
+
+    def require_servable(self) -> None:
+        """What the API needs beyond the rest: nothing it answers may rest on a default off loopback."""
+        problems: dict[str, list[str]] = {}
+        if not is_loopback(self.host):
+            if self.admin_token is None:
+                problems["MIRROR_ADMIN_TOKEN"] = [f"must be set when MIRROR_HOST is {self.host}, not loopback"]
+            if self.public_url == f"http://{self.host}:{self.port}":
+                problems["MIRROR_PUBLIC_URL"] = [f"must be set when MIRROR_HOST is {self.host}, not loopback"]
+        if problems:
+            raise InvalidSettings(problems)
+
+    @property
+    def public_host(self) -> str:
+        """``host[:port]`` as clients write it before a repository."""
+        return urlsplit(self.public_url).netloc
+
+    @property
+    def redirects_blobs(self) -> bool:
+        """Whether ``/v2`` blob reads are answered with a presigned URL (the launcher says no for its embedded S3)."""
+        return self.serve_redirect != "false"
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Reader:
+    """Reads one variable after another and keeps the problems for the end."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, list[str]] = {}
+        self._env = FileAwareEnv(eager=False, strip_whitespace=True)
+        self._env.add_parser("setting", self._convert)
+
+    @staticmethod
+    def _convert(text: str, convert: Callable[[str], T], otherwise: T) -> T:
+        return otherwise if text.strip() == "" else convert(text.strip())
+
+    def read(self, name: str, convert: Callable[[str], T], otherwise: T) -> T:
+        """The variable's value, or *otherwise* where it is unset, empty or (told by `finish`) wrong."""
+        try:
+            value = self._env.setting(name, "", convert=convert, otherwise=otherwise)
+        except ValueError:
+            self.problems[name] = [f"{name}_FILE does not name a readable file"]
+            return otherwise
+        return otherwise if value is None else cast("T", value)
+
+    def finish(self) -> None:
+        try:
+            self._env.seal()
+        except EnvValidationError as error:
+            for name, texts in cast("Mapping[str, list[str]]", error.error_messages).items():
+                self.problems.setdefault(name, []).extend(texts)
+        if self.problems:
+            raise InvalidSettings(self.problems)
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise ValidationError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return convert
+
+
+def _boolean(text: str) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in known:
+        raise ValidationError("must be true or false")
+    return known[text.lower()]
+
+
+def _serve_redirect(text: str) -> Literal["auto", "true", "false"]:
+    if text.lower() == "auto":
+        return "auto"
+    return "true" if _boolean(text) else "false"
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.:-]+", text):
+        raise ValidationError("must be a host name or an IP address")
+    return text
+
+
+def _token(text: str) -> str:
+    if len(text) < 16 or not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ValidationError("must have at least 16 printable ASCII characters and no blanks")
+    return text
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValidationError("must be a URL that starts with http:// or https://")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValidationError("must be a URL without user, password, query or fragment")
+    return text.rstrip("/")
+
+
+def _redis_url(text: str) -> str:
+    if urlsplit(text).scheme not in ("redis", "rediss", "unix"):
+        raise ValidationError("must be a URL that starts with redis://, rediss:// or unix://")
+    return text
+
+
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text):
+        raise ValidationError("must be an S3 bucket name: 3 to 63 lower-case letters, digits, '.' and '-'")
+    return text
+
+
+def _prefix(text: str) -> str:
+    prefix = text.strip("/")
+    if len(prefix.encode()) > MAX_PREFIX_BYTES:
+        raise ValidationError(f"must have at most {MAX_PREFIX_BYTES} bytes")
+    if not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) and part not in (".", "..") for part in prefix.split("/")):
+        raise ValidationError("must be letters, digits, '.', '_' and '-', in components separated by '/'")
+    return prefix
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValidationError("must name a file that exists")
+    return path
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+)\s*([A-Za-z]*)", text)
+    if not match or match[2].upper() not in _UNITS:
+        raise ValidationError("must be a size such as 256MiB or 1GiB")
+    size = int(match[1]) * _UNITS[match[2].upper()]
+    if size < 32 * 2**20:
+        raise ValidationError("must be at least 32MiB")
+    return size
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _registry(text: str) -> str:
+    try:
+        return Reference.parse(f"{text}/any/name").registry
+    except MirrorError as error:
+        raise ValidationError(f"'{text}' is not a registry's host[:port]: {error}") from None
+
+
+def _registries(text: str) -> frozenset[str]:
+    return frozenset(_registry(item) for item in _items(text))
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(item) for item in _items(text))
+    except ValueError as error:
+        raise ValidationError(f"must be networks such as 10.0.0.0/8: {error}") from None
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for item in _items(text):
+        registry, equals, value = item.partition("=")
+        if not equals or not value:
+            raise ValidationError(f"'{item}' is not 'registry=value'")
+        pairs.append((_registry(registry), value))
+    return pairs
+
+
+def _endpoints(text: str) -> dict[str, str]:
+    return {registry: _url(value) for registry, value in _pairs(text)}
+
+
+def _realms(text: str) -> dict[str, frozenset[str]]:
+    realms: dict[str, frozenset[str]] = {}
+    for registry, host in _pairs(text):
+        realms[registry] = realms.get(registry, frozenset()) | {_host(host).lower()}
+    return realms
