@@ -1,0 +1,1 @@
+"""What many machines agree on, in Redis."""

@@ -1,0 +1,111 @@
+"""Every Redis key of Image Mirror. Nothing else spells one; all stand under ``mirror:``.
+
+mirror:rq:…                        RQ's own keys (the transport)
+mirror:clock                       the latest time seen, ms: Redis TIME made monotonic
+mirror:lease:<name>                a lease: the holder's token, with an expiry
+mirror:jobs                        all job ids, lexical (ULIDs sort by time)
+mirror:jobs:state:<state>          the job ids in that state, lexical
+mirror:jobs:source:<reference>     the job ids of that source, lexical
+mirror:job:<id>                    a job's record
+mirror:job:<id>:tasks              its task ids, lexical
+mirror:task:<id>                   a task's record
+mirror:task:<id>:blobs             digest -> the blob's state, as JSON
+mirror:tasks:queued                task id, scored by when it was queued, ms
+mirror:tasks:running               task id, scored by when its lease ends, ms
+mirror:tasks:parked                task id, scored by when it is due, ms
+mirror:tag:taken:<repository>      tag -> the last number of the tag's sequence that was taken
+mirror:tag:published:<repository>  tag -> {number, by}: who moved the tag last
+mirror:pin:<digest>                the holders that count on the digest
+mirror:pin:holder:<holder>         exists while that holder lives
+mirror:pin:deleting                digests being deleted, scored by when the right to delete them ends, ms
+mirror:index:built                 exists once the index has been rebuilt from the bucket
+mirror:index:repositories          repository names, lexical
+mirror:index:images                ``repository:tag``, lexical
+mirror:index:entries:<repository>  tag -> what is listed of the image, as JSON
+mirror:index:blobs:<repository>    digest -> ``size references``
+mirror:index:bytes                 repository -> bytes of the distinct blobs its tags need
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mirror.oci.digest import Digest
+
+_ROOT: Final = "mirror"
+
+RQ_PREFIX: Final = f"{_ROOT}:rq"
+CLOCK: Final = f"{_ROOT}:clock"
+
+JOBS: Final = f"{_ROOT}:jobs"
+JOBS_BY_STATE: Final = f"{_ROOT}:jobs:state:"
+JOB: Final = f"{_ROOT}:job:"
+TASK: Final = f"{_ROOT}:task:"
+TASKS_QUEUED: Final = f"{_ROOT}:tasks:queued"
+TASKS_RUNNING: Final = f"{_ROOT}:tasks:running"
+TASKS_PARKED: Final = f"{_ROOT}:tasks:parked"
+
+PIN: Final = f"{_ROOT}:pin:"
+PIN_HOLDER: Final = f"{_ROOT}:pin:holder:"
+PINS_DELETING: Final = f"{_ROOT}:pin:deleting"
+
+INDEX_BUILT: Final = f"{_ROOT}:index:built"
+INDEX_REPOSITORIES: Final = f"{_ROOT}:index:repositories"
+INDEX_IMAGES: Final = f"{_ROOT}:index:images"
+INDEX_BYTES: Final = f"{_ROOT}:index:bytes"
+
+
+def lease(name: str) -> str:
+    return f"{_ROOT}:lease:{name}"
+
+
+def tag_lease(repository: str, tag: str) -> str:
+    return lease(f"tag:{repository}:{tag}")
+
+
+def jobs_by_source(reference: str) -> str:
+    return f"{_ROOT}:jobs:source:{reference}"
+
+
+def jobs_by_state(state: str) -> str:
+    return f"{JOBS_BY_STATE}{state}"
+
+
+def job(job_id: str) -> str:
+    return f"{JOB}{job_id}"
+
+
+def job_tasks(job_id: str) -> str:
+    return f"{JOB}{job_id}:tasks"
+
+
+def task(task_id: str) -> str:
+    return f"{TASK}{task_id}"
+
+
+def task_blobs(task_id: str) -> str:
+    return f"{TASK}{task_id}:blobs"
+
+
+def tag_taken(repository: str) -> str:
+    return f"{_ROOT}:tag:taken:{repository}"
+
+
+def tag_published(repository: str) -> str:
+    return f"{_ROOT}:tag:published:{repository}"
+
+
+def pin(digest: Digest) -> str:
+    return f"{PIN}{digest}"
+
+
+def pin_holder(holder: str) -> str:
+    return f"{PIN_HOLDER}{holder}"
+
+
+def index_entries(repository: str) -> str:
+    return f"{_ROOT}:index:entries:{repository}"
+
+
+def index_blobs(repository: str) -> str:
+    return f"{_ROOT}:index:blobs:{repository}"

@@ -1,0 +1,94 @@
+"""Leases: at most one holder of a name at a time, and no holder for ever.
+
+A lease is a key with an expiry and the holder's random token, so only its holder renews or ends it. Redis alone
+measures its time. A lease stops two *live* holders from interleaving; a holder that was frozen past the expiry is
+stopped by what it does under the lease: it asks `remaining` before its last write and gives that write less time
+than is left (`catalog.publish`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_random
+
+from mirror.coordination.redis import Redis
+
+_TAKE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return 1 end
+return 0
+"""
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+_REMAINING = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PTTL', KEYS[1])
+"""
+_END = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease that was taken; *seconds* is its length from every renewal on."""
+
+    key: str
+    token: str
+    seconds: float
+
+
+class Leases:
+    """Takes and ends leases; safe to share between threads."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._take = redis.script(_TAKE)
+        self._renew = redis.script(_RENEW)
+        self._remaining = redis.script(_REMAINING)
+        self._end = redis.script(_END)
+
+    def take(self, key: str, seconds: float) -> Lease | None:
+        """The lease, or None while somebody else holds it."""
+        lease = Lease(key, secrets.token_hex(16), seconds)
+        return lease if self._take([key], [lease.token, _ms(seconds)]) else None
+
+    def renew(self, lease: Lease) -> bool:
+        """Start the lease's time anew; False if it is no longer ours."""
+        return bool(self._renew([lease.key], [lease.token, _ms(lease.seconds)]))
+
+    def remaining(self, lease: Lease) -> float:
+        """Seconds until the lease ends, 0 if it is no longer ours."""
+        return max(0, int(self._remaining([lease.key], [lease.token]))) / 1000
+
+    def end(self, lease: Lease) -> None:
+        """Give the lease back; nothing happens if it is no longer ours."""
+        self._end([lease.key], [lease.token])
+
+    @contextmanager
+    def holding(self, key: str, seconds: float, *, patience: float) -> Iterator[Lease | None]:
+        """Hold the lease for the block; None where others held it for all of *patience* seconds."""
+        attempts = Retrying(
+            stop=stop_after_delay(patience),
+            wait=wait_random(0.01, 0.2),
+            retry=retry_if_result(lambda taken: taken is None),
+        )
+        try:
+            lease = attempts(self.take, key, seconds)
+        except RetryError:
+            lease = None
+        try:
+            yield lease
+        finally:
+            if lease is not None:
+                self.end(lease)
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,0 +1,55 @@
+"""The sequence of a tag: which of two changes is the later one, whatever their speed.
+
+A change takes a number just before it looks at what the tag should become (a copy: before it asks the source). Under
+the tag's lease it compares its number with the number published last; a lower one has been overtaken and leaves the
+tag alone. So of two jobs the one that asked the source later wins, in whatever order they finish.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from mirror.coordination import keys
+from mirror.coordination.redis import Redis
+
+_PUBLISH = """
+local before = redis.call('HGET', KEYS[1], ARGV[1])
+if before and cjson.decode(before).number > tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Who moved a tag last: ``by`` is a job's id, or ``retag`` or ``delete``."""
+
+    number: int
+    by: str
+
+
+class TagSequence:
+    """Numbers for changes of tags. Losing Redis restarts it with nothing taken and nothing published: consistent."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._publish = redis.script(_PUBLISH)
+
+    def take(self, repository: str, tag: str) -> int:
+        """The next number: higher than every number taken before."""
+        return int(self._redis.call("HINCRBY", keys.tag_taken(repository), tag, 1))
+
+    def published(self, repository: str, tag: str) -> Publication | None:
+        found = self._redis.call("HGET", keys.tag_published(repository), tag)
+        return Publication(**json.loads(found)) if found else None
+
+    def overtaken_by(self, repository: str, tag: str, number: int) -> str | None:
+        """Who published a higher number than *number*, None if nobody did."""
+        last = self.published(repository, tag)
+        return last.by if last and last.number > number else None
+
+    def publish(self, repository: str, tag: str, number: int, by: str) -> None:
+        """Note that *number* is what the tag shows now; called under the tag's lease, after the commit."""
+        value = json.dumps({"number": number, "by": by})
+        self._publish([keys.tag_published(repository)], [tag, number, value])
