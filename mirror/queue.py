@@ -1,0 +1,60 @@
+"""The transport: task ids on RQ's one queue. Nothing else in the core knows RQ.
+
+The records are the truth and an entry here is only a wake-up: it may be lost (the reconciler puts it back) or come
+twice (the claim takes one). An entry's id is ``<task>-<fence>``, so that an entry of an earlier claim is recognised.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from mirror.coordination import keys
+
+os.environ["RQ_KEY_PREFIX"] = keys.RQ_PREFIX  # RQ reads it once, when it is imported
+
+import redis
+import rq
+from rq.job import Job
+
+from mirror.errors import RedisUnavailable
+
+QUEUE_NAME: Final = "tasks"
+TASK_FUNCTION: Final = "worker.tasks.mirror_image"
+_FAILURE_SECONDS: Final = 3600
+"""RQ keeps what it calls failed (a killed work horse) so long; by default it would be a year."""
+
+
+class TaskQueue:
+    """The queue that workers listen on. *connection* must not decode answers: RQ does that itself."""
+
+    def __init__(self, connection: redis.Redis) -> None:
+        self.rq = rq.Queue(QUEUE_NAME, connection=connection, serializer="json")
+
+    def put(self, task_id: str, fence: int) -> None:
+        """Wake a worker for the task; raises RedisUnavailable."""
+        try:
+            self.rq.enqueue_call(
+                TASK_FUNCTION,
+                args=(task_id, fence),
+                job_id=entry_id(task_id, fence),
+                timeout=-1,
+                result_ttl=0,
+                failure_ttl=_FAILURE_SECONDS,
+                description=task_id,
+            )
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise RedisUnavailable from None
+
+    def holds(self, task_id: str, fence: int) -> bool:
+        """Whether a worker will find the task's entry: it is listed and its record exists."""
+        entry = entry_id(task_id, fence)
+        try:
+            listed = self.rq.get_job_position(entry) is not None
+            return listed and Job.exists(entry, connection=self.rq.connection)
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise RedisUnavailable from None
+
+
+def entry_id(task_id: str, fence: int) -> str:
+    return f"{task_id}-{fence}"

@@ -1,0 +1,1 @@
+"""The records of the service's own things, each a dataclass and its Redis store."""

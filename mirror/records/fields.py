@@ -1,0 +1,61 @@
+"""How a record's fields stand in a Redis hash: as text, an empty one meaning nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, fields
+
+
+class RecordSchema(Schema):
+    """A flat hash; fields written by a newer release are left alone."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class Text(fields.Field[str | None]):
+    """A text, or None for an empty one."""
+
+    def _serialize(self, value: str | None, *_: Any, **__: Any) -> str:
+        return value or ""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> str | None:
+        return value or None
+
+
+class Flag(fields.Field[bool]):
+    """``1``, or empty."""
+
+    def _serialize(self, value: bool | None, *_: Any, **__: Any) -> str:
+        return "1" if value else ""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> bool:
+        return value == "1"
+
+
+class Json(fields.Field[Any]):
+    """A JSON value, or None for an empty text."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str:
+        return "" if value is None else json.dumps(value)
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> Any:
+        return json.loads(value) if value else None
+
+
+class Moment(fields.Field[datetime | None]):
+    """Milliseconds since the epoch by Redis' clock, as an aware UTC datetime."""
+
+    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str:
+        return str(int(value.timestamp() * 1000)) if value else ""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> datetime | None:
+        return at(int(float(value))) if value else None
+
+
+def at(milliseconds: int) -> datetime:
+    """The moment *milliseconds* after the epoch."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,88 @@
+"""A job: one request to mirror something, and the tasks it was split into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from marshmallow import fields, post_load
+
+from mirror.records.fields import Json, Moment, RecordSchema, Text
+from mirror.records.task import ErrorReport, ErrorSchema, WaitingFor, WaitingSchema
+
+JobState = Literal["queued", "running", "succeeded", "partial", "failed", "canceled"]
+JOB_STATES: Final[tuple[JobState, ...]] = ("queued", "running", "succeeded", "partial", "failed", "canceled")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCounts:
+    """How many of the job's images are where; ``unchanged`` ones are among the succeeded."""
+
+    total: int
+    succeeded: int = 0
+    failed: int = 0
+    unchanged: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ByteCounts:
+    """Bytes of layers, configs and manifests: all there are, those copied, and those already held."""
+
+    total: int = 0
+    copied: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands in Redis. ``source`` is a canonical `Reference`, ``target`` a `LocalImage`, both as text."""
+
+    id: str
+    source: str
+    target: str
+    state: JobState
+    created_at: datetime
+    images: ImageCounts
+    bytes: ByteCounts = field(default_factory=ByteCounts)
+    attempt: int = 1
+    digest: str | None = None
+    superseded_by: str | None = None
+    waiting_for: WaitingFor | None = None
+    error: ErrorReport | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class JobRecordSchema(RecordSchema):
+    """The hash of a job."""
+
+    id = fields.String(required=True)
+    source = fields.String(required=True)
+    target = fields.String(required=True)
+    state = fields.String(required=True)
+    created_at = Moment(required=True)
+    total = fields.Integer(required=True)
+    succeeded = fields.Integer(load_default=0)
+    failed = fields.Integer(load_default=0)
+    unchanged = fields.Integer(load_default=0)
+    running = fields.Integer(load_default=0)
+    bytes_total = fields.Integer(load_default=0)
+    bytes_copied = fields.Integer(load_default=0)
+    bytes_skipped = fields.Integer(load_default=0)
+    attempt = fields.Integer(load_default=1)
+    digest = Text(load_default=None)
+    superseded_by = Text(load_default=None)
+    waiting_for = Json(load_default=None)
+    error = Json(load_default=None)
+    started_at = Moment(load_default=None)
+    finished_at = Moment(load_default=None)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> Job:
+        counts = {name: data.pop(name) for name in ("total", "succeeded", "failed", "unchanged", "running")}
+        sizes = {name: data.pop(f"bytes_{name}") for name in ("total", "copied", "skipped")}
+        data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
+        data["error"] = data["error"] and ErrorSchema().load(data["error"])
+        return Job(images=ImageCounts(**counts), bytes=ByteCounts(**sizes), **data)

@@ -1,0 +1,218 @@
+"""Jobs and tasks in Redis: stored once, changed only by the scripts of `transitions`, read in pages."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ulid import ULID
+
+from mirror.coordination import keys
+from mirror.coordination.redis import Redis
+from mirror.errors import JobUnknown
+from mirror.records import transitions
+from mirror.records.fields import at
+from mirror.records.job import ByteCounts, ImageCounts, Job, JobRecordSchema, JobState
+from mirror.records.task import BlobReport, BlobSchema, ErrorReport, Task, TaskRecordSchema, WaitingFor
+
+LEASE_SECONDS: Final = 20
+"""A worker that is silent for so long has lost its task."""
+LOSSES_ALLOWED: Final = 3
+_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a task until its lease ends; the fence and the token prove it to every script."""
+
+    task: Task
+    fence: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended, beside its state."""
+
+    digest: str | None = None
+    unchanged: bool = False
+    superseded_by: str | None = None
+    error: ErrorReport | None = None
+
+
+class JobStore:
+    """All jobs and tasks. Safe to share between threads."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._submit = redis.script(transitions.SUBMIT)
+        self._claim = redis.script(transitions.CLAIM)
+        self._renew = redis.script(transitions.RENEW)
+        self._progress = redis.script(transitions.PROGRESS)
+        self._settle = redis.script(transitions.SETTLE)
+        self._release = redis.script(transitions.RELEASE)
+        self._unpark = redis.script(transitions.UNPARK)
+        self._expire = redis.script(transitions.EXPIRE)
+
+    def submit(self, pairs: Sequence[tuple[str, str]]) -> tuple[Job, list[Task]]:
+        """Store a job with one task for each (source, target), queued; all of it or nothing."""
+        now = self._redis.now()
+        source, target = pairs[0]
+        job = Job(_new_id("job", now), source, target, "queued", at(now), ImageCounts(total=len(pairs)))
+        tasks = [Task(_new_id("task", now), job.id, s, t, "queued", at(now)) for s, t in pairs]
+        stored = [TaskRecordSchema().dump(task) for task in tasks]
+        args = [json.dumps(_texts(_flat(job))), json.dumps([_texts(t) for t in stored]), keys.jobs_by_source(source)]
+        self._submit(args=args)
+        return job, tasks
+
+    def job(self, job_id: str) -> Job:
+        """Raises JobUnknown."""
+        found = self._redis.call("HGETALL", keys.job(job_id))
+        if not found:
+            raise JobUnknown(job_id)
+        return _job(found)
+
+    def task(self, task_id: str) -> Task | None:
+        found = self._redis.call("HGETALL", keys.task(task_id))
+        return _task(found) if found else None
+
+    def tasks(self, job_id: str, limit: int) -> list[Task]:
+        """The first *limit* tasks of a job, oldest first."""
+        ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), "-", "+", "LIMIT", 0, limit)
+        return [_task(found) for found in self._redis.calls([["HGETALL", keys.task(i)] for i in ids]) if found]
+
+    def blobs(self, task_id: str) -> list[BlobReport]:
+        """The blobs of a task, in the order in which its plan named them."""
+        found: Mapping[str, str] = self._redis.call("HGETALL", keys.task_blobs(task_id))
+        schema = BlobSchema()
+        entries = sorted((json.loads(text) for text in found.values()), key=lambda entry: entry.get("position", 0))
+        return [schema.load(entry) for entry in entries]
+
+    def page(
+        self, *, limit: int, before: str | None, state: JobState | None, source: str | None
+    ) -> tuple[list[Job], str | None]:
+        """At most *limit* jobs, newest first, older than the job *before*; and the id to go on from, if any.
+
+        With both filters the jobs of the source are read and those in other states passed over.
+        """
+        key = keys.jobs_by_source(source) if source else keys.jobs_by_state(state) if state else keys.JOBS
+        found: list[Job] = []
+        upper = f"({before}" if before else "+"
+        while len(found) <= limit:
+            ids = self._redis.call("ZREVRANGEBYLEX", key, upper, "-", "LIMIT", 0, max(limit + 1, _PAGE))
+            if not ids:
+                break
+            records = self._redis.calls([["HGETALL", keys.job(i)] for i in ids])
+            jobs = [_job(record) for record in records if record]
+            found += [job for job in jobs if state in (None, job.state)]
+            upper = f"({ids[-1]}"
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    def claim(self, task_id: str, fence: int) -> Claim | None:
+        """The task, if *fence* is what it was queued with and nobody works on it; None for a stale queue entry."""
+        token = secrets.token_hex(16)
+        granted = int(self._claim(args=[task_id, fence, token, LEASE_SECONDS * 1000]))
+        task = self.task(task_id) if granted else None
+        return Claim(task, granted, token) if task else None
+
+    def renew(self, claim: Claim) -> bool:
+        """Start the lease anew; False if the task was taken away."""
+        return bool(self._renew(args=[*_proof(claim), LEASE_SECONDS * 1000]))
+
+    def progress(
+        self,
+        claim: Claim,
+        blobs: Sequence[tuple[int, BlobReport]],
+        counts: ByteCounts,
+        *,
+        digest: str | None,
+        finished: int,
+    ) -> bool:
+        """Note the changed blobs with their positions, the byte counts, and how many blobs this claim finished."""
+        changed = {blob.digest: json.dumps({"position": position, **blob.fields()}) for position, blob in blobs}
+        fields = {"bytes_total": counts.total, "bytes_copied": counts.copied, "bytes_skipped": counts.skipped}
+        known = {"digest": digest} if digest else {}
+        args = [*_proof(claim), json.dumps(changed), json.dumps(_texts({**fields, **known})), finished]
+        return bool(self._progress(args=args))
+
+    def settle(self, claim: Claim, state: str, outcome: Outcome) -> bool:
+        """End the task as *state*; False if it was taken away, and then nothing has changed."""
+        fields: dict[str, object] = {"unchanged": True} if outcome.unchanged else {}
+        for name in ("digest", "superseded_by"):
+            if value := getattr(outcome, name):
+                fields[name] = value
+        if outcome.error:
+            fields["error"] = json.dumps(outcome.error.fields())
+        return bool(self._settle(args=[*_proof(claim), state, json.dumps(fields)]))
+
+    def release(self, claim: Claim, *, wait: float = 0, waiting_for: WaitingFor | None = None) -> bool:
+        """Give the task back without a loss: to be queued now, or parked for *wait* seconds with the reason shown."""
+        reason = json.dumps(waiting_for.fields()) if waiting_for else ""
+        return bool(self._release(args=[*_proof(claim), int(wait * 1000), reason]))
+
+    def due(self) -> list[str]:
+        """The parked tasks whose time has come."""
+        return self._scored(keys.TASKS_PARKED, self._redis.now())
+
+    def unpark(self, task_id: str) -> int | None:
+        """Move a due task to the queued ones; the fence for its queue entry, None if it is not due."""
+        fence = int(self._unpark(args=[task_id]))
+        return None if fence < 0 else fence
+
+    def expired(self) -> list[str]:
+        """The tasks whose worker was silent for longer than its lease."""
+        return self._scored(keys.TASKS_RUNNING, self._redis.now())
+
+    def expire(self, task_id: str, error: ErrorReport) -> int | None:
+        """Take an expired task from its worker.
+
+        Answers the fence for its queue entry, None if the lease stands or the task failed with *error*.
+        """
+        fence = int(self._expire(args=[task_id, LOSSES_ALLOWED, json.dumps(error.fields())]))
+        return None if fence < 0 else fence
+
+    def queued_since(self, seconds: float) -> list[Task]:
+        """The tasks that have been queued for at least *seconds*."""
+        ids = self._scored(keys.TASKS_QUEUED, self._redis.now() - int(seconds * 1000))
+        return [task for task in (self.task(i) for i in ids) if task]
+
+    def touch_queued(self, task_id: str) -> None:
+        """Note that the task's queue entry was just put back."""
+        self._redis.call("ZADD", keys.TASKS_QUEUED, "XX", self._redis.now(), task_id)
+
+    def _scored(self, key: str, until: int) -> list[str]:
+        return list(self._redis.call("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, _PAGE))
+
+
+def _proof(claim: Claim) -> tuple[str | float, ...]:
+    return claim.task.id, claim.fence, claim.token
+
+
+def _new_id(kind: str, now: int) -> str:
+    return f"{kind}_{ULID.from_timestamp(now)}"
+
+
+def _flat(job: Job) -> dict[str, Any]:
+    nested = {f"bytes_{name}": getattr(job.bytes, name) for name in ("total", "copied", "skipped")}
+    counts = {name: getattr(job.images, name) for name in ("total", "succeeded", "failed", "unchanged", "running")}
+    own = {name: getattr(job, name) for name in JobRecordSchema().fields if name not in nested and name not in counts}
+    dumped: dict[str, Any] = JobRecordSchema().dump({**own, **nested, **counts})
+    return dumped
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Redis keeps texts; cjson would turn a large number into ``1e+12``."""
+    return {name: "" if value is None else str(value) for name, value in fields.items()}
+
+
+def _job(found: Mapping[str, str]) -> Job:
+    job: Job = JobRecordSchema().load(found)
+    return job
+
+
+def _task(found: Mapping[str, str]) -> Task:
+    task: Task = TaskRecordSchema().load(found)
+    return task

@@ -1,0 +1,150 @@
+"""A task: one image of a job, done by one worker at a time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from marshmallow import fields, post_load
+
+from mirror.errors import MirrorError
+from mirror.records.fields import Flag, Json, Moment, RecordSchema, Text
+
+TaskState = Literal["queued", "running", "succeeded", "failed", "canceled"]
+BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """A `MirrorError` as a record keeps it."""
+
+    code: str
+    message: str
+    retryable: bool
+    hint: str
+
+    @classmethod
+    def of(cls, error: MirrorError) -> Self:
+        return cls(error.code, error.message, error.retryable, error.hint)
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """Why nothing moves: a reason such as ``rate_limited``, the registry that is the cause, until when (ISO 8601)."""
+
+    reason: str
+    until: str
+    registry: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReport:
+    """One blob on its way: size and copied in bytes; ``reason`` says why it was left out, if it was."""
+
+    digest: str
+    size: int
+    state: BlobState
+    copied: int = 0
+    reason: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as it stands in Redis.
+
+    ``fence`` grows with every claim, so that a holder that was taken for dead can write nothing; ``losses`` counts
+    claims in a row that expired without a blob being finished; ``attempt`` is what the user sees, from 1.
+    """
+
+    id: str
+    job: str
+    source: str
+    target: str
+    state: TaskState
+    created_at: datetime
+    fence: int = 0
+    losses: int = 0
+    attempt: int = 1
+    digest: str | None = None
+    unchanged: bool = False
+    superseded_by: str | None = None
+    waiting_for: WaitingFor | None = None
+    error: ErrorReport | None = None
+    bytes_total: int = 0
+    bytes_copied: int = 0
+    bytes_skipped: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class ErrorSchema(RecordSchema):
+    code = fields.String(required=True)
+    message = fields.String(required=True)
+    retryable = fields.Boolean(required=True)
+    hint = fields.String(required=True)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> ErrorReport:
+        return ErrorReport(**data)
+
+
+class WaitingSchema(RecordSchema):
+    reason = fields.String(required=True)
+    until = fields.String(required=True)
+    registry = fields.String(load_default=None, allow_none=True)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> WaitingFor:
+        return WaitingFor(**data)
+
+
+class BlobSchema(RecordSchema):
+    digest = fields.String(required=True)
+    size = fields.Integer(required=True)
+    state = fields.String(required=True)
+    copied = fields.Integer(load_default=0)
+    reason = fields.String(load_default=None, allow_none=True)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> BlobReport:
+        return BlobReport(**data)
+
+
+class TaskRecordSchema(RecordSchema):
+    """The hash of a task."""
+
+    id = fields.String(required=True)
+    job = fields.String(required=True)
+    source = fields.String(required=True)
+    target = fields.String(required=True)
+    state = fields.String(required=True)
+    created_at = Moment(required=True)
+    fence = fields.Integer(load_default=0)
+    losses = fields.Integer(load_default=0)
+    attempt = fields.Integer(load_default=1)
+    digest = Text(load_default=None)
+    unchanged = Flag(load_default=False)
+    superseded_by = Text(load_default=None)
+    waiting_for = Json(load_default=None)
+    error = Json(load_default=None)
+    bytes_total = fields.Integer(load_default=0)
+    bytes_copied = fields.Integer(load_default=0)
+    bytes_skipped = fields.Integer(load_default=0)
+    started_at = Moment(load_default=None)
+    finished_at = Moment(load_default=None)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> Task:
+        data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
+        data["error"] = data["error"] and ErrorSchema().load(data["error"])
+        return Task(**data)
