@@ -38,9 +38,11 @@
     ├── Unavailable             a part of the mirror itself is away (HTTP 503)
     │   ├── StorageUnavailable      STORAGE_UNAVAILABLE
     │   ├── StorageRefused          STORAGE_REFUSED
+    │   ├── StorageDamaged          STORAGE_DAMAGED
     │   ├── RedisUnavailable        REDIS_UNAVAILABLE
     │   └── CatalogRebuilding       CATALOG_REBUILDING
-    └── WorkerLost                  WORKER_LOST
+    ├── WorkerLost                  WORKER_LOST
+    └── InternalError               INTERNAL_ERROR
 
 ``code`` is stable and scripts may rely on it; it is the OCI distribution spec's code where one exists.
 ``retryable`` says whether the same request can succeed later without anybody changing it. ``status`` is
@@ -364,6 +366,17 @@ class StorageRefused(Unavailable):
         super().__init__(f"The bucket refused to {action}: {reason}")
 
 
+class StorageDamaged(Unavailable):
+    """An object in the bucket is not what only the mirror writes there."""
+
+    code, retryable = "STORAGE_DAMAGED", False
+    status = 500
+    hint = "Something else wrote to the bucket; restore the object, or delete the image and mirror it again."
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"The object '{key}' in the bucket is damaged: {reason}")
+
+
 class RedisUnavailable(Unavailable):
     code = "REDIS_UNAVAILABLE"
     hint = "Check that Redis runs and MIRROR_REDIS_URL is right; /readyz?verbose shows whether it answers."
@@ -388,6 +401,16 @@ class WorkerLost(MirrorError):
 
     def __init__(self, task: str, losses: int) -> None:
         super().__init__(f"The worker of task {task} was lost {losses} times in a row without getting further")
+
+
+class InternalError(MirrorError):
+    """A fault of ours. The log has the traceback; the answer and the record have not, for it could show a secret."""
+
+    code = "INTERNAL_ERROR"
+    hint = "Look for the request, job or task id in the logs and report what stands there."
+
+    def __init__(self) -> None:
+        super().__init__("The mirror itself failed in a way it did not expect")
 
 
 def quoted(text: str, limit: int = 160) -> str:

@@ -1,0 +1,300 @@
+"""One S3 bucket under one prefix, spoken to in the mirror's terms: keys, bytes, and the mirror's own errors.
+
+Works with any S3: no conditional write, no checksum trailer and no batch delete is relied upon (Google's and older Ceph
+gateways lack the last; rclone ignores the first two).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Self, cast
+
+from botocore.exceptions import ClientError
+from mypy_boto3_s3 import S3Client
+
+from mirror.errors import StorageDamaged, StorageUnavailable
+from mirror.oci.digest import Digest
+from mirror.settings import Settings
+from mirror.storage.object_stream import ObjectStream
+from mirror.storage.s3_clients import CONNECT_TIMEOUT, Patience, S3Clients
+from mirror.storage.s3_failures import UploadGone, error_code, error_status, translated
+
+__all__ = ["Body", "Bucket", "ObjectStream", "OpenUpload", "UploadGone"]
+
+Body = bytes | bytearray | memoryview
+_USUAL: Final = Patience()
+_COMPLETING: Final = Patience(read=300.0)
+"""S3 may take minutes to assemble thousands of parts (CompleteMultipartUpload, API reference)."""
+_NOT_FOUND: Final = 404
+_MD5_HEX_LENGTH: Final = 32
+
+
+class OpenUpload(NamedTuple):
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    initiated: datetime
+
+
+class Bucket:
+    """All methods may be called from several threads. Keys are relative to the prefix.
+
+    Every method raises StorageUnavailable if S3 cannot be reached or fails, and StorageRefused if it says no.
+    """
+
+    def __init__(self, clients: S3Clients, name: str, *, prefix: str = "", public_endpoint: str | None = None) -> None:
+        self.name = name
+        self._clients = clients
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._public_endpoint = public_endpoint
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Raises ValueError if no bucket is set."""
+        if not settings.s3_bucket:
+            raise ValueError("MIRROR_S3_BUCKET is not set")
+        return cls(
+            S3Clients(settings.s3_region, settings.s3_endpoint),
+            settings.s3_bucket,
+            prefix=settings.s3_prefix,
+            public_endpoint=settings.s3_public_endpoint,
+        )
+
+    def close(self) -> None:
+        """Close the pooled connections; the bucket can be used again afterwards."""
+        self._clients.close()
+
+    # -- objects
+
+    def ping(self) -> None:
+        """Ask whether the bucket is there and ours to read."""
+        with translated("be reached"):
+            self._client.head_bucket(Bucket=self.name)
+
+    def size(self, key: str) -> int | None:
+        """The object's size in bytes, None if it is absent.
+
+        A HEAD tells nothing of why it found nothing: in a bucket that is absent, every object is.
+        """
+        with translated(f"look up {key}"):
+            try:
+                return self._client.head_object(Bucket=self.name, Key=self._prefix + key)["ContentLength"]
+            except ClientError as error:
+                if error_status(error) == _NOT_FOUND:
+                    return None
+                raise
+
+    def read(self, key: str, limit: int) -> bytes | None:
+        """A small object whole, None if it is absent. Raises StorageDamaged if it has more than *limit* bytes."""
+        stream = self.open(key)
+        if stream is None:
+            return None
+        with stream:
+            if stream.length > limit:
+                raise StorageDamaged(key, f"it has {stream.length} bytes, more than the {limit} it may have")
+            return stream.read(limit + 1)
+
+    def open(self, key: str, start: int = 0, length: int | None = None) -> ObjectStream | None:
+        """The bytes from *start* on, at most *length* of them; None if the object is absent.
+
+        *start* must lie inside the object (an empty one has only 0) and *length* be positive.
+        """
+        if start < 0 or (length is not None and length < 1):
+            raise ValueError(f"no range starts at {start} and has {length} bytes")
+        whole = start == 0 and length is None
+        asked: dict[str, Any] = {} if whole else {"Range": _range(start, length)}
+        with translated(f"read {key}"):
+            try:
+                answer = self._client.get_object(Bucket=self.name, Key=self._prefix + key, **asked)
+            except ClientError as error:
+                if error_code(error) == "NoSuchKey":
+                    return None
+                raise
+        given = answer["ContentLength"]
+        size = given if whole else _size_of_ranged(answer.get("ContentRange", ""), start, given)
+        if size is None or (length is not None and given != min(length, size - start)):
+            answer["Body"].close()
+            raise StorageUnavailable(f"read {key}", "S3 answered with another range than asked for")
+        return ObjectStream(key, answer["Body"], length=given, size=size)
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        sha256: Digest | None = None,
+        timeout: float | None = None,
+        retries: bool = True,
+    ) -> None:
+        """Write an object, all of it or nothing, checked by S3 against *sha256* or else an MD5.
+
+        *timeout*, in seconds, bounds a single attempt: half of it to connect, half for every wait for an answer.
+        """
+        if sha256 is None:
+            checksum: dict[str, Any] = {"ContentMD5": _base64(md5(body))}
+        elif sha256.algorithm == "sha256":
+            checksum = {"ChecksumSHA256": _base64(bytes.fromhex(sha256.hex))}
+        else:
+            raise ValueError(f"S3 cannot check {sha256}")
+        client = self._clients.client(_patience(timeout, retries=retries))
+        with translated(f"write {key}"):
+            client.put_object(Bucket=self.name, Key=self._prefix + key, Body=_sendable(body), **checksum)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete the objects in the order given, ending at the first error. One that is absent is no error."""
+        for key in keys:
+            with translated(f"delete {key}"):
+                self._client.delete_object(Bucket=self.name, Key=self._prefix + key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key that starts with *prefix*, in S3's order (by bytes)."""
+        for page in self._pages(prefix):
+            for found in page.get("Contents", ()):
+                yield found["Key"].removeprefix(self._prefix)
+
+    def common_prefixes(self, prefix: str) -> Iterator[str]:
+        """The "directories" right under *prefix*, each as the whole relative key and a slash."""
+        for page in self._pages(prefix, Delimiter="/"):
+            for found in page.get("CommonPrefixes", ()):
+                yield found["Prefix"].removeprefix(self._prefix)
+
+    def presigned_url(self, key: str, *, expires: int) -> str:
+        """A URL that reads the object for *expires* seconds, at the public endpoint if one is set. Asks nobody."""
+        client = self._clients.client(_USUAL, self._public_endpoint)
+        with translated(f"sign a URL for {key}"):
+            return client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.name, "Key": self._prefix + key}, ExpiresIn=expires
+            )
+
+    # -- multipart uploads
+
+    def create_upload(self, key: str) -> str:
+        """Open a multipart upload; its id."""
+        with translated(f"begin an upload of {key}"):
+            return self._client.create_multipart_upload(Bucket=self.name, Key=self._prefix + key)["UploadId"]
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> str:
+        """Store part *number* (from 1); its ETag. What S3 stored is what *body* holds.
+
+        S3 checks the part against its MD5, and we check the ETag, which is the MD5 S3 computed, except under KMS or
+        customer keys (API reference, "Object", ETag) and on servers that make their ETags in another way.
+        Raises UploadGone if S3 does not know the upload.
+        """
+        action, digest = f"store part {number} of {key}", md5(body)
+        with translated(action):
+            answer = self._client.upload_part(
+                Bucket=self.name,
+                Key=self._prefix + key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=_sendable(body),
+                ContentMD5=_base64(digest),
+            )
+        etag = answer["ETag"]
+        if _is_md5(etag, answer) and etag.strip('"').lower() != digest.hex():
+            raise StorageUnavailable(action, "the part was changed on its way")
+        return etag
+
+    def complete_upload(self, key: str, upload_id: str, parts: Mapping[int, str], *, size: int) -> None:
+        """Make the object of *size* bytes visible, at once and whole; *parts* maps numbers to ETags.
+
+        May be repeated: where an earlier call did it and its answer was lost, S3 no longer knows the upload, and the
+        object of that size is the proof. Otherwise raises UploadGone.
+        """
+        listed = [{"PartNumber": number, "ETag": parts[number]} for number in sorted(parts)]
+        client = self._clients.client(_COMPLETING)
+        try:
+            with translated(f"complete the upload of {key}"):
+                # S3 can answer 200 with an error in the body; botocore turns that into a retried 500.
+                client.complete_multipart_upload(
+                    Bucket=self.name,
+                    Key=self._prefix + key,
+                    UploadId=upload_id,
+                    MultipartUpload={"Parts": listed},  # type: ignore[typeddict-item]
+                )
+        except UploadGone:
+            if self.size(key) != size:
+                raise
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Throw the upload and its parts away; one that S3 does not know is no error."""
+        try:
+            with translated(f"abort the upload of {key}"):
+                self._client.abort_multipart_upload(Bucket=self.name, Key=self._prefix + key, UploadId=upload_id)
+        except UploadGone:
+            return
+
+    def open_uploads(self, prefix: str) -> list[OpenUpload]:
+        """The multipart uploads under *prefix* that are neither completed nor aborted."""
+        found = []
+        pages = self._client.get_paginator("list_multipart_uploads")
+        try:
+            with translated("list its open uploads"):
+                for page in pages.paginate(Bucket=self.name, Prefix=self._prefix + prefix):
+                    for upload in page.get("Uploads", ()):
+                        key = upload["Key"].removeprefix(self._prefix)
+                        found.append(OpenUpload(key, upload["UploadId"], upload["Initiated"]))
+        except UploadGone:  # rclone's way of saying that there is none
+            return []
+        return found
+
+    @property
+    def _client(self) -> S3Client:
+        return self._clients.client(_USUAL)
+
+    def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
+        paginator = self._client.get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=self.name, Prefix=self._prefix + prefix, **options))
+        while True:
+            with translated(f"list {prefix}"):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
+
+
+def md5(body: Body) -> bytes:
+    """The checksum S3 speaks everywhere; about 600 MB/s per thread, the GIL released."""
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode("ascii")
+
+
+def _patience(timeout: float | None, *, retries: bool) -> Patience:
+    connect, read = (CONNECT_TIMEOUT, _USUAL.read) if timeout is None else (timeout / 2, timeout / 2)
+    return Patience(connect, read, _USUAL.attempts if retries else 1)
+
+
+def _sendable(body: Body) -> bytes:
+    """What boto3 sends without copying. It takes no memoryview: one of a whole buffer is unwrapped, a part copied."""
+    if not isinstance(body, memoryview):
+        return cast("bytes", body)  # boto3's stubs forget the bytearray it takes
+    whole = body.obj
+    if isinstance(whole, (bytes, bytearray)) and len(whole) == body.nbytes and body.c_contiguous:
+        return cast("bytes", whole)
+    return bytes(body)
+
+
+def _range(start: int, length: int | None) -> str:
+    return f"bytes={start}-{'' if length is None else start + length - 1}"
+
+
+def _size_of_ranged(content_range: str, start: int, given: int) -> int | None:
+    """The whole object's size from ``bytes 5-9/100``; None unless the answer starts where asked and fits *given*."""
+    unit, _, rest = content_range.partition(" ")
+    span, _, size = rest.partition("/")
+    if unit != "bytes" or span != f"{start}-{start + given - 1}" or not size.isdecimal():
+        return None
+    return int(size)
+
+
+def _is_md5(etag: str, answer: Mapping[str, Any]) -> bool:
+    encrypted = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
+    text = etag.strip('"')
+    return not encrypted and len(text) == _MD5_HEX_LENGTH and not text.lower().strip("0123456789abcdef")

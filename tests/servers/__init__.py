@@ -1,0 +1,24 @@
+"""The real servers that tests talk to: child processes on loopback ports that the system chose."""
+
+from __future__ import annotations
+
+from tests.servers.docker_registry import DockerRegistry, FilesystemStorage, S3Storage
+from tests.servers.process import Server, ServerDidNotStart
+from tests.servers.programs import program
+from tests.servers.rclone import RcloneS3
+from tests.servers.s3 import S3Server
+from tests.servers.valkey import ValkeyServer
+from tests.servers.versity import VersityGateway
+
+__all__ = [
+    "DockerRegistry",
+    "FilesystemStorage",
+    "RcloneS3",
+    "S3Server",
+    "S3Storage",
+    "Server",
+    "ServerDidNotStart",
+    "ValkeyServer",
+    "VersityGateway",
+    "program",
+]

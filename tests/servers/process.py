@@ -1,0 +1,153 @@
+"""A server program as a child process: started on a free port, known to be ready, and surely ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+START_WITHIN: Final = 20.0
+"""Seconds until a server must answer; it normally takes a fraction of one."""
+STOP_WITHIN: Final = 10.0
+_POLL: Final = 0.02
+_PORT_ATTEMPTS: Final = 5
+_TAIL: Final = 2000
+
+
+class ServerDidNotStart(Exception):
+    """The program ended, or never answered; the message ends with the last lines of its log."""
+
+
+class Server(ABC):
+    """One program on one loopback port, with all its files under *directory*.
+
+    A port that is free when chosen may be taken when the program binds it, so a program that ends before it is ready
+    is started again on another port. `answers` is true only for this very server: whatever else listens on the port
+    does not know its secret.
+    """
+
+    name: str
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = directory / f"{self.name}.log"
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The program and its arguments for `port`."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether the server takes requests, and is ours."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables the program gets on top of this process's environment; an empty value unsets one."""
+        return {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> Self:
+        """Raises ServerDidNotStart when no attempt led to a server that answers."""
+        for _ in range(_PORT_ATTEMPTS):
+            self.port = free_port()
+            if self._launch():
+                return self
+        raise ServerDidNotStart(f"{self.name} ended at once, {_PORT_ATTEMPTS} times:\n{self._log_tail()}")
+
+    def stop(self) -> None:
+        """End the server as its operator would (SIGTERM), and by force if it does not."""
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL: what the server had not written is lost."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Start again on the same port and data, after `stop`, `kill` or neither."""
+        self.stop()
+        if not self._launch():
+            raise ServerDidNotStart(f"{self.name} did not come back on port {self.port}:\n{self._log_tail()}")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _launch(self) -> bool:
+        """True once the server answers; False if the program ended before that."""
+        environment = {k: v for k, v in {**os.environ, **self.environment()}.items() if v != ""}
+        with self.log.open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [*_dies_with_us(), *self.command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the tests only, which then end their servers
+            )
+        deadline = time.monotonic() + START_WITHIN
+        while time.monotonic() < deadline:
+            if ended_within(process, _POLL):
+                self._process = None
+                return False
+            if self.answers():
+                return True
+        self.kill()
+        raise ServerDidNotStart(f"{self.name} does not answer after {START_WITHIN:.0f} s:\n{self._log_tail()}")
+
+    def _log_tail(self) -> str:
+        return self.log.read_text(errors="replace")[-_TAIL:]
+
+
+def ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _dies_with_us() -> list[str]:
+    """A test run that is killed leaves no server: util-linux's setpriv asks the kernel for that, where it exists."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
