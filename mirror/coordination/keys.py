@@ -22,7 +22,7 @@ mirror:index:built                 exists once the index has been rebuilt from t
 mirror:index:repositories          repository names, lexical
 mirror:index:images                ``repository:tag``, lexical
 mirror:index:entries:<repository>  tag -> what is listed of the image, as JSON
-mirror:index:blobs:<repository>    digest -> ``size references``
+mirror:index:blobs:<repository>    digest -> how many tags need it
 mirror:index:bytes                 repository -> bytes of the distinct blobs its tags need
 """
 

@@ -8,7 +8,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
-    """``os/architecture[/variant]``, with the Windows version that tells two builds apart (image spec, image-index.md)."""
+    """``os/architecture[/variant]``, and the version that tells Windows builds apart (image spec, image-index.md)."""
 
     os: str
     architecture: str

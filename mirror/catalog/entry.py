@@ -1,0 +1,64 @@
+"""What is listed of an image and of a repository."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from marshmallow import EXCLUDE, Schema, fields, post_load
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """One tag. ``size`` is in bytes: manifests, configs and layers that the bucket holds for it, each once.
+
+    ``source``, ``mirrored_at`` (ISO 8601) and ``job`` are None where the bucket has no provenance, as for a tag that
+    another registry wrote.
+    """
+
+    repository: str
+    tag: str
+    digest: str
+    media_type: str
+    size: int
+    platforms: tuple[str, ...] = ()
+    source: str | None = None
+    mirrored_at: str | None = None
+    job: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        loaded: Self = _EntrySchema().load(json.loads(text))
+        return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryEntry:
+    """A repository: how many tags it has, and the bytes of the distinct blobs that they need."""
+
+    name: str
+    tags: int
+    bytes: int
+
+
+class _EntrySchema(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    repository = fields.String(required=True)
+    tag = fields.String(required=True)
+    digest = fields.String(required=True)
+    media_type = fields.String(required=True)
+    size = fields.Integer(required=True)
+    platforms = fields.List(fields.String(), load_default=list)
+    source = fields.String(load_default=None, allow_none=True)
+    mirrored_at = fields.String(load_default=None, allow_none=True)
+    job = fields.String(load_default=None, allow_none=True)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> ImageEntry:
+        return ImageEntry(**{**data, "platforms": tuple(data["platforms"])})

@@ -1,0 +1,156 @@
+"""The index that lists are answered from: in Redis, lexical, and no truth of its own.
+
+S3's own order is not the one the distribution spec wants (``1.0-alpine/`` sorts before ``1.0/``), and listing a bucket
+is slow; so each change of a tag is noted here after its commit, under the tag's lease. When Redis has lost the index,
+lists answer CATALOG_REBUILDING until `rebuild` has read the bucket, rather than leave images out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from mirror.catalog.entry import ImageEntry, RepositoryEntry
+from mirror.coordination import keys
+from mirror.coordination.redis import Redis
+from mirror.errors import CatalogRebuilding, RepositoryNotHeld
+from mirror.oci.digest import Digest
+
+_SCAN: Final = 200
+
+_LIBRARY: Final = f"""
+local repository, tag = ARGV[1], ARGV[2]
+local entries, blobs = KEYS[1], KEYS[2]
+local function drop(sizes)
+  local freed = 0
+  for digest, size in pairs(sizes) do
+    local references = tonumber(redis.call('HINCRBY', blobs, digest, -1))
+    if references <= 0 then redis.call('HDEL', blobs, digest) freed = freed + size end
+  end
+  return freed
+end
+local function forget()
+  local before = redis.call('HGET', entries, tag)
+  if not before then return 0 end
+  redis.call('HDEL', entries, tag)
+  redis.call('ZREM', '{keys.INDEX_IMAGES}', repository .. ':' .. tag)
+  return drop(cjson.decode(before).sizes)
+end
+local function settle(change)
+  if redis.call('HLEN', entries) == 0 then
+    redis.call('DEL', blobs)
+    redis.call('ZREM', '{keys.INDEX_REPOSITORIES}', repository)
+    redis.call('HDEL', '{keys.INDEX_BYTES}', repository)
+  else
+    redis.call('ZADD', '{keys.INDEX_REPOSITORIES}', 0, repository)
+    redis.call('HINCRBY', '{keys.INDEX_BYTES}', repository, string.format('%d', change))
+  end
+end
+"""
+_PUT: Final = (
+    _LIBRARY
+    + f"""
+local freed, added = forget(), 0
+for digest, size in pairs(cjson.decode(ARGV[3]).sizes) do
+  if tonumber(redis.call('HINCRBY', blobs, digest, 1)) == 1 then added = added + size end
+end
+redis.call('HSET', entries, tag, ARGV[3])
+redis.call('ZADD', '{keys.INDEX_IMAGES}', 0, repository .. ':' .. tag)
+settle(added - freed)
+"""
+)
+_REMOVE: Final = _LIBRARY + "settle(-forget())"
+
+
+class CatalogIndex:
+    """Reads and changes the index. Changes are made under the tag's lease, so the last commit is also listed last."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._put = redis.script(_PUT)
+        self._remove = redis.script(_REMOVE)
+
+    def put(self, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
+        """List *entry*; *sizes* are the bytes of everything the image needs, for the repository's sum."""
+        stored = {"entry": entry.to_json(), "sizes": {str(digest): size for digest, size in sizes.items()}}
+        self._put(_keys(entry.repository), [entry.repository, entry.tag, json.dumps(stored)])
+
+    def remove(self, repository: str, tag: str) -> None:
+        self._remove(_keys(repository), [repository, tag])
+
+    def is_built(self) -> bool:
+        return bool(self._redis.call("EXISTS", keys.INDEX_BUILT))
+
+    def mark_built(self) -> None:
+        self._redis.call("SET", keys.INDEX_BUILT, 1)
+
+    def entry(self, repository: str, tag: str) -> ImageEntry | None:
+        found = self._redis.call("HGET", keys.index_entries(repository), tag)
+        return _entry(found) if found else None
+
+    def repositories(self, *, limit: int, after: str = "") -> tuple[list[RepositoryEntry], str | None]:
+        """At most *limit* repositories in lexical order behind *after*, and the name to go on from, if any are left."""
+        names, more = self._names(keys.INDEX_REPOSITORIES, limit, after)
+        counts = self._redis.calls([["HLEN", keys.index_entries(name)] for name in names])
+        sizes = self._redis.call("HMGET", keys.INDEX_BYTES, *names) if names else []
+        entries = [RepositoryEntry(n, int(c), int(s or 0)) for n, c, s in zip(names, counts, sizes, strict=True)]
+        return entries, more
+
+    def tags(self, repository: str, *, limit: int, after: str = "") -> tuple[list[str], str | None]:
+        """At most *limit* tags behind *after*; raises RepositoryNotHeld where there is no tag at all."""
+        self._require_built()
+        if not self._redis.call("EXISTS", keys.index_entries(repository)):
+            raise RepositoryNotHeld(repository)
+        low, high = f"({repository}:{after}", f"({repository};"  # ';' follows ':'
+        found = self._redis.call("ZRANGEBYLEX", keys.INDEX_IMAGES, low, high, "LIMIT", 0, limit + 1)
+        tags = [name.rpartition(":")[2] for name in found]
+        return tags[:limit], tags[limit - 1] if len(tags) > limit > 0 else None
+
+    def images(
+        self, *, limit: int, after: str = "", repository: str | None = None, wanted: Callable[[ImageEntry], bool]
+    ) -> tuple[list[ImageEntry], str | None]:
+        """At most *limit* images that are *wanted*, in lexical order of ``repository:tag`` behind *after*.
+
+        Also the name to go on from, if any are left. A repository narrows what is read, not only what is answered.
+        """
+        self._require_built()
+        low = f"({after}" if after else f"[{repository}:" if repository else "-"
+        high = f"({repository};" if repository else "+"
+        found: list[ImageEntry] = []
+        while len(found) <= limit:
+            names = self._redis.call("ZRANGEBYLEX", keys.INDEX_IMAGES, low, high, "LIMIT", 0, _SCAN)
+            if not names:
+                break
+            found += [entry for entry in self._entries(names) if wanted(entry)]
+            low = f"({names[-1]}"
+        last = found[limit - 1] if len(found) > limit > 0 else None
+        return found[:limit], f"{last.repository}:{last.tag}" if last else None
+
+    def listed(self) -> list[tuple[str, str]]:
+        """Every (repository, tag) in the index, whether or not it is built: for the rebuild."""
+        names = self._redis.call("ZRANGEBYLEX", keys.INDEX_IMAGES, "-", "+")
+        return [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in names]
+
+    def _names(self, key: str, limit: int, after: str) -> tuple[list[str], str | None]:
+        self._require_built()
+        found = list(self._redis.call("ZRANGEBYLEX", key, f"({after}" if after else "-", "+", "LIMIT", 0, limit + 1))
+        return found[:limit], found[limit - 1] if len(found) > limit > 0 else None
+
+    def _entries(self, names: list[str]) -> list[ImageEntry]:
+        pairs = [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in names]
+        found = self._redis.calls([["HGET", keys.index_entries(repository), tag] for repository, tag in pairs])
+        return [_entry(text) for text in found if text]
+
+    def _require_built(self) -> None:
+        if not self.is_built():
+            raise CatalogRebuilding
+
+
+def _keys(repository: str) -> list[str]:
+    return [keys.index_entries(repository), keys.index_blobs(repository)]
+
+
+def _entry(stored: str) -> ImageEntry:
+    fields: dict[str, Any] = json.loads(stored)
+    return ImageEntry.from_json(fields["entry"])

@@ -1,0 +1,262 @@
+"""Changing what the mirror holds: publish, re-tag, delete.
+
+Every change of a tag runs under the tag's one lease, and with a number from the tag's sequence that it took before it
+looked at what the tag should become. The commit is a single PUT of ``current/link`` with retries off and less time
+than the lease has left, so a holder that lost its lease cannot write late: its PUT has ended, one way or the other,
+before anybody else holds the lease. Blobs, layer links and revision links are written before, outside the lease; they
+are idempotent and nobody takes them away, so two publishers of one image only write the same twice.
+
+The index in Redis is changed after the commit and under the same lease. A crash between the two is mended by the
+task that runs again, since it finds the tag in place and lists it (`confirm`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from mirror.catalog.entry import ImageEntry
+from mirror.catalog.index import CatalogIndex
+from mirror.catalog.reading import CatalogReader, platforms
+from mirror.coordination import keys
+from mirror.coordination.lease import Lease, Leases
+from mirror.coordination.pins import Pins
+from mirror.coordination.sequence import TagSequence
+from mirror.errors import ImageNotHeld, PreconditionFailed, TagBusy
+from mirror.oci.digest import Digest
+from mirror.oci.image import Image
+from mirror.oci.local_image import LocalImage
+from mirror.oci.verification import verify
+from mirror.storage.blobs import BlobStore
+from mirror.storage.links import LinkStore
+from mirror.storage.provenance import ImageProvenance, Provenance
+
+LEASE_SECONDS: Final = 30.0
+COMMIT_TIMEOUT: Final = 10.0
+"""Seconds for the commit PUT, under half the lease."""
+_PATIENCE: Final = 10.0
+_WRITERS: Final = 16
+
+Precondition = Callable[[Digest | None], bool]
+"""Given what the tag points at now, whether the change may go on (If-Match, If-None-Match)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A place in a tag's sequence; *by* names the change in ``superseded_by`` of those that it overtakes."""
+
+    target: LocalImage
+    number: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a change: ``created`` if the tag is new, ``superseded_by`` if a later change was there first."""
+
+    digest: Digest
+    created: bool = False
+    superseded_by: str | None = None
+
+
+class Publisher:
+    """Publishes images whose blobs the bucket holds. Safe to share between threads."""
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        links: LinkStore,
+        provenance: Provenance,
+        reader: CatalogReader,
+        index: CatalogIndex,
+        leases: Leases,
+        sequence: TagSequence,
+        pins: Pins,
+    ) -> None:
+        self._blobs = blobs
+        self._links = links
+        self._provenance = provenance
+        self._reader = reader
+        self._index = index
+        self._leases = leases
+        self._sequence = sequence
+        self._pins = pins
+
+    def ticket(self, target: LocalImage, by: str) -> Ticket:
+        """Take a number for a change of *target*, before looking at what it should become."""
+        number = self._sequence.take(target.repository, target.tag) if target.tag else 0
+        return Ticket(target, number, by)
+
+    def publish(self, ticket: Ticket, image: Image, origin: ImageProvenance) -> Published:
+        """Make *image*, whose blobs are all held and pinned, readable as the ticket's target.
+
+        Raises TagBusy if others hold the tag's lease for long, StorageUnavailable or StorageRefused.
+        """
+        target = ticket.target
+        if target.tag and (by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number)):
+            return Published(image.digest, superseded_by=by)
+        self._write_below_the_tag(target, image, origin)
+        if target.tag is None:
+            return Published(image.digest)
+        with self._holding(target) as lease:
+            return self._commit(ticket, lease, image, origin)
+
+    def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
+        """Note that the ticket's target shows *digest* already; None if it does not, or not completely."""
+        target = ticket.target
+        if target.tag is None:
+            kept = target.digest == digest and self._links.has_revision(target.repository, digest)
+            return Published(digest) if kept and self._provenance.is_kept(target.repository, digest) else None
+        with self._holding(target):
+            if by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number):
+                return Published(digest, superseded_by=by)
+            if self._links.current(target.repository, target.tag) != digest:
+                return None
+            self._list_as_found(target)
+            self._sequence.publish(target.repository, target.tag, ticket.number, ticket.by)
+            return Published(digest)
+
+    def retag(self, target: LocalImage, source: LocalImage, *, allowed: Precondition) -> Published:
+        """Point *target* at what *source* holds, moving no bytes.
+
+        Raises ImageNotHeld, PreconditionFailed, TagBusy or BlobBeingDeleted. As a copy does, it pins the image and then
+        looks that all of it is there, in case the collector comes for a source that was deleted meanwhile.
+        """
+        ticket = self.ticket(target, "retag")
+        image = self._reader.image(source)
+        with self._pinned(image):
+            self._require_held(source, image)
+            return self._retag(ticket, source, image, allowed)
+
+    def _retag(self, ticket: Ticket, source: LocalImage, image: Image, allowed: Precondition) -> Published:
+        target = ticket.target
+        found = self._provenance.of_image(source.repository, image.digest)
+        origin = found or ImageProvenance(source=str(source), digest=image.digest, mirrored_at="", job="")
+        self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
+        self._write_below_the_tag(target, image, origin)
+        with self._holding(target) as lease:
+            self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
+            return self._commit(ticket, lease, image, origin)
+
+    def delete(self, target: LocalImage, *, allowed: Precondition) -> None:
+        """Take a tag away at once; its blobs stay for the collector, and so does what other tags need.
+
+        Raises ImageNotHeld, PreconditionFailed or TagBusy. A copy that asked its source before the delete does not
+        bring the tag back: the delete has a later number.
+        """
+        repository, tag = target.repository, str(target.tag)
+        ticket = self.ticket(target, "delete")
+        with self._holding(target):
+            current = self._links.current(repository, tag)
+            if current is None:
+                raise ImageNotHeld(str(target))
+            self._require(target, current, allowed)
+            self._links.delete_tag(repository, tag)
+            self._index.remove(repository, tag)
+            self._sequence.publish(repository, tag, ticket.number, ticket.by)
+
+    def relist(self, repository: str, tag: str) -> None:
+        """Make the index say what the bucket says of one tag; raises TagBusy."""
+        target = LocalImage(repository, tag)
+        with self._holding(target):
+            self._list_as_found(target)
+
+    def _write_below_the_tag(self, target: LocalImage, image: Image, origin: ImageProvenance) -> None:
+        """Everything a reader of the tag will need, in an order in which no reader sees a part as the whole.
+
+        ``kept`` stands before the revision it protects; manifests come children first.
+        """
+        repository = target.repository
+        if target.tag is None:
+            self._provenance.keep(repository, image.digest)
+        self._provenance.record_image(repository, origin)
+        _all_at_once(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs)
+        *children, root = image.manifests
+        _all_at_once(
+            partial(self._blobs.put, verify(child.body, child.descriptor), child.body) for child in image.manifests
+        )
+        for manifest in (*children, root):
+            self._links.link_revision(repository, manifest.descriptor.digest)
+
+    def _commit(self, ticket: Ticket, lease: Lease, image: Image, origin: ImageProvenance) -> Published:
+        repository, tag = ticket.target.repository, str(ticket.target.tag)
+        if by := self._sequence.overtaken_by(repository, tag, ticket.number):
+            return Published(image.digest, superseded_by=by)
+        before = self._links.current(repository, tag)
+        self._links.add_to_history(repository, tag, image.digest)
+        if not self._leases.renew(lease):
+            raise TagBusy(str(ticket.target))
+        self._links.set_current(repository, tag, image.digest, timeout=COMMIT_TIMEOUT)
+        self._index.put(self._entry(ticket.target, image, origin), image.sizes)
+        self._sequence.publish(repository, tag, ticket.number, ticket.by)
+        return Published(image.digest, created=before is None)
+
+    def _list_as_found(self, target: LocalImage) -> None:
+        """Under the tag's lease: list the tag as the bucket holds it, or not at all."""
+        repository, tag = target.repository, str(target.tag)
+        current = self._links.current(repository, tag)
+        listed = self._index.entry(repository, tag)
+        if listed and current and listed.digest == str(current):
+            return
+        try:
+            image = self._reader.image(target) if current else None
+        except ImageNotHeld:
+            image = None
+        if image is None:
+            self._index.remove(repository, tag)
+            return
+        origin = self._provenance.of_image(repository, image.digest)
+        self._index.put(self._entry(target, image, origin), image.sizes)
+
+    def _entry(self, target: LocalImage, image: Image, origin: ImageProvenance | None) -> ImageEntry:
+        return ImageEntry(
+            repository=target.repository,
+            tag=str(target.tag),
+            digest=str(image.digest),
+            media_type=image.root.descriptor.media_type,
+            size=sum(image.sizes.values()),
+            platforms=tuple(str(p) for p in platforms(image, self._reader.config(image))),
+            source=(origin and origin.source) or None,
+            mirrored_at=(origin and origin.mirrored_at) or None,
+            job=(origin and origin.job) or None,
+        )
+
+    @contextmanager
+    def _pinned(self, image: Image) -> Iterator[None]:
+        holder = f"retag-{secrets.token_hex(8)}"
+        try:
+            self._pins.pin(holder, list(image.sizes))
+            yield
+        finally:
+            self._pins.release(holder)
+
+    def _require_held(self, name: LocalImage, image: Image) -> None:
+        sizes = image.sizes
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="heads") as pool:
+            held = list(pool.map(self._blobs.held, sizes))
+        if held != list(sizes.values()):
+            raise ImageNotHeld(str(name))
+
+    def _require(self, target: LocalImage, current: Digest | None, allowed: Precondition) -> None:
+        if not allowed(current):
+            raise PreconditionFailed(str(target), str(current) if current else None)
+
+    @contextmanager
+    def _holding(self, target: LocalImage) -> Iterator[Lease]:
+        key = keys.tag_lease(target.repository, str(target.tag))
+        with self._leases.holding(key, LEASE_SECONDS, patience=_PATIENCE) as lease:
+            if lease is None:
+                raise TagBusy(str(target))
+            yield lease
+
+
+def _all_at_once(writes: Iterable[Callable[[], None]]) -> None:
+    """Run small writes side by side, since each only waits for S3; the first failure is raised after all have ended."""
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
+        for future in [pool.submit(write) for write in writes]:
+            future.result()

@@ -1,0 +1,127 @@
+"""Reading what is held, from the bucket itself: what pulls and inspections are answered from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mirror.errors import BlobNotHeld, ImageNotHeld
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.image import Image, ManifestContent
+from mirror.oci.index import Index
+from mirror.oci.local_image import LocalImage
+from mirror.oci.manifest import Manifest
+from mirror.oci.parsing import MAX_MANIFEST_SIZE, parse_manifest
+from mirror.oci.platform import Platform
+from mirror.oci.verification import verify
+from mirror.storage.blobs import BlobStore
+from mirror.storage.links import LinkStore
+from mirror.storage.provenance import ImageProvenance, Provenance
+
+MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
+_IMAGE_CONFIGS: Final = frozenset(
+    {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDetail:
+    """One held image in full. ``config`` is the image config of a single manifest, None for an index or an artifact."""
+
+    name: LocalImage
+    image: Image
+    document: dict[str, Any]
+    config: dict[str, Any] | None
+    platforms: tuple[Platform, ...]
+    provenance: ImageProvenance | None
+
+
+class CatalogReader:
+    """Answers what the bucket holds; every name is looked up in its own repository, never across."""
+
+    def __init__(self, blobs: BlobStore, links: LinkStore, provenance: Provenance) -> None:
+        self._blobs = blobs
+        self._links = links
+        self._provenance = provenance
+
+    def digest(self, name: LocalImage) -> Digest:
+        """What a tag points at, or the digest itself if the repository holds it; raises ImageNotHeld."""
+        if name.digest:
+            found = name.digest if self._links.has_revision(name.repository, name.digest) else None
+        else:
+            found = self._links.current(name.repository, name.tag or "latest")
+        if found is None:
+            raise ImageNotHeld(str(name))
+        return found
+
+    def manifest(self, name: LocalImage) -> ManifestContent:
+        """A manifest that the repository holds, its bytes checked against its digest; raises ImageNotHeld."""
+        digest = self.digest(name)
+        if not name.digest and not self._links.has_revision(name.repository, digest):
+            raise ImageNotHeld(str(name))
+        body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
+        if body is None:
+            raise ImageNotHeld(str(name))
+        parsed = parse_manifest(body, None, what=str(digest))
+        descriptor = Descriptor(parsed.media_type, digest, len(body))
+        verify(body, descriptor)
+        return ManifestContent(descriptor, body, parsed)
+
+    def blob_size(self, repository: str, digest: Digest) -> int:
+        """Bytes of a blob that the repository links; raises BlobNotHeld."""
+        size = self._blobs.held(digest) if self._links.has_layer(repository, digest) else None
+        if size is None:
+            raise BlobNotHeld(repository, str(digest))
+        return size
+
+    def image(self, name: LocalImage) -> Image:
+        """The whole tree below a name, as it is held; raises ImageNotHeld. Children that are absent are left out."""
+        found: dict[Digest, ManifestContent] = {}
+        self._collect(self.manifest(name), name.repository, found)
+        return Image(tuple(found.values()))
+
+    def inspect(self, name: LocalImage) -> ImageDetail:
+        """Everything there is to say about one image; raises ImageNotHeld."""
+        image = self.image(name)
+        config = self.config(image)
+        return ImageDetail(
+            name=name,
+            image=image,
+            document=json.loads(image.root.body),
+            config=config,
+            platforms=platforms(image, config),
+            provenance=self._provenance.of_image(name.repository, image.digest),
+        )
+
+    def config(self, image: Image) -> dict[str, Any] | None:
+        """The image config of a single manifest, None for everything else and for what cannot be read as one."""
+        root = image.root.parsed
+        if not isinstance(root, Manifest) or root.config.media_type not in _IMAGE_CONFIGS:
+            return None
+        if root.config.size > MAX_CONFIG_SIZE:
+            return None
+        content = self._blobs.read(root.config.digest, MAX_CONFIG_SIZE)
+        try:
+            document = json.loads(content) if content else None
+        except (ValueError, RecursionError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def _collect(self, content: ManifestContent, repository: str, found: dict[Digest, ManifestContent]) -> None:
+        if isinstance(content.parsed, Index):
+            for child in content.parsed.children:
+                if child.digest in found or not self._links.has_revision(repository, child.digest):
+                    continue
+                self._collect(self.manifest(LocalImage(repository, digest=child.digest)), repository, found)
+        found.setdefault(content.descriptor.digest, content)
+
+
+def platforms(image: Image, config: dict[str, Any] | None) -> tuple[Platform, ...]:
+    """The platforms of an index, or the one that a single image's config names."""
+    if isinstance(image.root.parsed, Index) or config is None:
+        return image.platforms
+    parts = [config.get(field) for field in ("os", "architecture", "variant", "os.version")]
+    os, architecture, variant, version = (part if isinstance(part, str) else "" for part in parts)
+    return (Platform(os, architecture, variant, version),) if os and architecture else ()

@@ -1,0 +1,1 @@
+"""Copying an image: resolve it at its source, plan what must travel, let it travel."""

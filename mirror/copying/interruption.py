@@ -1,0 +1,72 @@
+"""Stopping a copy from outside: a signal handler or a lost lease ends it within moments, mid-blob.
+
+A thread that waits for bytes cannot look at a flag, so whoever waits registers how to wake it: closing its stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+
+class Interrupted(Exception):
+    """The copy was told to stop; *reason* says by what."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Interruption:
+    """Set once, by any thread or by a signal handler of the main thread (hence the reentrant lock)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._event = threading.Event()
+        self._reason = ""
+        self._wakers: dict[int, Callable[[], None]] = {}
+
+    def interrupt(self, reason: str) -> None:
+        """Stop everything that checks, waits or is registered here; the first reason counts."""
+        with self._lock:
+            if self._event.is_set():
+                return
+            self._reason = reason
+            self._event.set()
+            wakers = list(self._wakers.values())
+        for wake in wakers:
+            wake()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise Interrupted if the copy is to stop."""
+        if self._event.is_set():
+            raise Interrupted(self._reason)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than until the interruption; raises Interrupted then."""
+        self._event.wait(seconds)
+        self.check()
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Call *wake* if the interruption comes during the block, or has come; raises Interrupted if it has."""
+        with self._lock:
+            self.check()
+            self._wakers[id(wake)] = wake
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wakers.pop(id(wake), None)
+
+    @contextmanager
+    def part(self) -> Iterator[Self]:
+        """An interruption of its own that this one sets too: to stop a group of threads without stopping the rest."""
+        inner = type(self)()
+        with self.waking(lambda: inner.interrupt(self._reason)):
+            yield inner

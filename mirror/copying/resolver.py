@@ -1,0 +1,107 @@
+"""From a reference to the whole tree below it: every manifest fetched, checked and parsed, no blob touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from mirror.copying.interruption import Interruption
+from mirror.copying.source import Source
+from mirror.errors import ManifestInvalid
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.image import Image, ManifestContent
+from mirror.oci.index import Index
+from mirror.oci.parsing import parse_manifest
+from mirror.oci.reference import Reference
+
+MAX_DEPTH: Final = 4
+"""Levels of indexes above the manifests."""
+MAX_MANIFESTS: Final = 2_000
+MAX_MANIFEST_BYTES: Final = 64 * 2**20
+"""All manifests of one image together, since they are in memory at once."""
+_FETCHERS: Final = 8
+
+
+class Resolver:
+    """Reads the manifests of one image."""
+
+    def __init__(self, source: Source, interruption: Interruption) -> None:
+        self._source = source
+        self._interruption = interruption
+
+    def digest(self, reference: Reference) -> Digest | None:
+        """What the reference is now, asked with a HEAD: that costs no Docker Hub quota. None if it won't say."""
+        return reference.digest or self._source.head_manifest(reference)
+
+    def image(self, reference: Reference, digest: Digest | None) -> Image:
+        """The image that *reference* names, or that *digest*, which it was found to be, names in its repository.
+
+        Raises ManifestUnknown, ManifestInvalid, MediaTypeUnsupported, DigestMismatch, SizeInvalid, or what the source
+        raises. Manifests are fetched level by level, several at a time.
+        """
+        found: dict[Digest, ManifestContent] = {}
+        level: list[ManifestContent] = [self._root(reference, digest)]
+        levels = [level]
+        while level := self._below(reference, level, found, depth=len(levels)):
+            levels.append(level)
+        return Image(tuple(_children_first(levels[0][0], found)))
+
+    def _root(self, reference: Reference, digest: Digest | None) -> ManifestContent:
+        asked = replace(reference, digest=digest) if digest else reference
+        remote = self._source.get_manifest(asked)
+        parsed = parse_manifest(remote.body, remote.media_type, what=str(reference))
+        return ManifestContent(Descriptor(parsed.media_type, remote.digest, len(remote.body)), remote.body, parsed)
+
+    def _below(
+        self,
+        reference: Reference,
+        level: Sequence[ManifestContent],
+        found: dict[Digest, ManifestContent],
+        *,
+        depth: int,
+    ) -> list[ManifestContent]:
+        """Fetch the children of a level that were not met yet."""
+        found.update((content.descriptor.digest, content) for content in level)
+        if sum(len(content.body) for content in found.values()) > MAX_MANIFEST_BYTES:
+            raise ManifestInvalid(str(reference), f"its manifests have more than {MAX_MANIFEST_BYTES} bytes together")
+        children = {
+            child.digest: child
+            for content in level
+            if isinstance(content.parsed, Index)
+            for child in content.parsed.children
+            if child.digest not in found
+        }
+        if not children:
+            return []
+        if depth > MAX_DEPTH:
+            raise ManifestInvalid(str(reference), f"its indexes are nested more than {MAX_DEPTH} deep")
+        if len(found) + len(children) > MAX_MANIFESTS:
+            raise ManifestInvalid(str(reference), f"it has more than {MAX_MANIFESTS} manifests")
+        with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="manifests") as pool:
+            return list(pool.map(lambda child: self._child(reference, child), children.values()))
+
+    def _child(self, reference: Reference, child: Descriptor) -> ManifestContent:
+        self._interruption.check()
+        remote = self._source.get_manifest(replace(reference, digest=child.digest), expect=child)
+        parsed = parse_manifest(remote.body, remote.media_type or child.media_type, what=str(child.digest))
+        if parsed.media_type != child.media_type:
+            raise ManifestInvalid(str(child.digest), f"its index says it is '{child.media_type}'")
+        return ManifestContent(child, remote.body, parsed)
+
+
+def _children_first(root: ManifestContent, found: dict[Digest, ManifestContent]) -> list[ManifestContent]:
+    """Post-order over the tree, each manifest once: the order in which they may become visible."""
+    ordered: dict[Digest, ManifestContent] = {}
+
+    def walk(content: ManifestContent) -> None:
+        if isinstance(content.parsed, Index):
+            for child in content.parsed.children:
+                if child.digest not in ordered:
+                    walk(found[child.digest])
+        ordered[content.descriptor.digest] = content
+
+    walk(root)
+    return list(ordered.values())

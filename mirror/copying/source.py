@@ -1,0 +1,42 @@
+"""What the copy engine needs of a registry client."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Reference
+
+
+class RemoteManifest(Protocol):
+    """A manifest's exact bytes, the Content-Type they came with, and their digest."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def media_type(self) -> str | None: ...
+    @property
+    def digest(self) -> Digest: ...
+
+
+class BlobStream(Protocol):
+    """The bytes of a blob from ``start`` on: what was asked for, or 0 where the server does not know ranges."""
+
+    @property
+    def start(self) -> int: ...
+    def readinto(self, buffer: memoryview) -> int: ...
+    def interrupt(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Source(Protocol):
+    """A registry that is read from; its errors are `mirror.errors.SourceError` and `ContentError`."""
+
+    def head_manifest(self, reference: Reference) -> Digest | None: ...
+    def get_manifest(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest: ...
+    def open_blob(self, reference: Reference, blob: Descriptor, *, offset: int = 0) -> BlobStream: ...

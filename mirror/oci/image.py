@@ -1,0 +1,82 @@
+"""A whole image: its manifests in the order in which they may be written, and the blobs they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mirror.errors import SizeInvalid
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.index import Index
+from mirror.oci.manifest import Manifest
+from mirror.oci.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestContent:
+    """A manifest's or index's exact bytes, what they say, and their descriptor."""
+
+    descriptor: Descriptor
+    body: bytes
+    parsed: Manifest | Index
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """``manifests`` are children first, the root last, each once; the root alone is what a tag points at."""
+
+    manifests: tuple[ManifestContent, ...]
+
+    @property
+    def root(self) -> ManifestContent:
+        return self.manifests[-1]
+
+    @property
+    def digest(self) -> Digest:
+        return self.root.descriptor.digest
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Configs and layers that are distributable, each digest once, in the order of the manifests.
+
+        Raises SizeInvalid if two manifests disagree about the size of a blob.
+        """
+        return merge_by_digest(d for d in self._all_blobs() if not d.is_foreign_layer)
+
+    @property
+    def foreign_layers(self) -> tuple[Descriptor, ...]:
+        """The layers that stay with their publisher: no registry distributes them."""
+        return merge_by_digest(d for d in self._all_blobs() if d.is_foreign_layer)
+
+    @property
+    def sizes(self) -> dict[Digest, int]:
+        """Bytes of everything the image needs in the bucket: blobs and manifests."""
+        manifests = {m.descriptor.digest: m.descriptor.size for m in self.manifests}
+        return manifests | {d.digest: d.size for d in self.blobs}
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms an index names, attestations left out; empty for a single manifest, whose config tells."""
+        found = {
+            child.platform
+            for manifest in self.manifests
+            if isinstance(manifest.parsed, Index)
+            for child in manifest.parsed.children
+            if child.platform and not child.platform.is_unknown
+        }
+        return tuple(sorted(found))
+
+    def _all_blobs(self) -> Iterable[Descriptor]:
+        for manifest in self.manifests:
+            yield from manifest.parsed.blobs
+
+
+def merge_by_digest(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
+    """Each digest once, the first descriptor standing for it; raises SizeInvalid if two give it different sizes."""
+    merged: dict[Digest, Descriptor] = {}
+    for descriptor in descriptors:
+        known = merged.setdefault(descriptor.digest, descriptor)
+        if known.size != descriptor.size:
+            raise SizeInvalid(str(descriptor.digest), known.size, descriptor.size)
+    return tuple(merged.values())

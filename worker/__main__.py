@@ -1,0 +1,57 @@
+"""``python -m worker``: one worker process."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+from mirror import log
+from mirror.coordination.redis import Redis
+from mirror.errors import RedisUnavailable
+from mirror.settings import InvalidSettings
+from worker import tasks  # noqa: F401 - imported before the first fork, so that no horse has to
+from worker.rq_worker import MirrorWorker
+from worker.workshop import Workshop, workshop
+
+_LOG = structlog.get_logger(__name__)
+_MONITORING_SECONDS = 5
+
+
+def main() -> int:
+    log.configure("worker")
+    try:
+        equipped = workshop()
+        wait_for_redis(equipped.redis)
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)  # noqa: T201 - before any log: this is for the person who starts it
+        return 2
+    except RedisUnavailable as error:
+        _LOG.error(error.message, code=error.code, hint=error.hint)
+        return 1
+    work(equipped)
+    return 0
+
+
+def wait_for_redis(redis: Redis) -> None:
+    """Return once Redis answers; raises RedisUnavailable after about two minutes of patience."""
+    redis.call("PING")
+    for warning in redis.warnings():
+        _LOG.warning("Redis is not configured to keep jobs", problem=warning)
+
+
+def work(equipped: Workshop) -> None:
+    """Perform tasks until SIGTERM."""
+    worker = MirrorWorker(
+        [equipped.queue.rq],
+        connection=equipped.queue.rq.connection,
+        serializer="json",
+        job_monitoring_interval=_MONITORING_SECONDS,
+        maintenance_interval=60,
+        log_job_description=False,
+    )
+    worker.work(logging_level="WARNING")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

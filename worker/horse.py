@@ -1,0 +1,63 @@
+"""The work horse's side of dying well: with its worker, and not before it has given its task back.
+
+RQ's horse has a process group of its own and outlives a worker that is killed, so it asks the kernel to be killed with
+it. On SIGTERM RQ lets a horse run on without limit; ours interrupts its copy and hands its task over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from mirror.copying.interruption import Interruption
+from mirror.jobs.performing import HANDOVER, Performer
+from mirror.records.store import Claim
+
+HANDOVER_SECONDS: Final = 4.0
+"""From SIGTERM until a horse that is still busy, say with an S3 that hangs, gives its task back and ends."""
+_PR_SET_PDEATHSIG: Final = 1
+_LOG = structlog.get_logger(__name__)
+
+_claimed: list[tuple[Performer, Claim]] = []
+
+INTERRUPTION: Final = Interruption()
+"""This horse's one interruption: a horse performs one task and ends."""
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel for SIGKILL when *parent*, our worker, dies; end at once if it has died already (prctl(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def stop_on_sigterm() -> None:
+    """Make SIGTERM interrupt the copy; called in the horse before its task begins."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    watchdog = threading.Timer(HANDOVER_SECONDS, _end_now)
+    watchdog.daemon = True
+    watchdog.start()
+    INTERRUPTION.interrupt(HANDOVER)
+
+
+def give_back_at_the_end(performer: Performer, claim: Claim) -> None:
+    """Should this horse still be busy `HANDOVER_SECONDS` after SIGTERM, give *claim* back before it is ended."""
+    _claimed.append((performer, claim))
+
+
+def _end_now() -> None:
+    for performer, claim in _claimed:
+        performer.hand_over(claim, HANDOVER)
+    _LOG.warning("the work horse did not stop in time and is ended")
+    os._exit(os.EX_TEMPFAIL)

@@ -1,0 +1,81 @@
+"""Everything a worker works with, made once before the first fork: a work horse finds it in its memory.
+
+Nothing here opens a connection when it is made, so parent and horse share none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Self
+
+from mirror.registry.client import RegistryClient
+from mirror.storage.blobs import BlobStore
+from mirror.storage.links import LinkStore
+from mirror.storage.provenance import Provenance
+
+from mirror.catalog.index import CatalogIndex
+from mirror.catalog.publishing import Publisher
+from mirror.catalog.reading import CatalogReader
+from mirror.coordination.lease import Leases
+from mirror.coordination.pins import Pins
+from mirror.coordination.redis import PATIENT, Redis, open_client
+from mirror.coordination.sequence import TagSequence
+from mirror.copying.copier import Copier
+from mirror.copying.memory import MemoryBudget
+from mirror.jobs.performing import Performer
+from mirror.jobs.reconciling import Reconciler
+from mirror.queue import TaskQueue
+from mirror.records.store import JobStore
+from mirror.settings import InvalidSettings, Settings
+from mirror.storage.bucket import Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """The parts of a worker and of a scheduler."""
+
+    settings: Settings
+    redis: Redis
+    queue: TaskQueue
+    leases: Leases
+    bucket: Bucket
+    links: LinkStore
+    index: CatalogIndex
+    publisher: Publisher
+    performer: Performer
+    reconciler: Reconciler
+
+    @classmethod
+    def equipped(cls, settings: Settings) -> Self:
+        """Connect nothing yet; raises InvalidSettings where Redis or the bucket is not named."""
+        if settings.redis_url is None or settings.s3_bucket is None:
+            missing = {"MIRROR_REDIS_URL": settings.redis_url, "MIRROR_S3_BUCKET": settings.s3_bucket}
+            raise InvalidSettings({name: ["must be set"] for name, value in missing.items() if value is None})
+        redis = Redis.connect(settings.redis_url, retries=PATIENT)
+        queue = TaskQueue(open_client(settings.redis_url, retries=PATIENT, decode_responses=False))
+        bucket = Bucket.from_settings(settings)
+        blobs, links, provenance = BlobStore(bucket), LinkStore(bucket), Provenance(bucket)
+        reader = CatalogReader(blobs, links, provenance)
+        store, pins, index, leases = JobStore(redis), Pins(redis), CatalogIndex(redis), Leases(redis)
+        publisher = Publisher(blobs, links, provenance, reader, index, leases, TagSequence(redis), pins)
+        source = RegistryClient.from_settings(settings)
+        copier = Copier(source, blobs, provenance, pins, MemoryBudget(settings.memory_budget))
+        return cls(
+            settings=settings,
+            redis=redis,
+            queue=queue,
+            leases=leases,
+            bucket=bucket,
+            links=links,
+            index=index,
+            publisher=publisher,
+            performer=Performer(store, queue, redis, pins, publisher, source, copier),
+            reconciler=Reconciler(store, queue, redis),
+        )
+
+
+@cache
+def workshop() -> Workshop:
+    """This process's workshop, from its environment."""
+    return Workshop.equipped(Settings.load())
