@@ -45,13 +45,14 @@ _PASSING: Final = frozenset(
         "TooManyRequests",
     }
 )
+_GONE: Final = frozenset({"InvalidPart", "NoSuchUpload"})
 _FULL: Final = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"})
 _STATUS_PASSING: Final = frozenset({408, 409, 429})
 _STATUS_FULL: Final = 507
 
 
 class UploadGone(StorageUnavailable):
-    """The multipart upload is unknown to S3: aborted, expired, or lost with the server. Begin the blob again."""
+    """S3 does not know the upload, or a part of it: aborted, expired, or lost with the server. Begin the blob again."""
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def error_status(error: ClientError) -> int:
 
 def _from_answer(action: str, error: ClientError) -> MirrorError:
     code, status = error_code(error), error_status(error)
-    if code == "NoSuchUpload":
+    if code in _GONE:
         return UploadGone(action, code)
     if code in _FULL or status == _STATUS_FULL:
         return StorageRefused(action, code)

@@ -1,0 +1,85 @@
+"""The link files that a stock registry reads: which repository has which layer, manifest and tag.
+
+A link holds its digest and nothing else; a newline at its end makes CNCF distribution 2.8 answer 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from mirror.errors import InvalidDigest, StorageDamaged
+from mirror.oci.digest import Digest
+from mirror.storage import layout
+from mirror.storage.bucket import Bucket
+
+_LONGEST_LINK: Final = 256
+"""Bytes; the longest digest has 135."""
+
+
+class LinkStore:
+    """Every write is one PUT, atomic and idempotent. All methods may be called from several threads."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def link_layer(self, repository: str, digest: Digest) -> None:
+        """Let *repository* serve the blob: a layer or a config."""
+        self._write(layout.layer_link_key(repository, digest), digest)
+
+    def has_layer(self, repository: str, digest: Digest) -> bool:
+        return self._bucket.size(layout.layer_link_key(repository, digest)) is not None
+
+    def link_revision(self, repository: str, digest: Digest) -> None:
+        """Let *repository* serve the manifest or index; each child and referrer needs its own."""
+        self._write(layout.revision_link_key(repository, digest), digest)
+
+    def has_revision(self, repository: str, digest: Digest) -> bool:
+        return self._bucket.size(layout.revision_link_key(repository, digest)) is not None
+
+    def add_to_history(self, repository: str, tag: str, digest: Digest) -> None:
+        """Note that the tag points, or is about to point, at *digest*."""
+        self._write(layout.tag_history_key(repository, tag, digest), digest)
+
+    def set_current(self, repository: str, tag: str, digest: Digest, *, timeout: float) -> None:
+        """Point the tag at *digest*: the one PUT that publishes an image.
+
+        It is tried once and bounded by *timeout* seconds, so that it cannot land after the lease that covers it. After
+        StorageUnavailable it may have happened or not; `current` tells.
+        """
+        self._bucket.put(
+            layout.tag_current_key(repository, tag), str(digest).encode("ascii"), timeout=timeout, retries=False
+        )
+
+    def current(self, repository: str, tag: str) -> Digest | None:
+        """What the tag points at, None if there is no such tag. Raises StorageDamaged if its link holds no digest."""
+        key = layout.tag_current_key(repository, tag)
+        content = self._bucket.read(key, _LONGEST_LINK)
+        return None if content is None else _digest_in(key, content)
+
+    def history(self, repository: str, tag: str) -> list[Digest]:
+        """Every digest the tag ever pointed at since it was last deleted, by digest: S3 keeps no order of time."""
+        parsed = map(layout.parse_tag_history, self._bucket.keys(layout.tag_history_prefix(repository, tag)))
+        return [digest for found in parsed if found for _, _, digest in [found]]
+
+    def delete_tag(self, repository: str, tag: str) -> None:
+        """Delete the tag, then its history; manifests and blobs stay. May be repeated after an error."""
+        self._bucket.delete([layout.tag_current_key(repository, tag)])
+        self._bucket.delete(list(self._bucket.keys(layout.tag_history_prefix(repository, tag))))
+
+    def tags(self) -> Iterator[tuple[str, str]]:
+        """Repository and tag of every tag in the bucket, in no useful order. It lists every link, for a rebuild."""
+        for key in self._bucket.keys(layout.repositories_prefix()):
+            if found := layout.parse_tag_current(key):
+                yield found
+
+    def _write(self, key: str, digest: Digest) -> None:
+        self._bucket.put(key, str(digest).encode("ascii"))
+
+
+def _digest_in(key: str, content: bytes) -> Digest:
+    """One newline at the end is forgiven: other tools write it."""
+    try:
+        return Digest.parse(content.removesuffix(b"\n").decode("ascii"))
+    except (InvalidDigest, UnicodeDecodeError):
+        raise StorageDamaged(key, "it holds no digest") from None

@@ -1,0 +1,191 @@
+"""A blob on its way in. Nothing of it can be read before complete(), and complete() wants proof.
+
+What S3 stored is what was sent: a PUT carries the digest itself for S3 to check (sha256) or an MD5, and each part its
+MD5, which also comes back as ETag. A part that was changed on its way is a StorageUnavailable, and is not sent again
+here: rclone has by then woven it into its stream and fails the upload, so the way back is the one that works
+everywhere, abort and begin the blob again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.verification import Verified
+from mirror.storage import layout
+from mirror.storage.bucket import Body, Bucket
+
+_MAX_PART_NUMBER: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UploadCheckpoint:
+    """All that S3 needs to go on with an upload elsewhere: its id and the ETag of every part stored so far.
+
+    ``upload_id`` is None while nothing is stored; resuming is then beginning. ``part_size`` is in bytes.
+    """
+
+    upload_id: str | None
+    part_size: int
+    parts: Mapping[int, str] = field(default_factory=dict)
+
+
+class Upload(Protocol):
+    """One blob on its way in; invisible until complete() with proof that its bytes were verified.
+
+    Part *n* (from 1) holds ``part_size`` bytes from ``(n - 1) * part_size`` on; the last one ends with the blob.
+    """
+
+    @property
+    def part_size(self) -> int:
+        """Bytes in every part but the last."""
+        ...
+
+    def put_part(self, number: int, body: Body) -> None:
+        """Store a part, in any order and from any thread; again is no harm.
+
+        A blob of one part is kept, not copied: leave *body* unchanged until complete() or abort(). Of a larger blob
+        nothing is kept. A bytearray, or a memoryview of a whole one, is sent without a copy. ValueError if there is
+        no such part, it has another size, or the upload was aborted or completed.
+        """
+        ...
+
+    def checkpoint(self) -> UploadCheckpoint:
+        """What is stored at this moment, enough to `BlobStore.resume` elsewhere."""
+        ...
+
+    def complete(self, proof: Verified) -> None:
+        """Make the blob visible, at once and whole; may be repeated, here or from the same checkpoint.
+
+        ValueError, and nothing happens, if the proof is for other bytes or a part is missing.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing open, also of parts that other threads are still sending; may be repeated.
+
+        After complete() it does nothing: a verified blob stays.
+        """
+        ...
+
+
+class SinglePutUpload:
+    """A blob of at most one part: one PUT, when it is verified. Until then S3 hears nothing of it."""
+
+    def __init__(self, bucket: Bucket, descriptor: Descriptor, part_size: int) -> None:
+        self.part_size = part_size
+        self._bucket = bucket
+        self._descriptor = descriptor
+        self._body: Body | None = b"" if descriptor.size == 0 else None
+        self._ended = False
+
+    def put_part(self, number: int, body: Body) -> None:
+        _require_open(self._descriptor, ended=self._ended)
+        _require_size(self._descriptor, self.part_size, number, body)
+        self._body = body
+
+    def checkpoint(self) -> UploadCheckpoint:
+        return UploadCheckpoint(None, self.part_size)
+
+    def complete(self, proof: Verified) -> None:
+        _require_proof(self._descriptor, proof)
+        if self._body is None:
+            raise ValueError(f"part 1 of {self._descriptor} is missing")
+        digest = self._descriptor.digest
+        self._bucket.put(layout.blob_key(digest), self._body, sha256=sha256_or_none(digest))
+        self._ended = True
+
+    def abort(self) -> None:
+        self._ended = True
+        self._body = None
+
+
+class MultipartUpload:
+    """A blob of two parts or more; S3 is asked for an upload when the first part comes."""
+
+    def __init__(self, bucket: Bucket, descriptor: Descriptor, checkpoint: UploadCheckpoint) -> None:
+        self.part_size = checkpoint.part_size
+        self._bucket = bucket
+        self._descriptor = descriptor
+        self._key = layout.blob_key(descriptor.digest)
+        self._last_part = -(-descriptor.size // self.part_size)
+        if not 1 <= self._last_part <= _MAX_PART_NUMBER:
+            raise ValueError(f"{descriptor} cannot be sent in parts of {self.part_size} bytes")
+        self._lock = threading.Lock()  # guards what follows; held over one request only, the one that opens the upload
+        self._upload_id = checkpoint.upload_id
+        self._etags = dict(checkpoint.parts)
+        self._aborted = False
+        self._completed = False
+
+    def put_part(self, number: int, body: Body) -> None:
+        _require_size(self._descriptor, self.part_size, number, body)
+        upload_id = self._opened()
+        try:
+            etag = self._bucket.upload_part(self._key, upload_id, number, body)
+        finally:
+            if (
+                self._aborted
+            ):  # S3 may keep a part that was under way during the abort, until the upload is aborted again
+                self._bucket.abort_upload(self._key, upload_id)
+        with self._lock:
+            self._etags[number] = etag
+
+    def checkpoint(self) -> UploadCheckpoint:
+        with self._lock:
+            return UploadCheckpoint(self._upload_id, self.part_size, dict(self._etags))
+
+    def complete(self, proof: Verified) -> None:
+        _require_proof(self._descriptor, proof)
+        with self._lock:
+            upload_id, etags, aborted = self._upload_id, dict(self._etags), self._aborted
+        _require_open(self._descriptor, ended=aborted)
+        missing = set(range(1, self._last_part + 1)) - set(etags)
+        if upload_id is None or missing:
+            raise ValueError(f"part {min(missing, default=1)} of {self._descriptor} is missing")
+        self._bucket.complete_upload(self._key, upload_id, etags, size=self._descriptor.size)
+        self._completed = True
+
+    def abort(self) -> None:
+        with self._lock:
+            if self._completed:
+                return
+            self._aborted = True
+            upload_id = self._upload_id
+        if upload_id is not None:
+            self._bucket.abort_upload(self._key, upload_id)
+
+    def _opened(self) -> str:
+        """The upload's id; the first caller opens it while the others wait."""
+        with self._lock:
+            _require_open(self._descriptor, ended=self._aborted or self._completed)
+            if self._upload_id is None:
+                self._upload_id = self._bucket.create_upload(self._key)
+            return self._upload_id
+
+
+def sha256_or_none(digest: Digest) -> Digest | None:
+    """What S3 can check a PUT against: it knows SHA-256 and, everywhere, no SHA-512."""
+    return digest if digest.algorithm == "sha256" else None
+
+
+def _require_proof(descriptor: Descriptor, proof: Verified) -> None:
+    proven = proof.descriptor
+    if (proven.digest, proven.size) != (descriptor.digest, descriptor.size):
+        raise ValueError(f"the proof is for {proven}, not for {descriptor}")
+
+
+def _require_open(descriptor: Descriptor, *, ended: bool) -> None:
+    if ended:
+        raise ValueError(f"the upload of {descriptor} has ended")
+
+
+def _require_size(descriptor: Descriptor, part_size: int, number: int, body: Body) -> None:
+    """A part has the one size that its place in the blob gives it, so sizes always add up."""
+    given = body.nbytes if isinstance(body, memoryview) else len(body)
+    due = min(part_size, descriptor.size - (number - 1) * part_size)
+    if number < 1 or due < 0 or (due == 0 and descriptor.size > 0) or given != due:
+        raise ValueError(f"part {number} of {descriptor} has {given} bytes instead of {max(due, 0)}")
