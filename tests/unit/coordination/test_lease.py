@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from mirror.coordination.lease import Lease, Leases
+from mirror.coordination.redis import Redis
+
+KEY = "mirror:lease:test"
+
+
+def test_a_lease_has_one_holder_however_many_ask_at_once(redis: Redis) -> None:
+    leases = Leases(redis)
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: leases.take(KEY, 30), range(32)))
+    assert sum(lease is not None for lease in taken) == 1
+
+
+def test_a_lease_that_was_ended_can_be_taken_again(redis: Redis) -> None:
+    leases = Leases(redis)
+    first = leases.take(KEY, 30)
+    assert first is not None
+    assert leases.take(KEY, 30) is None
+    leases.end(first)
+    assert leases.take(KEY, 30) is not None
+
+
+def test_only_its_holder_renews_or_ends_a_lease(redis: Redis) -> None:
+    leases = Leases(redis)
+    mine = leases.take(KEY, 30)
+    assert mine is not None
+    stranger = Lease(KEY, "somebody else", 30)
+    assert not leases.renew(stranger)
+    leases.end(stranger)
+    assert leases.renew(mine)
+    assert 29 < leases.remaining(mine) <= 30
+    assert leases.remaining(stranger) == 0
+
+
+def test_a_lease_that_expired_is_not_renewed_and_its_late_holder_ends_nobody_elses(redis: Redis) -> None:
+    leases = Leases(redis)
+    late = leases.take(KEY, 30)
+    assert late is not None
+    redis.call("DEL", KEY)  # what its expiry does
+    assert not leases.renew(late)
+    current = leases.take(KEY, 30)
+    assert current is not None
+    leases.end(late)
+    assert leases.remaining(current) > 0
+
+
+def test_asking_again_with_the_same_token_finds_the_lease_taken_before(redis: Redis) -> None:
+    """As when the answer to the first command was lost and the client sent it again."""
+    leases = Leases(redis)
+    lease = leases.take(KEY, 30)
+    assert lease is not None
+    assert leases._take([KEY], [lease.token, 30_000]) == 1
+
+
+def test_holding_gives_the_lease_back_and_gives_up_after_its_patience(redis: Redis) -> None:
+    leases = Leases(redis)
+    with leases.holding(KEY, 30, patience=0.1) as outer:
+        assert outer is not None
+        with leases.holding(KEY, 30, patience=0.05) as inner:
+            assert inner is None
+    assert leases.take(KEY, 30) is not None

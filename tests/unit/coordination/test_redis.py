@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.coordination.redis import Redis
+from mirror.errors import RedisUnavailable
+from tests.servers import ValkeyServer
+
+
+def test_time_never_goes_back(redis: Redis) -> None:
+    now = redis.now()
+    ahead = now + 60_000
+    redis.call("SET", keys.CLOCK, ahead)  # as if the clock had been set back by a minute
+    assert redis.now() == ahead
+
+
+def test_a_redis_that_is_away_has_one_error_without_its_password(tmp_path: Path) -> None:
+    with ValkeyServer(tmp_path) as server:
+        url = server.url
+    redis = Redis.connect(url, retries=0)
+    for ask in (lambda: redis.call("PING"), redis.now, lambda: redis.calls([["PING"]])):
+        with pytest.raises(RedisUnavailable) as caught:
+            ask()
+        assert caught.value.__cause__ is None
+        assert url.split(":")[2].split("@")[0] not in str(caught.value)
+    redis.close()
+
+
+def test_a_patient_client_rides_out_a_restart_and_scripts_are_loaded_again(tmp_path: Path) -> None:
+    with ValkeyServer(tmp_path, append_only=True) as server:
+        redis = Redis.connect(server.url, retries=100)
+        script = redis.script("return redis.call('INCR', KEYS[1])")
+        assert script(["mirror:count"]) == 1
+        server.kill()
+        server.restart()
+        assert script(["mirror:count"]) == 2
+        redis.close()
+
+
+def test_a_redis_that_may_forget_jobs_is_warned_about(redis: Redis) -> None:
+    assert redis.warnings() == ["neither appendonly nor save is configured: a restart of Redis loses the jobs"]
+    redis.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        assert len(redis.warnings()) == 2
+    finally:
+        redis.call("CONFIG", "SET", "maxmemory-policy", "noeviction")

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from mirror.coordination.redis import Redis
+from mirror.coordination.sequence import Publication, TagSequence
+
+
+def test_numbers_grow_per_tag(redis: Redis) -> None:
+    sequence = TagSequence(redis)
+    assert [sequence.take("team/app", "1"), sequence.take("team/app", "1"), sequence.take("team/app", "2")] == [1, 2, 1]
+
+
+def test_a_lower_number_is_overtaken_by_whoever_published_a_higher_one(redis: Redis) -> None:
+    sequence = TagSequence(redis)
+    first, second = sequence.take("team/app", "1"), sequence.take("team/app", "1")
+    assert sequence.overtaken_by("team/app", "1", first) is None
+    sequence.publish("team/app", "1", second, "job_B")
+    assert sequence.overtaken_by("team/app", "1", first) == "job_B"
+    assert sequence.overtaken_by("team/app", "1", second) is None
+
+
+def test_publishing_a_lower_number_late_changes_nothing(redis: Redis) -> None:
+    sequence = TagSequence(redis)
+    sequence.publish("team/app", "1", 2, "job_B")
+    sequence.publish("team/app", "1", 1, "job_A")
+    assert sequence.published("team/app", "1") == Publication(2, "job_B")

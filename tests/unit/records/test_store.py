@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.coordination.redis import Redis
+from mirror.errors import JobUnknown, WorkerLost
+from mirror.records.job import ByteCounts, ImageCounts, Job
+from mirror.records.store import Claim, JobStore, Outcome
+from mirror.records.task import BlobReport, ErrorReport, Task, WaitingFor
+
+PAIR = ("docker.io/library/redis:7", "docker.io/library/redis:7")
+LOST = ErrorReport.of(WorkerLost("task", 3))
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    client = Redis.connect(redis_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def store(redis: Redis) -> JobStore:
+    return JobStore(redis)
+
+
+def submitted(store: JobStore, count: int = 1) -> tuple[Job, list[Task]]:
+    return store.submit([PAIR] * count)
+
+
+def claimed(store: JobStore, task: Task) -> Claim:
+    claim = store.claim(task.id, task.fence)
+    assert claim is not None
+    return claim
+
+
+def lose(redis: Redis, task_id: str) -> None:
+    """Let the task's lease end."""
+    redis.call("ZADD", keys.TASKS_RUNNING, 1, task_id)
+
+
+def test_a_job_reads_as_it_was_submitted(store: JobStore) -> None:
+    job, tasks = submitted(store)
+    assert store.job(job.id) == job
+    assert store.tasks(job.id, 20) == tasks
+    assert (job.state, job.attempt, job.images.total) == ("queued", 1, 1)
+
+
+def test_an_unknown_job_is_said_to_be_unknown(store: JobStore) -> None:
+    with pytest.raises(JobUnknown):
+        store.job("job_nobody")
+
+
+def test_a_claim_runs_the_task_and_its_job(store: JobStore) -> None:
+    job, [task] = submitted(store)
+    claim = claimed(store, task)
+    running = store.job(job.id)
+    assert (claim.fence, claim.task.state, running.state, running.images.running) == (1, "running", "running", 1)
+    assert running.started_at is not None
+
+
+def test_a_second_entry_for_one_task_claims_nothing(store: JobStore) -> None:
+    _, [task] = submitted(store)
+    claimed(store, task)
+    assert store.claim(task.id, 0) is None
+    assert store.claim(task.id, 1) is None
+    assert store.claim("task_nobody", 0) is None
+
+
+def test_settling_ends_the_job_with_its_digest(store: JobStore) -> None:
+    job, [task] = submitted(store)
+    claim = claimed(store, task)
+    assert store.settle(claim, "succeeded", Outcome(DIGEST, unchanged=True))
+    ended = store.job(job.id)
+    assert (ended.state, ended.digest) == ("succeeded", DIGEST)
+    assert ended.images == ImageCounts(total=1, succeeded=1, unchanged=1)
+    assert ended.finished_at is not None
+
+
+def test_settling_twice_counts_once(store: JobStore) -> None:
+    job, [task] = submitted(store)
+    claim = claimed(store, task)
+    assert store.settle(claim, "succeeded", Outcome(DIGEST))
+    assert store.settle(claim, "succeeded", Outcome(DIGEST))
+    assert store.job(job.id).images == ImageCounts(total=1, succeeded=1)
+
+
+def test_a_job_of_several_tasks_is_partial_when_some_failed(store: JobStore) -> None:
+    job, [one, two] = submitted(store, 2)
+    store.settle(claimed(store, one), "succeeded", Outcome(DIGEST))
+    assert store.job(job.id).state == "queued"
+    store.settle(claimed(store, two), "failed", Outcome(error=LOST))
+    ended = store.job(job.id)
+    assert (ended.state, ended.error, ended.digest) == ("partial", LOST, None)
+
+
+def test_a_holder_that_lost_its_lease_can_write_nothing(store: JobStore, redis: Redis) -> None:
+    job, [task] = submitted(store)
+    late = claimed(store, task)
+    lose(redis, task.id)
+    fence = store.expire(task.id, LOST)
+    assert fence == 1
+    assert not store.renew(late)
+    assert not store.progress(late, [], ByteCounts(5, 5, 0), digest=None, finished=1)
+    assert not store.settle(late, "succeeded", Outcome(DIGEST))
+    second = store.claim(task.id, fence)
+    assert second is not None
+    assert second.fence == 2
+    assert not store.settle(late, "failed", Outcome(error=LOST))
+    assert store.job(job.id).attempt == 2
+    assert store.settle(second, "succeeded", Outcome(DIGEST))
+
+
+def test_a_lease_that_was_renewed_does_not_expire(store: JobStore, redis: Redis) -> None:
+    _, [task] = submitted(store)
+    claim = claimed(store, task)
+    lose(redis, task.id)
+    assert store.expired() == [task.id]
+    assert store.renew(claim)
+    assert store.expired() == []
+    assert store.expire(task.id, LOST) is None
+
+
+def test_three_losses_in_a_row_without_progress_fail_the_task(store: JobStore, redis: Redis) -> None:
+    job, [task] = submitted(store)
+    fence: int | None = 0
+    for _ in range(3):
+        assert fence is not None
+        assert store.claim(task.id, fence) is not None
+        lose(redis, task.id)
+        fence = store.expire(task.id, LOST)
+    assert fence is None
+    failed = store.job(job.id)
+    assert (failed.state, failed.error) == ("failed", LOST)
+
+
+def test_a_loss_after_a_finished_blob_does_not_count(store: JobStore, redis: Redis) -> None:
+    _, [task] = submitted(store)
+    fence: int | None = 0
+    for n in range(5):
+        assert fence is not None
+        claim = store.claim(task.id, fence)
+        assert claim is not None
+        if n == 2:
+            assert store.progress(claim, [], ByteCounts(), digest=None, finished=1)
+        lose(redis, task.id)
+        fence = store.expire(task.id, LOST)
+    assert fence is not None
+    found = store.task(task.id)
+    assert found is not None
+    assert (found.losses, found.attempt) == (2, 6)
+
+
+def test_handing_over_and_parking_are_no_losses(store: JobStore, redis: Redis) -> None:
+    job, [task] = submitted(store)
+    handed = claimed(store, task)
+    assert store.release(handed)
+    assert store.release(handed)
+    assert store.job(job.id).state == "queued"
+    parked = store.claim(task.id, 1)
+    assert parked is not None
+    reason = WaitingFor("rate_limited", "2026-01-01T00:00:00+00:00", "docker.io")
+    assert store.release(parked, wait=60, waiting_for=reason)
+    assert store.job(job.id).waiting_for == reason
+    assert store.claim(task.id, 2) is None
+    assert store.due() == []
+    assert store.unpark(task.id) is None
+    redis.call("ZADD", keys.TASKS_PARKED, 1, task.id)
+    assert store.due() == [task.id]
+    assert store.unpark(task.id) == 2
+    again = store.claim(task.id, 2)
+    assert again is not None
+    assert (again.task.losses, again.task.attempt) == (0, 1)
+    assert store.job(job.id).waiting_for is None
+
+
+def test_progress_adds_up_in_the_job_and_corrects_itself(store: JobStore) -> None:
+    job, [one, two] = submitted(store, 2)
+    first, second = claimed(store, one), claimed(store, two)
+    blob = BlobReport(DIGEST, 2**40, "copying", 10)
+    assert store.progress(first, [(0, blob)], ByteCounts(2**40, 10, 0), digest=DIGEST, finished=0)
+    assert store.progress(second, [], ByteCounts(7, 0, 7), digest=None, finished=0)
+    assert store.job(job.id).bytes == ByteCounts(2**40 + 7, 10, 7)
+    assert store.progress(first, [], ByteCounts(2**40, 4, 0), digest=None, finished=0)
+    assert store.job(job.id).bytes == ByteCounts(2**40 + 7, 4, 7)
+    assert store.blobs(one.id) == [blob]
+
+
+def test_jobs_are_listed_newest_first_in_pages(store: JobStore) -> None:
+    ids = [submitted(store)[0].id for _ in range(5)]
+    newest, more = store.page(limit=3, before=None, state=None, source=None)
+    assert more == newest[-1].id
+    rest, end = store.page(limit=3, before=more, state=None, source=None)
+    assert end is None
+    assert sorted(ids, reverse=True) == [job.id for job in newest + rest]
+
+
+def test_jobs_are_listed_by_state_and_source(store: JobStore) -> None:
+    wanted, [task] = submitted(store)
+    store.settle(claimed(store, task), "succeeded", Outcome(DIGEST))
+    submitted(store)
+    other, _ = store.submit([("docker.io/library/nginx:1", "x/nginx:1")])
+
+    def listed(**filters: str) -> list[str]:
+        jobs, more = store.page(limit=10, before=None, **{"state": None, "source": None, **filters})  # type: ignore[arg-type]  # literal states
+        assert more is None
+        return [job.id for job in jobs]
+
+    assert listed(state="succeeded") == [wanted.id]
+    assert len(listed(state="queued")) == 2
+    assert listed(source="docker.io/library/nginx:1") == [other.id]
+    assert listed(source=PAIR[0], state="succeeded") == [wanted.id]
+    assert listed(state="failed") == []
+
+
+def test_a_record_of_a_newer_release_is_read_without_its_new_fields(store: JobStore, redis: Redis) -> None:
+    job, _ = submitted(store)
+    redis.call("HSET", keys.job(job.id), "novelty", json.dumps({"a": 1}))
+    assert store.job(job.id) == job
