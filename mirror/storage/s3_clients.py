@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from dataclasses import dataclass, field
+import weakref
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import boto3
@@ -27,29 +29,31 @@ class Patience:
     attempts: int = _ATTEMPTS
 
 
-@dataclass(slots=True)
 class S3Clients:
     """One client per endpoint and patience, made when first needed.
 
     boto3's clients may be shared by threads, but a session may not make two at once (boto3 guide, "Multithreading").
+    Neither survives a fork with connections open, so a child process closes what it inherited and opens its own.
     Credentials come from boto3's own chain, in order: environment, shared files, container, instance.
     """
 
-    region: str
-    endpoint: str | None
-    _session: boto3.session.Session = field(default_factory=boto3.session.Session, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _clients: dict[tuple[str | None, Patience], S3Client] = field(default_factory=dict, repr=False)
+    def __init__(self, region: str, endpoint: str | None) -> None:
+        self._region = region
+        self._endpoint = endpoint
+        self._session = boto3.session.Session()
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[str | None, Patience], S3Client] = {}
+        _EVERY.add(self)
 
     def client(self, patience: Patience, endpoint: str | None = None) -> S3Client:
         """The client for *endpoint* (default: the settings' one)."""
-        wanted = (endpoint or self.endpoint, patience)
+        wanted = (endpoint or self._endpoint, patience)
         with self._lock:
             if wanted not in self._clients:
                 with translated("set up its S3 client"):
                     self._clients[wanted] = self._session.client(
                         "s3",
-                        region_name=self.region,
+                        region_name=self._region,
                         endpoint_url=wanted[0],
                         config=_config(patience, addressing="path" if wanted[0] else "auto"),
                     )
@@ -60,6 +64,23 @@ class S3Clients:
             for client in self._clients.values():
                 client.close()
             self._clients.clear()
+
+    def close_inherited(self) -> None:
+        """In a child process: close the parent's connections on this side; the clients, dear to make, stay usable."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        for client in self._clients.values():
+            client.close()
+
+
+_EVERY: Final[weakref.WeakSet[S3Clients]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for clients in _EVERY:
+        clients.close_inherited()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _config(patience: Patience, *, addressing: Literal["path", "auto"]) -> Config:
