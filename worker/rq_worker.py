@@ -43,14 +43,14 @@ class MirrorWorker(Worker):
 
     def setup_work_horse_signals(self) -> None:
         """In the horse: ignore Ctrl-C, which the worker answers; hand the task over on SIGTERM; die with the worker."""
-        super().setup_work_horse_signals()
+        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         horse.stop_on_sigterm()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         horse.die_with(self._parent_pid)
 
     def handle_warm_shutdown_request(self) -> None:
         """On the first SIGTERM: tell the horse, which ends within seconds; RQ alone would wait for it without limit."""
-        super().handle_warm_shutdown_request()
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         if self.horse_pid:
             try:
                 os.kill(self.horse_pid, signal.SIGTERM)

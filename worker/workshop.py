@@ -10,17 +10,12 @@ from functools import cache
 from typing import Self
 
 from mirror.registry.client import RegistryClient
-from mirror.storage.blobs import BlobStore
-from mirror.storage.links import LinkStore
-from mirror.storage.provenance import Provenance
 
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
-from mirror.catalog.reading import CatalogReader
 from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import PATIENT, Redis, open_client
-from mirror.coordination.sequence import TagSequence
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.jobs.performing import Performer
@@ -29,6 +24,7 @@ from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
 from mirror.settings import InvalidSettings, Settings
 from mirror.storage.bucket import Bucket
+from mirror.storage.links import LinkStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +51,18 @@ class Workshop:
         redis = Redis.connect(settings.redis_url, retries=PATIENT)
         queue = TaskQueue(open_client(settings.redis_url, retries=PATIENT, decode_responses=False))
         bucket = Bucket.from_settings(settings)
-        blobs, links, provenance = BlobStore(bucket), LinkStore(bucket), Provenance(bucket)
-        reader = CatalogReader(blobs, links, provenance)
-        store, pins, index, leases = JobStore(redis), Pins(redis), CatalogIndex(redis), Leases(redis)
-        publisher = Publisher(blobs, links, provenance, reader, index, leases, TagSequence(redis), pins)
+        store, pins = JobStore(redis), Pins(redis)
+        publisher = Publisher(bucket, redis)
         source = RegistryClient.from_settings(settings)
-        copier = Copier(source, blobs, provenance, pins, MemoryBudget(settings.memory_budget))
+        copier = Copier(source, bucket, pins, MemoryBudget(settings.memory_budget))
         return cls(
             settings=settings,
             redis=redis,
             queue=queue,
-            leases=leases,
+            leases=Leases(redis),
             bucket=bucket,
-            links=links,
-            index=index,
+            links=LinkStore(bucket),
+            index=CatalogIndex(redis),
             publisher=publisher,
             performer=Performer(store, queue, redis, pins, publisher, source, copier),
             reconciler=Reconciler(store, queue, redis),

@@ -26,6 +26,7 @@ from mirror.catalog.reading import CatalogReader, platforms
 from mirror.coordination import keys
 from mirror.coordination.lease import Lease, Leases
 from mirror.coordination.pins import Pins
+from mirror.coordination.redis import Redis
 from mirror.coordination.sequence import TagSequence
 from mirror.errors import ImageNotHeld, PreconditionFailed, TagBusy
 from mirror.oci.digest import Digest
@@ -33,8 +34,10 @@ from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
+from mirror.storage.bucket import Bucket
+from mirror.storage.kept import KeptStore
 from mirror.storage.links import LinkStore
-from mirror.storage.provenance import ImageProvenance, Provenance
+from mirror.storage.provenance import ImageProvenance, ProvenanceStore
 
 LEASE_SECONDS: Final = 30.0
 COMMIT_TIMEOUT: Final = 10.0
@@ -67,25 +70,16 @@ class Published:
 class Publisher:
     """Publishes images whose blobs the bucket holds. Safe to share between threads."""
 
-    def __init__(
-        self,
-        blobs: BlobStore,
-        links: LinkStore,
-        provenance: Provenance,
-        reader: CatalogReader,
-        index: CatalogIndex,
-        leases: Leases,
-        sequence: TagSequence,
-        pins: Pins,
-    ) -> None:
-        self._blobs = blobs
-        self._links = links
-        self._provenance = provenance
-        self._reader = reader
-        self._index = index
-        self._leases = leases
-        self._sequence = sequence
-        self._pins = pins
+    def __init__(self, bucket: Bucket, redis: Redis) -> None:
+        self._blobs = BlobStore(bucket)
+        self._links = LinkStore(bucket)
+        self._kept = KeptStore(bucket)
+        self._provenance = ProvenanceStore(bucket)
+        self._reader = CatalogReader(bucket)
+        self._index = CatalogIndex(redis)
+        self._leases = Leases(redis)
+        self._sequence = TagSequence(redis)
+        self._pins = Pins(redis)
 
     def ticket(self, target: LocalImage, by: str) -> Ticket:
         """Take a number for a change of *target*, before looking at what it should become."""
@@ -111,7 +105,7 @@ class Publisher:
         target = ticket.target
         if target.tag is None:
             kept = target.digest == digest and self._links.has_revision(target.repository, digest)
-            return Published(digest) if kept and self._provenance.is_kept(target.repository, digest) else None
+            return Published(digest) if kept and self._kept.is_kept(target.repository, digest) else None
         with self._holding(target):
             if by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number):
                 return Published(digest, superseded_by=by)
@@ -135,7 +129,7 @@ class Publisher:
 
     def _retag(self, ticket: Ticket, source: LocalImage, image: Image, allowed: Precondition) -> Published:
         target = ticket.target
-        found = self._provenance.of_image(source.repository, image.digest)
+        found = self._provenance.image(source.repository, image.digest)
         origin = found or ImageProvenance(source=str(source), digest=image.digest, mirrored_at="", job="")
         self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
         self._write_below_the_tag(target, image, origin)
@@ -173,8 +167,8 @@ class Publisher:
         """
         repository = target.repository
         if target.tag is None:
-            self._provenance.keep(repository, image.digest)
-        self._provenance.record_image(repository, origin)
+            self._kept.keep(repository, image.digest)
+        self._provenance.record_image(repository, image.digest, origin)
         _all_at_once(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs)
         *children, root = image.manifests
         _all_at_once(
@@ -210,7 +204,7 @@ class Publisher:
         if image is None:
             self._index.remove(repository, tag)
             return
-        origin = self._provenance.of_image(repository, image.digest)
+        origin = self._provenance.image(repository, image.digest)
         self._index.put(self._entry(target, image, origin), image.sizes)
 
     def _entry(self, target: LocalImage, image: Image, origin: ImageProvenance | None) -> ImageEntry:

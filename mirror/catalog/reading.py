@@ -17,8 +17,9 @@ from mirror.oci.parsing import MAX_MANIFEST_SIZE, parse_manifest
 from mirror.oci.platform import Platform
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
+from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
-from mirror.storage.provenance import ImageProvenance, Provenance
+from mirror.storage.provenance import ImageProvenance, ProvenanceStore
 
 MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
 _IMAGE_CONFIGS: Final = frozenset(
@@ -41,10 +42,10 @@ class ImageDetail:
 class CatalogReader:
     """Answers what the bucket holds; every name is looked up in its own repository, never across."""
 
-    def __init__(self, blobs: BlobStore, links: LinkStore, provenance: Provenance) -> None:
-        self._blobs = blobs
-        self._links = links
-        self._provenance = provenance
+    def __init__(self, bucket: Bucket) -> None:
+        self._blobs = BlobStore(bucket)
+        self._links = LinkStore(bucket)
+        self._provenance = ProvenanceStore(bucket)
 
     def digest(self, name: LocalImage) -> Digest:
         """What a tag points at, or the digest itself if the repository holds it; raises ImageNotHeld."""
@@ -92,7 +93,7 @@ class CatalogReader:
             document=json.loads(image.root.body),
             config=config,
             platforms=platforms(image, config),
-            provenance=self._provenance.of_image(name.repository, image.digest),
+            provenance=self._provenance.image(name.repository, image.digest),
         )
 
     def config(self, image: Image) -> dict[str, Any] | None:

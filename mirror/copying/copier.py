@@ -22,7 +22,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.reference import Reference
 from mirror.storage.blobs import BlobStore
-from mirror.storage.provenance import Provenance
+from mirror.storage.bucket import Bucket
+from mirror.storage.provenance import ProvenanceStore
 
 _TRANSFERS: Final = 4
 _HEADS: Final = 16
@@ -36,12 +37,10 @@ class Copier:
     whichever comes last, and neither ever deletes one.
     """
 
-    def __init__(
-        self, source: Source, blobs: BlobStore, provenance: Provenance, pins: Pins, memory: MemoryBudget
-    ) -> None:
+    def __init__(self, source: Source, bucket: Bucket, pins: Pins, memory: MemoryBudget) -> None:
         self._source = source
-        self._blobs = blobs
-        self._provenance = provenance
+        self._blobs = BlobStore(bucket)
+        self._provenance = ProvenanceStore(bucket)
         self._pins = pins
         self._memory = memory
 
