@@ -1,9 +1,8 @@
-"""What stands under mirror/v1: where images and blobs came from, and what is wanted without a tag."""
+"""Where images and blobs came from, kept beside them in the bucket."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -50,20 +49,17 @@ class ImageProvenance:
             return None
 
 
-class Provenance:
-    """Written before an image is published. Serving it needs none of it; keeping it needs `keep`.
-
-    Every write is one PUT, atomic and idempotent. All methods may be called from several threads.
-    """
+class ProvenanceStore:
+    """Written before an image is published; nothing needs it to serve the image."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
 
-    def record_image(self, repository: str, image: ImageProvenance) -> None:
-        """Say where the image with ``image.digest`` in *repository* came from; the last word counts."""
-        self._bucket.put(layout.image_provenance_key(repository, image.digest), image.to_json())
+    def record_image(self, repository: str, digest: Digest, provenance: ImageProvenance) -> None:
+        """Say where the manifest *digest* in *repository* came from; the last one counts."""
+        self._bucket.put(layout.image_provenance_key(repository, digest), provenance.to_json())
 
-    def of_image(self, repository: str, digest: Digest) -> ImageProvenance | None:
+    def image(self, repository: str, digest: Digest) -> ImageProvenance | None:
         """None if it is not known. A damaged record counts as unknown: it must not keep an image from being listed.
 
         Raises StorageDamaged only if the object is too large to be one.
@@ -83,20 +79,3 @@ class Provenance:
     def has_blob_source(self, digest: Digest, registry: str, repository: str) -> bool:
         """Whether the blob was verified from there: one HEAD, however many sources it has."""
         return self._bucket.size(layout.blob_provenance_key(digest, registry, repository)) is not None
-
-    def keep(self, repository: str, digest: Digest) -> None:
-        """Want the image though no tag points at it: the garbage collector marks from this. Precedes the revision link."""
-        self._bucket.put(layout.kept_key(repository, digest), str(digest).encode("ascii"))
-
-    def unkeep(self, repository: str, digest: Digest) -> None:
-        """No error if it is not kept."""
-        self._bucket.delete([layout.kept_key(repository, digest)])
-
-    def is_kept(self, repository: str, digest: Digest) -> bool:
-        return self._bucket.size(layout.kept_key(repository, digest)) is not None
-
-    def kept(self) -> Iterator[tuple[str, Digest]]:
-        """Repository and digest of everything kept."""
-        for key in self._bucket.keys(layout.kept_prefix()):
-            if found := layout.parse_kept(key):
-                yield found
