@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mirror.copying.interruption import Interrupted, Interruption
+
+
+def test_an_interruption_wakes_who_waits_and_the_first_reason_counts() -> None:
+    interruption = Interruption()
+    woken = threading.Event()
+    with interruption.waking(woken.set):
+        interruption.interrupt("first")
+        interruption.interrupt("second")
+    assert woken.is_set()
+    with pytest.raises(Interrupted, match="first"):
+        interruption.check()
+
+
+def test_who_comes_too_late_does_not_begin_to_wait() -> None:
+    interruption = Interruption()
+    interruption.interrupt("over")
+    with pytest.raises(Interrupted), interruption.waking(lambda: None):
+        pytest.fail("the block must not run")
+
+
+def test_a_wait_ends_with_the_interruption() -> None:
+    interruption = Interruption()
+    ended = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(Interrupted):
+            interruption.wait(60)
+        ended.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    interruption.interrupt("over")
+    assert ended.wait(10)
+    thread.join()
+
+
+def test_a_part_is_stopped_with_the_whole_but_not_the_whole_with_a_part() -> None:
+    whole = Interruption()
+    with whole.part() as part:
+        part.interrupt("a sibling failed")
+        whole.check()
+    with whole.part() as part:
+        whole.interrupt("over")
+        with pytest.raises(Interrupted, match="over"):
+            part.check()
+
+
+def test_a_waker_that_interrupts_again_does_not_deadlock() -> None:
+    """A signal handler may come while its thread is inside the lock."""
+    interruption = Interruption()
+    with interruption.waking(lambda: interruption.interrupt("again")):
+        interruption.interrupt("once")
+    assert interruption.is_set()
