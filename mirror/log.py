@@ -11,10 +11,12 @@ import sys
 from typing import Final
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 _QUIET: Final = ("botocore", "boto3", "urllib3", "s3transfer")
 """Libraries whose debug lines print URLs and headers."""
+_TRACEBACK: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Local variables would show tokens and passwords."""
 
 
 def configure(process: str) -> None:
@@ -24,7 +26,7 @@ def configure(process: str) -> None:
         event["process"] = process
         return event
 
-    shared = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -53,11 +55,11 @@ def configure(process: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _rendering(*, person: bool) -> list[structlog.typing.Processor]:
+def _rendering(*, person: bool) -> list[Processor]:
     if person:
         return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.dev.ConsoleRenderer()]
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.dict_tracebacks,
+        structlog.processors.ExceptionRenderer(_TRACEBACK),
         structlog.processors.JSONRenderer(),
     ]
