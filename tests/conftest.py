@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
-from tests.servers import DockerRegistry, RcloneS3, S3Server, ValkeyServer, VersityGateway
+from mirror.storage.s3_clients import S3Clients
+from tests.servers import REGION, DockerRegistry, RcloneS3, S3Server, ValkeyServer, VersityGateway
+
+hypothesis.settings.register_profile("no timed assertions", deadline=None)
+hypothesis.settings.load_profile("no timed assertions")
 
 MakeSettings = Callable[..., Settings]
+SettingsForServer = Callable[..., Settings]
 
 
 @pytest.fixture
@@ -68,28 +74,56 @@ def s3_prefix() -> str:
 
 
 @pytest.fixture
-def s3_settings(
-    s3_server: S3Server, s3_prefix: str, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
-    """Settings for the bucket of `s3_server` under `s3_prefix`; the credentials stand in this process's environment."""
-    return settings_for(s3_server, s3_prefix, settings, monkeypatch)
+def settings_for_server(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> SettingsForServer:
+    """Makes settings for the bucket of an S3 server, whose credentials it puts into this process's environment."""
 
+    def make(server: S3Server, prefix: str, **fields: Any) -> Settings:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in server.settings_env(prefix).items():
+            monkeypatch.setenv(name, value)
+        place = {"s3_endpoint": server.url, "s3_bucket": server.bucket, "s3_region": REGION, "s3_prefix": prefix}
+        return settings(**place, **fields)
 
-def settings_for(server: S3Server, prefix: str, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings for the bucket of *server*, with everything boto3 may find elsewhere put out of its way."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in server.settings_env(prefix).items():
-        monkeypatch.setenv(name, value)
-    return settings(s3_endpoint=server.url, s3_bucket=server.bucket, s3_region="us-east-1", s3_prefix=prefix)
+    return make
 
 
 @pytest.fixture
-def bucket(s3_settings: Settings) -> Iterator[Bucket]:
+def s3_settings(s3_server: S3Server, s3_prefix: str, settings_for_server: SettingsForServer) -> Settings:
+    """Settings for the bucket of `s3_server` under `s3_prefix`."""
+    return settings_for_server(s3_server, s3_prefix)
+
+
+@pytest.fixture(scope="session")
+def s3_clients() -> Iterator[dict[str, S3Clients]]:
+    """boto3's clients by endpoint: they take 0.2 s to make, which most tests need not pay again."""
+    made: dict[str, S3Clients] = {}
+    yield made
+    for clients in made.values():
+        clients.close()
+
+
+def bucket_for(settings: Settings, s3_clients: dict[str, S3Clients]) -> Bucket:
+    endpoint = str(settings.s3_endpoint)
+    clients = s3_clients.setdefault(endpoint, S3Clients(settings.s3_region, endpoint))
+    return Bucket(clients, str(settings.s3_bucket), prefix=settings.s3_prefix)
+
+
+@pytest.fixture
+def bucket(s3_settings: Settings, s3_clients: dict[str, S3Clients]) -> Bucket:
     """An empty bucket, on each S3 server in turn."""
-    opened = Bucket.from_settings(s3_settings)
-    yield opened
-    opened.close()
+    return bucket_for(s3_settings, s3_clients)
+
+
+@pytest.fixture
+def versitygw_bucket(
+    versitygw: VersityGateway,
+    s3_prefix: str,
+    settings_for_server: SettingsForServer,
+    s3_clients: dict[str, S3Clients],
+) -> Bucket:
+    """An empty bucket on the strict S3, for what only that one proves."""
+    return bucket_for(settings_for_server(versitygw, s3_prefix), s3_clients)
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,12 @@ from tests.servers.docker_registry import DockerRegistry, FilesystemStorage, S3S
 from tests.servers.process import Server, ServerDidNotStart
 from tests.servers.programs import program
 from tests.servers.rclone import RcloneS3
-from tests.servers.s3 import S3Server
+from tests.servers.s3 import REGION, S3Server
 from tests.servers.valkey import ValkeyServer
 from tests.servers.versity import VersityGateway
 
 __all__ = [
+    "REGION",
     "DockerRegistry",
     "FilesystemStorage",
     "RcloneS3",

@@ -1,0 +1,256 @@
+"""What `Bucket` promises, on every S3 server the tests have."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from mirror.errors import StorageDamaged, StorageRefused, StorageUnavailable
+from mirror.oci.digest import Digest
+from mirror.settings import Settings
+from mirror.storage.bucket import Bucket
+from tests.conftest import SettingsForServer
+from tests.servers import RcloneS3, VersityGateway
+
+
+def test_an_object_comes_back_as_it_was_written(bucket: Bucket) -> None:
+    for body in (b"", b"x", bytearray(b"array"), memoryview(b"view"), memoryview(b"a part of a view")[2:6]):
+        bucket.put("some/key", body)
+        assert bucket.read("some/key", 100) == bytes(body)
+        assert bucket.size("some/key") == len(body)
+
+
+def test_what_is_absent_is_none(bucket: Bucket) -> None:
+    assert bucket.size("absent") is None
+    assert bucket.read("absent", 10) is None
+    assert bucket.open("absent") is None
+    assert bucket.open("absent", 5, 5) is None
+
+
+def test_an_object_larger_than_the_limit_is_not_read(bucket: Bucket) -> None:
+    bucket.put("key", b"0123456789")
+    assert bucket.read("key", 10) == b"0123456789"
+    with pytest.raises(StorageDamaged, match="10 bytes, more than the 9"):
+        bucket.read("key", 9)
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        (0, None, b"0123456789"),
+        (0, 10, b"0123456789"),
+        (0, 1, b"0"),
+        (3, None, b"3456789"),
+        (3, 4, b"3456"),
+        (9, 1, b"9"),
+        (5, 100, b"56789"),
+    ],
+)
+def test_a_range_gives_exactly_its_bytes(bucket: Bucket, start: int, length: int | None, expected: bytes) -> None:
+    bucket.put("key", b"0123456789")
+    stream = bucket.open("key", start, length)
+    assert stream is not None
+    with stream:
+        assert (stream.length, stream.size) == (len(expected), 10)
+        assert b"".join(stream) == expected
+
+
+def test_a_range_behind_the_end_is_refused(bucket: Bucket) -> None:
+    bucket.put("key", b"0123456789")
+    with pytest.raises(StorageRefused, match="InvalidRange"):
+        bucket.open("key", 10)
+
+
+def test_a_stream_fills_the_callers_buffer(bucket: Bucket) -> None:
+    content = os.urandom(3 * 2**20 + 17)
+    bucket.put("key", content)
+    buffer, filled = bytearray(len(content)), 0
+    stream = bucket.open("key")
+    assert stream is not None
+    with stream:
+        while count := stream.readinto(memoryview(buffer)[filled:]):
+            filled += count
+    assert buffer == content
+
+
+def test_a_stream_that_is_closed_early_harms_nobody(bucket: Bucket) -> None:
+    bucket.put("key", bytes(8 * 2**20))
+    for _ in range(3):
+        stream = bucket.open("key")
+        assert stream is not None
+        with stream:
+            assert stream.read(10) == bytes(10)
+    assert bucket.size("key") == 8 * 2**20
+
+
+def test_deleting_twice_is_no_error(bucket: Bucket) -> None:
+    bucket.put("a", b"1")
+    bucket.put("b", b"2")
+    bucket.delete(["a", "b"])
+    bucket.delete(["a", "b"])
+    assert list(bucket.keys("")) == []
+
+
+def test_an_empty_bucket_lists_nothing(bucket: Bucket) -> None:
+    assert list(bucket.keys("")) == []
+    assert list(bucket.common_prefixes("")) == []
+    assert bucket.open_uploads("") == []
+
+
+def test_listings_go_over_pages_and_stay_under_their_prefix(bucket: Bucket) -> None:
+    keys = [f"many/{n // 100:02}/{n:04}" for n in range(1050)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: bucket.put(key, b""), [*keys, "manyother", "other/key"]))
+    assert sorted(bucket.keys("many/")) == keys
+    assert sorted(bucket.common_prefixes("many/")) == [f"many/{n:02}/" for n in range(11)]
+    assert sorted(bucket.common_prefixes("")) == ["many/", "other/"]
+
+
+def test_keys_with_every_character_we_use_survive_a_listing(bucket: Bucket) -> None:
+    key = "mirror/v1/kept/127.0.0.1_5000/a.b/c__d/e--f/sha256:00"
+    bucket.put(key, b"")
+    bucket.put("tags/V1.0_rc-1+x y&z=%25/current/link", b"")
+    assert sorted(bucket.keys("")) == [key, "tags/V1.0_rc-1+x y&z=%25/current/link"]
+
+
+def test_two_prefixes_of_one_bucket_do_not_see_each_other(bucket: Bucket, s3_settings: Settings) -> None:
+    other = Bucket.from_settings(replace(s3_settings, s3_prefix=s3_settings.s3_prefix + "-other"))
+    bucket.put("key", b"ours")
+    other.put("key", b"theirs")
+    assert bucket.read("key", 10) == b"ours"
+    assert list(other.keys("")) == ["key"]
+    other.close()
+
+
+def test_a_presigned_url_reads_without_credentials(bucket: Bucket) -> None:
+    bucket.put("a/key:with+signs", b"0123456789")
+    url = bucket.presigned_url("a/key:with+signs", expires=60)
+    with urllib3.PoolManager() as http:
+        assert http.request("GET", url).data == b"0123456789"
+        assert http.request("GET", url, headers={"Range": "bytes=2-4"}).data == b"234"
+        assert http.request("GET", url.replace("X-Amz-Signature=", "X-Amz-Signature=0")).status == 403
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
+    assert "X-Amz-Expires=60" in url
+
+
+def test_a_presigned_url_names_the_public_endpoint(s3_settings: Settings) -> None:
+    public = Bucket.from_settings(replace(s3_settings, s3_public_endpoint="https://s3.example.com"))
+    prefix = f"https://s3.example.com/{s3_settings.s3_bucket}/{s3_settings.s3_prefix}/key?"
+    assert public.presigned_url("key", expires=60).startswith(prefix)
+    public.close()
+
+
+@pytest.mark.versitygw
+def test_bytes_that_do_not_have_the_stated_sha256_are_refused(versitygw_bucket: Bucket) -> None:
+    """versitygw proves it; rclone ignores the checksum."""
+    with pytest.raises((StorageRefused, StorageUnavailable)):
+        versitygw_bucket.put("key", b"tampered with", sha256=Digest.of(b"original"))
+    assert versitygw_bucket.size("key") is None
+
+
+def test_only_sha256_can_be_stated(bucket: Bucket) -> None:
+    with pytest.raises(ValueError, match="cannot check"):
+        bucket.put("key", b"content", sha256=Digest.of(b"content", "sha512"))
+
+
+def test_proxies_in_the_environment_are_ignored(s3_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    bucket = Bucket.from_settings(s3_settings)
+    bucket.ping()
+    bucket.close()
+
+
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_refused_and_not_printed(
+    variable: str, s3_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "nobody-knows-this")
+    codes = r"InvalidAccessKeyId|SignatureDoesNotMatch|XAdminUserNotFound"  # the last is Versity's own
+    bucket = Bucket.from_settings(s3_settings)
+    for attempt in (lambda: bucket.put("key", b""), lambda: bucket.read("k", 1), lambda: list(bucket.keys(""))):
+        with pytest.raises(StorageRefused, match=codes) as refusal:
+            attempt()
+        assert "nobody-knows-this" not in str(refusal.value)
+    with pytest.raises(StorageRefused):
+        bucket.ping()
+    bucket.close()
+
+
+def test_a_missing_bucket_is_refused(s3_settings: Settings) -> None:
+    bucket = Bucket.from_settings(replace(s3_settings, s3_bucket="no-such-bucket"))
+    for attempt in (
+        bucket.ping,
+        lambda: bucket.put("key", b""),
+        lambda: bucket.read("k", 1),
+        lambda: list(bucket.keys("")),
+    ):
+        with pytest.raises(StorageRefused, match=r"NoSuchBucket|HTTP 404"):
+            attempt()
+    bucket.close()
+
+
+def test_no_credentials_at_all_are_refused(
+    s3_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    bucket = Bucket.from_settings(s3_settings)
+    with pytest.raises(StorageRefused, match="no complete S3 credentials"):
+        bucket.ping()
+    bucket.close()
+
+
+def test_connections_are_not_shared_over_a_fork(bucket: Bucket) -> None:
+    """A worker forks for every task; two processes on one connection would read each other's answers."""
+    bucket.put("parent", b"parent" * 1000)
+    bucket.put("child", b"child" * 1000)
+    pid = os.fork()
+    if pid == 0:
+        wrong = any(bucket.read("child", 10_000) != b"child" * 1000 for _ in range(50))
+        os._exit(int(wrong))
+    try:
+        assert all(bucket.read("parent", 10_000) == b"parent" * 1000 for _ in range(50))
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("kind", [RcloneS3, pytest.param(VersityGateway, marks=pytest.mark.versitygw)])
+def test_a_dead_server_is_unavailable_and_back_when_it_is_back(
+    kind: type[RcloneS3 | VersityGateway], tmp_path: Path, settings_for_server: SettingsForServer
+) -> None:
+    server = kind(tmp_path).start()
+    bucket = Bucket.from_settings(settings_for_server(server, "prefix"))
+    bucket.put("key", b"kept")
+    server.kill()
+    attempts: list[Callable[[], object]] = [
+        bucket.ping,
+        lambda: bucket.size("key"),
+        lambda: bucket.put("key", b"", retries=False, timeout=2),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StorageUnavailable) as failure:
+            attempt()
+        assert failure.value.__cause__ is None
+        assert server.access_key not in str(failure.value)
+        assert str(server.port) not in str(failure.value)
+    server.restart()
+    assert bucket.read("key", 10) == b"kept"
+    bucket.close()
+    server.stop()

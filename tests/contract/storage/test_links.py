@@ -1,0 +1,191 @@
+"""Links, what is kept, and provenance: on every S3 server, and as a stock registry reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from mirror.errors import StorageDamaged
+from mirror.oci import media_types
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.verification import verify
+from mirror.storage import layout
+from mirror.storage.blobs import BlobStore
+from mirror.storage.bucket import Bucket
+from mirror.storage.kept import KeptStore
+from mirror.storage.links import LinkStore
+from mirror.storage.provenance import ImageProvenance, ProvenanceStore
+from tests.servers import DockerRegistry, S3Server, S3Storage
+
+ONE, TWO = Digest.of(b"one"), Digest.of(b"two", "sha512")
+
+
+@pytest.fixture
+def links(bucket: Bucket) -> LinkStore:
+    return LinkStore(bucket)
+
+
+def test_a_link_holds_its_digest_and_nothing_else(links: LinkStore, bucket: Bucket) -> None:
+    links.link_layer("team/app", ONE)
+    links.link_revision("team/app", TWO)
+    links.add_to_history("team/app", "7", ONE)
+    links.set_current("team/app", "7", ONE, timeout=10)
+    written = {key: bucket.read(key, 500) for key in bucket.keys("")}
+    assert written == {
+        layout.layer_link_key("team/app", ONE): str(ONE).encode(),
+        layout.revision_link_key("team/app", TWO): str(TWO).encode(),
+        layout.tag_history_key("team/app", "7", ONE): str(ONE).encode(),
+        layout.tag_current_key("team/app", "7"): str(ONE).encode(),
+    }
+
+
+def test_a_link_counts_in_its_own_repository_only(links: LinkStore) -> None:
+    links.link_layer("team/app", ONE)
+    links.link_revision("team/app", TWO)
+    assert links.has_layer("team/app", ONE)
+    assert links.has_revision("team/app", TWO)
+    assert not links.has_layer("team/app", TWO)
+    assert not links.has_layer("team", ONE)
+    assert not links.has_revision("team/app/more", TWO)
+
+
+def test_a_tag_points_at_what_was_set_last_and_remembers_the_rest(links: LinkStore) -> None:
+    assert links.current("team/app", "7") is None
+    assert links.history("team/app", "7") == []
+    for digest in (ONE, TWO):
+        links.add_to_history("team/app", "7", digest)
+        links.set_current("team/app", "7", digest, timeout=10)
+    assert links.current("team/app", "7") == TWO
+    assert sorted(links.history("team/app", "7")) == sorted([ONE, TWO])
+
+
+def test_deleting_a_tag_takes_its_history_and_no_other_tag(links: LinkStore) -> None:
+    for tag in ("7", "7.1"):
+        links.add_to_history("team/app", tag, ONE)
+        links.set_current("team/app", tag, ONE, timeout=10)
+    links.delete_tag("team/app", "7")
+    links.delete_tag("team/app", "7")
+    assert links.current("team/app", "7") is None
+    assert links.history("team/app", "7") == []
+    assert links.current("team/app", "7.1") == ONE
+    assert links.history("team/app", "7.1") == [ONE]
+    assert list(links.tags()) == [("team/app", "7.1")]
+
+
+def test_every_tag_of_nested_repositories_is_found(links: LinkStore, bucket: Bucket) -> None:
+    expected = {("team", "7"), ("team/app", "7"), ("team/app", "latest"), ("docker.io/library/redis", "current")}
+    for repository, tag in expected:
+        links.add_to_history(repository, tag, ONE)
+        links.set_current(repository, tag, ONE, timeout=10)
+        links.link_layer(repository, ONE)
+    links.add_to_history("team/app", "deleted", ONE)
+    bucket.put("docker/registry/v2/repositories/UPPER/_manifests/tags/7/current/link", b"")
+    assert set(links.tags()) == expected
+
+
+def test_a_link_with_a_newline_is_read_and_one_with_anything_else_is_damaged(links: LinkStore, bucket: Bucket) -> None:
+    key = layout.tag_current_key("team/app", "7")
+    bucket.put(key, f"{ONE}\n".encode())
+    assert links.current("team/app", "7") == ONE
+    for damage in (b"", b"sha256:12", b"\xff\xfe", f"{ONE}\n\n".encode(), f" {ONE}".encode(), b"x" * 300):
+        bucket.put(key, damage)
+        with pytest.raises(StorageDamaged, match=r"team/app/_manifests/tags/7/current/link"):
+            links.current("team/app", "7")
+
+
+def test_what_is_kept_stays_until_it_is_not(bucket: Bucket) -> None:
+    kept = KeptStore(bucket)
+    for repository in ("team", "team/app"):
+        kept.keep(repository, ONE)
+        kept.keep(repository, ONE)
+    assert kept.is_kept("team/app", ONE)
+    assert not kept.is_kept("team/app", TWO)
+    assert set(kept.all()) == {("team", ONE), ("team/app", ONE)}
+    kept.unkeep("team", ONE)
+    kept.unkeep("team", ONE)
+    assert set(kept.all()) == {("team/app", ONE)}
+
+
+def test_an_image_remembers_where_it_came_from(bucket: Bucket) -> None:
+    provenance = ProvenanceStore(bucket)
+    first = ImageProvenance("docker.io/library/redis:7", ONE, "2026-11-23T20:00:00Z", "job_01")
+    second = ImageProvenance("docker.io/library/redis:7.4", ONE, "2026-11-24T20:00:00Z", "job_02")
+    assert provenance.image("team/redis", ONE) is None
+    provenance.record_image("team/redis", ONE, first)
+    assert provenance.image("team/redis", ONE) == first
+    provenance.record_image("team/redis", ONE, second)
+    assert provenance.image("team/redis", ONE) == second
+    assert provenance.image("team", ONE) is None
+
+
+def test_a_damaged_image_record_counts_as_unknown(bucket: Bucket) -> None:
+    provenance = ProvenanceStore(bucket)
+    good = {"source": "a.io/b:c", "digest": str(ONE), "mirrored_at": "2026-11-23T20:00:00Z", "job": "job_01"}
+    for damage in (
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b"[" * 9000,
+        json.dumps({**good, "digest": "sha256:1"}).encode(),
+        json.dumps({**good, "job": 1}).encode(),
+    ):
+        bucket.put(layout.image_provenance_key("team/redis", ONE), damage)
+        assert provenance.image("team/redis", ONE) is None
+    bucket.put(layout.image_provenance_key("team/redis", ONE), json.dumps({**good, "later": True}).encode())
+    assert provenance.image("team/redis", ONE) == ImageProvenance("a.io/b:c", ONE, "2026-11-23T20:00:00Z", "job_01")
+
+
+def test_a_blob_remembers_every_repository_it_was_verified_from(bucket: Bucket) -> None:
+    """``team`` and ``team/app`` on one registry: an S3 server on files could not hold an object under another."""
+    provenance = ProvenanceStore(bucket)
+    sources = {("127.0.0.1:5000", "team"), ("127.0.0.1:5000", "team/app"), ("docker.io", "library/redis")}
+    for registry, repository in sources:
+        provenance.record_blob_source(ONE, registry, repository)
+        provenance.record_blob_source(ONE, registry, repository)
+    assert provenance.blob_sources(ONE) == sources
+    assert provenance.blob_sources(TWO) == set()
+    assert provenance.has_blob_source(ONE, "docker.io", "library/redis")
+    assert not provenance.has_blob_source(ONE, "docker.io", "library")
+
+
+@pytest.mark.docker_registry
+def test_a_stock_registry_serves_what_is_linked_and_nothing_else(
+    bucket: Bucket, s3_server: S3Server, s3_prefix: str, tmp_path: Path
+) -> None:
+    config, layer = b"{}", b"a layer"
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "config": _entry(config, "application/vnd.oci.image.config.v1+json"),
+            "layers": [_entry(layer, "application/vnd.oci.image.layer.v1.tar")],
+        }
+    ).encode()
+    store, links, digest = BlobStore(bucket), LinkStore(bucket), Digest.of(manifest)
+    for content in (config, layer, manifest):
+        store.put(verify(content, Descriptor("any", Digest.of(content), len(content))), content)
+    for content in (config, layer):
+        links.link_layer("team/app", Digest.of(content))
+    links.link_revision("team/app", digest)
+    links.add_to_history("team/app", "7", digest)
+    headers = {"Accept": media_types.OCI_MANIFEST}
+    with DockerRegistry(tmp_path, S3Storage(s3_server, s3_prefix)) as registry, urllib3.PoolManager() as http:
+        at = f"{registry.url}/v2/team/app"
+        assert http.request("GET", f"{at}/manifests/7", headers=headers).status == 404
+        links.set_current("team/app", "7", digest, timeout=10)
+        answer = http.request("GET", f"{at}/manifests/7", headers=headers)
+        assert (answer.data, answer.headers["Docker-Content-Digest"]) == (manifest, str(digest))
+        assert http.request("GET", f"{at}/blobs/{Digest.of(layer)}").data == layer
+        assert http.request("GET", f"{at}/tags/list").json() == {"name": "team/app", "tags": ["7"]}
+        links.delete_tag("team/app", "7")
+        assert http.request("GET", f"{at}/manifests/7", headers=headers).status == 404
+        assert http.request("GET", f"{at}/manifests/{digest}", headers=headers).data == manifest
+
+
+def _entry(content: bytes, media_type: str) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": str(Digest.of(content)), "size": len(content)}
