@@ -1,0 +1,46 @@
+"""Where a registry's API is, and where it may be spoken to without TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from mirror.oci.reference import DOCKER_HUB
+from mirror.registry.transport import Origin
+from mirror.settings import Settings
+
+DOCKER_HUB_API: Final = "https://registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """From a registry's name to its URL: an endpoint of the settings, Docker Hub's API host, or the name itself."""
+
+    insecure: frozenset[str] = frozenset()
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Endpoints:
+        return cls(settings.insecure_registries, settings.registry_endpoints)
+
+    def base_url(self, registry: str) -> str:
+        """Scheme, host and perhaps a path, without a slash at the end."""
+        if registry in self.overrides:
+            return self.overrides[registry]
+        if registry == DOCKER_HUB:
+            return DOCKER_HUB_API
+        return f"http://{registry}" if registry in self.insecure else f"https://{registry}"
+
+    def permits(self, registry: str, origin: Origin) -> bool:
+        """Whether *registry* may send us to *origin* at all: over https anywhere, over http where the settings say so.
+
+        An ``http://`` endpoint permits exactly its own host and port. A name in MIRROR_INSECURE_REGISTRIES permits its
+        host, on any port, since its token server may listen on another one.
+        """
+        if origin.scheme == "https":
+            return True
+        base = Origin.of(self.base_url(registry))
+        if base.scheme != "http":
+            return False
+        return origin == base or (registry in self.insecure and origin.host == base.host)

@@ -1,0 +1,98 @@
+"""The one connection class of every outgoing request: it connects to addresses that were judged, and to no others.
+
+A name is resolved once. Every address it has is judged before a socket is opened, so a name that has one forbidden
+address is refused as a whole, and the socket is connected to the very address that was judged: a second answer of a
+rebinding DNS server is never asked for. TLS checks the name, as ever.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from mirror.errors import SourceUnreachable
+from mirror.registry.address_guard import AddressGuard
+
+Resolve = Callable[[str, int], Sequence[tuple[socket.AddressFamily, Any]]]
+"""From a host and a port to (family, socket address) pairs, as getaddrinfo gives them."""
+
+
+def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    """All TCP addresses of a host, in the system's order of preference; raises OSError or UnicodeError."""
+    return [(found[0], found[4]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's pools by scheme, with connections that *guard* has judged."""
+
+    class GuardedHTTPConnection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _connect(self, guard, resolve)
+
+        def connect(self) -> None:
+            super().connect()
+            self.live_socket = self.sock  # http.client forgets `sock` while the answer is still being read
+
+    class GuardedHTTPSConnection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _connect(self, guard, resolve)
+
+        def connect(self) -> None:
+            super().connect()
+            self.live_socket = self.sock
+
+    class GuardedHTTPPool(HTTPConnectionPool):
+        ConnectionCls = GuardedHTTPConnection
+
+    class GuardedHTTPSPool(HTTPSConnectionPool):
+        ConnectionCls = GuardedHTTPSConnection
+
+    return {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
+
+
+def interrupt(connection: object) -> None:
+    """Wake whoever reads from the connection, from any thread: its socket is shut down, not closed.
+
+    The base class's shutdown, since SSLSocket's own would turn the reader's socket into a plain one.
+    """
+    live = getattr(connection, "live_socket", None)
+    if live is None:
+        return
+    try:
+        socket.socket.shutdown(live, socket.SHUT_RDWR)
+    except OSError:
+        return  # it was closed already
+
+
+def _connect(connection: HTTPConnection, guard: AddressGuard, resolve: Resolve) -> socket.socket:
+    host, port = connection.host.strip("[]"), connection.port
+    try:
+        found = resolve(host, port)
+    except (OSError, UnicodeError):
+        raise SourceUnreachable(f"{host}:{port}", "its name cannot be resolved") from None
+    for _, address in found:
+        guard.require(host, address[0])
+    return _first_that_connects(connection, host, found)
+
+
+def _first_that_connects(
+    connection: HTTPConnection, host: str, found: Sequence[tuple[socket.AddressFamily, Any]]
+) -> socket.socket:
+    reason = "its name has no address"
+    for family, address in found:
+        attempt = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            attempt.settimeout(connection.timeout)
+            for option in connection.socket_options or ():
+                attempt.setsockopt(*option)
+            attempt.connect(address)
+        except OSError as error:
+            attempt.close()
+            reason = "the connection timed out" if isinstance(error, TimeoutError) else "the connection was refused"
+        else:
+            return attempt
+    raise SourceUnreachable(f"{host}:{connection.port}", reason)

@@ -1,0 +1,162 @@
+"""One HTTP request at a time, as an upstream registry sees us: guarded, bounded, never redirected by the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    InvalidChunkLength,
+    LocationParseError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from mirror import __version__
+from mirror.errors import AnswerTooLarge, AnswerTruncated, MirrorError, SourceFailed, SourceUnreachable
+from mirror.registry.address_guard import AddressGuard
+from mirror.registry.guarded_connections import Resolve, interrupt, pool_classes, resolve
+
+CONNECT_SECONDS: Final = 10.0
+READ_SECONDS: Final = 30.0
+"""Between two pieces of an answer, not for all of it."""
+_CONNECTIONS: Final = 32
+_PIECE: Final = 64 * 1024
+_OWN_HEADERS: Final = {"User-Agent": f"image-mirror/{__version__}", "Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: what credentials are bound to (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Raises ValueError for anything but an http or https URL with a host and without a user."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("not an http or https URL, or one with a user")
+        return cls(parts.scheme, parts.hostname.lower().rstrip("."), parts.port or _default_port(parts.scheme))
+
+    def __str__(self) -> str:
+        return self.host if self.port == _default_port(self.scheme) else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer whose body has not been read yet. Close it; closing early drops the connection."""
+
+    registry: str
+    status: int
+    headers: Mapping[str, str]
+    response: BaseHTTPResponse = field(repr=False)
+    _connection: object = field(repr=False, default=None)
+
+    def read(self, limit: int, what: str) -> bytes:
+        """The whole body, at most *limit* bytes; raises AnswerTooLarge before more is read, AnswerTruncated if cut."""
+        if declared_length(self.headers) > limit:
+            raise AnswerTooLarge(self.registry, what, limit)
+        pieces: list[bytes] = []
+        total = 0
+        with translated(self.registry, what):
+            while piece := self.response.read(_PIECE, decode_content=False):
+                pieces.append(piece)
+                total += len(piece)
+                if total > limit:
+                    raise AnswerTooLarge(self.registry, what, limit)
+        return b"".join(pieces)
+
+    def interrupt(self) -> None:
+        """Wake whoever reads the body, from any thread; the read fails."""
+        interrupt(self._connection)
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else drop it."""
+        self.response.close()
+        self.response.release_conn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Transport:
+    """A pool of guarded connections, to be shared by threads. Proxies and .netrc of the environment are ignored."""
+
+    def __init__(self, guard: AddressGuard, *, resolve: Resolve = resolve, ca_certs: str | None = None) -> None:
+        self._pools = PoolManager(
+            num_pools=64,
+            maxsize=_CONNECTIONS,
+            ca_certs=ca_certs,
+            timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+            retries=False,
+        )
+        self._pools.pool_classes_by_scheme = pool_classes(guard, resolve)
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str], *, registry: str, body: bytes | None = None
+    ) -> Answer:
+        """Send one request and wait for the answer's head. *registry* is the name that errors speak of.
+
+        Raises AddressNotAllowed, SourceUnreachable, or SourceFailed for a URL that is none.
+        """
+        with translated(registry, "the request"):
+            response = self._pools.request(
+                method,
+                url,
+                headers={**_OWN_HEADERS, **headers},
+                body=body,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        connection = getattr(response, "_connection", None)
+        return Answer(registry, response.status, response.headers, response, connection)
+
+    def close(self) -> None:
+        self._pools.clear()
+
+
+@contextmanager
+def translated(registry: str, what: str) -> Iterator[None]:
+    """urllib3's errors in our terms, without their text: it prints presigned URLs."""
+    try:
+        yield
+    except MirrorError:
+        raise
+    except (IncompleteRead, InvalidChunkLength):
+        raise AnswerTruncated(registry, what) from None
+    except LocationParseError:
+        raise SourceFailed(registry, "it names a URL that cannot be parsed") from None
+    except SSLError:
+        raise SourceUnreachable(registry, "no TLS connection could be made; check its certificate") from None
+    except (ConnectTimeoutError, NewConnectionError):
+        raise SourceUnreachable(registry, "no connection could be made") from None
+    except ReadTimeoutError:
+        raise SourceUnreachable(registry, f"it sent nothing for {READ_SECONDS:.0f} s") from None
+    except (HTTPError, OSError, ValueError):
+        raise SourceUnreachable(registry, "the connection was lost, or what came was not HTTP") from None
+
+
+def declared_length(headers: Mapping[str, str]) -> int:
+    """The Content-Length, 0 if there is none or it is no number."""
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+
+
+def _default_port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
