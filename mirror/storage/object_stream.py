@@ -7,6 +7,7 @@ from typing import IO, Final, Self, cast
 
 from botocore.response import StreamingBody
 
+from mirror.errors import StorageUnavailable
 from mirror.storage.s3_failures import translated
 
 CHUNK: Final = 2**20
@@ -24,16 +25,22 @@ class ObjectStream:
         self.size = size
         self._action = f"read {key}"
         self._body = body
+        self._left = length
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Fill the start of *buffer*; the number of bytes written, 0 only at the end."""
+        """Fill the start of *buffer*, all of it but at the end; the number of bytes written, 0 only at the end."""
         with translated(self._action):
-            return self._body.readinto(cast("IO[bytes]", buffer))  # its stubs mistake the buffer for a file
+            # The stubs mistake the buffer for a file.
+            count = self._body.readinto(cast("IO[bytes]", buffer))
+        self._advance(count, len(buffer))
+        return count
 
     def read(self, limit: int) -> bytes:
-        """At most *limit* bytes, fewer only at the end."""
+        """*limit* bytes, fewer only at the end."""
         with translated(self._action):
-            return self._body.read(limit)
+            chunk = self._body.read(limit)
+        self._advance(len(chunk), limit)
+        return chunk
 
     def __iter__(self) -> Iterator[bytes]:
         while chunk := self.read(CHUNK):
@@ -47,3 +54,9 @@ class ObjectStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _advance(self, count: int, wanted: int) -> None:
+        """botocore notices an answer that was cut only at a read that gives nothing; a caller may never make one."""
+        if count < min(wanted, self._left):
+            raise StorageUnavailable(self._action, "S3 ended its answer too early")
+        self._left -= count

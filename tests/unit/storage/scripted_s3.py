@@ -1,0 +1,85 @@
+"""An S3 endpoint on a real socket that answers as the test says, for what no honest server can be made to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``cut``: the connection ends after the headers and *body*, whatever Content-Length says."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+
+def error(status: int, code: str, message: str = "the vendor's own words") -> Answer:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message><Resource>/secret</Resource></Error>"
+    return Answer(status, body.encode(), {"Content-Type": "application/xml"})
+
+
+Script = Callable[[Request], Answer]
+
+
+class ScriptedS3:
+    """Answers each request with what *script* makes of it; ``requests`` are all that came, oldest first."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[Request] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                request = Request(self.command, self.path, dict(self.headers.items()), body)
+                outer.requests.append(request)
+                answer = outer.script(request)
+                self.send_response(answer.status)
+                for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if request.method != "HEAD":
+                    self.wfile.write(answer.body)
+                self.close_connection = answer.cut
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 - http.server's names
+
+            def log_message(self, *_: Any) -> None:
+                """The test's output is for the test."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @contextmanager
+    def serving(self) -> Iterator[ScriptedS3]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()

@@ -1,0 +1,239 @@
+"""What the bucket makes of answers that S3 seldom gives: errors, lies, and answers that get lost."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mirror.errors import StorageRefused, StorageUnavailable
+from mirror.oci.digest import Digest
+from mirror.storage.bucket import Bucket, UploadGone
+from mirror.storage.links import LinkStore
+from mirror.storage.s3_clients import S3Clients
+from tests.unit.storage.scripted_s3 import Answer, Request, Script, ScriptedS3, error
+
+OpenBucket = Callable[[Script], tuple[Bucket, ScriptedS3]]
+DIGEST = Digest.of(b"an image")
+COMPLETED = Answer(200, b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenBucket]:
+    """Opens a bucket on an endpoint with a script."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-access-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-key")
+    closing: list[Callable[[], object]] = []
+
+    def open_bucket(script: Script) -> tuple[Bucket, ScriptedS3]:
+        server = ScriptedS3(script)
+        serving = server.serving()
+        serving.__enter__()
+        bucket = Bucket(S3Clients("us-east-1", server.url), "images", prefix="prefix")
+        closing.extend([lambda: serving.__exit__(None, None, None), bucket.close])
+        return bucket, server
+
+    yield open_bucket
+    for close in reversed(closing):
+        close()
+
+
+def in_turn(*answers: Answer) -> Script:
+    """One answer after the other; the last one stays."""
+    left = list(answers)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (error(403, "AccessDenied"), StorageRefused),
+        (error(403, "InvalidAccessKeyId"), StorageRefused),
+        (error(404, "NoSuchBucket"), StorageRefused),
+        (error(403, "QuotaExceeded"), StorageRefused),
+        (error(507, "XMinioStorageFull"), StorageRefused),
+        (error(400, "InvalidArgument"), StorageRefused),
+        (error(500, "InternalError"), StorageUnavailable),
+        (error(503, "SlowDown"), StorageUnavailable),
+        (error(400, "RequestTimeout"), StorageUnavailable),
+        (error(400, "BadDigest"), StorageUnavailable),
+        (error(409, "OperationAborted"), StorageUnavailable),
+        (error(429, "TooManyRequests"), StorageUnavailable),
+        (Answer(502, b"<html>Bad Gateway</html>"), StorageUnavailable),
+        (Answer(404, b"not S3 at all"), StorageRefused),
+    ],
+)
+def test_an_error_of_s3_becomes_ours_without_its_words(
+    scripted: OpenBucket, answer: Answer, expected: type[StorageRefused | StorageUnavailable]
+) -> None:
+    bucket, _ = scripted(lambda _: answer)
+    with pytest.raises(expected) as failure:
+        bucket.put("key", b"", retries=False)
+    text = repr(failure.value) + str(failure.value)
+    assert failure.value.__cause__ is None
+    for leak in ("vendor's own words", "the-access-key", "the-secret-key", "Signature", "127.0.0.1", "<"):
+        assert leak not in text
+
+
+def test_an_error_code_that_is_none_does_not_pass(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: error(400, "see http://evil/?X-Amz-Signature=1"))
+    with pytest.raises(StorageRefused, match=r"refused to write key: HTTP 400$"):
+        bucket.put("key", b"")
+
+
+def test_an_endpoint_that_is_not_s3_is_unavailable(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: Answer(200, b"<html><body>Welcome to nginx!", {"Content-Type": "text/html"}))
+    with pytest.raises(StorageUnavailable):
+        list(bucket.keys(""))
+
+
+def test_passing_trouble_is_tried_again(scripted: OpenBucket) -> None:
+    bucket, server = scripted(in_turn(error(503, "SlowDown"), Answer()))
+    bucket.put("key", b"body")
+    assert [request.body for request in server.requests] == [b"body", b"body"]
+
+
+def test_the_commit_is_tried_once(scripted: OpenBucket) -> None:
+    """A second try could land after the lease on the tag has gone to somebody else."""
+    bucket, server = scripted(lambda _: error(503, "SlowDown"))
+    with pytest.raises(StorageUnavailable):
+        LinkStore(bucket).set_current("team/app", "7", DIGEST, timeout=10)
+    assert len(server.requests) == 1
+
+
+def test_the_commit_waits_no_longer_than_it_may(scripted: OpenBucket) -> None:
+    released = threading.Event()
+
+    def never(_: Request) -> Answer:
+        released.wait(60)
+        return Answer()
+
+    bucket, server = scripted(never)
+    with pytest.raises(StorageUnavailable, match="did not answer in time"):
+        LinkStore(bucket).set_current("team/app", "7", DIGEST, timeout=0.2)
+    released.set()
+    assert len(server.requests) == 1
+
+
+def test_every_write_carries_a_checksum_and_no_signed_payload(scripted: OpenBucket) -> None:
+    etag = hashlib.md5(b"body", usedforsecurity=False).hexdigest()
+    bucket, server = scripted(lambda _: Answer(200, b"", {"ETag": f'"{etag}"'}))
+    bucket.put("key", b"body")
+    bucket.put("key", b"body", sha256=Digest.of(b"body"))
+    bucket.upload_part("key", "id", 1, b"body")
+    plain, checked, part = (request.headers for request in server.requests)
+    assert plain["Content-MD5"] == part["Content-MD5"] == "hBotaJrYa9FhFEdFPCLG/A=="
+    assert checked["x-amz-checksum-sha256"] == "Iw2DWNyOiJC0xY3utikS7i8gNXrpKlzIYbmOaP4xrLU="
+    assert {headers["X-Amz-Content-SHA256"] for headers in (plain, checked, part)} == {"UNSIGNED-PAYLOAD"}
+    assert not any("trailer" in name.lower() for headers in (plain, checked, part) for name in headers)
+
+
+def test_a_part_that_was_changed_on_its_way_is_noticed(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: Answer(200, b"", {"ETag": f'"{"0" * 32}"'}))
+    with pytest.raises(StorageUnavailable, match="store part 1 of key: the part was changed"):
+        bucket.upload_part("key", "id", 1, b"body")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ETag": f'"{"0" * 32}"', "x-amz-server-side-encryption": "aws:kms"},
+        {"ETag": f'"{"0" * 32}"', "x-amz-server-side-encryption": "aws:kms:dsse"},
+        {"ETag": f'"{"0" * 32}"', "x-amz-server-side-encryption-customer-algorithm": "AES256"},
+        {"ETag": '"a-servers-own-way"'},
+    ],
+)
+def test_an_etag_that_is_no_md5_is_taken_as_it_is(scripted: OpenBucket, headers: dict[str, str]) -> None:
+    bucket, _ = scripted(lambda _: Answer(200, b"", headers))
+    assert bucket.upload_part("key", "id", 1, b"body") == headers["ETag"]
+
+
+def test_a_completion_that_answers_200_with_an_error_is_an_error(scripted: OpenBucket) -> None:
+    """CompleteMultipartUpload sends its status before it knows (API reference)."""
+    bucket, server = scripted(lambda _: Answer(200, error(200, "InternalError").body))
+    with pytest.raises(StorageUnavailable, match="InternalError"):
+        bucket.complete_upload("key", "id", {1: "etag"}, size=4)
+    assert len(server.requests) == 3
+
+
+def test_a_completion_that_failed_inside_a_200_is_tried_again(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(in_turn(Answer(200, error(200, "InternalError").body), COMPLETED))
+    bucket.complete_upload("key", "id", {1: "etag"}, size=4)
+
+
+def completed_but_unheard(size: int) -> Script:
+    """The first answer is lost; by the second try the upload is gone, and an object of *size* bytes is there."""
+
+    def script(request: Request) -> Answer:
+        if request.method == "HEAD":
+            return Answer(200, headers={"Content-Length": str(size)})
+        return next(posts)
+
+    posts = iter([error(500, "InternalError"), error(404, "NoSuchUpload")])
+    return script
+
+
+def test_a_completion_whose_answer_was_lost_is_proved_by_the_object(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(completed_but_unheard(4))
+    bucket.complete_upload("key", "id", {2: "b", 1: "a"}, size=4)
+
+
+def test_an_object_of_another_size_proves_no_completion(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(completed_but_unheard(5))
+    with pytest.raises(UploadGone):
+        bucket.complete_upload("key", "id", {2: "b", 1: "a"}, size=4)
+
+
+def test_parts_that_s3_no_longer_has_mean_to_begin_again(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda request: Answer(404) if request.method == "HEAD" else error(400, "InvalidPart"))
+    with pytest.raises(UploadGone):
+        bucket.complete_upload("key", "id", {1: "a"}, size=4)
+
+
+@pytest.mark.parametrize(
+    "content_range", ["bytes 0-3/10", "bytes 3-6/10", "bytes 2-6/10", "bytes 2-5/*", "items 2-5/10", ""]
+)
+def test_a_range_other_than_asked_for_is_not_taken(scripted: OpenBucket, content_range: str) -> None:
+    headers = {"Content-Range": content_range} if content_range else {}
+    bucket, _ = scripted(lambda _: Answer(206, b"2345", headers))
+    with pytest.raises(StorageUnavailable, match="another range"):
+        bucket.open("key", 2, 4)
+
+
+def test_an_answer_that_ignores_the_range_is_not_taken(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: Answer(200, b"0123456789"))
+    with pytest.raises(StorageUnavailable, match="another range"):
+        bucket.open("key", 2, 4)
+
+
+def test_a_body_that_ends_too_early_is_noticed(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: Answer(200, b"0123", {"Content-Length": "10"}, cut=True))
+    stream = bucket.open("key")
+    assert stream is not None
+    with stream, pytest.raises(StorageUnavailable):
+        b"".join(stream)
+    with pytest.raises(StorageUnavailable):
+        bucket.read("key", 100)
+    again = bucket.open("key")
+    assert again is not None
+    with again:
+        assert again.readinto(bytearray(4)) == 4
+        with pytest.raises(StorageUnavailable):
+            again.readinto(bytearray(4))
+
+
+def test_an_upload_list_may_leave_out_whether_it_is_truncated(scripted: OpenBucket) -> None:
+    """rclone does, and answers 404 when there is none."""
+    upload = "<Key>prefix/key</Key><UploadId>id</UploadId><Initiated>2026-11-23T20:00:00Z</Initiated>"
+    listed = f"<ListMultipartUploadsResult><Upload>{upload}</Upload></ListMultipartUploadsResult>"
+    bucket, _ = scripted(in_turn(Answer(200, listed.encode()), error(404, "NoSuchUpload")))
+    (found,) = bucket.open_uploads("")
+    assert (found.key, found.upload_id, found.initiated.isoformat()) == ("key", "id", "2026-11-23T20:00:00+00:00")
+    assert bucket.open_uploads("") == []
+
+
+def test_aborting_an_upload_that_is_gone_is_no_error(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: error(404, "NoSuchUpload"))
+    bucket.abort_upload("key", "id")
