@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -211,24 +210,6 @@ def test_no_credentials_at_all_are_refused(
     with pytest.raises(StorageRefused, match="no complete S3 credentials"):
         bucket.ping()
     bucket.close()
-
-
-def test_connections_are_not_shared_over_a_fork(bucket: Bucket) -> None:
-    """A worker forks for every task; two processes on one connection would read each other's answers."""
-    bucket.put("parent", b"parent" * 1000)
-    bucket.put("child", b"child" * 1000)
-    pid = os.fork()
-    if pid == 0:
-        wrong = any(bucket.read("child", 10_000) != b"child" * 1000 for _ in range(50))
-        os._exit(int(wrong))
-    try:
-        assert all(bucket.read("parent", 10_000) == b"parent" * 1000 for _ in range(50))
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        raise
-    finally:
-        _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.mark.parametrize("kind", [RcloneS3, pytest.param(VersityGateway, marks=pytest.mark.versitygw)])

@@ -16,6 +16,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    client_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ScriptedS3:
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                request = Request(self.command, self.path, dict(self.headers.items()), body)
+                request = Request(self.command, self.path, dict(self.headers.items()), body, self.client_address[1])
                 outer.requests.append(request)
                 answer = outer.script(request)
                 self.send_response(answer.status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -237,3 +238,19 @@ def test_an_upload_list_may_leave_out_whether_it_is_truncated(scripted: OpenBuck
 def test_aborting_an_upload_that_is_gone_is_no_error(scripted: OpenBucket) -> None:
     bucket, _ = scripted(lambda _: error(404, "NoSuchUpload"))
     bucket.abort_upload("key", "id")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the script's thread is no party to the fork
+def test_a_forked_process_never_speaks_on_its_parents_connection(scripted: OpenBucket) -> None:
+    """A worker forks for every task; two processes on one connection would read each other's answers."""
+    bucket, server = scripted(lambda _: Answer(200, headers={"Content-Length": "1"}))
+    assert bucket.size("key") == 1
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if bucket.size("key") == 1 else 1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert bucket.size("key") == 1
+    before, child, after = (request.client_port for request in server.requests)
+    assert child != before
+    assert after == before
