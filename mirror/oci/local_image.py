@@ -13,6 +13,7 @@ from mirror.oci.reference import Reference
 
 _HOST_LIKE: Final = re.compile(r".*\..*|localhost|.+_[1-9][0-9]{0,4}", re.ASCII)
 _EXAMPLE: Final = "Write it as 'team/redis:7' or 'docker.io/library/redis@sha256:…'."
+_PORT: Final = "Write a registry's port with an underscore, as in '127.0.0.1_5001/team/app:1'."
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,6 +29,8 @@ class LocalImage:
         """Raises InvalidReference, InvalidTag or InvalidDigest."""
         name, at, digest_text = text.partition("@")
         repository, colon, tag = name.partition(":")
+        if "/" in tag:
+            raise InvalidReference(text, "it has a colon before its last component", hint=_PORT)
         if problem := repository_problem(repository):
             raise InvalidReference(text, problem, hint=_EXAMPLE)
         if at and colon:

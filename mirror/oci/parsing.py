@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from mirror.errors import InvalidDigest, ManifestInvalid, MediaTypeUnsupported
 from mirror.oci import media_types
@@ -19,10 +19,9 @@ MAX_ENTRIES: Final = 10_000
 """Layers of one manifest, or manifests of one index."""
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_TYPE_LENGTH: Final = 255
-_FIELDS: Final = {
-    name.lower(): name
-    for name in ("schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject", "artifactType")
-}
+_FIELDS: Final = ("schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject", "artifactType")
+_DESCRIPTOR_FIELDS: Final = ("mediaType", "digest", "size", "platform", "urls", "data", "artifactType")
+_PLATFORM_FIELDS: Final = ("os", "architecture", "variant", "os.version", "os.features")
 
 
 def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manifest | Index:
@@ -40,7 +39,7 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     document = _load(body, what)
     _refuse_schema_1(document, content_type, what)
     media_type = _media_type(document, content_type, what)
-    if document.get("schemaVersion") != 2:
+    if not _is_number(document.get("schemaVersion"), 2):
         raise ManifestInvalid(what, "its schemaVersion is not 2")
     subject = _optional_descriptor(document, "subject", what)
     artifact_type = _text(document, "artifactType", what)
@@ -51,15 +50,11 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     config = _optional_descriptor(document, "config", what)
     if config is None:
         raise ManifestInvalid(what, "it has no config")
-    return Manifest(media_type, config, _descriptors(document, "layers", what), subject, artifact_type)
+    return Manifest(media_type, config, _layers(document, what), subject, artifact_type)
 
 
 def _load(body: bytes, what: str) -> dict[str, Any]:
-    """A JSON object whose fields every reader reads alike.
-
-    Go's decoder takes ``Layers`` for ``layers`` and the last of two equal keys; a body that relies on either shows one
-    image to us and another to the node that pulls it.
-    """
+    """A JSON object in which no field stands twice: of two, Go's decoder takes the last and others the first."""
 
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
@@ -74,10 +69,20 @@ def _load(body: bytes, what: str) -> dict[str, Any]:
         raise ManifestInvalid(what, reason) from None
     if not isinstance(document, dict):
         raise ManifestInvalid(what, "it is not a JSON object")
-    for key in document:
-        if _FIELDS.get(key.lower(), key) != key:
-            raise ManifestInvalid(what, f"it spells the field '{_FIELDS[key.lower()]}' in another case")
+    _refuse_other_spellings(document, _FIELDS, what)
     return document
+
+
+def _refuse_other_spellings(fields: dict[str, Any], names: tuple[str, ...], what: str) -> None:
+    """Go's decoder takes ``Layers`` and ``layer\u017f`` for ``layers`` (Unicode case folding).
+
+    A body that relies on it shows one image to us and another to the node that pulls it.
+    """
+    exact = {name.casefold(): name for name in names}
+    for key in fields:
+        name = exact.get(key.casefold(), key)
+        if name != key:
+            raise ManifestInvalid(what, f"it spells the field '{name}' in another way")
 
 
 def _no_constants(name: str) -> None:
@@ -85,7 +90,7 @@ def _no_constants(name: str) -> None:
 
 
 def _refuse_schema_1(document: dict[str, Any], content_type: str | None, what: str) -> None:
-    if document.get("schemaVersion") == 1 or "fsLayers" in document:
+    if _is_number(document.get("schemaVersion"), 1) or "fsLayers" in document:
         raise MediaTypeUnsupported(what, content_type or "application/vnd.docker.distribution.manifest.v1+json")
 
 
@@ -104,9 +109,9 @@ def _media_type(document: dict[str, Any], content_type: str | None, what: str) -
     found = stated or content_type or sniffed
     if not stated and found not in (media_types.OCI_INDEX, media_types.OCI_MANIFEST):
         raise ManifestInvalid(what, f"it is served as '{found}', whose body must state its mediaType")
-    needed = "manifests" if found in media_types.INDEXES else "layers"
-    if needed not in document:
-        raise ManifestInvalid(what, f"it is '{found}' and has no '{needed}'")
+    if (found in media_types.INDEXES) != ("manifests" in document):
+        has = "no" if found in media_types.INDEXES else "the field"
+        raise ManifestInvalid(what, f"it is '{found}' and has {has} 'manifests'")
     return found
 
 
@@ -115,6 +120,16 @@ def _refuse_unknown_children(index: Index, what: str) -> None:
     for child in index.manifests:
         if child not in known:
             raise MediaTypeUnsupported(f"{child.digest} in {what}", child.media_type)
+
+
+def _layers(document: dict[str, Any], what: str) -> tuple[Descriptor, ...]:
+    """No layers may be written as an empty list, as null or not at all.
+
+    Go programs write null for a list they never filled, some artifacts leave the field out, and distribution serves
+    all three; every reader takes them alike. An index without ``manifests``, or with null, is refused: where the body
+    states no mediaType, distribution takes it for an image manifest (registry/storage/manifeststore.go).
+    """
+    return () if document.get("layers") is None else _descriptors(document, "layers", what)
 
 
 def _descriptors(document: dict[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
@@ -134,8 +149,9 @@ def _optional_descriptor(document: dict[str, Any], field: str, what: str) -> Des
 def _descriptor(entry: object, where: str, what: str) -> Descriptor:
     if not isinstance(entry, dict):
         raise ManifestInvalid(what, f"{where} is not a descriptor")
+    _refuse_other_spellings(entry, _DESCRIPTOR_FIELDS, what)
     media_type, size, digest = entry.get("mediaType"), entry.get("size"), entry.get("digest")
-    if not isinstance(media_type, str) or not 0 < len(media_type) <= _MAX_TYPE_LENGTH:
+    if not _is_short_text(media_type) or not media_type:
         raise ManifestInvalid(what, f"{where} has no usable mediaType")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
         raise ManifestInvalid(what, f"{where} has no usable size")
@@ -153,6 +169,7 @@ def _platform(entry: object, where: str, what: str) -> Platform | None:
         return None
     if not isinstance(entry, dict):
         raise ManifestInvalid(what, f"{where} has a platform that is not an object")
+    _refuse_other_spellings(entry, _PLATFORM_FIELDS, what)
     os, architecture, variant, os_version = (
         _text(entry, field, what) for field in ("os", "architecture", "variant", "os.version")
     )
@@ -163,6 +180,16 @@ def _text(fields: dict[str, Any], name: str, what: str) -> str:
     value = fields.get(name, "")
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > _MAX_TYPE_LENGTH:
+    if not _is_short_text(value):
         raise ManifestInvalid(what, f"its '{name}' is not a short text")
     return value
+
+
+def _is_short_text(value: object) -> TypeGuard[str]:
+    """Printable ASCII: what a media type may hold (RFC 6838), and what every log, header and record can."""
+    return isinstance(value, str) and len(value) <= _MAX_TYPE_LENGTH and value.isascii() and value.isprintable()
+
+
+def _is_number(value: object, number: int) -> bool:
+    """Whether *value* is that whole number; Python holds ``true`` and ``1.0`` equal to 1, other readers do not."""
+    return type(value) is int and value == number

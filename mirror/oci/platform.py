@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from mirror.errors import quoted
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
@@ -20,7 +22,7 @@ class Platform:
         """Read ``linux/arm64/v8``; raises ValueError for anything but two or three non-empty parts."""
         parts = text.split("/")
         if len(parts) not in (2, 3) or not all(parts):
-            raise ValueError(f"{text!r} is not a platform: write os/architecture or os/architecture/variant")
+            raise ValueError(f"{quoted(text)} is not a platform: write os/architecture or os/architecture/variant")
         return cls(*parts)
 
     @property

@@ -44,7 +44,7 @@ class Reference:
         if tag is not None and not is_tag(tag):
             raise InvalidTag(tag)
         registry, repository = _split_registry(name, text)
-        if registry == DOCKER_HUB and "/" not in repository:
+        if registry == DOCKER_HUB and repository and "/" not in repository:
             repository = f"library/{repository}"
         if problem := repository_problem(repository):
             raise InvalidReference(text, problem)

@@ -7,7 +7,7 @@ unverified blob cannot become visible by a programming mistake.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Final
 
 from mirror.errors import DigestMismatch, SizeInvalid
@@ -19,13 +19,16 @@ _SEAL: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The descriptor whose bytes were all seen and hashed to its digest. Made by `Hasher.finish` alone."""
+    """The descriptor whose bytes were all seen and hashed to its digest. Made by `Hasher.finish` alone.
+
+    The seal is not kept, so `dataclasses.replace` cannot carry one proof over to another descriptor.
+    """
 
     descriptor: Descriptor
-    _seal: object
+    seal: InitVar[object]
 
-    def __post_init__(self) -> None:
-        if self._seal is not _SEAL:
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
             raise TypeError("only a Hasher makes a Verified")
 
 
