@@ -35,10 +35,10 @@ class Endpoints:
     def permits(self, registry: str, origin: Origin) -> bool:
         """Whether *registry* may send us to *origin* at all: over https anywhere, over http where the settings say so.
 
-        An ``http://`` endpoint permits exactly its own host and port. A name in MIRROR_INSECURE_REGISTRIES permits its
-        host, on any port, since its token server may listen on another one.
+        An ``http://`` endpoint permits exactly its own host and port. A name in MIRROR_INSECURE_REGISTRIES permits
+        itself to every registry, and to itself its host on any port, since its token server may listen on another.
         """
-        if origin.scheme == "https":
+        if origin.scheme == "https" or {str(origin), f"{origin.host}:{origin.port}"} & self.insecure:
             return True
         base = Origin.of(self.base_url(registry))
         if base.scheme != "http":

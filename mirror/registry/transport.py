@@ -16,6 +16,7 @@ from urllib3.exceptions import (
     InvalidChunkLength,
     LocationParseError,
     NewConnectionError,
+    ProtocolError,
     ReadTimeoutError,
     SSLError,
 )
@@ -138,8 +139,10 @@ def translated(registry: str, what: str) -> Iterator[None]:
         yield
     except MirrorError:
         raise
-    except (IncompleteRead, InvalidChunkLength):
-        raise AnswerTruncated(registry, what) from None
+    except ProtocolError as error:
+        if any(isinstance(cause, IncompleteRead | InvalidChunkLength) for cause in (error, *error.args)):
+            raise AnswerTruncated(registry, what) from None
+        raise SourceUnreachable(registry, "the connection was lost, or what came was not HTTP") from None
     except LocationParseError:
         raise SourceFailed(registry, "it names a URL that cannot be parsed") from None
     except SSLError:

@@ -1,0 +1,1 @@
+"""Scripted servers on real sockets, for what cannot be had for real."""

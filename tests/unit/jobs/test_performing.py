@@ -1,0 +1,346 @@
+"""A task from its claim to its end, against a scripted registry, a real Valkey and a real S3."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from mirror.copying.interruption import Interruption
+from mirror.jobs.performing import HANDOVER
+from mirror.oci.digest import Digest
+from mirror.oci.local_image import LocalImage
+from mirror.records.job import ByteCounts
+from mirror.storage import layout
+from mirror.storage.bucket import OpenUpload
+from tests import images
+from tests.fakes.registry import Reply, Request
+from tests.unit.jobs.conftest import Plant
+
+FLIPPED = bytes([255])
+
+
+def local(plant: Plant, name: str) -> LocalImage:
+    return LocalImage.parse(f"{plant.registry.host.replace(':', '_')}/{name}")
+
+
+def served_blobs(plant: Plant) -> list[str]:
+    return [r.path.rpartition("/")[2] for r in plant.registry.log("api", method="GET", path="/blobs/")]
+
+
+def open_uploads(plant: Plant) -> list[OpenUpload]:
+    return plant.bucket.open_uploads("")
+
+
+def test_an_image_lands_byte_for_byte_under_its_sources_name(plant: Plant) -> None:
+    image = images.image(images.layer("a"), images.layer("b", compressed=True))
+    plant.registry.put(image, "team/app", "1.0")
+    job = plant.mirror("team/app:1.0")
+    assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
+    held = plant.reader.image(local(plant, "team/app:1.0"))
+    assert held.root.body == image.body
+    assert set(held.sizes) == {image.digest, *image.blobs}
+    assert plant.links.current(local(plant, "team/app").repository, "1.0") == image.digest
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        images.three_platforms("flat"),
+        images.index(("linux/amd64", images.image(images.layer("d"), docker=True)), docker=True),
+        images.index((None, images.three_platforms("nested"))),
+        images.image(images.layer("u"), stated=False),
+        images.index(),
+    ],
+    ids=["oci index", "manifest list", "nested index", "no mediaType", "empty index"],
+)
+def test_every_kind_of_manifest_is_mirrored_whole(plant: Plant, image: images.TestImage) -> None:
+    plant.registry.put(image, "team/app", "1.0")
+    assert plant.mirror("team/app:1.0").state == "succeeded"
+    held = plant.reader.image(local(plant, "team/app:1.0"))
+    assert {m.descriptor.digest for m in held.manifests} == {m.digest for m in image.all_manifests()}
+    assert {b.digest for b in held.blobs} == set(image.all_blobs())
+
+
+def test_the_second_image_with_a_base_copies_only_its_own_layers(plant: Plant) -> None:
+    base = images.layer("base", 50_000)
+    first, second = images.image(base, images.layer("one")), images.image(base, images.layer("two", 3000))
+    plant.registry.put(first, "team/one", "1")
+    plant.registry.put(second, "other/two", "1")
+    plant.mirror("team/one:1")
+    job = plant.mirror("other/two:1")
+    own = sum(len(content) for digest, content in second.blobs.items() if digest != base.digest)
+    assert job.bytes == ByteCounts(own + len(base.content), own, len(base.content))
+    assert served_blobs(plant).count(str(base.digest)) == 1
+    [task] = plant.store.tasks(job.id, 1)
+    assert {b.digest: b.state for b in plant.store.blobs(task.id)}[str(base.digest)] == "exists"
+
+
+def test_what_is_there_already_is_unchanged_and_costs_one_request(plant: Plant) -> None:
+    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
+    plant.mirror("team/app:1")
+    stored, asked = plant.stored(), len(plant.registry.log())
+    job = plant.mirror("team/app:1")
+    assert (job.state, job.images.unchanged) == ("succeeded", 1)
+    assert [r.method for r in plant.registry.log()[asked:]] == ["HEAD"]
+    assert plant.stored() == stored
+
+
+def test_foreign_layers_are_left_out_and_named_in_the_job(plant: Plant) -> None:
+    foreign = images.foreign_layer("windows")
+    plant.registry.put(images.image(images.layer("a"), foreign=[foreign]), "team/app", "1")
+    job = plant.mirror("team/app:1")
+    [task] = plant.store.tasks(job.id, 1)
+    [left_out] = [b for b in plant.store.blobs(task.id) if b.state == "skipped"]
+    assert (job.state, left_out.digest) == ("succeeded", foreign["digest"])
+    assert left_out.reason is not None
+    assert foreign["digest"] not in "".join(served_blobs(plant))
+
+
+def test_a_digest_without_a_tag_is_kept(plant: Plant) -> None:
+    image = images.image(images.layer("a"))
+    plant.registry.put(image, "team/app", "1")
+    job = plant.mirror(f"team/app@{image.digest}")
+    assert job.state == "succeeded"
+    repository = local(plant, "team/app").repository
+    assert layout.kept_key(repository, image.digest) in plant.stored()
+    assert plant.reader.digest(LocalImage(repository, digest=image.digest)) == image.digest
+    assert plant.mirror(f"team/app@{image.digest}").images.unchanged == 1
+
+
+def corrupt(_request: Request, reply: Reply) -> Reply | None:
+    assert isinstance(reply.body, bytes)
+    return Reply(reply.status, reply.headers, reply.body[:-1] + FLIPPED)
+
+
+def truncate(_request: Request, reply: Reply) -> Reply | None:
+    reply.cut_after = 100
+    return reply
+
+
+def too_long(_request: Request, reply: Reply) -> Reply | None:
+    assert isinstance(reply.body, bytes)
+    return Reply(reply.status, {}, reply.body + b"more")
+
+
+def unauthorized(_request: Request, _reply: Reply) -> Reply | None:
+    return Reply(401, {"WWW-Authenticate": 'Basic realm="x"'})
+
+
+def status(code: int) -> Callable[[Request, Reply], Reply | None]:
+    return lambda _request, _reply: Reply(code)
+
+
+def oversized(_request: Request, _reply: Reply) -> Reply | None:
+    return Reply(200, {"Content-Length": str(5 * 2**20)}, b"{")
+
+
+def lying(_request: Request, reply: Reply) -> Reply | None:
+    assert isinstance(reply.body, bytes)
+    document = json.loads(reply.body)
+    document["layers"][0]["size"] += 1
+    body = json.dumps(document).encode()
+    return Reply(200, {"Content-Type": reply.headers["Content-Type"]}, body)
+
+
+def schema_1(_request: Request, _reply: Reply) -> Reply | None:
+    media_type = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    return Reply(200, {"Content-Type": media_type}, b'{"schemaVersion": 1, "fsLayers": []}')
+
+
+@pytest.mark.parametrize(
+    ("path", "script", "code"),
+    [
+        ("/blobs/", corrupt, "DIGEST_MISMATCH"),
+        ("/blobs/", truncate, "ANSWER_TRUNCATED"),
+        ("/blobs/", too_long, "SIZE_INVALID"),
+        ("/blobs/", status(404), "BLOB_UNKNOWN"),
+        ("/blobs/", status(403), "DENIED"),
+        ("/blobs/", status(500), "SOURCE_FAILED"),
+        ("/manifests/", status(404), "MANIFEST_UNKNOWN"),
+        ("/manifests/", status(418), "SOURCE_FAILED"),
+        ("/manifests/", unauthorized, "UNAUTHORIZED"),
+        ("/manifests/", oversized, "ANSWER_TOO_LARGE"),
+        ("/manifests/", schema_1, "MEDIA_TYPE_UNSUPPORTED"),
+        ("/manifests/", lying, "SIZE_INVALID"),
+    ],
+)
+def test_a_source_that_misbehaves_fails_the_job_and_leaves_nothing_to_see(
+    plant: Plant, path: str, script: Callable[[Request, Reply], Reply | None], code: str
+) -> None:
+    plant.registry.put(images.image(images.layer("a", 100_000)), "team/app", "1")
+
+    def scripted(request: Request, reply: Reply) -> Reply | None:
+        if path not in request.path or (request.method == "HEAD" and script in (lying, schema_1, oversized)):
+            return Reply(405) if request.method == "HEAD" else None
+        return script(request, reply)
+
+    plant.registry.script(scripted)
+    job = plant.mirror("team/app:1")
+    assert job.state == "failed"
+    assert job.error is not None
+    assert job.error.code == code
+    assert job.error.hint
+    leftovers = [key for key in plant.stored() if "/repositories/" in key or key.startswith("mirror/v1/images")]
+    assert leftovers == []
+    assert open_uploads(plant) == []
+
+
+def test_a_large_blob_with_one_wrong_byte_leaves_no_object_and_no_open_upload(plant: Plant) -> None:
+    big = images.layer("big", 17 * 2**20)
+    plant.registry.put(images.image(big), "team/app", "1")
+    plant.registry.script(lambda q, reply: corrupt(q, reply) if str(big.digest) in q.path else None)
+    job = plant.mirror("team/app:1")
+    assert job.error is not None
+    assert job.error.code == "DIGEST_MISMATCH"
+    assert layout.blob_key(big.digest) not in plant.stored()
+    assert open_uploads(plant) == []
+
+
+def test_a_held_blob_is_not_asked_for_even_if_the_source_would_now_corrupt_it(plant: Plant) -> None:
+    base = images.layer("base")
+    plant.registry.put(images.image(base), "team/app", "1")
+    plant.mirror("team/app:1")
+    plant.registry.put(images.image(base, images.layer("more")), "team/app", "2")
+    plant.registry.script(lambda q, reply: corrupt(q, reply) if str(base.digest) in q.path else None)
+    assert plant.mirror("team/app:2").state == "succeeded"
+
+
+def test_a_cut_connection_is_taken_up_at_the_byte_it_reached(plant: Plant) -> None:
+    big = images.layer("big", 3 * 2**20)
+    plant.registry.put(images.image(big), "team/app", "1")
+    cut = threading.Event()
+
+    def once(request: Request, reply: Reply) -> Reply | None:
+        if str(big.digest) not in request.path or cut.is_set():
+            return None
+        cut.set()
+        reply.cut_after = 2 * 2**20 + 17
+        return reply
+
+    plant.registry.script(once)
+    assert plant.mirror("team/app:1").state == "succeeded"
+    first, second = plant.registry.log("api", method="GET", path=str(big.digest))
+    assert "Range" not in first.headers
+    assert int(second.headers["Range"].removeprefix("bytes=").removesuffix("-")) >= 2**20
+
+
+def test_a_source_without_ranges_is_read_again_from_its_beginning(plant: Plant) -> None:
+    big = images.layer("big", 3 * 2**20)
+    plant.registry.ranges = False
+    plant.registry.put(images.image(big), "team/app", "1")
+    cut = threading.Event()
+
+    def once(request: Request, reply: Reply) -> Reply | None:
+        if str(big.digest) in request.path and not cut.is_set():
+            cut.set()
+            reply.cut_after = 2**20 + 17
+        return reply
+
+    plant.registry.script(once)
+    assert plant.mirror("team/app:1").state == "succeeded"
+
+
+def test_a_long_wait_parks_the_task_and_says_until_when(plant: Plant) -> None:
+    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
+    plant.registry.script(lambda q, _: Reply(429, {"Retry-After": "120"}) if q.method == "HEAD" else None)
+    job = plant.mirror("team/app:1")
+    assert (job.state, job.error) == ("queued", None)
+    assert job.waiting_for is not None
+    assert (job.waiting_for.reason, job.waiting_for.registry) == ("rate_limited", plant.registry.host)
+    assert len(plant.registry.log()) == 1
+
+
+def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(plant: Plant) -> None:
+    big = images.layer("big", 2**20)
+    plant.registry.put(images.image(big), "team/app", "1")
+    interruption, gate = Interruption(), threading.Event()
+
+    def hold(request: Request, reply: Reply) -> Reply | None:
+        if str(big.digest) in request.path and not gate.is_set():
+            reply.gate = (1000, gate)
+            interruption.interrupt(HANDOVER)
+        return reply
+
+    plant.registry.script(hold)
+    handed = plant.perform(plant.submit("team/app:1"), interruption)
+    assert (handed.state, handed.attempt) == ("queued", 1)
+    assert open_uploads(plant) == []
+    [task] = plant.store.tasks(handed.id, 1)
+    assert plant.queue.holds(task.id, task.fence)
+    gate.set()
+    assert plant.perform(handed).state == "succeeded"
+
+
+@pytest.mark.parametrize("later_finishes_first", [True, False])
+def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
+    plant: Plant, later_finishes_first: bool
+) -> None:
+    """The earlier job has asked the source and is held at its layer; the tag moves upstream; the later job runs."""
+    old, new = images.image(images.layer("old", 2**20)), images.image(images.layer("new"))
+    plant.registry.put(old, "team/app", "1")
+    gate, held = threading.Event(), threading.Event()
+
+    def hold(request: Request, reply: Reply) -> Reply | None:
+        if any(str(d) in request.path for d in old.blobs) and later_finishes_first:
+            reply.gate = (10, gate)
+            held.set()
+        return reply
+
+    plant.registry.script(hold)
+    earlier, later = plant.submit("team/app:1"), plant.submit("team/app:1")
+    thread = threading.Thread(target=plant.perform, args=(earlier,))
+    thread.start()
+    if later_finishes_first:
+        assert held.wait(20)
+    else:
+        thread.join()
+    plant.registry.put(new, "team/app", "1")
+    finished = plant.perform(later)
+    gate.set()
+    thread.join()
+    assert finished.state == "succeeded"
+    overtaken = plant.store.job(earlier.id)
+    assert (overtaken.state, overtaken.superseded_by) == ("succeeded", later.id if later_finishes_first else None)
+    assert plant.reader.digest(local(plant, "team/app:1")) == new.digest
+
+
+def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(plant: Plant) -> None:
+    image = images.image(images.layer("a", 2**20))
+    plant.registry.put(image, "team/app", "1")
+    plant.mirror("team/app:1", "copy/app:1")
+    target = LocalImage("copy/app", "1")
+    again = images.image(images.layer("b", 2**20))
+    plant.registry.put(again, "team/app", "1")
+    gate, held = threading.Event(), threading.Event()
+
+    def hold(request: Request, reply: Reply) -> Reply | None:
+        if any(str(d) in request.path for d in again.blobs):
+            reply.gate = (10, gate)
+            held.set()
+        return reply
+
+    plant.registry.script(hold)
+    job = plant.submit("team/app:1", "copy/app:1")
+    thread = threading.Thread(target=plant.perform, args=(job,))
+    thread.start()
+    assert held.wait(20)
+    plant.publisher.delete(target, allowed=lambda _: True)
+    gate.set()
+    thread.join()
+    assert plant.store.job(job.id).superseded_by == "delete"
+    assert plant.links.current("copy/app", "1") is None
+
+
+def test_sha512_content_is_mirrored(plant: Plant) -> None:
+    content = b"layer" * 100
+    digest = Digest.of(content, "sha512")
+    base = images.image(images.layer("a"))
+    document = json.loads(base.body)
+    document["layers"].append({"mediaType": images.OCI_LAYER, "digest": str(digest), "size": len(content)})
+    image = images.TestImage(json.dumps(document).encode(), base.media_type, {**base.blobs, digest: content})
+    plant.registry.put(image, "team/app", "1")
+    assert plant.mirror("team/app:1").state == "succeeded"
+    assert layout.blob_key(digest) in plant.stored()
