@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Self, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 
-from mirror.errors import MirrorError
+from mirror.errors import InvalidInput, InvalidReference
 from mirror.oci.reference import Reference
 
 T = TypeVar("T")
@@ -39,7 +39,10 @@ class InvalidSettings(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a process of Image Mirror is told from outside."""
+    """Everything a process of Image Mirror is told from outside.
+
+    ``public_url`` is empty where it must be set and was not: off loopback. `require_servable` refuses that.
+    """
 
     port: int = 8080
     host: str = "127.0.0.1"
@@ -71,7 +74,7 @@ class Settings:
         loaded = cls(
             port=port,
             host=host,
-            public_url=reader.read("MIRROR_PUBLIC_URL", _url, f"http://{host}:{port}"),
+            public_url=reader.read("MIRROR_PUBLIC_URL", _url, _own_url(host, port)),
             data_dir=reader.read("MIRROR_DATA_DIR", Path, Path("data")),
             redis_url=reader.read("MIRROR_REDIS_URL", _redis_url, None),
             s3_endpoint=reader.read("MIRROR_S3_ENDPOINT", _url, None),
@@ -101,7 +104,7 @@ class Settings:
         if not is_loopback(self.host):
             if self.admin_token is None:
                 problems["MIRROR_ADMIN_TOKEN"] = [f"must be set when MIRROR_HOST is {self.host}, not loopback"]
-            if self.public_url == f"http://{self.host}:{self.port}":
+            if not self.public_url:
                 problems["MIRROR_PUBLIC_URL"] = [f"must be set when MIRROR_HOST is {self.host}, not loopback"]
         if problems:
             raise InvalidSettings(problems)
@@ -126,6 +129,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _own_url(host: str, port: int) -> str:
+    if not is_loopback(host):
+        return ""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class _Reader:
     """Reads one variable after another and keeps the problems for the end."""
 
@@ -142,7 +151,7 @@ class _Reader:
         """The variable's value, or *otherwise* where it is unset, empty or (told by `finish`) wrong."""
         try:
             value = self._env.setting(name, "", convert=convert, otherwise=otherwise)
-        except ValueError:
+        except (OSError, ValueError):
             self.problems[name] = [f"{name}_FILE does not name a readable file"]
             return otherwise
         return otherwise if value is None else cast("T", value)
@@ -159,7 +168,7 @@ class _Reader:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
             raise ValidationError(f"must be a whole number from {least} to {most}")
         return int(text)
 
@@ -191,18 +200,29 @@ def _token(text: str) -> str:
     return text
 
 
+def _split_url(text: str, *schemes: str) -> SplitResult:
+    starts = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in schemes and parts.port != 0
+    except ValueError:  # brackets that are no IPv6 address, or a port that is no number
+        usable = False
+    if not usable:
+        raise ValidationError(f"must be a URL that starts with {starts}")
+    return parts
+
+
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValidationError("must be a URL that starts with http:// or https://")
+    parts = _split_url(text, "http", "https")
+    if not parts.hostname:
+        raise ValidationError("must be a URL with a host")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValidationError("must be a URL without user, password, query or fragment")
     return text.rstrip("/")
 
 
 def _redis_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("redis", "rediss", "unix"):
-        raise ValidationError("must be a URL that starts with redis://, rediss:// or unix://")
+    _split_url(text, "redis", "rediss", "unix")
     return text
 
 
@@ -214,6 +234,8 @@ def _bucket(text: str) -> str:
 
 def _prefix(text: str) -> str:
     prefix = text.strip("/")
+    if not prefix:
+        return ""
     if len(prefix.encode()) > MAX_PREFIX_BYTES:
         raise ValidationError(f"must have at most {MAX_PREFIX_BYTES} bytes")
     if not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) and part not in (".", "..") for part in prefix.split("/")):
@@ -229,7 +251,7 @@ def _file(text: str) -> Path:
 
 
 def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]+)\s*([A-Za-z]*)", text)
+    match = re.fullmatch(r"([0-9]{1,15})\s*([A-Za-z]*)", text)
     if not match or match[2].upper() not in _UNITS:
         raise ValidationError("must be a size such as 256MiB or 1GiB")
     size = int(match[1]) * _UNITS[match[2].upper()]
@@ -242,36 +264,52 @@ def _items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _registry(text: str) -> str:
+def _registry(text: str, entry: int) -> str:
+    """One registry, named as in a reference; the text is not repeated in the problem, for it may hold a password."""
+    problem = f"entry {entry} is not a registry's host[:port]"
     try:
-        return Reference.parse(f"{text}/any/name").registry
-    except MirrorError as error:
-        raise ValidationError(f"'{text}' is not a registry's host[:port]: {error}") from None
+        reference = Reference.parse(f"{text}/any/name")
+    except InvalidReference as error:
+        raise ValidationError(f"{problem}: {error.reason}") from None
+    except InvalidInput:
+        raise ValidationError(problem) from None
+    if reference.repository != "any/name":  # 'harbor' or 'host/team': read as a part of the repository
+        raise ValidationError(f"{problem}: a host needs a dot or a port, and has no path")
+    return reference.registry
 
 
 def _registries(text: str) -> frozenset[str]:
-    return frozenset(_registry(item) for item in _items(text))
+    return frozenset(_registry(item, n) for n, item in enumerate(_items(text), 1))
 
 
 def _networks(text: str) -> tuple[Network, ...]:
-    try:
-        return tuple(ipaddress.ip_network(item) for item in _items(text))
-    except ValueError as error:
-        raise ValidationError(f"must be networks such as 10.0.0.0/8: {error}") from None
+    networks = []
+    for entry, item in enumerate(_items(text), 1):
+        try:
+            networks.append(ipaddress.ip_network(item))
+        except ValueError:
+            raise ValidationError(
+                f"entry {entry} is not a network such as 10.0.0.0/8 (the bits after the prefix must be 0)"
+            ) from None
+    return tuple(networks)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
     pairs = []
-    for item in _items(text):
-        registry, equals, value = item.partition("=")
+    for entry, item in enumerate(_items(text), 1):
+        registry, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not value:
-            raise ValidationError(f"'{item}' is not 'registry=value'")
-        pairs.append((_registry(registry), value))
+            raise ValidationError(f"entry {entry} is not written 'registry=value'")
+        pairs.append((_registry(registry, entry), value))
     return pairs
 
 
 def _endpoints(text: str) -> dict[str, str]:
-    return {registry: _url(value) for registry, value in _pairs(text)}
+    pairs = _pairs(text)
+    endpoints = {registry: _url(value) for registry, value in pairs}
+    if len(endpoints) != len(pairs):
+        raise ValidationError("names a registry twice")
+    return endpoints
 
 
 def _realms(text: str) -> dict[str, frozenset[str]]:
