@@ -8,7 +8,7 @@ import structlog
 
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
-from mirror.errors import MirrorError, TagBusy, Unavailable
+from mirror.errors import MirrorError, RedisUnavailable, StorageRefused, StorageUnavailable, TagBusy
 from mirror.storage.links import LinkStore
 
 _LOG = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ def rebuild(index: CatalogIndex, links: LinkStore, publisher: Publisher, *, aliv
             return False
         try:
             publisher.relist(repository, tag)
-        except (Unavailable, TagBusy):
+        except (StorageUnavailable, StorageRefused, RedisUnavailable, TagBusy):
             raise
         except MirrorError as error:
             _LOG.error("tag cannot be listed", image=f"{repository}:{tag}", code=error.code, reason=error.message)

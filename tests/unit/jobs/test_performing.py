@@ -17,7 +17,7 @@ from mirror.storage import layout
 from mirror.storage.bucket import OpenUpload
 from tests import images
 from tests.fakes.registry import Reply, Request
-from tests.unit.jobs.conftest import Plant
+from tests.plant import Plant
 
 FLIPPED = bytes([255])
 

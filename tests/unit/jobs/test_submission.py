@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from mirror.errors import InvalidReference, NameTooLong, TargetReserved
+from mirror.jobs.submission import resolve_target
+from mirror.oci.reference import Reference
+from tests.plant import Plant
+
+HOST = "mirror.corp:8080"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("redis:7", None, "docker.io/library/redis:7"),
+        ("127.0.0.1:5001/team/app:1.0", None, "127.0.0.1_5001/team/app:1.0"),
+        ("redis:7", "team/redis:stable", "team/redis:stable"),
+        ("redis:7", "team/redis", "team/redis:7"),
+        ("redis@sha256:" + "a" * 64, None, "docker.io/library/redis@sha256:" + "a" * 64),
+        ("redis@sha256:" + "a" * 64, "team/redis", "team/redis@sha256:" + "a" * 64),
+        ("redis@sha256:" + "a" * 64, "team/redis:pinned", "team/redis:pinned"),
+        ("redis:7@sha256:" + "a" * 64, None, "docker.io/library/redis:7"),
+        ("gcr.io/project/app:1", "gcr.io/elsewhere/app:2", "gcr.io/elsewhere/app:2"),
+        ("gcr.io/project/app:1", "redis.internal:1", "redis.internal:1"),
+    ],
+)
+def test_the_target_follows_from_the_source_and_the_wish(source: str, target: str | None, expected: str) -> None:
+    assert str(resolve_target(Reference.parse(source), target, HOST)) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("gcr.io/project/redis:7", "docker.io/library/redis:7"),
+        ("redis:7", "gcr.io/project/redis"),
+        ("redis:7", "localhost/redis"),
+        ("redis:7", "registry_5000/redis"),
+        ("127.0.0.1:5001/a/b", "127.0.0.1_5002/a/b"),
+    ],
+)
+def test_a_name_under_a_registry_takes_only_that_registrys_images(source: str, target: str) -> None:
+    with pytest.raises(TargetReserved):
+        resolve_target(Reference.parse(source), target, HOST)
+
+
+def test_a_target_by_digest_is_refused() -> None:
+    with pytest.raises(InvalidReference, match="never by a digest"):
+        resolve_target(Reference.parse("redis"), "team/redis@sha256:" + "a" * 64, HOST)
+
+
+def test_a_name_that_clients_cannot_take_is_refused() -> None:
+    with pytest.raises(NameTooLong):
+        resolve_target(Reference.parse("redis"), "team/" + "a" * 240, HOST)
+
+
+def test_an_accepted_job_has_a_record_and_a_queue_entry(plant: Plant) -> None:
+    job = plant.submit("team/app:1.0")
+    [task] = plant.store.tasks(job.id, 5)
+    assert plant.store.job(job.id).state == "queued"
+    assert plant.queue.holds(task.id, 0)
+
+
+def test_nothing_is_asked_of_the_network_and_nothing_stored_for_what_is_refused(plant: Plant) -> None:
+    with pytest.raises(TargetReserved):
+        plant.submit("team/app:1.0", "docker.io/library/app")
+    assert plant.registry.log() == []
+    assert plant.store.page(limit=5, before=None, state=None, source=None) == ([], None)
