@@ -35,7 +35,7 @@ _DEFAULT_SECONDS: Final = 60.0
 """What a token without ``expires_in`` is good for (distribution spec, token authentication)."""
 _CREDENTIAL_SECONDS: Final = 60.0
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]{1,65536}", re.ASCII)
-_SCOPE: Final = re.compile(r"repository:[A-Za-z0-9._:/-]{1,512}", re.ASCII)
+_SCOPE: Final = re.compile(r"repository:([A-Za-z0-9._/-]{1,512}):pull", re.ASCII)
 
 Ask = Callable[[str, str], Credential | None]
 """From a registry and a repository to what to log in with, None to stay anonymous."""
@@ -153,9 +153,7 @@ class Authenticator:
         try:
             origin = Origin.of(realm)
         except ValueError:
-            raise RealmNotAllowed(
-                registry, urlsplit(realm[:200]).netloc.rpartition("@")[2], "is no https URL"
-            ) from None
+            raise RealmNotAllowed(registry, realm.partition("?")[0], "is no https URL with a plain host") from None
         if not self._endpoints.permits(registry, origin):
             raise RealmNotAllowed(registry, str(origin), "is not reached over https")
         own = {Origin.of(self._endpoints.base_url(registry)).host, registry.partition(":")[0]}
@@ -173,8 +171,12 @@ def _choose(header: str) -> Challenge | None:
 
 
 def _is_scope_of(scope: str, repository: str) -> bool:
-    """Whether a challenge's scope is for this repository, perhaps under a proxy's prefix; else we say what we want."""
-    return bool(_SCOPE.fullmatch(scope)) and scope.rpartition(":")[0].endswith(repository)
+    """Whether a challenge's scope is to pull this repository, perhaps under a proxy's prefix; else we say what we want.
+
+    A registry must not have us fetch it a token that may push, or one for another repository.
+    """
+    match = _SCOPE.fullmatch(scope)
+    return match is not None and f"/{match[1]}".endswith(f"/{repository}")
 
 
 def _basic(credential: Credential | None) -> str | None:

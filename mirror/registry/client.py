@@ -120,31 +120,32 @@ class RegistryClient:
         self._transport.close()
 
     def _head_manifest(self, reference: Reference) -> Digest | None:
-        with self._send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT) as answer:
-            if answer.status == 405:
-                return None
-            self._require_ok(answer, reference, ManifestUnknown(str(reference)))
-            return _named_digest(answer)
+        answer = self._send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT)
+        answer.dismiss()
+        if answer.status == 405:
+            return None
+        self._require_ok(answer, reference, ManifestUnknown(str(reference)))
+        return _named_digest(answer)
 
     def _get_manifest(self, reference: Reference, expect: Descriptor | None) -> RemoteManifest:
         with self._send("GET", reference, f"manifests/{reference.target}", _ACCEPT) as answer:
             self._require_ok(answer, reference, ManifestUnknown(str(reference)))
-            named = reference.digest or _named_digest(answer)
+            named = [d for d in (reference.digest, expect and expect.digest, _named_digest(answer)) if d]
             body = answer.read(MAX_MANIFEST_SIZE, f"the manifest of {reference}")
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
-        digest = Digest.of(body, named.algorithm if named else "sha256")
-        if named and digest != named:
-            raise DigestMismatch(str(named), str(digest))
         if expect and len(body) != expect.size:
             raise SizeInvalid(str(expect.digest), expect.size, len(body))
-        return RemoteManifest(body, media_type, digest)
+        for digest in named:
+            if (actual := Digest.of(body, digest.algorithm)) != digest:
+                raise DigestMismatch(str(digest), str(actual))
+        return RemoteManifest(body, media_type, named[0] if named else Digest.of(body))
 
     def _open_blob(self, reference: Reference, blob: Descriptor, offset: int) -> BlobStream:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         answer = self._send("GET", reference, f"blobs/{blob.digest}", headers)
         try:
             unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
-            self._require_ok(answer, reference, unknown)
+            self._require_ok(answer, reference, unknown, (200, 206))
             start = _start_of(answer, blob, offset)
             announced = declared_length(answer.headers)
             if announced and announced != blob.size - start:
@@ -162,7 +163,7 @@ class RegistryClient:
         answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
         if answer.status == 401:
             challenge = answer.headers.get("WWW-Authenticate", "")
-            answer.close()
+            answer.dismiss()
             authorization = self._auth.answer(registry, repository, challenge, authorization)
             answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
             if answer.status == 401:
@@ -179,9 +180,8 @@ class RegistryClient:
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTING or not location:
                 return answer
-            answer.close()
-            url = urljoin(url, location)
-            origin = self._require_origin(answer.registry, url)
+            answer.dismiss()
+            url, origin = self._redirected(answer.registry, url, location)
             if origin != home:
                 authorization = None
             answer = self._transport.request(method, url, _with(headers, authorization), registry=answer.registry)
@@ -193,17 +193,21 @@ class RegistryClient:
             raise SourceFailed(answer.registry, f"it redirects more than {_REDIRECTS} times")
         return answer
 
-    def _require_origin(self, registry: str, url: str) -> Origin:
+    def _redirected(self, registry: str, url: str, location: str) -> tuple[str, Origin]:
+        """Where *location* leads from *url*; raises SourceFailed where we may not go."""
         try:
+            url = urljoin(url, location)
             origin = Origin.of(url)
         except ValueError:
             raise SourceFailed(registry, "it redirects to what is no http or https URL") from None
         if not self._endpoints.permits(registry, origin):
             raise SourceFailed(registry, f"it redirects to {origin} without TLS")
-        return origin
+        return url, origin
 
-    def _require_ok(self, answer: Answer, reference: Reference, unknown: MirrorError) -> None:
-        if answer.status in (200, 206):
+    def _require_ok(
+        self, answer: Answer, reference: Reference, unknown: MirrorError, accepted: tuple[int, ...] = (200,)
+    ) -> None:
+        if answer.status in accepted:
             if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise SourceFailed(answer.registry, "it encoded an answer that was asked for as it is")
             return
@@ -267,4 +271,10 @@ def _pause(state: RetryCallState) -> float:
 def _note(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, MirrorError):
-        _LOG.info("trying the registry again", attempt=state.attempt_number, code=error.code, reason=error.message)
+        _LOG.info(
+            "trying the registry again",
+            source=str(state.args[0]),
+            attempt=state.attempt_number,
+            code=error.code,
+            reason=error.message,
+        )

@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -40,8 +43,9 @@ class Credential:
 class DockerConfig:
     """A config.json, read anew for every question, so that a login is seen without a restart."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, helper_seconds: float = HELPER_SECONDS) -> None:
         self._path = path
+        self._helper_seconds = helper_seconds
 
     def credential(self, registry: str, repository: str) -> Credential | None:
         """The most specific entry: a helper of the registry, the longest ``registry/namespace``, the general store."""
@@ -68,6 +72,9 @@ class DockerConfig:
             raise CredentialsUnavailable(registry, f"{self._path} is not JSON") from None
         if not isinstance(config, dict):
             raise CredentialsUnavailable(registry, f"{self._path} is not a JSON object")
+        for name in ("auths", "credHelpers"):
+            if not isinstance(config.get(name) or {}, dict):
+                raise CredentialsUnavailable(registry, f"'{name}' in {self._path} is not a JSON object")
         return config
 
     def _ask(self, name: str, server: str, registry: str) -> Credential | None:
@@ -75,7 +82,7 @@ class DockerConfig:
         if not _HELPER_NAME.fullmatch(name):
             raise CredentialsUnavailable(registry, "the name of its credential helper is malformed")
         program = f"docker-credential-{name}"
-        output, failed = _run(program, server, registry)
+        output, failed = _run(program, server, registry, self._helper_seconds)
         if failed:
             if b"credentials not found" in output:
                 return None
@@ -90,15 +97,19 @@ class DockerConfig:
         return _credential(username, secret) if secret else None
 
 
-def _run(program: str, server: str, registry: str) -> tuple[bytes, bool]:
+def _run(program: str, server: str, registry: str, seconds: float) -> tuple[bytes, bool]:
     """What it printed and whether it failed; it is killed when it takes too long or prints too much."""
     try:
         child = subprocess.Popen(  # noqa: S603 - the name was matched against [a-z0-9-]+, and there is no shell
-            [program, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [program, "get"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
     except OSError:
         raise CredentialsUnavailable(registry, f"{program} is not installed or cannot be run") from None
-    alarm = threading.Timer(HELPER_SECONDS, child.kill)
+    alarm = threading.Timer(seconds, _kill, [child])
     alarm.start()
     try:
         with child:
@@ -108,7 +119,7 @@ def _run(program: str, server: str, registry: str) -> tuple[bytes, bool]:
     if len(output) > _HELPER_OUTPUT:
         raise CredentialsUnavailable(registry, f"{program} printed more than {_HELPER_OUTPUT} bytes")
     if child.returncode < 0:
-        raise CredentialsUnavailable(registry, f"{program} did not end within {HELPER_SECONDS} s, or was killed")
+        raise CredentialsUnavailable(registry, f"{program} did not end within {seconds:g} s, or was killed")
     return output, child.returncode != 0
 
 
@@ -122,8 +133,14 @@ def _exchange(child: subprocess.Popen[bytes], server: str) -> bytes:
         pass  # it answers without asking
     output = child.stdout.read(_HELPER_OUTPUT + 1)
     if len(output) > _HELPER_OUTPUT:
-        child.kill()
+        _kill(child)
     return output
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill the helper and all that it started: a grandchild would keep the pipe open."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _keys(registry: str) -> tuple[str, ...]:

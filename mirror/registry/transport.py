@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -16,7 +18,6 @@ from urllib3.exceptions import (
     InvalidChunkLength,
     LocationParseError,
     NewConnectionError,
-    ProtocolError,
     ReadTimeoutError,
     SSLError,
 )
@@ -31,6 +32,7 @@ READ_SECONDS: Final = 30.0
 """Between two pieces of an answer, not for all of it."""
 _CONNECTIONS: Final = 32
 _PIECE: Final = 64 * 1024
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?", re.ASCII)
 _OWN_HEADERS: Final = {"User-Agent": f"image-mirror/{__version__}", "Accept-Encoding": "identity"}
 
 
@@ -44,10 +46,16 @@ class Origin:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Raises ValueError for anything but an http or https URL with a host and without a user."""
+        """Raises ValueError for anything but an http or https URL with a plain host and without a user.
+
+        A backslash, a blank or a letter outside ASCII in the host is refused: parsers differ about what it means, and
+        the host that is judged must be the one that is connected to.
+        """
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise ValueError("not an http or https URL, or one with a user")
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _AUTHORITY.fullmatch(parts.netloc):
+            raise ValueError("not an http or https URL with a plain host")
+        if parts.netloc not in url:
+            raise ValueError("the host has control characters in it")
         return cls(parts.scheme, parts.hostname.lower().rstrip("."), parts.port or _default_port(parts.scheme))
 
     def __str__(self) -> str:
@@ -62,7 +70,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     response: BaseHTTPResponse = field(repr=False)
-    _connection: object = field(repr=False, default=None)
 
     def read(self, limit: int, what: str) -> bytes:
         """The whole body, at most *limit* bytes; raises AnswerTooLarge before more is read, AnswerTruncated if cut."""
@@ -79,13 +86,21 @@ class Answer:
         return b"".join(pieces)
 
     def interrupt(self) -> None:
-        """Wake whoever reads the body, from any thread; the read fails."""
-        interrupt(self._connection)
+        """Wake whoever reads the body, from any thread; the read fails. Nothing happens once the body was read:
+        the connection may serve another request by then.
+        """
+        interrupt(self.response.connection)
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else drop it."""
         self.response.close()
         self.response.release_conn()
+
+    def dismiss(self) -> None:
+        """Close an answer whose body tells nothing; a short one is read, so that its connection can serve again."""
+        with self, suppress(MirrorError), translated(self.registry, "an answer"):
+            if declared_length(self.headers) <= _PIECE:
+                self.response.read(_PIECE, decode_content=False)
 
     def __enter__(self) -> Self:
         return self
@@ -125,8 +140,7 @@ class Transport:
                 preload_content=False,
                 decode_content=False,
             )
-        connection = getattr(response, "_connection", None)
-        return Answer(registry, response.status, response.headers, response, connection)
+        return Answer(registry, response.status, response.headers, response)
 
     def close(self) -> None:
         self._pools.clear()
@@ -139,20 +153,27 @@ def translated(registry: str, what: str) -> Iterator[None]:
         yield
     except MirrorError:
         raise
-    except ProtocolError as error:
-        if any(isinstance(cause, IncompleteRead | InvalidChunkLength) for cause in (error, *error.args)):
-            raise AnswerTruncated(registry, what) from None
-        raise SourceUnreachable(registry, "the connection was lost, or what came was not HTTP") from None
-    except LocationParseError:
-        raise SourceFailed(registry, "it names a URL that cannot be parsed") from None
-    except SSLError:
-        raise SourceUnreachable(registry, "no TLS connection could be made; check its certificate") from None
-    except (ConnectTimeoutError, NewConnectionError):
-        raise SourceUnreachable(registry, "no connection could be made") from None
-    except ReadTimeoutError:
-        raise SourceUnreachable(registry, f"it sent nothing for {READ_SECONDS:.0f} s") from None
-    except (HTTPError, OSError, ValueError):
-        raise SourceUnreachable(registry, "the connection was lost, or what came was not HTTP") from None
+    except (HTTPError, OSError, ValueError) as error:
+        raise _translation(error, registry, what) from None
+
+
+def _translation(error: Exception, registry: str, what: str) -> MirrorError:
+    if isinstance(error, LocationParseError):
+        return SourceFailed(registry, "it names a URL that cannot be parsed")
+    if any(isinstance(cause, IncompleteRead | InvalidChunkLength) for cause in (error, *error.args)):
+        return AnswerTruncated(registry, what)
+    return SourceUnreachable(registry, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, SSLError):
+        untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args)
+        return "its certificate is not valid for this name, or not trusted" if untrusted else "TLS failed"
+    if isinstance(error, ConnectTimeoutError | NewConnectionError):
+        return "no connection could be made"
+    if isinstance(error, ReadTimeoutError):
+        return f"it sent nothing for {READ_SECONDS:.0f} s"
+    return "the connection was lost, or what came was not HTTP"
 
 
 def declared_length(headers: Mapping[str, str]) -> int:
