@@ -42,6 +42,7 @@ def wait_for_redis(redis: Redis) -> None:
 
 def work(equipped: Workshop) -> None:
     """Perform tasks until SIGTERM."""
+    equipped.bucket.prepare()
     worker = MirrorWorker(
         [equipped.queue.rq],
         connection=equipped.queue.rq.connection,

@@ -25,6 +25,7 @@ from mirror.records.store import JobStore
 from mirror.settings import InvalidSettings, Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
+from worker.horse import INTERRUPTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Workshop:
         bucket = Bucket.from_settings(settings)
         store, pins = JobStore(redis), Pins(redis)
         publisher = Publisher(bucket, redis)
-        source = RegistryClient.from_settings(settings)
+        source = RegistryClient.from_settings(settings, sleep=INTERRUPTION.wait)
         copier = Copier(source, bucket, pins, MemoryBudget(settings.memory_budget))
         return cls(
             settings=settings,

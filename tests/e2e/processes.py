@@ -1,0 +1,75 @@
+"""The product's own processes as children of a test, and how to wait for what they do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+T = TypeVar("T")
+ROOT: Final = Path(__file__).resolve().parents[2]
+_POLL: Final = 0.05
+
+
+class Process:
+    """``python -m MODULE`` with an environment of its own; its output is in `log`. Ended with the block, by its pid."""
+
+    def __init__(self, module: str, environment: Mapping[str, str], log: Path) -> None:
+        self.module = module
+        self.log = log
+        self._environment = environment
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with self.log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", self.module],
+                cwd=ROOT,
+                env={**os.environ, **self._environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait()
+
+    @property
+    def child(self) -> subprocess.Popen[bytes]:
+        assert self._child is not None
+        return self._child
+
+    def children(self) -> list[int]:
+        """The pids of its own children: a worker's horse."""
+        path = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def terminate(self, *, within: float) -> int:
+        """SIGTERM; its exit status. Fails the test if it has not ended in time."""
+        self.child.send_signal(signal.SIGTERM)
+        return self.child.wait(within)
+
+
+def eventually(ask: Callable[[], T | None], *, within: float = 30.0, what: str) -> T:
+    """The first answer that is neither None nor False; fails the test if none comes in time."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if answer := ask():
+            return answer
+        time.sleep(_POLL)
+    raise AssertionError(f"not within {within:.0f} s: {what}")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
