@@ -145,6 +145,7 @@ class SourceFailed(SourceError):
 
 class AddressNotAllowed(SourceError):
     code = "ADDRESS_NOT_ALLOWED"
+    status = 422
     hint = "If this network may be read from, add it to MIRROR_ALLOWED_NETWORKS."
 
     def __init__(self, host: str, reason: str) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
-from mirror.registry.client import RegistryClient
-
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
 from mirror.coordination.lease import Leases
@@ -22,6 +20,7 @@ from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
+from mirror.registry.client import RegistryClient
 from mirror.settings import InvalidSettings, Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore

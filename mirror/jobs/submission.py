@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from mirror.errors import InvalidReference, NameTooLong
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.names import MAX_NAME_LENGTH
@@ -9,6 +11,7 @@ from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import JobStore
+from mirror.registry.address_guard import AddressGuard
 from mirror.settings import Settings
 
 
@@ -28,10 +31,25 @@ class Submitter:
         """
         reference = Reference.parse(source)
         image = resolve_target(reference, target, self._settings.public_host)
+        self._require_reachable(reference.registry)
         job, tasks = self._store.submit([(str(reference), str(image))])
         for task in tasks:
             self._queue.put(task.id, task.fence)
         return job
+
+    def _require_reachable(self, registry: str) -> None:
+        """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""
+        host = registry.partition(":")[0]
+        if registry not in self._settings.registry_endpoints and is_address(host):
+            AddressGuard(self._settings.allowed_networks).require(host, host)
+
+
+def is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def resolve_target(source: Reference, target: str | None, public_host: str) -> LocalImage:

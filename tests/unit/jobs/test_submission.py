@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.errors import InvalidReference, NameTooLong, TargetReserved
+from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, TargetReserved
 from mirror.jobs.submission import resolve_target
 from mirror.oci.reference import Reference
 from tests.plant import Plant
@@ -65,4 +65,11 @@ def test_nothing_is_asked_of_the_network_and_nothing_stored_for_what_is_refused(
     with pytest.raises(TargetReserved):
         plant.submit("team/app:1.0", "docker.io/library/app")
     assert plant.registry.log() == []
+    assert plant.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1:5000"])
+def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(plant: Plant, host: str) -> None:
+    with pytest.raises(AddressNotAllowed):
+        plant.submitter.submit(f"{host}/latest/meta-data")
     assert plant.store.page(limit=5, before=None, state=None, source=None) == ([], None)
