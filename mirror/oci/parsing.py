@@ -91,7 +91,8 @@ def _no_constants(name: str) -> None:
 
 def _refuse_schema_1(document: dict[str, Any], content_type: str | None, what: str) -> None:
     if _is_number(document.get("schemaVersion"), 1) or "fsLayers" in document:
-        raise MediaTypeUnsupported(what, content_type or "application/vnd.docker.distribution.manifest.v1+json")
+        signed = content_type == media_types.DOCKER_SCHEMA_1_SIGNED
+        raise MediaTypeUnsupported(what, media_types.DOCKER_SCHEMA_1_SIGNED if signed else media_types.DOCKER_SCHEMA_1)
 
 
 def _media_type(document: dict[str, Any], content_type: str | None, what: str) -> str:

@@ -1,0 +1,103 @@
+"""What a target is read as, what it becomes by default, and which targets are reserved."""
+
+from __future__ import annotations
+
+import pytest
+
+from mirror.errors import InvalidDigest, InvalidReference, InvalidTag, TargetReserved
+from mirror.oci.digest import Digest
+from mirror.oci.local_image import LocalImage, registry_component
+from mirror.oci.reference import Reference
+
+SHA256 = "sha256:" + "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        ("team/redis:7", LocalImage("team/redis", "7")),
+        ("redis", LocalImage("redis")),
+        ("docker.io/library/redis:7", LocalImage("docker.io/library/redis", "7")),
+        ("127.0.0.1_5001/team/app:1", LocalImage("127.0.0.1_5001/team/app", "1")),
+        (f"team/redis@{SHA256}", LocalImage("team/redis", None, Digest.parse(SHA256))),
+    ],
+)
+def test_a_local_name_is_taken_as_it_is(text: str, image: LocalImage) -> None:
+    assert LocalImage.parse(text) == image
+    assert str(image) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "repository is missing"),
+        (":7", "repository is missing"),
+        ("Team/redis", "lower case"),
+        ("team//redis", "empty component"),
+        ("team/redis/", "empty component"),
+        ("../redis", "components of a repository"),
+        ("team/re dis", "components of a repository"),
+        ("team/rédis", "components of a repository"),
+        ("127.0.0.1:5001/team/app", "colon before its last component"),
+        (f"team/redis:7@{SHA256}", "both a tag and a digest"),
+        ("a" * 256, "more than 255 characters"),
+    ],
+)
+def test_a_refused_target_says_what_is_wrong_with_it(text: str, reason: str) -> None:
+    with pytest.raises(InvalidReference) as refused:
+        LocalImage.parse(text)
+    assert reason in refused.value.reason
+
+
+def test_a_refused_tag_or_digest_of_a_target_is_named() -> None:
+    with pytest.raises(InvalidTag):
+        LocalImage.parse("team/redis:")
+    with pytest.raises(InvalidDigest):
+        LocalImage.parse("team/redis@sha256:12")
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("redis:7", "docker.io/library/redis:7"),
+        ("gcr.io/project/image", "gcr.io/project/image:latest"),
+        ("127.0.0.1:5001/team/app", "127.0.0.1_5001/team/app:latest"),
+        ("harbor:443/team/app", "harbor_443/team/app:latest"),
+        (f"redis@{SHA256}", f"docker.io/library/redis@{SHA256}"),
+        (f"redis:7@{SHA256}", "docker.io/library/redis:7"),
+    ],
+)
+def test_the_default_target_is_the_source_s_canonical_name(source: str, target: str) -> None:
+    assert str(LocalImage.default_for(Reference.parse(source))) == target
+
+
+@pytest.mark.parametrize(
+    ("repository", "owner"),
+    [
+        ("docker.io/library/redis", "docker.io"),
+        ("index.docker.io/library/redis", "index.docker.io"),
+        ("localhost/app", "localhost"),
+        ("127.0.0.1_5001/app", "127.0.0.1_5001"),
+        ("harbor_443/app", "harbor_443"),
+        ("team_2/app", "team_2"),
+        ("v1.0/app", "v1.0"),
+    ],
+)
+def test_a_first_component_that_looks_like_a_host_belongs_to_that_host(repository: str, owner: str) -> None:
+    assert LocalImage(repository).registry_component == owner
+    LocalImage(repository).require_source(owner, "its own")
+    with pytest.raises(TargetReserved, match=f"reserved for images from '{owner}'"):
+        LocalImage(repository).require_source("evil.example", "evil.example/x:1")
+
+
+@pytest.mark.parametrize(
+    "repository", ["team/redis", "library/redis", "team_a/app", "team_0/app", "redis", "docker.io"]
+)
+def test_any_other_target_takes_images_from_everywhere(repository: str) -> None:
+    assert LocalImage(repository).registry_component is None
+    LocalImage(repository).require_source("docker.io", "docker.io/library/redis:7")
+
+
+def test_a_port_is_spelled_with_an_underscore() -> None:
+    assert registry_component("host:5000") == "host_5000"
+    assert registry_component("docker.io") == "docker.io"

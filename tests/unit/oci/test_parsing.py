@@ -1,0 +1,166 @@
+"""Manifests that real tools write, and what they are read as."""
+
+from __future__ import annotations
+
+import pytest
+
+from mirror.oci import media_types
+from mirror.oci.digest import Digest
+from mirror.oci.index import Index
+from mirror.oci.manifest import Manifest
+from mirror.oci.parsing import MAX_ENTRIES, MAX_MANIFEST_SIZE, parse_manifest
+from mirror.oci.platform import Platform
+from tests.unit.oci.manifests import (
+    CACHE_CONFIG,
+    DOCKER_FOREIGN,
+    EMPTY,
+    OCI_FOREIGN,
+    OCI_LAYER,
+    ZSTD_LAYER,
+    Document,
+    body,
+    docker_list,
+    docker_manifest,
+    entry,
+    oci_index,
+    oci_manifest,
+    without,
+)
+
+
+def manifest(document: Document, content_type: str | None = None) -> Manifest:
+    parsed = parse_manifest(body(document), content_type, what="test")
+    assert isinstance(parsed, Manifest)
+    return parsed
+
+
+def index(document: Document, content_type: str | None = None) -> Index:
+    parsed = parse_manifest(body(document), content_type, what="test")
+    assert isinstance(parsed, Index)
+    return parsed
+
+
+@pytest.mark.parametrize("document", [oci_manifest(), docker_manifest(), oci_index(), docker_list()])
+@pytest.mark.parametrize("served", [True, False])
+def test_a_document_that_states_its_type_is_of_that_type_with_and_without_a_content_type(
+    document: Document, served: bool
+) -> None:
+    stated = document["mediaType"]
+    assert parse_manifest(body(document), stated if served else None, what="test").media_type == stated
+
+
+@pytest.mark.parametrize("content_type", [media_types.OCI_MANIFEST, None, ""])
+def test_an_oci_manifest_needs_no_media_type_in_its_body(content_type: str | None) -> None:
+    assert manifest(without(oci_manifest(), "mediaType"), content_type).media_type == media_types.OCI_MANIFEST
+
+
+@pytest.mark.parametrize("content_type", [media_types.OCI_INDEX, None, ""])
+def test_an_oci_index_needs_no_media_type_in_its_body(content_type: str | None) -> None:
+    assert index(without(oci_index(), "mediaType"), content_type).media_type == media_types.OCI_INDEX
+
+
+def test_a_manifest_has_its_config_and_its_layers_in_order() -> None:
+    parsed = manifest(oci_manifest())
+    assert [d.digest for d in parsed.blobs] == [Digest.of(name) for name in (b"config", b"one", b"two")]
+    assert [d.media_type for d in parsed.layers] == [OCI_LAYER, ZSTD_LAYER]
+    assert {d.size for d in parsed.blobs} == {7}
+    assert (parsed.subject, parsed.artifact_type) == (None, "")
+
+
+@pytest.mark.parametrize(
+    "document", [oci_manifest(layers=[]), oci_manifest(layers=None), without(oci_manifest(), "layers")]
+)
+@pytest.mark.parametrize("stated", [True, False])
+def test_no_layers_may_be_written_as_an_empty_list_as_null_or_not_at_all(document: Document, stated: bool) -> None:
+    """Go programs write null for a list they never filled; artifacts without layers leave the field out."""
+    parsed = manifest(document if stated else without(document, "mediaType"))
+    assert parsed.layers == ()
+    assert len(parsed.blobs) == 1
+
+
+def test_an_artifact_has_a_type_a_subject_and_an_empty_config() -> None:
+    subject = entry(media_types.OCI_MANIFEST, "signed image")
+    document = oci_manifest(
+        artifactType="application/vnd.example.sbom.v1",
+        config=entry(EMPTY, "{}", 2, data="e30="),
+        subject=subject,
+        layers=[entry("text/plain; charset=utf-8", annotations={"Digest": "not a field", "digest": "nor this"})],
+        annotations={"org.opencontainers.image.title": "☃", "Layers": "x", "layers": "y"},
+        unknownField={"Size": None},
+    )
+    parsed = manifest(document)
+    assert parsed.artifact_type == "application/vnd.example.sbom.v1"
+    assert parsed.subject is not None
+    assert str(parsed.subject) == subject["digest"]
+
+
+def test_optional_fields_may_be_null() -> None:
+    parsed = manifest(oci_manifest(mediaType=None, subject=None, artifactType=None, annotations=None))
+    assert (parsed.media_type, parsed.subject, parsed.artifact_type) == (media_types.OCI_MANIFEST, None, "")
+    listed = entry(media_types.OCI_MANIFEST, platform=None)
+    assert index(oci_index(manifests=[listed])).manifests[0].platform is None
+
+
+def test_an_index_names_the_platforms_of_its_children() -> None:
+    assert [d.platform for d in index(oci_index()).children] == [
+        Platform("linux", "amd64"),
+        Platform("linux", "arm64", "v8"),
+        Platform("unknown", "unknown"),
+    ]
+    windows = index(docker_list()).children[1].platform
+    assert windows == Platform("windows", "amd64", "", "10.0.20348.1")
+
+
+def test_an_index_may_hold_indexes_and_manifests_of_both_families() -> None:
+    kinds = (*media_types.INDEXES, *media_types.MANIFESTS)
+    parsed = index(oci_index(manifests=[entry(kind, kind) for kind in kinds]))
+    assert [d.media_type for d in parsed.children] == list(kinds)
+    assert parsed.blobs == ()
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_an_index_may_be_empty(stated: bool) -> None:
+    document = oci_index(manifests=[])
+    assert index(document if stated else without(document, "mediaType")).manifests == ()
+
+
+def test_an_index_may_have_a_subject() -> None:
+    assert index(oci_index(subject=entry(media_types.OCI_INDEX, "signed"))).subject is not None
+
+
+def test_a_build_cache_lists_blobs_among_its_manifests() -> None:
+    """BuildKit's ``--cache-to type=registry`` without ``image-manifest=true``."""
+    parsed = index(oci_index(manifests=[entry(OCI_LAYER, "layer"), entry(CACHE_CONFIG, "config")]))
+    assert parsed.children == ()
+    assert [d.media_type for d in parsed.blobs] == [OCI_LAYER, CACHE_CONFIG]
+
+
+@pytest.mark.parametrize("media_type", [DOCKER_FOREIGN, OCI_FOREIGN])
+def test_a_layer_is_foreign_by_its_type(media_type: str) -> None:
+    assert manifest(oci_manifest(layers=[entry(media_type, urls=["https://example.com/x"])])).layers[0].is_foreign_layer
+
+
+def test_a_layer_is_not_foreign_for_having_urls() -> None:
+    assert (
+        not manifest(oci_manifest(layers=[entry(OCI_LAYER, urls=["https://example.com/x"])])).layers[0].is_foreign_layer
+    )
+
+
+def test_sha512_digests_are_read() -> None:
+    assert manifest(oci_manifest(layers=[entry(OCI_LAYER, algorithm="sha512")])).layers[0].digest.algorithm == "sha512"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**63 - 1])
+def test_a_size_is_a_whole_number_of_63_bits(size: int) -> None:
+    assert manifest(oci_manifest(layers=[entry(OCI_LAYER, size=size)])).layers[0].size == size
+
+
+def test_a_manifest_may_have_10_000_layers() -> None:
+    assert len(manifest(oci_manifest(layers=[entry(OCI_LAYER)] * MAX_ENTRIES)).layers) == MAX_ENTRIES == 10_000
+
+
+def test_a_manifest_may_have_4_mib() -> None:
+    compact = body(oci_manifest())
+    padded = compact + b" " * (MAX_MANIFEST_SIZE - len(compact))
+    assert len(padded) == 4 * 1024 * 1024
+    assert parse_manifest(padded, None, what="test") == parse_manifest(compact, None, what="test")
