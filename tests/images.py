@@ -18,6 +18,7 @@ from mirror.oci.digest import Digest
 
 OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
+EMPTY_CONFIG: Final = "application/vnd.oci.empty.v1+json"
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 FOREIGN_LAYER: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -134,6 +135,22 @@ def three_platforms(seed: str) -> TestImage:
     shared = layer(f"{seed}-shared")
     platforms = ("linux/amd64", "linux/arm64", "linux/arm/v7")
     return index(*((p, image(shared, layer(f"{seed}-{p.replace('/', '-')}"), platform=p)) for p in platforms))
+
+
+def artifact(artifact_type: str, content: bytes, *, subject: TestImage | None = None) -> TestImage:
+    """What cosign or ORAS push: the empty config, one blob, perhaps the image that it is about (image spec 1.1)."""
+    config = b"{}"
+    body = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "artifactType": artifact_type,
+            "config": {"mediaType": EMPTY_CONFIG, "digest": str(Digest.of(config)), "size": len(config)},
+            "layers": [{"mediaType": artifact_type, "digest": str(Digest.of(content)), "size": len(content)}],
+            **({"subject": subject.descriptor} if subject else {}),
+        }
+    ).encode()
+    return TestImage(body, media_types.OCI_MANIFEST, {Digest.of(config): config, Digest.of(content): content})
 
 
 def foreign_layer(seed: str) -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""Requests and replies on real loopback sockets. Slowness is scripted with gates, never with sleeps."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, Self
+from urllib.parse import parse_qs, urlsplit
+
+_PIECE: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came; *server* is the name of the server it came to."""
+
+    server: str
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+@dataclass
+class Reply:
+    """An answer that a script may change before it is sent. ``body`` is bytes, or an iterator of pieces."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | Iterator[bytes] = b""
+    cut_after: int | None = None
+    """Bytes after which the connection is closed, whatever Content-Length said."""
+    reset: bool = False
+    """Whether that is done with a TCP reset."""
+    chunked: bool = False
+    """Whether the body goes in chunks, its length untold."""
+    gate: tuple[int, threading.Event] | None = None
+    """Bytes after which sending waits until the event is set."""
+
+
+class HttpServer(ThreadingHTTPServer):
+    """Answers every request with what *reply_to* makes of it, on a port of its own until it is left."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, name: str, reply_to: Callable[[Request], Reply], *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.name = name
+        self.reply_to = reply_to
+        self.connections = 0
+        self.closing = threading.Event()
+        self._tls = tls
+
+    def __enter__(self) -> Self:
+        serve = partial(self.serve_forever, 0.01)
+        threading.Thread(target=serve, name=f"fake-{self.name}", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    def wait_at(self, gate: threading.Event) -> None:
+        """Wait for a gate, but not beyond the end of the test."""
+        while not gate.wait(0.05):
+            if self.closing.is_set():
+                return
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.connections += 1
+        return connection, address
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread: a TLS handshake must not hold up the others."""
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        with self._tls.wrap_socket(request, server_side=True) as encrypted:
+            super().finish_request(encrypted, client_address)
+
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is what some tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HttpServer
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        headers = dict(self.headers.items())
+        request = Request(self.server.name, self.command, parts.path, parse_qs(parts.query), headers, body)
+        self._send(self.server.reply_to(request))
+
+    do_HEAD = do_POST = do_GET  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None:
+        """The registry keeps its own log."""
+
+    def _send(self, reply: Reply) -> None:
+        self.send_response(reply.status)
+        if reply.chunked:
+            reply.headers = {**reply.headers, "Transfer-Encoding": "chunked"}
+            reply.headers.pop("Content-Length", None)
+        elif isinstance(reply.body, bytes):
+            reply.headers.setdefault("Content-Length", str(len(reply.body)))
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self._send_body(reply)
+
+    def _send_body(self, reply: Reply) -> None:
+        pieces = _sliced(reply.body) if isinstance(reply.body, bytes) else reply.body
+        if reply.gate:
+            before, gate = reply.gate
+            pieces = _waiting(pieces, before, partial(self.server.wait_at, gate))
+        for piece in _until(pieces, reply.cut_after):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if reply.chunked and piece else piece)
+            self.wfile.flush()
+        if reply.cut_after is not None:
+            self.close_connection = True
+        elif reply.chunked:
+            self.wfile.write(b"0\r\n\r\n")
+        if reply.reset:
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.rfile.close()
+            self.connection.close()
+
+
+def _sliced(body: bytes) -> Iterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
+
+
+def _until(pieces: Iterator[bytes], end: int | None) -> Iterator[bytes]:
+    """The first *end* bytes, or all of them."""
+    left = end
+    for piece in pieces:
+        if left is None:
+            yield piece
+            continue
+        yield piece[:left]
+        left -= len(piece)
+        if left <= 0:
+            return
+
+
+def _waiting(pieces: Iterator[bytes], before: int, wait: Callable[[], None]) -> Iterator[bytes]:
+    """All bytes, with a *wait* behind the first *before* of them."""
+    left: int | None = before
+    for piece in pieces:
+        if left is None or len(piece) < left:
+            left = None if left is None else left - len(piece)
+            yield piece
+            continue
+        yield piece[:left]
+        wait()
+        yield piece[left:]
+        left = None
