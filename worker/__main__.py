@@ -6,9 +6,9 @@ import sys
 
 import structlog
 
-from mirror import log
 from mirror.coordination.redis import Redis
 from mirror.errors import RedisUnavailable
+from mirror.log import configure
 from mirror.settings import InvalidSettings
 from worker import tasks  # noqa: F401 - imported before the first fork, so that no horse has to
 from worker.rq_worker import MirrorWorker
@@ -19,7 +19,7 @@ _MONITORING_SECONDS = 5
 
 
 def main() -> int:
-    log.configure("worker")
+    configure("worker")
     try:
         equipped = workshop()
         wait_for_redis(equipped.redis)

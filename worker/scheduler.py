@@ -13,11 +13,11 @@ from typing import Final
 
 import structlog
 
-from mirror import log
 from mirror.catalog.rebuilding import rebuild
 from mirror.coordination import keys
 from mirror.coordination.lease import Lease
 from mirror.errors import MirrorError, RedisUnavailable
+from mirror.log import configure
 from mirror.settings import InvalidSettings
 from worker.workshop import Workshop, workshop
 
@@ -73,7 +73,7 @@ class Scheduler:
 
 
 def main() -> int:
-    log.configure("scheduler")
+    configure("scheduler")
     try:
         scheduler = Scheduler(workshop())
     except InvalidSettings as error:
