@@ -1,0 +1,45 @@
+"""The one route of ``/v2``: repositories have slashes, so the path is read by `request_path`, not by Flask's router."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import NotFound
+
+from service.distribution import answers, blobs, lists, manifests, request_path
+
+DISTRIBUTION: Final = Blueprint("distribution", __name__, static_folder=None)
+
+
+@DISTRIBUTION.route("/v2", methods=["GET"], provide_automatic_options=False)
+@DISTRIBUTION.route("/v2/", methods=["GET"], provide_automatic_options=False)
+def base() -> Response:
+    """That this is the API, and that the client may use it ("Determining Support")."""
+    return jsonify({})
+
+
+@DISTRIBUTION.route("/v2/_catalog", methods=["GET"], provide_automatic_options=False)
+def catalog() -> Response:
+    return lists.repositories()
+
+
+@DISTRIBUTION.route("/v2/<path:path>", methods=["GET"], provide_automatic_options=False)
+def read(path: str) -> Response:
+    asked = request_path.parse(path)
+    if asked is None:
+        raise NotFound
+    if asked.kind == "manifests":
+        return manifests.manifest(asked.repository, asked.name)
+    if asked.kind == "blobs":
+        return blobs.blob(asked.repository, asked.name)
+    return lists.tags(asked.repository)
+
+
+@DISTRIBUTION.after_app_request
+def name_the_api(response: Response) -> Response:
+    """Also on what was refused before it came to a view."""
+    if answers.is_below(request.path):
+        name, value = answers.API_VERSION
+        response.headers[name] = value
+    return response

@@ -1,0 +1,75 @@
+"""``/v1/jobs``: queue a mirror job, watch it, list jobs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from mirror.oci.reference import Reference
+from mirror.records.job import Job
+from mirror.records.task import Task
+from service.api_blueprint import api_blueprint, header, refuses
+from service.public_urls import next_page, public_url
+from service.schemas.fields import NoParameters
+from service.schemas.job import JobPageSchema, JobQuery, JobRequestSchema, JobSchema
+from service.services import services
+
+JOBS: Final = api_blueprint("jobs", "Copy an image from a registry into the mirror, and watch it.")
+INLINE_TASKS: Final = 20
+_LOOK_AGAIN: Final = "2"
+"""Seconds after which a new job is worth a look."""
+
+
+@JOBS.post("/v1/jobs")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.arguments(JobRequestSchema)
+@JOBS.response(
+    202,
+    JobSchema,
+    description="The job is stored and will be done, whatever dies next.",
+    headers={
+        "Location": header("Where to watch the job.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"),
+        "Retry-After": header("Seconds until a first look makes sense.", _LOOK_AGAIN),
+    },
+)
+@refuses(JOBS, 400, 401, 413, 415, 422, 503)
+def create_job(_: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Queue a mirror job.
+
+    Names are checked at once and the network is not touched: what can never work is refused here, what the registry
+    says is told by the job.
+    """
+    job = services().submitter.submit(request["source"], request["target"])
+    document = job_document(job, services().jobs.tasks(job.id, INLINE_TASKS))
+    return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
+
+
+@JOBS.get("/v1/jobs")
+@JOBS.arguments(JobQuery, location="query")
+@JOBS.response(200, JobPageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(JOBS, 401, 422, 503)
+def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """List jobs, the newest first."""
+    state, limit = query["state"], query["limit"]
+    source = None if query["source"] is None else str(Reference.parse(query["source"]))
+    found, following = services().jobs.page(limit=limit, before=query["cursor"], state=state, source=source)
+    page = {"items": [job_summary(job) for job in found], "next": following}
+    return page, next_page("jobs.list_jobs", state=state, source=source, limit=limit, after=following)
+
+
+@JOBS.get("/v1/jobs/<job_id>")
+@JOBS.response(200, JobSchema)
+@refuses(JOBS, 401, 404, 503)
+def read_job(job_id: str) -> dict[str, Any]:
+    """Read one job, with the progress of every blob."""
+    job = services().jobs.job(job_id)
+    return job_document(job, services().jobs.tasks(job.id, INLINE_TASKS))
+
+
+def job_summary(job: Job) -> dict[str, Any]:
+    return {**asdict(job), "links": {"self": public_url("jobs.read_job", job_id=job.id)}}
+
+
+def job_document(job: Job, tasks: list[Task]) -> dict[str, Any]:
+    blobs = services().jobs.blobs
+    return {**job_summary(job), "tasks": [{**asdict(task), "blobs": blobs(task.id)} for task in tasks]}
