@@ -5,87 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from mirror.coordination.redis import PATIENT, Redis, open_client
-from mirror.jobs.submission import Submitter
-from mirror.oci.local_image import LocalImage
-from mirror.queue import TaskQueue
-from mirror.records.job import Job, JobState
-from mirror.records.store import JobStore
-from mirror.storage.bucket import Bucket
-from mirror.storage.links import LinkStore
 from tests import images
-from tests.conftest import MakeSettings, SettingsForServer
+from tests.e2e.fleet import Fleet
 from tests.e2e.processes import Process, eventually, is_alive
 from tests.fakes.registry import FakeRegistry, Reply, Request
-from tests.servers import RcloneS3, ValkeyServer
-
-FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "partial")
-
-
-@dataclass
-class Fleet:
-    """Two stores, a scripted registry, and the means to start workers on them."""
-
-    registry: FakeRegistry
-    valkey: ValkeyServer
-    store: JobStore
-    submitter: Submitter
-    bucket: Bucket
-    environment: dict[str, str]
-    logs: Path
-
-    def worker(self) -> Process:
-        return Process("worker", self.environment, self.logs / "worker.log")
-
-    def scheduler(self) -> Process:
-        return Process("worker.scheduler", self.environment, self.logs / "scheduler.log")
-
-    def submit(self, source: str) -> Job:
-        return self.submitter.submit(f"{self.registry.host}/{source}")
-
-    def ended(self, job: Job, *, within: float) -> Job:
-        def ask() -> Job | None:
-            now = self.store.job(job.id)
-            return now if now.state in FINISHED else None
-
-        return eventually(ask, within=within, what=f"{job.source} has ended")
-
-    def is_published(self, source: str) -> bool:
-        image = LocalImage.parse(f"{self.registry.host.replace(':', '_')}/{source}")
-        return LinkStore(self.bucket).current(image.repository, str(image.tag)) is not None
-
-
-@pytest.fixture
-def fleet(
-    tmp_path: Path,
-    rclone_s3: RcloneS3,
-    s3_prefix: str,
-    settings: MakeSettings,
-    settings_for_server: SettingsForServer,
-) -> Iterator[Fleet]:
-    (tmp_path / "valkey").mkdir()
-    with FakeRegistry() as registry, ValkeyServer(tmp_path / "valkey", append_only=True) as valkey:
-        environment = {
-            **rclone_s3.settings_env(s3_prefix),
-            "MIRROR_REDIS_URL": valkey.url,
-            "MIRROR_INSECURE_REGISTRIES": registry.host,
-            "MIRROR_ALLOWED_NETWORKS": "127.0.0.0/8",
-        }
-        redis = Redis.connect(valkey.url, retries=PATIENT)
-        raw = open_client(valkey.url, retries=PATIENT, decode_responses=False)
-        store = JobStore(redis)
-        bucket = Bucket.from_settings(settings_for_server(rclone_s3, s3_prefix))
-        submitter = Submitter(store, TaskQueue(raw), settings())
-        yield Fleet(registry, valkey, store, submitter, bucket, environment, tmp_path)
-        bucket.close()
-        raw.close()
-        redis.close()
 
 
 @dataclass

@@ -1,0 +1,50 @@
+"""What a worker holds in memory while a gigabyte passes through it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from mirror.oci import media_types
+from tests import images
+from tests.e2e.fleet import Fleet
+from tests.e2e.processes import eventually
+from tests.fakes.content import Synthetic
+
+GIB = 2**30
+MOST = 400 * 2**20
+
+
+def peak(pid: int) -> int:
+    """The most bytes of memory the process ever had (VmHWM), 0 once it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+def test_a_gigabyte_layer_passes_through_less_than_400_mib(fleet: Fleet) -> None:
+    big = Synthetic(GIB)
+    small = images.image(images.layer("small"))
+    document = json.loads(small.body)
+    document["layers"].append({"mediaType": images.OCI_LAYER, "digest": str(big.digest), "size": big.size})
+    image = images.TestImage(json.dumps(document).encode(), media_types.OCI_MANIFEST, small.blobs)
+    fleet.registry.put(image, "team/app", "1")
+    fleet.registry.put_blob("team/app", big.digest, big)
+    most = 0
+    with fleet.worker() as worker:
+        job = fleet.submit("team/app:1")
+
+        def ended() -> bool:
+            nonlocal most
+            most = max(most, sum(peak(pid) for pid in [worker.child.pid, *worker.children()]))
+            return fleet.store.job(job.id).finished_at is not None
+
+        eventually(ended, within=100, what="the gigabyte was mirrored")
+    finished = fleet.store.job(job.id)
+    assert (finished.state, finished.digest) == ("succeeded", str(image.digest))
+    assert finished.bytes.copied > GIB
+    assert most < MOST, f"worker and horse peaked at {most / 2**20:.0f} MiB"
