@@ -1,0 +1,329 @@
+"""What is read from the environment, what is refused, and that nothing secret is repeated."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from mirror.settings import InvalidSettings, Settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MIRROR_")]:
+        monkeypatch.delenv(name)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"MIRROR_{name}", value)
+    return Settings.load()
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Mapping[str, list[str]]:
+    with pytest.raises(InvalidSettings) as refused:
+        load(monkeypatch, **variables)
+    return refused.value.problems
+
+
+def test_with_nothing_set_the_defaults_are_those_of_the_table() -> None:
+    loaded = Settings.load()
+    assert loaded == Settings()
+    assert {f.name: getattr(loaded, f.name) for f in fields(Settings)} == {
+        "port": 8080,
+        "host": "127.0.0.1",
+        "public_url": "http://127.0.0.1:8080",
+        "data_dir": Path("data"),
+        "redis_url": None,
+        "s3_endpoint": None,
+        "s3_bucket": None,
+        "s3_region": "us-east-1",
+        "s3_prefix": "",
+        "s3_public_endpoint": None,
+        "serve_redirect": "auto",
+        "admin_token": None,
+        "anonymous_pull": True,
+        "insecure_registries": frozenset(),
+        "allowed_networks": (),
+        "registry_endpoints": {},
+        "token_realms": {},
+        "docker_config": None,
+        "workers": 1,
+        "memory_budget": 256 * 1024 * 1024,
+    }
+
+
+def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+    loaded = load(
+        monkeypatch,
+        PORT="80",
+        HOST="0.0.0.0",
+        PUBLIC_URL="https://mirror.corp/",
+        DATA_DIR="/var/lib/mirror",
+        REDIS_URL="rediss://:secret@redis.corp:6380/2",
+        S3_ENDPOINT="http://s3.corp:9000",
+        S3_BUCKET="images",
+        S3_REGION="eu-central-1",
+        S3_PREFIX="/team/mirror/",
+        S3_PUBLIC_ENDPOINT="https://s3.public",
+        SERVE_REDIRECT="TRUE",
+        ADMIN_TOKEN=TOKEN,
+        ANONYMOUS_PULL="yes",
+        INSECURE_REGISTRIES="harbor:80, 127.0.0.1:5001,",
+        ALLOWED_NETWORKS="10.0.0.0/8, fd00::/8,192.168.1.7",
+        REGISTRY_ENDPOINTS="docker.io=https://hub-proxy.corp,index.docker.io:5000 = http://other",
+        TOKEN_REALMS="harbor.corp=sso.corp,harbor.corp=SSO2.corp",
+        DOCKER_CONFIG=str(config),
+        WORKERS="4",
+        MEMORY_BUDGET="1 GiB",
+    )
+    assert loaded == Settings(
+        port=80,
+        host="0.0.0.0",
+        public_url="https://mirror.corp",
+        data_dir=Path("/var/lib/mirror"),
+        redis_url="rediss://:secret@redis.corp:6380/2",
+        s3_endpoint="http://s3.corp:9000",
+        s3_bucket="images",
+        s3_region="eu-central-1",
+        s3_prefix="team/mirror",
+        s3_public_endpoint="https://s3.public",
+        serve_redirect="true",
+        admin_token=TOKEN,
+        anonymous_pull=True,
+        insecure_registries=frozenset({"harbor:80", "127.0.0.1:5001"}),
+        allowed_networks=(
+            ipaddress.ip_network("10.0.0.0/8"),
+            ipaddress.ip_network("fd00::/8"),
+            ipaddress.ip_network("192.168.1.7/32"),
+        ),
+        registry_endpoints={"docker.io": "https://hub-proxy.corp", "index.docker.io:5000": "http://other"},
+        token_realms={"harbor.corp": frozenset({"sso.corp", "sso2.corp"})},
+        docker_config=config,
+        workers=4,
+        memory_budget=2**30,
+    )
+
+
+def test_every_field_is_read_from_the_variable_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only free text, a path and the region, takes what is no value of any kind."""
+    free_text = {"data_dir", "s3_region"}
+    refused: set[str] = set()
+    for field in fields(Settings):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"MIRROR_{field.name.upper()}", "\x01 not a value of any kind =\x01")
+            try:
+                Settings.load()
+            except InvalidSettings as error:
+                refused |= error.problems.keys()
+    assert refused == {f"MIRROR_{f.name.upper()}" for f in fields(Settings) if f.name not in free_text}
+
+
+@pytest.mark.parametrize("empty", ["", "   "])
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    assert load(monkeypatch, **{field.name.upper(): empty for field in fields(Settings)}) == Settings()
+
+
+def test_every_setting_can_be_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret, port = tmp_path / "token", tmp_path / "port"
+    secret.write_text(f"{TOKEN}\n")
+    port.write_text("81\n")
+    loaded = load(monkeypatch, ADMIN_TOKEN_FILE=str(secret), PORT_FILE=str(port), PORT="80")
+    assert loaded.admin_token == TOKEN
+    assert loaded.port == 81, "the file wins"
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00")
+    found = problems(
+        monkeypatch,
+        ADMIN_TOKEN_FILE=str(tmp_path / "missing"),
+        PORT_FILE=str(tmp_path),
+        HOST_FILE=str(binary),
+        REDIS_URL_FILE=str(binary / "below a file"),
+        S3_BUCKET_FILE="x" * 5000,
+    )
+    assert found == {
+        f"MIRROR_{name}": [f"MIRROR_{name}_FILE does not name a readable file"]
+        for name in ("ADMIN_TOKEN", "PORT", "HOST", "REDIS_URL", "S3_BUCKET")
+    }
+
+
+def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load(monkeypatch, PORT="0", WORKERS="many", S3_ENDPOINT="s3.corp", MEMORY_BUDGET="1MiB", HOST_FILE="/missing")
+    text = str(refused.value)
+    assert text.splitlines() == [
+        "these settings cannot be used:",
+        "  MIRROR_HOST: MIRROR_HOST_FILE does not name a readable file",
+        "  MIRROR_MEMORY_BUDGET: must be at least 32MiB",
+        "  MIRROR_PORT: must be a whole number from 1 to 65535",
+        "  MIRROR_S3_ENDPOINT: must be a URL that starts with http:// or https://",
+        "  MIRROR_WORKERS: must be a whole number from 1 to 64",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("PORT", "65536", "whole number from 1 to 65535"),
+        ("PORT", "80.5", "whole number"),
+        ("PORT", "٣", "whole number"),
+        ("PORT", "9" * 5000, "whole number"),
+        ("HOST", "a b", "host name or an IP address"),
+        ("PUBLIC_URL", "mirror.corp", "starts with http:// or https://"),
+        ("PUBLIC_URL", "ftp://mirror.corp", "starts with http:// or https://"),
+        ("PUBLIC_URL", "http://", "a host"),
+        ("PUBLIC_URL", "http://[::1", "starts with http:// or https://"),
+        ("PUBLIC_URL", "http://mirror.corp:99999", "starts with http:// or https://"),
+        ("PUBLIC_URL", "http://mirror.corp?x=1", "without user, password, query"),
+        ("S3_ENDPOINT", "https://key:secret@s3.corp", "without user, password"),
+        ("REDIS_URL", "http://redis", "starts with redis:// or rediss:// or unix://"),
+        ("S3_BUCKET", "Images", "S3 bucket name"),
+        ("S3_BUCKET", "ab", "S3 bucket name"),
+        ("S3_PREFIX", "a" * 401, "at most 400 bytes"),
+        ("S3_PREFIX", "a//b", "components separated by '/'"),
+        ("S3_PREFIX", "a/../b", "components separated by '/'"),
+        ("S3_PREFIX", "ä", "letters, digits"),
+        ("SERVE_REDIRECT", "maybe", "true or false"),
+        ("ADMIN_TOKEN", "short", "at least 16"),
+        ("ADMIN_TOKEN", "with blanks in the middle", "no blanks"),
+        ("ANONYMOUS_PULL", "2", "true or false"),
+        (
+            "INSECURE_REGISTRIES",
+            "x.com,harbor",
+            "entry 2 is not a registry's host[:port]: a host needs a dot or a port",
+        ),
+        ("INSECURE_REGISTRIES", "x.com:5000/team", "has no path"),
+        ("INSECURE_REGISTRIES", "http://x.com", "URL scheme"),
+        ("INSECURE_REGISTRIES", "x.com:0", "port is not a number"),
+        ("INSECURE_REGISTRIES", "[::1]:5000", "IPv6"),
+        ("ALLOWED_NETWORKS", "10.0.0.0/8,10.0.0.1/8", "entry 2 is not a network"),
+        ("ALLOWED_NETWORKS", "corp.example", "entry 1 is not a network"),
+        ("REGISTRY_ENDPOINTS", "https://proxy.corp", "entry 1 is not written 'registry=value'"),
+        ("REGISTRY_ENDPOINTS", "docker.io=", "entry 1 is not written 'registry=value'"),
+        ("REGISTRY_ENDPOINTS", "docker.io=proxy.corp", "starts with http:// or https://"),
+        ("REGISTRY_ENDPOINTS", "docker.io=https://a,index.docker.io=https://b", "names a registry twice"),
+        ("TOKEN_REALMS", "harbor.corp=https://sso.corp", "host name or an IP address"),
+        ("DOCKER_CONFIG", "/missing/config.json", "file that exists"),
+        ("WORKERS", "0", "whole number from 1 to 64"),
+        ("MEMORY_BUDGET", "lots", "a size such as 256MiB"),
+        ("MEMORY_BUDGET", "1TB", "a size such as 256MiB"),
+        ("MEMORY_BUDGET", "9" * 5000, "a size such as 256MiB"),
+        ("MEMORY_BUDGET", "31MiB", "at least 32MiB"),
+    ],
+)
+def test_a_refused_value_says_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    found = problems(monkeypatch, **{name: value})
+    assert problem in found[f"MIRROR_{name}"][0]
+
+
+def test_an_endpoint_needs_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, S3_ENDPOINT="http://s3.corp") == {
+        "MIRROR_S3_BUCKET": ["must be set when MIRROR_S3_ENDPOINT is"]
+    }
+
+
+@pytest.mark.parametrize(("prefix", "read"), [("/", ""), ("a/b", "a/b"), ("a" * 400, "a" * 400)])
+def test_a_prefix_has_no_slash_at_its_ends(monkeypatch: pytest.MonkeyPatch, prefix: str, read: str) -> None:
+    assert load(monkeypatch, S3_PREFIX=prefix).s3_prefix == read
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("33554432", 2**25), ("256MiB", 2**28), ("256mib", 2**28), ("1GB", 10**9), ("64 MB", 64 * 10**6)]
+)
+def test_a_size_has_a_unit_or_is_in_bytes(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
+    assert load(monkeypatch, MEMORY_BUDGET=text).memory_budget == size
+
+
+@pytest.mark.parametrize("name", ["index.docker.io", "DOCKER.IO", "docker.io:443"])
+def test_a_registry_is_named_as_in_a_reference(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert load(monkeypatch, INSECURE_REGISTRIES=name).insecure_registries == {"docker.io"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ADMIN_TOKEN", "p4ssw0rd"),
+        ("ADMIN_TOKEN", "p4ssw0rd with a blank"),
+        ("REDIS_URL", "tcp://:p4ssw0rd@redis"),
+        ("REDIS_URL", "redis://:p4ssw0rd@[redis"),
+        ("S3_ENDPOINT", "https://user:p4ssw0rd@s3.corp"),
+        ("PUBLIC_URL", "https://user:p4ssw0rd@mirror.corp"),
+        ("INSECURE_REGISTRIES", "user:p4ssw0rd@x.com"),
+        ("REGISTRY_ENDPOINTS", "https://user:p4ssw0rd@proxy.corp"),
+        ("REGISTRY_ENDPOINTS", "docker.io=https://user:p4ssw0rd@proxy.corp"),
+        ("REGISTRY_ENDPOINTS", "https://user:p4ssw0rd=@proxy.corp"),
+        ("TOKEN_REALMS", "harbor.corp=user:p4ssw0rd@sso"),
+        ("ALLOWED_NETWORKS", "p4ssw0rd"),
+    ],
+)
+def test_a_problem_never_repeats_the_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load(monkeypatch, **{name: value})
+    assert "p4ssw0rd" not in f"{refused.value!r} {refused.value} {refused.value.problems}"
+
+
+def test_no_secret_shows_in_the_repr() -> None:
+    shown = repr(Settings(admin_token="p4ssw0rd-p4ssw0rd", redis_url="redis://:p4ssw0rd@redis"))
+    assert "p4ssw0rd" not in shown
+    assert "8080" in shown
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1"])
+def test_on_loopback_nothing_needs_to_be_set(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    loaded = load(monkeypatch, HOST=host)
+    loaded.require_servable()
+    assert loaded.anonymous_pull
+
+
+def test_the_public_url_follows_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, HOST="localhost", PORT="81").public_url == "http://localhost:81"
+    assert load(monkeypatch, HOST="::1", PORT="81").public_url == "http://[::1]:81"
+    assert load(monkeypatch, PUBLIC_URL="https://mirror.corp:8443/").public_host == "mirror.corp:8443"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "mirror.corp"])
+def test_off_loopback_token_and_public_url_must_be_set(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    loaded = load(monkeypatch, HOST=host)
+    assert not loaded.anonymous_pull
+    with pytest.raises(InvalidSettings) as refused:
+        loaded.require_servable()
+    assert refused.value.problems.keys() == {"MIRROR_ADMIN_TOKEN", "MIRROR_PUBLIC_URL"}
+    load(monkeypatch, HOST=host, ADMIN_TOKEN=TOKEN, PUBLIC_URL="https://mirror.corp").require_servable()
+
+
+def test_a_public_url_that_is_host_and_port_counts_as_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    load(monkeypatch, HOST="mirror.corp", ADMIN_TOKEN=TOKEN, PUBLIC_URL="http://mirror.corp:8080").require_servable()
+
+
+def test_anonymous_pull_off_loopback_is_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, HOST="0.0.0.0", ANONYMOUS_PULL="true").anonymous_pull
+
+
+@pytest.mark.parametrize(("value", "redirects"), [("auto", True), ("true", True), ("false", False)])
+def test_blobs_are_redirected_unless_that_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch, value: str, redirects: bool
+) -> None:
+    assert load(monkeypatch, SERVE_REDIRECT=value).redirects_blobs is redirects
+
+
+def test_the_reference_page_has_a_row_for_every_setting_and_for_nothing_else() -> None:
+    documented = re.findall(r"^\| `(MIRROR_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(documented) == sorted(f"MIRROR_{field.name.upper()}" for field in fields(Settings))
