@@ -10,7 +10,7 @@ from typing import Final
 _LONGEST: Final = 8192
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SCHEME: Final = re.compile(rf"\s*,?\s*({_WORD})(?=[\s,]|$)(?!\s*=)", re.ASCII)
-_PARAMETER: Final = re.compile(rf"\s*,?\s*({_WORD})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|({_WORD}|[^\s,\"]+))", re.ASCII)
+_PARAMETER: Final = re.compile(rf"\s*,?\s*({_WORD})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,\"]+))", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

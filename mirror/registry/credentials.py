@@ -73,7 +73,7 @@ class DockerConfig:
         if not isinstance(config, dict):
             raise CredentialsUnavailable(registry, f"{self._path} is not a JSON object")
         for name in ("auths", "credHelpers"):
-            if not isinstance(config.get(name) or {}, dict):
+            if not isinstance(config.get(name), dict | None):
                 raise CredentialsUnavailable(registry, f"'{name}' in {self._path} is not a JSON object")
         return config
 

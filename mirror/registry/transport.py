@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import IncompleteRead
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -14,7 +15,6 @@ from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
-    IncompleteRead,
     InvalidChunkLength,
     LocationParseError,
     NewConnectionError,

@@ -1,0 +1,65 @@
+"""A scripted registry, and clients of it that do not really wait between attempts."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from mirror.oci.reference import Reference
+from mirror.registry.client import RegistryClient
+from tests.conftest import MakeSettings
+from tests.fakes.registry import FakeRegistry
+from tests.images import TestImage, image, layer
+
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
+REPOSITORY = "team/app"
+
+MakeClient = Callable[..., RegistryClient]
+
+
+@pytest.fixture
+def app() -> TestImage:
+    return image(layer("app"), layer("more", 70_000))
+
+
+@pytest.fixture
+def registry(app: TestImage) -> Iterator[FakeRegistry]:
+    """An open registry that holds `app` as team/app:1."""
+    with FakeRegistry() as fake:
+        fake.put(app, REPOSITORY, "1")
+        yield fake
+
+
+@pytest.fixture
+def reference(registry: FakeRegistry) -> Reference:
+    return Reference.parse(f"{registry.host}/{REPOSITORY}:1")
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """The seconds that clients wanted to wait between attempts."""
+    return []
+
+
+@pytest.fixture
+def client_of(settings: MakeSettings, waits: list[float]) -> Iterator[MakeClient]:
+    """Makes clients that may speak to loopback, and plain HTTP to the registries they are given."""
+    made: list[RegistryClient] = []
+
+    def make(*registries: FakeRegistry, **fields: Any) -> RegistryClient:
+        insecure = frozenset(registry.host for registry in registries)
+        place = {"allowed_networks": LOOPBACK, "insecure_registries": insecure}
+        made.append(RegistryClient.from_settings(settings(**{**place, **fields}), sleep=waits.append))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(client_of: MakeClient, registry: FakeRegistry) -> RegistryClient:
+    return client_of(registry)

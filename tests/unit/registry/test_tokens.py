@@ -1,0 +1,401 @@
+"""The token flow: how many tokens are fetched, for what, with whose credentials, and from where they are not."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mirror.errors import Denied, RateLimited, RealmNotAllowed, SourceFailed, Unauthorized
+from mirror.oci.media_types import ACCEPTED
+from mirror.oci.reference import Reference
+from mirror.registry.client import RegistryClient
+from tests.fakes import faults
+from tests.fakes.registry import FakeRegistry, Reply, Tokens
+from tests.fakes.tokens import basic
+from tests.images import TestImage
+from tests.unit.registry.conftest import REPOSITORY, MakeClient
+
+LOGIN = ("gordon", "s3cret:with:colons")
+
+
+@pytest.fixture
+def registry(app: TestImage) -> Iterator[FakeRegistry]:
+    """A registry with Docker Hub's token flow, its token server on another port."""
+    with FakeRegistry(tokens=Tokens()) as fake:
+        for repository in (REPOSITORY, "team/other"):
+            fake.put(app, repository, "1")
+        yield fake
+
+
+@pytest.fixture
+def tokens(registry: FakeRegistry) -> Tokens:
+    assert registry.tokens is not None
+    return registry.tokens
+
+
+@pytest.fixture
+def config(tmp_path: Path, registry: FakeRegistry) -> Path:
+    """A config.json with `LOGIN` for the registry."""
+    return _config(tmp_path, registry.host, {"auth": base64.b64encode(":".join(LOGIN).encode()).decode()})
+
+
+def _config(directory: Path, host: str, entry: dict[str, str]) -> Path:
+    path = directory / "config.json"
+    path.write_text(json.dumps({"auths": {host: entry}}))
+    return path
+
+
+def _other(registry: FakeRegistry) -> Reference:
+    return Reference.parse(f"{registry.host}/team/other:1")
+
+
+def test_an_anonymous_token_opens_a_public_repository(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    assert client.get_manifest(reference).body == app.body
+    (asked,) = registry.log("token")
+    assert asked.query == {"service": ["registry.test"], "scope": [f"repository:{REPOSITORY}:pull"]}
+    assert "Authorization" not in asked.headers
+
+
+def test_many_threads_fetch_one_token_per_repository(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(client.get_manifest, [reference, _other(registry)] * 8))
+    scopes = sorted(request.query["scope"][0] for request in registry.log("token"))
+    assert scopes == ["repository:team/app:pull", "repository:team/other:pull"]
+
+
+def test_a_registry_that_has_asked_once_gets_the_token_at_once(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    client.get_manifest(reference)
+    client.get_manifest(reference)
+    client.get_manifest(_other(registry))
+    sent = [request.headers.get("Authorization", "").partition("-")[0] for request in registry.log("api")]
+    assert sent == ["", "Bearer token", "Bearer token", "Bearer token"]
+
+
+def test_a_token_is_for_one_repository_and_never_for_a_union(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    client.get_manifest(reference)
+    client.get_manifest(_other(registry))
+    assert [len(request.query["scope"]) for request in registry.log("token")] == [1, 1]
+    assert [request.query["scope"][0].count(":") for request in registry.log("token")] == [2, 2]
+
+
+def test_every_request_has_the_same_headers_after_a_login(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens
+) -> None:
+    client.get_manifest(reference)
+    tokens.revoke()
+    client.get_manifest(reference)
+    accepts = {request.headers["Accept"] for request in registry.log("api")}
+    assert accepts == {", ".join(ACCEPTED)}
+    assert len(registry.log("api")) == 4
+
+
+def test_a_revoked_token_is_fetched_anew_once(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, app: TestImage
+) -> None:
+    client.get_manifest(reference)
+    tokens.revoke()
+    assert client.get_manifest(reference).body == app.body
+    assert len(registry.log("token")) == 2
+
+
+def test_an_expired_token_is_not_sent_again(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock()
+    monkeypatch.setattr("mirror.registry.auth.monotonic", clock)
+    client.get_manifest(reference)
+    clock.now += 289
+    client.get_manifest(reference)
+    assert len(registry.log("token")) == 1
+    clock.now += 2  # ten seconds before its end
+    client.get_manifest(reference)
+    assert len(registry.log("token")) == 2
+    assert len(registry.log("api")) == 4
+
+
+def test_a_token_without_a_term_is_good_for_a_minute(
+    client: RegistryClient,
+    registry: FakeRegistry,
+    reference: Reference,
+    tokens: Tokens,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock()
+    monkeypatch.setattr("mirror.registry.auth.monotonic", clock)
+    tokens.expires_in = None
+    client.get_manifest(reference)
+    clock.now += 50
+    client.get_manifest(reference)
+    assert len(registry.log("token")) == 1
+    clock.now += 10
+    client.get_manifest(reference)
+    assert len(registry.log("token")) == 2
+
+
+def test_a_fresh_token_that_is_refused_ends_the_attempt(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(
+        faults.faulty(faults.status(401, WWW_Authenticate=f'Bearer realm="{registry.token_url}"'), server="api")
+    )
+    with pytest.raises(Unauthorized):
+        client.get_manifest(reference)
+    assert len(registry.log("token")) == 1
+    assert len(registry.log("api")) == 2
+
+
+def test_a_token_that_may_not_read_means_denied(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(lambda q, _: Reply(403) if "Authorization" in q.headers else None)
+    with pytest.raises(Denied):
+        client.get_manifest(reference)
+
+
+def test_access_token_is_read_where_token_is_missing(
+    client: RegistryClient, reference: Reference, tokens: Tokens, app: TestImage
+) -> None:
+    tokens.field_name = "access_token"
+    assert client.get_manifest(reference).body == app.body
+
+
+def test_credentials_go_to_the_token_server_and_only_there(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path
+) -> None:
+    tokens.login = LOGIN
+    client_of(registry, docker_config=config).get_manifest(reference)
+    (asked,) = registry.log("token")
+    assert asked.headers["Authorization"] == basic(LOGIN)
+    assert not any(basic(LOGIN) in request.headers.values() for request in registry.log("api"))
+
+
+def test_wrong_credentials_are_tried_once(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path
+) -> None:
+    tokens.login = ("gordon", "another")
+    with pytest.raises(Unauthorized, match="refuses our credentials") as caught:
+        client_of(registry, docker_config=config).get_manifest(reference)
+    assert "s3cret" not in str(caught.value)
+    assert len(registry.log("token")) == 1
+
+
+def test_a_private_repository_without_credentials_says_so(
+    client: RegistryClient, reference: Reference, tokens: Tokens
+) -> None:
+    tokens.login = LOGIN
+    with pytest.raises(Unauthorized, match="none are configured"):
+        client.get_manifest(reference)
+
+
+def test_an_identity_token_is_exchanged_by_post(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, tmp_path: Path
+) -> None:
+    tokens.login, tokens.identity = LOGIN, "identity+token/with=signs"
+    config = _config(tmp_path, registry.host, {"identitytoken": "identity+token/with=signs"})
+    client_of(registry, docker_config=config).get_manifest(reference)
+    (asked,) = registry.log("token")
+    assert asked.method == "POST"
+    assert b"grant_type=refresh_token" in asked.body
+    assert not asked.query
+    assert "Authorization" not in asked.headers
+
+
+def test_a_registry_with_basic_gets_the_credentials_themselves(
+    client_of: MakeClient, reference: Reference, registry: FakeRegistry, config: Path
+) -> None:
+    registry.basic = LOGIN
+    client = client_of(registry, docker_config=config)
+    client.get_manifest(reference)
+    client.get_manifest(reference)
+    assert [request.headers.get("Authorization") for request in registry.log("api")] == [
+        None,
+        basic(LOGIN),
+        basic(LOGIN),
+    ]
+
+
+def test_a_registry_with_basic_refuses_those_who_have_none(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.basic = LOGIN
+    with pytest.raises(Unauthorized, match="none are configured"):
+        client.get_manifest(reference)
+    assert len(registry.log("api")) == 1
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "https://evil.example/token",
+        "http://evil.example/token",
+        "https://127.0.0.1.evil.example/token",
+        "https://user:password@127.0.0.1/token",
+        "https://127.0.0.1@evil.example/token",
+        "https://evil.example\\@127.0.0.1/token",
+        "https://evil.example\\.127.0.0.1/token",
+        "https://127.0.0.1\\.evil.example/token",
+        "https://127.0.0.1%2eevil.example/token",
+        "https://１27.0.0.1/token",
+        "https://127.0.0.1\t.evil.example/token",
+        "http://169.254.169.254/latest/meta-data",
+        "ftp://127.0.0.1/token",
+        "file:///etc/passwd",
+        "https:///token",
+        "https://[bad/token",
+        "https://127.0.0.1:99999/token",
+        "//127.0.0.1/token",
+        "/token",
+        "https://",
+    ],
+)
+def test_credentials_never_leave_for_a_realm_that_is_not_the_registrys(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path, realm: str
+) -> None:
+    tokens.realm = realm.encode().decode("latin-1")  # http.server writes headers so
+    with pytest.raises(RealmNotAllowed):
+        client_of(registry, docker_config=config).get_manifest(reference)
+    assert not registry.log("token")
+
+
+def test_a_realm_elsewhere_is_not_asked_anonymously_either(
+    client: RegistryClient, reference: Reference, tokens: Tokens
+) -> None:
+    tokens.realm = "https://evil.example/token"
+    with pytest.raises(RealmNotAllowed, match=r"evil\.example"):
+        client.get_manifest(reference)
+
+
+def test_an_http_endpoint_does_not_permit_a_plain_realm_on_another_port(
+    client_of: MakeClient, registry: FakeRegistry
+) -> None:
+    client = client_of(registry_endpoints={"docker.io": registry.url})
+    with pytest.raises(RealmNotAllowed, match="https"):
+        client.get_manifest(Reference.parse("team/app:1"))
+    assert not registry.log("token")
+
+
+def test_an_endpoint_in_docker_hubs_place_is_logged_in_to_with_docker_hubs_credentials(
+    client_of: MakeClient, app: TestImage, tmp_path: Path
+) -> None:
+    entry = {"auth": base64.b64encode(":".join(LOGIN).encode()).decode()}
+    config = _config(tmp_path, "https://index.docker.io/v1/", entry)
+    with FakeRegistry(tokens=Tokens(login=LOGIN), token_on_api=True) as hub:
+        hub.put(app, "library/redis", "7")
+        client = client_of(registry_endpoints={"docker.io": hub.url}, docker_config=config)
+        assert client.get_manifest(Reference.parse("redis:7")).body == app.body
+        assert hub.log("api", path="/token")[0].headers["Authorization"] == basic(LOGIN)
+
+
+def test_a_redirect_of_the_token_server_is_not_followed(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path
+) -> None:
+    registry.script(faults.faulty(faults.status(307, Location=f"{registry.url}/stolen"), server="token"))
+    with pytest.raises(SourceFailed):
+        client_of(registry, docker_config=config).get_manifest(reference)
+    assert not registry.log(path="/stolen")
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "repository:team/app:pull,push",
+        "repository:team/app:*",
+        "repository:evilteam/app:pull",
+        "registry:catalog:*",
+        "",
+        "x" * 5000,
+    ],
+)
+def test_a_registry_cannot_have_us_fetch_it_more_than_a_pull_of_what_we_asked_for(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, scope: str
+) -> None:
+    lie = faults.header("WWW-Authenticate", f'Bearer realm="{registry.token_url}",scope="{scope}"')
+    registry.script(faults.faulty(lie, server="api", times=1))
+    client.get_manifest(reference)
+    assert [request.query["scope"] for request in registry.log("token")] == [["repository:team/app:pull"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"token": ""}',
+        b'{"token": 7}',
+        b'{"token": "with blank"}',
+        b'{"token": "with\\r\\nSet-Cookie: line"}',
+        b'{"token": "\\u00fcmlaut"}',
+        b'{"token": ' + b"[" * 100_000,
+        b'{"token": "' + b"a" * 100_000 + b'"}',
+        b"\xff\xfe",
+    ],
+)
+def test_an_unusable_token_is_the_registrys_failure(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, body: bytes
+) -> None:
+    registry.script(faults.faulty(faults.body(body), server="token"))
+    with pytest.raises(SourceFailed):
+        client.get_manifest(reference)
+    assert len(registry.log("token")) == 1
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "true", '"300"', "1e999", "NaN", "[]"])
+def test_an_odd_term_counts_as_a_minute(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, seconds: str
+) -> None:
+    token = f"odd-{seconds.strip(chr(34))}"
+    tokens.issued[token] = f"repository:{REPOSITORY}:pull"
+    body = f'{{"token": "{token}", "expires_in": {seconds}}}'.encode()
+    registry.script(faults.faulty(faults.body(body), server="token"))
+    client.get_manifest(reference)
+    client.get_manifest(reference)
+    assert len(registry.log("token")) == 1
+
+
+def test_a_token_servers_limit_is_a_limit_of_the_registry(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(faults.faulty(faults.status(429, Retry_After="90"), server="token"))
+    with pytest.raises(RateLimited) as caught:
+        client.get_manifest(reference)
+    assert caught.value.retry_after == 90
+
+
+def test_a_token_server_that_stumbles_is_asked_again(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    registry.script(faults.faulty(faults.status(503), server="token", times=2))
+    assert client.get_manifest(reference).body == app.body
+
+
+@pytest.mark.parametrize("header", ["", "Negotiate", "Bearer", 'Bearer service="no realm"', "nonsense=", "x" * 9000])
+def test_a_challenge_that_names_no_known_scheme_is_the_registrys_failure(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, header: str
+) -> None:
+    registry.script(faults.faulty(faults.status(401, WWW_Authenticate=header), server="api"))
+    with pytest.raises(SourceFailed, match="scheme"):
+        client.get_manifest(reference)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
