@@ -10,10 +10,9 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from botocore.exceptions import ClientError
-from mypy_boto3_s3 import S3Client
 
 from mirror.errors import StorageDamaged, StorageUnavailable
 from mirror.oci.digest import Digest
@@ -21,6 +20,9 @@ from mirror.settings import Settings
 from mirror.storage.object_stream import ObjectStream
 from mirror.storage.s3_clients import CONNECT_TIMEOUT, Patience, S3Clients
 from mirror.storage.s3_failures import UploadGone, error_code, error_status, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 __all__ = ["Body", "Bucket", "ObjectStream", "OpenUpload", "UploadGone"]
 

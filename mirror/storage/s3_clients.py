@@ -6,13 +6,15 @@ import os
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import boto3
 from botocore.config import Config
-from mypy_boto3_s3 import S3Client
 
 from mirror.storage.s3_failures import translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
