@@ -30,7 +30,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
-from mirror.records.fields import at
+from mirror.records.fields import at, timestamp
 from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import ErrorReport, WaitingFor
 from mirror.storage.provenance import ImageProvenance
@@ -104,7 +104,7 @@ class Performer:
         keeper.progress.resolved(image.digest)
         self.copier.copy(reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption)
         interruption.check()
-        moment = at(self.redis.now()).isoformat()
+        moment = timestamp(at(self.redis.now()))
         origin = ImageProvenance(str(reference), image.digest, moment, claim.task.job)
         published = self.publisher.publish(ticket, image, origin)
         return Outcome(str(image.digest), superseded_by=published.superseded_by)
@@ -137,7 +137,7 @@ class Performer:
         if now - claim.task.created_at > LONGEST_WAIT:
             self._fail(claim, error)
             return
-        until = (now + timedelta(seconds=seconds)).isoformat()
+        until = timestamp(now + timedelta(seconds=seconds))
         self.store.release(claim, wait=seconds, waiting_for=WaitingFor(reason, until, registry))
         _LOG.warning("task waits", code=error.code, reason=error.message, until=until)
 

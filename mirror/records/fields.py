@@ -59,3 +59,8 @@ class Moment(fields.Field[datetime | None]):
 def at(milliseconds: int) -> datetime:
     """The moment *milliseconds* after the epoch."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as every answer shows a time."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,174 @@
+"""The whole product, started as the README says, in a checkout that has nothing but what git has."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.oci.digest import Digest
+from tests import images
+from tests.e2e.checkout import MakeRun, fresh_checkout
+from tests.e2e.processes import eventually
+from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
+from tests.servers import DockerRegistry, program
+
+pytestmark = [pytest.mark.docker_registry, pytest.mark.skopeo, pytest.mark.timeout(400)]
+LOGIN = ("somebody", "s3cret-pass")
+
+
+@pytest.fixture(scope="module")
+def docker_hub() -> Iterator[FakeRegistry]:
+    """A registry with Docker Hub's token flow that lets anybody in and serves blobs from elsewhere."""
+    with FakeRegistry(tokens=Tokens(), token_on_api=True, redirect_blobs=True) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def gcr() -> Iterator[FakeRegistry]:
+    """The same, for people with a login."""
+    with FakeRegistry(tokens=Tokens(login=LOGIN), token_on_api=True, redirect_blobs=True) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory,
+    docker_registry: DockerRegistry,
+    docker_hub: FakeRegistry,
+    gcr: FakeRegistry,
+    slow: FakeRegistry,
+) -> Iterator[MakeRun]:
+    """``make run``, ready, and allowed to read from the registries of these tests."""
+    checkout = fresh_checkout(tmp_path_factory.mktemp("fresh"))
+    config = checkout / "config.json"
+    auth = base64.b64encode(":".join(LOGIN).encode()).decode()
+    config.write_text(json.dumps({"auths": {"gcr.io": {"auth": auth}}}))
+    plain = [docker_registry.host, docker_hub.cdn_host, gcr.cdn_host, slow.host]
+    made = MakeRun(
+        checkout,
+        {
+            "MIRROR_INSECURE_REGISTRIES": ",".join(plain),
+            "MIRROR_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "MIRROR_REGISTRY_ENDPOINTS": f"docker.io={docker_hub.url},gcr.io={gcr.url}",
+            "MIRROR_DOCKER_CONFIG": str(config),
+        },
+    )
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+
+
+def inspected(running: MakeRun, name: str) -> str:
+    """The digest that skopeo finds."""
+    command = [str(program("skopeo")), "inspect", "--raw", "--tls-verify=false", f"docker://{running.host}/{name}"]
+    shown = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return str(Digest.of(shown.stdout))
+
+
+def test_a_mirrored_image_is_pulled_back_under_its_sources_name_and_under_a_given_one(
+    running: MakeRun, docker_registry: DockerRegistry, tmp_path: Path
+) -> None:
+    image = images.three_platforms("run")
+    images.push(image, docker_registry.url, "run/app", "1.0")
+    source = f"{docker_registry.host}/run/app:1.0"
+    job = running.mirror(source)
+    assert (job["state"], job["digest"]) == ("succeeded", str(image.digest))
+    assert inspected(running, f"{docker_registry.host.replace(':', '_')}/run/app:1.0") == str(image.digest)
+    assert running.mirror(source, "team/given:stable")["state"] == "succeeded"
+    assert inspected(running, "team/given:stable") == str(image.digest)
+
+    copied = tmp_path / "copied"
+    command = [str(program("skopeo")), "copy", "--all", "--src-tls-verify=false"]
+    subprocess.run(
+        [*command, f"docker://{running.host}/team/given:stable", f"dir:{copied}"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    for digest, content in image.all_blobs().items():
+        assert (copied / digest.hex).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("fixture", "repository", "source", "target"),
+    [
+        ("docker_hub", "library/redis", "redis", "docker.io/library/redis:latest"),
+        ("gcr", "project/app", "gcr.io/project/app:1", "gcr.io/project/app:1"),
+    ],
+)
+def test_known_registries_are_reached_by_their_endpoints_with_one_token_per_repository(
+    running: MakeRun, request: pytest.FixtureRequest, fixture: str, repository: str, source: str, target: str
+) -> None:
+    registry: FakeRegistry = request.getfixturevalue(fixture)
+    image = images.three_platforms(fixture)
+    registry.put(image, repository, target.rpartition(":")[2])
+    job = running.mirror(source)
+    assert (job["state"], job["error"], job["target"]) == ("succeeded", None, target)
+    assert inspected(running, target) == str(image.digest)
+    asked_for_tokens = registry.log(path="/token")
+    assert len(asked_for_tokens) == 1
+    assert ("Authorization" in asked_for_tokens[0].headers) == (fixture == "gcr")
+    on_the_cdn = registry.log("cdn")
+    assert on_the_cdn
+    assert not any("Authorization" in seen.headers for seen in on_the_cdn)
+
+
+def test_a_wrong_byte_fails_the_job_and_nothing_is_listed(running: MakeRun, slow: FakeRegistry) -> None:
+    layer = images.layer("wrong", 40_000)
+    slow.put(images.image(layer), "wrong/app", "1")
+
+    def corrupt(request: Request, reply: Reply) -> Reply | None:
+        if str(layer.digest) not in request.path or not isinstance(reply.body, bytes):
+            return None
+        return Reply(reply.status, reply.headers, b"\xff" + reply.body[1:])
+
+    slow.script(corrupt)
+    job = running.mirror(f"{slow.host}/wrong/app:1")
+    assert (job["state"], job["error"]["code"]) == ("failed", "DIGEST_MISMATCH")
+    listed = running.call("GET", "/v1/repositories?limit=100")["items"]
+    assert not [entry for entry in listed if "wrong" in entry["name"]]
+    blob = running.data / "s3" / "mirror" / "docker/registry/v2/blobs/sha256" / layer.digest.hex[:2] / layer.digest.hex
+    assert not blob.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_a_copy_leaves_no_process_and_the_next_start_finishes_the_job(
+    running: MakeRun, slow: FakeRegistry, number: signal.Signals
+) -> None:
+    name = f"stopped-{number.name.lower()}"
+    layer = images.layer(name, 20 * 2**20)
+    image = images.image(layer)
+    slow.put(image, f"{name}/app", "1")
+    reached, opened = threading.Event(), threading.Event()
+
+    def hold(request: Request, reply: Reply) -> Reply | None:
+        if str(layer.digest) in request.path and not opened.is_set():
+            reply.gate = (18 * 2**20, opened)
+            reached.set()
+        return reply
+
+    slow.script(hold)
+    job: dict[str, Any] = running.call("POST", "/v1/jobs", {"source": f"{slow.host}/{name}/app:1"})
+    assert reached.wait(30)
+    eventually(lambda: running.call("GET", f"/v1/jobs/{job['id']}")["bytes"]["copied"], what="bytes have arrived")
+    running.stop(number, within=10)
+    opened.set()
+    running.start()
+    ended = running.ended(job["id"], within=60)
+    assert (ended["state"], ended["attempt"], ended["digest"]) == ("succeeded", 1, str(image.digest))
