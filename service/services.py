@@ -51,7 +51,11 @@ class Services:
         redis_url = require_stores(settings)
         redis = Redis.connect(redis_url, retries=BRISK)
         queue = TaskQueue(open_client(redis_url, retries=BRISK, decode_responses=False))
-        bucket = Bucket.from_settings(settings)
+        return cls.over(settings, redis, queue, Bucket.from_settings(settings))
+
+    @classmethod
+    def over(cls, settings: Settings, redis: Redis, queue: TaskQueue, bucket: Bucket) -> Self:
+        """All of them on stores that are there already."""
         jobs, index = JobStore(redis), CatalogIndex(redis)
         return cls(
             settings=settings,

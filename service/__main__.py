@@ -1,0 +1,31 @@
+"""``python -m service``: the API and ``/v2``, in the foreground."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from mirror import log
+from mirror.settings import InvalidSettings, Settings
+from service.admin_token import admin_token
+from service.server import Server
+from service.services import require_stores
+
+
+def main() -> int:
+    """Serve until SIGTERM; 2 if a setting is wrong. Waits for neither Redis nor S3: /readyz tells of them."""
+    try:
+        settings = Settings.load()
+        settings.require_servable()
+        require_stores(settings)
+        settings = replace(settings, admin_token=admin_token(settings))  # made here, before there are two processes
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)  # noqa: T201 - before any log: this is for the person who starts it
+        return 2
+    log.configure("service")
+    Server(settings).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""gunicorn, told by the settings: threads for pulls that take long, and an end within two seconds."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from mirror.settings import Settings
+from service.access_log import AccessLog
+from service.application import create_app
+from service.services import Services
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+PROCESSES: Final = 2
+"""One more than would do, so that a pull goes on while Python hashes or parses for another."""
+THREADS: Final = 32
+"""Per process: each stream of a blob takes one for as long as it lasts."""
+STALLED_SECONDS: Final = 60
+"""A client that takes, or sends, no byte for so long loses its thread."""
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - gunicorn's heartbeat files; a disk would stall it
+_INVALID: Final = "Invalid request from ip="
+
+
+class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
+    """The arbiter and its processes. Each makes its own `Services` after the fork: no connection is shared."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in options(self._settings).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> WSGIApplication:
+        return AccessLog(create_app(Services.connect(self._settings)))
+
+
+class LibraryLogger(Logger):  # type: ignore[misc] # gunicorn has no types
+    """gunicorn's log through `mirror.log`, without what it would print of a request: its query and its headers."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ARG002 - the signature is gunicorn's
+        self.error_log.propagate = True
+
+    def access(self, *_: object) -> None:
+        """`AccessLog` writes that line."""
+
+    def warning(self, msg: str, *args: object, **kwargs: Any) -> None:
+        super().warning(msg.partition(": ")[0] if msg.startswith(_INVALID) else msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: object, **kwargs: Any) -> None:
+        shown = [arg.partition("?")[0] if isinstance(arg, str) else arg for arg in args]
+        super().exception(msg, *shown, **kwargs)
+
+
+def options(settings: Settings) -> dict[str, object]:
+    """gunicorn's configuration. Nothing is written but heartbeat files: the root file system may be read-only."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "bind": f"{host}:{settings.port}",
+        "worker_class": "gthread",
+        "workers": PROCESSES,
+        "threads": THREADS,
+        "graceful_timeout": 1,
+        "keepalive": 30,
+        "limit_request_line": 8190,
+        "limit_request_fields": 64,
+        "limit_request_field_size": 8190,
+        "forwarded_allow_ips": "",  # the public URL is a setting: no header of a proxy is believed
+        "forwarder_headers": "",
+        "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
+        "control_socket_disable": True,
+        "proc_name": "image-mirror",
+        "logger_class": LibraryLogger,
+        "when_ready": bound_stalled_clients,
+    }
+
+
+def bound_stalled_clients(arbiter: Any) -> None:
+    """Connections inherit these two timeouts from the socket that accepts them (Linux, socket(7))."""
+    timeout = struct.pack("ll", STALLED_SECONDS, 0)
+    for listener in arbiter.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, timeout)

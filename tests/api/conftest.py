@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from mirror.coordination.redis import BRISK, Redis, open_client
+from mirror.queue import TaskQueue
+from mirror.settings import Settings
+from mirror.storage.s3_clients import S3Clients
+from service.application import create_app
+from service.services import Services
+from tests.api.holding import Holding
+from tests.api.live_service import LiveService
+from tests.conftest import SettingsForServer, bucket_for
+from tests.servers import RcloneS3, ValkeyServer
+
+TOKEN = secrets.token_hex(16)
+
+
+@pytest.fixture
+def api_settings(
+    rclone_s3: RcloneS3, s3_prefix: str, redis_url: str, settings_for_server: SettingsForServer
+) -> Settings:
+    """Those of an API on loopback that streams its blobs; a test that needs others overrides this."""
+    return settings_for_server(
+        rclone_s3,
+        s3_prefix,
+        redis_url=redis_url,
+        admin_token=TOKEN,
+        serve_redirect="false",
+        public_url="https://mirror.example:8443",
+    )
+
+
+@pytest.fixture
+def services(api_settings: Settings, s3_clients: dict[str, S3Clients]) -> Iterator[Services]:
+    """Over an empty bucket and an empty Redis whose index is built."""
+    url = str(api_settings.redis_url)
+    queue = TaskQueue(open_client(url, retries=BRISK, decode_responses=False))
+    made = Services.over(api_settings, Redis.connect(url, retries=BRISK), queue, bucket_for(api_settings, s3_clients))
+    made.index.mark_built()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mirror(services: Services) -> Holding:
+    return Holding(services)
+
+
+@pytest.fixture
+def app(services: Services) -> Flask:
+    return create_app(services)
+
+
+@pytest.fixture
+def anyone(app: Flask) -> FlaskClient:
+    """A client without a token."""
+    return app.test_client()
+
+
+@pytest.fixture
+def api(app: Flask) -> FlaskClient:
+    """A client with the admin token."""
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {TOKEN}"
+    return client
+
+
+@pytest.fixture(scope="session")
+def live_process(
+    valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveService]:
+    with LiveService(tmp_path_factory.mktemp("service"), valkey, rclone_s3, "live") as service:
+        yield service
+
+
+@pytest.fixture
+def live(live_process: LiveService, redis_url: str) -> LiveService:
+    """A running service whose Redis is empty. Its bucket is shared: give every test repositories of its own."""
+    return live_process
+
+
+@pytest.fixture
+def live_mirror(
+    live: LiveService,
+    rclone_s3: RcloneS3,
+    redis_url: str,
+    settings_for_server: SettingsForServer,
+    s3_clients: dict[str, S3Clients],
+) -> Iterator[Holding]:
+    """What `live` serves."""
+    settings = settings_for_server(rclone_s3, "live", redis_url=redis_url, admin_token=live.token)
+    queue = TaskQueue(open_client(redis_url, retries=BRISK, decode_responses=False))
+    made = Services.over(settings, Redis.connect(redis_url), queue, bucket_for(settings, s3_clients))
+    made.index.mark_built()
+    yield Holding(made)
+    made.close()

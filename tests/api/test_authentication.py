@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import pytest
+from flask.testing import FlaskClient
+
+from service.application import create_app
+from service.services import Services
+from tests.api.conftest import TOKEN
+
+
+@pytest.fixture
+def closed(services: Services) -> FlaskClient:
+    """An API whose pulls need the token."""
+    return create_app(replace(services, settings=replace(services.settings, anonymous_pull=False))).test_client()
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Token {TOKEN}",
+        TOKEN,
+        basic("admin", TOKEN),
+        "Basic !!!",
+        "Bearer \xff\xfe",
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/a:1", "/v1/nothing"])
+def test_v1_needs_the_token_as_bearer(anyone: FlaskClient, path: str, authorization: str | None) -> None:
+    response = anyone.get(path, headers={} if authorization is None else {"Authorization": authorization})
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="image-mirror"'
+    assert response.get_json()["code"] == "UNAUTHORIZED"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_the_token_opens_v1(anyone: FlaskClient, scheme: str) -> None:
+    assert anyone.get("/v1/jobs", headers={"Authorization": f"{scheme} {TOKEN}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/livez", "/readyz", "/version", "/openapi.json", "/docs", "/docs/errors", "/docs/assets/docs.js", "/", "/v2/"],
+)
+def test_what_tells_nothing_of_the_images_is_open(anyone: FlaskClient, path: str) -> None:
+    assert anyone.get(path, buffered=True).status_code in (200, 302)
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/_catalog", "/v2/a/manifests/1", "/v2/nothing"])
+def test_closed_pulls_ask_for_a_login(closed: FlaskClient, path: str) -> None:
+    response = closed.get(path)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == 'Basic realm="mirror.example:8443"'
+    assert response.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
+    assert response.get_json()["errors"][0]["code"] == "UNAUTHORIZED"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (basic("anybody", TOKEN), 200),
+        (basic("", TOKEN), 200),
+        (f"Bearer {TOKEN}", 200),
+        (basic("anybody", "wrong"), 401),
+        (basic(TOKEN, ""), 401),
+        ("Bearer wrong", 401),
+    ],
+)
+def test_closed_pulls_take_the_token_as_docker_login_sends_it(
+    closed: FlaskClient, authorization: str, status: int
+) -> None:
+    assert closed.get("/v2/", headers={"Authorization": authorization}).status_code == status
+
+
+def test_the_token_is_not_in_what_is_printed_of_the_services(services: Services) -> None:
+    assert TOKEN not in repr(services)

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from mirror.records.job import ByteCounts
+from mirror.records.store import Outcome
+from mirror.records.task import BlobReport, ErrorReport, WaitingFor
+from service.services import Services
+
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+DIGEST = f"sha256:{'ab' * 32}"
+COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "unchanged": 0, "running": 0}
+
+
+def post(api: FlaskClient, source: str, **fields: Any) -> dict[str, Any]:
+    response = api.post("/v1/jobs", json={"source": source, **fields})
+    assert response.status_code == 202, response.json
+    return dict(response.get_json())
+
+
+def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, services: Services) -> None:
+    response = api.post("/v1/jobs", json={"source": "alpine:3.20", "target": "library/alpine:3.20"})
+
+    assert response.status_code == 202
+    job = response.get_json()
+    assert response.headers["Location"] == f"https://mirror.example:8443/v1/jobs/{job['id']}"
+    assert response.headers["Retry-After"] == "2"
+    [task] = job.pop("tasks")
+    assert services.queue.holds(task["id"], 0)
+    assert MOMENT.fullmatch(job.pop("created_at"))
+    assert job == {
+        "id": job["id"],
+        "state": "queued",
+        "attempt": 1,
+        "source": "docker.io/library/alpine:3.20",
+        "target": "library/alpine:3.20",
+        "digest": None,
+        "images": COUNTS,
+        "bytes": {"total": 0, "copied": 0, "skipped": 0},
+        "waiting_for": None,
+        "error": None,
+        "superseded_by": None,
+        "started_at": None,
+        "finished_at": None,
+        "links": {"self": response.headers["Location"]},
+    }
+    assert (task["source"], task["target"], task["blobs"]) == (job["source"], job["target"], [])
+
+
+def test_the_body_is_read_as_json_when_curl_calls_it_a_form(api: FlaskClient) -> None:
+    body = '{"source": "docker.io/library/alpine:3.20", "target": "library/alpine:3.20"}'
+    response = api.post("/v1/jobs", data=body, content_type="application/x-www-form-urlencoded")
+    assert response.status_code == 202
+    assert response.get_json()["target"] == "library/alpine:3.20"
+
+
+def test_links_do_not_follow_the_host_header(api: FlaskClient) -> None:
+    response = api.post(
+        "/v1/jobs", json={"source": "redis"}, headers={"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+    )
+    assert "evil" not in response.get_data(as_text=True) + str(response.headers)
+
+
+def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, services: Services) -> None:
+    job_id = post(api, "alpine:3.20")["id"]
+    [task] = services.jobs.tasks(job_id, 1)
+    claim = services.jobs.claim(task.id, task.fence)
+    assert claim
+    blobs = [
+        BlobReport(DIGEST, 100, "copying", copied=40),
+        BlobReport("sha256:" + "cd" * 32, 50, "skipped", reason="x"),
+    ]
+    services.jobs.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, finished=0)
+
+    job = api.get(f"/v1/jobs/{job_id}").get_json()
+    assert (job["state"], job["digest"], job["bytes"]["copied"]) == ("running", DIGEST, 40)
+    assert MOMENT.fullmatch(job["started_at"])
+    assert job["tasks"][0]["blobs"] == [
+        {"digest": DIGEST, "size": 100, "copied": 40, "state": "copying", "reason": None},
+        {"digest": "sha256:" + "cd" * 32, "size": 50, "copied": 0, "state": "skipped", "reason": "x"},
+    ]
+
+
+def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, services: Services) -> None:
+    job_id = post(api, "alpine:3.20")["id"]
+    [task] = services.jobs.tasks(job_id, 1)
+    claim = services.jobs.claim(task.id, task.fence)
+    assert claim
+    reason = WaitingFor("rate_limited", "2026-11-23T22:00:00Z", "docker.io")
+    services.jobs.release(claim, wait=60, waiting_for=reason)
+    expected = {"reason": "rate_limited", "registry": "docker.io", "until": "2026-11-23T22:00:00Z"}
+    job = api.get(f"/v1/jobs/{job_id}").get_json()
+    assert job["waiting_for"] == expected == job["tasks"][0]["waiting_for"]
+
+
+def test_a_failed_job_says_why_and_what_to_do(api: FlaskClient, services: Services) -> None:
+    job_id = post(api, "alpine:3.20")["id"]
+    [task] = services.jobs.tasks(job_id, 1)
+    claim = services.jobs.claim(task.id, task.fence)
+    assert claim
+    error = ErrorReport("MANIFEST_UNKNOWN", "The source has no image", retryable=False, hint="Look there.")
+    services.jobs.settle(claim, "failed", Outcome(error=error))
+    job = api.get(f"/v1/jobs/{job_id}").get_json()
+    assert job["state"] == "failed"
+    assert job["tasks"][0]["error"] == error.fields()
+    assert MOMENT.fullmatch(job["finished_at"])
+
+
+def test_an_unknown_job_is_404(api: FlaskClient) -> None:
+    response = api.get("/v1/jobs/job_none")
+    assert (response.status_code, response.get_json()["code"]) == (404, "JOB_UNKNOWN")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"source": "Redis:7"}, "NAME_INVALID"),
+        ({"source": "redis:bad tag"}, "NAME_INVALID"),
+        ({"source": "redis:"}, "TAG_INVALID"),
+        ({"source": "redis@sha256:12"}, "DIGEST_INVALID"),
+        ({"source": "redis", "target": "docker.io/evil/redis:7" * 20}, "NAME_INVALID"),
+        ({"source": "quay.io/evil/redis:7", "target": "docker.io/library/redis:7"}, "TARGET_RESERVED"),
+        ({"source": "redis", "target": "a" * 250}, "NAME_TOO_LONG"),
+        ({"source": "169.254.169.254/a/b:1"}, "ADDRESS_NOT_ALLOWED"),
+    ],
+)
+def test_what_can_never_work_is_refused_before_there_is_a_job(api: FlaskClient, body: object, code: str) -> None:
+    response = api.post("/v1/jobs", json=body)
+    assert (response.status_code, response.get_json()["code"]) == (422, code)
+    assert api.get("/v1/jobs").get_json()["items"] == []
+
+
+def errors_of(response: TestResponse) -> list[dict[str, str]]:
+    assert response.status_code == 422, response.get_data()
+    problem = response.get_json()
+    assert problem["code"] == "REQUEST_INVALID"
+    return list(problem["errors"])
+
+
+def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
+    errors = errors_of(api.post("/v1/jobs", json={"sources": "redis", "target": 7, "a/b~c": 1}))
+    assert {error["pointer"]: error["detail"] for error in errors} == {
+        "/source": "Missing data for required field.",
+        "/target": "Not a valid string.",
+        "/sources": "Unknown field.",
+        "/a~1b~0c": "Unknown field.",
+    }
+
+
+def test_a_body_that_is_no_object_is_named_as_a_whole(api: FlaskClient) -> None:
+    assert errors_of(api.post("/v1/jobs", json=["redis"])) == [{"pointer": "", "detail": "Invalid input type."}]
+
+
+def test_an_option_that_is_not_there_yet_does_not_queue_a_job(api: FlaskClient) -> None:
+    response = api.post("/v1/jobs?dry_run=true", json={"source": "redis"})
+    assert errors_of(response) == [{"parameter": "dry_run", "detail": "Unknown field."}]
+    assert api.get("/v1/jobs").get_json()["items"] == []
+
+
+@pytest.mark.parametrize("body", ["", "  ", "{", "source=redis", '{"source": NaNN}', "[" * 60_000, b"\xff\xfe\xfa"])
+def test_a_body_that_is_not_json_is_400(api: FlaskClient, body: str | bytes) -> None:
+    response = api.post("/v1/jobs", data=body)
+    assert (response.status_code, response.get_json()["code"]) == (400, "REQUEST_MALFORMED")
+
+
+@pytest.mark.parametrize("media_type", ["text/xml", "text/plain", "multipart/form-data; boundary=x"])
+def test_a_body_of_another_type_is_415(api: FlaskClient, media_type: str) -> None:
+    response = api.post("/v1/jobs", data='{"source": "redis"}', content_type=media_type)
+    assert (response.status_code, response.get_json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+def test_a_body_beyond_64_kib_is_413(api: FlaskClient) -> None:
+    response = api.post("/v1/jobs", json={"source": "r" * 65 * 1024})
+    assert (response.status_code, response.get_json()["code"]) == (413, "REQUEST_TOO_LARGE")
+
+
+def test_jobs_are_paged_from_the_newest(api: FlaskClient) -> None:
+    posted = [post(api, f"alpine:{n}")["id"] for n in range(5)]
+    seen: list[str] = []
+    url = "/v1/jobs?limit=2"
+    while url:
+        response = api.get(url)
+        page = response.get_json()
+        seen += [job["id"] for job in page["items"]]
+        assert all("tasks" not in job for job in page["items"])
+        link = response.headers.get("Link", "")
+        assert bool(link) == (page["next"] is not None)
+        url = link.partition(";")[0].strip("<>").removeprefix("https://mirror.example:8443")
+        assert not link or (link.endswith('>; rel="next"') and f"cursor={page['next']}" in link)
+    assert seen == posted[::-1]
+
+
+def test_jobs_are_found_by_state_and_by_any_spelling_of_their_source(api: FlaskClient, services: Services) -> None:
+    done, waiting = post(api, "redis")["id"], post(api, "redis")["id"]
+    post(api, "alpine")
+    [task] = services.jobs.tasks(done, 1)
+    claim = services.jobs.claim(task.id, task.fence)
+    assert claim
+    services.jobs.settle(claim, "succeeded", Outcome(digest=DIGEST))
+
+    def found(query: str) -> list[str]:
+        return [job["id"] for job in api.get(f"/v1/jobs?{query}").get_json()["items"]]
+
+    assert found("source=docker.io/library/redis:latest") == [waiting, done] == found("source=redis")
+    assert found("state=succeeded") == [done] == found("state=succeeded&source=redis")
+    assert found("state=failed") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=x", "limit"),
+        ("cursor=%00", "cursor"),
+        ("cursor=", "cursor"),
+        ("cursor=YQ==", "cursor"),
+        ("cursor=AAAA", "cursor"),
+        ("state=done", "state"),
+        ("sate=failed", "sate"),
+    ],
+)
+def test_a_wrong_parameter_is_named(api: FlaskClient, query: str, parameter: str) -> None:
+    assert [error["parameter"] for error in errors_of(api.get(f"/v1/jobs?{query}"))] == [parameter]
+
+
+def test_a_malformed_source_filter_is_422(api: FlaskClient) -> None:
+    response = api.get("/v1/jobs?source=A%20b")
+    assert (response.status_code, response.get_json()["code"]) == (422, "NAME_INVALID")
