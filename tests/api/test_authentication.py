@@ -21,28 +21,27 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        f"Bearer {TOKEN}x",
-        f"Bearer {TOKEN[:-1]}",
-        f"Token {TOKEN}",
-        TOKEN,
-        basic("admin", TOKEN),
-        "Basic !!!",
-        "Bearer \xff\xfe",
-    ],
-)
+WRONG = [
+    "",
+    "Bearer",
+    "Bearer ",
+    f"Bearer {TOKEN}x",
+    f"Bearer {TOKEN[:-1]}",
+    f"Token {TOKEN}",
+    TOKEN,
+    basic("admin", TOKEN),
+    "Basic !!!",
+    "Bearer \xff\xfe",
+]
+
+
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/a:1", "/v1/nothing"])
-def test_v1_needs_the_token_as_bearer(anyone: FlaskClient, path: str, authorization: str | None) -> None:
-    response = anyone.get(path, headers={} if authorization is None else {"Authorization": authorization})
-    assert response.status_code == 401
-    assert response.headers["WWW-Authenticate"] == 'Bearer realm="image-mirror"'
-    assert response.get_json()["code"] == "UNAUTHORIZED"
+def test_v1_needs_the_token_as_bearer(anyone: FlaskClient, path: str) -> None:
+    for headers in ({}, *({"Authorization": wrong} for wrong in WRONG)):
+        response = anyone.get(path, headers=headers)
+        assert response.status_code == 401, headers
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="image-mirror"'
+        assert response.get_json()["code"] == "UNAUTHORIZED"
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
