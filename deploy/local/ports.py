@@ -12,6 +12,7 @@ from deploy.local.errors import CannotStart
 
 _NOTE: Final = "ports.json"
 _TRIES: Final = 500
+_HIGHEST: Final = 65535
 
 
 def require_free(host: str, port: int) -> None:
@@ -37,9 +38,11 @@ def choose(folder: DataFolder, name: str, preferred: int) -> int:
     started again could find its own port taken. Raises CannotStart if there is none.
     """
     note = folder.read_note(_NOTE)
+    candidates: list[int] = list(range(preferred, preferred + _TRIES))
     last = note.get(name)
-    candidates = [last] if isinstance(last, int) and 0 < last < 2**16 else []
-    for port in [*candidates, *range(preferred, preferred + _TRIES)]:
+    if isinstance(last, int) and 0 < last <= _HIGHEST:
+        candidates.insert(0, last)
+    for port in candidates:
         if not _bind_problem(socket.AF_INET, ("127.0.0.1", port)):
             folder.write_note(_NOTE, {**note, name: port})
             return port
@@ -53,6 +56,5 @@ def _bind_problem(family: int, address: tuple[str | int, ...] | tuple[int, bytes
         try:
             probe.bind(address)
         except OSError as error:
-            problem: int = error.errno or errno.EADDRNOTAVAIL
-            return problem
+            return error.errno or errno.EADDRNOTAVAIL
     return 0

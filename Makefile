@@ -1,0 +1,57 @@
+# make run     the whole product in the foreground, state in ./data; Ctrl-C stops it
+# make check   format, lint, types, import contracts; seconds
+# make test    everything tests need, and all tests
+#
+# Python 3.11 or later is all that must be there. pip reads packages from wherever this machine is configured to.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# What is there to lint and to type, so that a new folder needs no line here.
+SOURCES := $(wildcard mirror service worker cli deploy bench tests)
+
+.PHONY: run test check image-test compose-check clean
+
+run: $(VENV)/.runs
+	@exec $(BIN)/python -m deploy.local
+
+check: $(VENV)/.tests
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.tests
+	tests/programs
+	$(BIN)/pytest
+
+image-test: $(VENV)/.runs
+	deploy/image-test
+
+compose-check:
+	deploy/compose/check
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis
+
+# A stamp is younger than the requirements it was installed from. `make run` does not install what only tests need,
+# and what tests need includes what runs, so one installation serves both.
+$(VENV)/.tests: requirements-dev.txt requirements.txt $(VENV)/pyvenv.cfg
+	@echo 'Installing $< into $(VENV) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $(VENV)/.runs $@
+
+$(VENV)/.runs: requirements.txt $(VENV)/pyvenv.cfg
+	@echo 'Installing $< into $(VENV) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# pyvenv.cfg and not bin/python, which is a link to the system's: `make` would look at, and touch, that one.
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Image Mirror needs Python 3.11 or later as '$(PYTHON)'; for another one: make PYTHON=python3.12 run" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

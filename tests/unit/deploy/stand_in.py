@@ -1,0 +1,100 @@
+"""Programs that stand in for the service, the worker and the scheduler, and the start of `make run` with them.
+
+``python -m tests.unit.deploy.stand_in`` starts everything; with a name as its argument it is one of the programs. Each
+writes to the file $JOURNAL what happened to it, one JSON object per line, in one write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deploy.local.__main__ import main
+from deploy.local.processes import Process, Stage, announcement
+from mirror.settings import Settings
+
+
+def table(settings: Settings) -> list[Process]:
+    stubborn = "stubborn" in os.environ.get("STAND_INS", "")
+    return [
+        stand_in("service", Stage.API),
+        stand_in("worker", Stage.WORK, copies=settings.workers),
+        stand_in("scheduler", Stage.WORK),
+        *([stand_in("stubborn", Stage.WORK)] if stubborn else []),
+        announcement(settings),
+    ]
+
+
+def stand_in(name: str, stage: Stage, copies: int = 1) -> Process:
+    command = (sys.executable, "-m", "tests.unit.deploy.stand_in", name)
+    return Process(name, command, stage, stop_within=1 if name == "stubborn" else 5, copies=copies)
+
+
+def perform(name: str) -> None:
+    """Be the program *name* until SIGTERM; at that moment, note which of the others still answer."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in every thread: only sigwait takes it
+    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["MIRROR_PORT"])), Ready) if name == "service" else None
+    if server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    journal("started", name)
+    os.write(1, f"{name} says hello\n".encode())
+    signal.sigwait({signal.SIGUSR1 if name == "stubborn" else signal.SIGTERM})
+    journal("stopping", name)
+    if server:
+        server.shutdown()
+        server.server_close()
+
+
+def journal(event: str, name: str) -> None:
+    line = {"event": event, "name": name, "pid": os.getpid(), "answering": answering(), "env": dict(os.environ)}
+    with Path(os.environ["JOURNAL"]).open("ab", buffering=0) as file:
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+def answering() -> list[str]:
+    """Which of the other processes accept connections."""
+    places = {
+        "api": ("127.0.0.1", int(os.environ["MIRROR_PORT"])),
+        "s3": address(os.environ.get("MIRROR_S3_ENDPOINT", "")),
+        "redis": address(os.environ.get("MIRROR_REDIS_URL", "")),
+    }
+    return [name for name, place in places.items() if place and accepts(place)]
+
+
+def address(url: str) -> tuple[str, int] | None:
+    parts = urlsplit(url)
+    return (parts.hostname, parts.port) if parts.hostname and parts.port else None
+
+
+def accepts(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+class Ready(BaseHTTPRequestHandler):
+    """A service that is ready from the start."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class gives it
+        """Keep quiet."""
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        perform(sys.argv[1])
+    else:
+        sys.exit(main(table))

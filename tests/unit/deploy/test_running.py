@@ -1,0 +1,244 @@
+"""`make run`, with a real supervisord, Valkey and S3, and stand-ins for the product's own processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+import redis
+from botocore.config import Config
+
+from tests.servers.process import free_port
+from tests.unit.deploy.launch import Launch, children, command_line, eventually, interrupt, is_alive
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """One that runs, in a folder with a difficult name, started by somebody with two workers and AWS credentials."""
+    directory = tmp_path_factory.mktemp("running")
+    elsewhere = {"AWS_PROFILE": "work", "AWS_SESSION_TOKEN": "expired", "AWS_CA_BUNDLE": "/nowhere"}
+    with Launch(directory, data=directory / "d #1 %s; x'y", MIRROR_WORKERS="2", **elsewhere) as launch:
+        yield launch.ready()
+
+
+def env_file(launch: Launch) -> dict[str, str]:
+    """The file ``env`` as a shell understands it."""
+    script = 'set -a; . "$1"; env -0'
+    answer = subprocess.run(["sh", "-c", script, "sh", launch.data / "env"], env={}, capture_output=True, check=True)
+    return dict(item.split("=", 1) for item in answer.stdout.decode().split("\0") if item)
+
+
+def redis_of(launch: Launch) -> redis.Redis:
+    return redis.Redis.from_url(env_file(launch)["MIRROR_REDIS_URL"], socket_timeout=5)
+
+
+def test_every_process_starts_in_its_number_of_copies(running: Launch) -> None:
+    eventually(lambda: len(running.journal("started")) == 4, "not all start", running.output)
+    names = sorted(note["env"]["SUPERVISOR_PROCESS_NAME"] for note in running.journal("started"))
+    assert names == ["scheduler", "service", "worker-0", "worker-1"]
+
+
+def test_the_banner_tells_where_everything_is_but_not_the_token(running: Launch) -> None:
+    token = (running.data / "admin-token").read_text().strip()
+    assert f"http://127.0.0.1:{running.port}" in running.output()
+    assert str(running.data / "admin-token") in running.output()
+    assert token not in running.output()
+
+
+def test_no_secret_is_in_any_command_line(running: Launch) -> None:
+    told = env_file(running)
+    secrets = [
+        told["AWS_SECRET_ACCESS_KEY"],
+        told["AWS_ACCESS_KEY_ID"],
+        (running.data / "admin-token").read_text().strip(),
+    ]
+    secrets.append(told["MIRROR_REDIS_URL"].split("@")[0].rpartition(":")[2])
+    pid = running.process.pid
+    eventually(lambda: len(children(pid)) == 6, "it has not six processes")  # the one that says 'Ready' has ended
+    assert not [line for line in map(command_line, [pid, *children(pid)]) for secret in secrets if secret in line]
+
+
+def test_everything_in_the_data_folder_is_private(running: Launch) -> None:
+    found = [running.data, *running.data.rglob("*")]
+    assert not [path for path in found if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+    assert stat.S_IMODE((running.data / "env").stat().st_mode) == 0o600
+    assert stat.S_IMODE((running.data / "run" / "supervisord.conf").stat().st_mode) == 0o600
+
+
+def test_other_tools_reach_redis_and_the_bucket_with_the_env_file(running: Launch) -> None:
+    told = env_file(running)
+    assert told["MIRROR_URL"] == f"http://127.0.0.1:{running.port}"
+    with redis_of(running) as client:
+        wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": ""}
+        assert {name: client.config_get(name)[name] for name in wanted} == wanted
+    s3 = boto3.session.Session(told["AWS_ACCESS_KEY_ID"], told["AWS_SECRET_ACCESS_KEY"]).client(
+        "s3", endpoint_url=told["MIRROR_S3_ENDPOINT"], region_name=told["MIRROR_S3_REGION"], config=Config(proxies={})
+    )
+    s3.put_object(Bucket=told["MIRROR_S3_BUCKET"], Key="a/key", Body=b"value")
+    assert s3.get_object(Bucket=told["MIRROR_S3_BUCKET"], Key="a/key")["Body"].read() == b"value"
+    s3.close()
+
+
+def test_the_callers_aws_settings_do_not_reach_the_embedded_s3(running: Launch) -> None:
+    seen = running.journal("started", "worker")[0]["env"]
+    assert seen["AWS_ACCESS_KEY_ID"] == env_file(running)["AWS_ACCESS_KEY_ID"]
+    assert not seen.keys() & {"AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"}
+    assert seen["MIRROR_SERVE_REDIRECT"] == "false"
+
+
+def test_a_second_start_on_the_same_folder_is_refused(running: Launch, tmp_path: Path) -> None:
+    second = Launch(tmp_path, data=running.data).start()
+    assert second.status() == 1
+    assert f"already runs on the data folder {running.data} (process {running.process.pid})" in second.output()
+    assert len(second.output().splitlines()) == 1
+    assert not second.journal("started")
+
+
+def test_a_second_mirror_beside_it_finds_other_ports(running: Launch, tmp_path: Path) -> None:
+    with Launch(tmp_path) as second:
+        second.ready()
+        assert env_file(second)["MIRROR_REDIS_URL"] != env_file(running)["MIRROR_REDIS_URL"]
+        assert env_file(second)["MIRROR_S3_ENDPOINT"] != env_file(running)["MIRROR_S3_ENDPOINT"]
+
+
+def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
+    with Launch(tmp_path) as launch:
+        first = launch.ready().journal("started", "worker")[0]["pid"]
+        valkey = next(pid for pid in children(launch.process.pid) if "valkey-server" in command_line(pid))
+        os.kill(first, signal.SIGKILL)
+        os.kill(valkey, signal.SIGKILL)
+        eventually(lambda: len(launch.journal("started", "worker")) == 2, "no new worker", launch.output)
+        eventually(lambda: answers(launch), "no new Valkey", launch.output)
+
+
+def answers(launch: Launch) -> bool:
+    with redis_of(launch) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+@pytest.mark.parametrize("how", [lambda process: process.terminate(), interrupt], ids=["SIGTERM", "Ctrl-C"])
+def test_workers_stop_before_the_api_and_the_servers_last(tmp_path: Path, how: object) -> None:
+    with Launch(tmp_path) as launch:
+        launch.ready()
+        started = [launch.process.pid, *children(launch.process.pid)]
+        assert callable(how)
+        how(launch.process)
+        assert launch.status() == 0
+        assert not [pid for pid in started if is_alive(pid)]
+        for name, still_answering in {"worker": ["api", "s3", "redis"], "service": ["api", "s3", "redis"]}.items():
+            assert [note["answering"] for note in launch.journal("stopping", name)] == [still_answering]
+        order = [note["name"] for note in launch.journal("stopping")]
+        assert set(order[:2]) == {"worker", "scheduler"}
+        assert order[2:] == ["service"]
+
+
+def test_a_process_that_ignores_sigterm_is_killed_and_the_rest_stops_in_order(tmp_path: Path) -> None:
+    with Launch(tmp_path, STAND_INS="stubborn") as launch:
+        launch.ready()
+        eventually(lambda: launch.journal("started", "stubborn"), "it does not start", launch.output)
+        launch.process.terminate()
+        assert launch.status() == 0
+        assert not is_alive(launch.journal("started", "stubborn")[0]["pid"])
+        assert launch.journal("stopping", "service")[0]["answering"] == ["api", "s3", "redis"]
+
+
+def test_a_killed_supervisor_leaves_no_process_and_a_new_start_finds_all_data(tmp_path: Path) -> None:
+    with Launch(tmp_path) as launch:
+        started = children(launch.ready().process.pid)
+        before = env_file(launch)
+        with redis_of(launch) as client:
+            client.set("job", "accepted")
+        launch.kill()
+        launch.start()  # at once: it waits for what the kill has left
+        eventually(lambda: not [pid for pid in started if is_alive(pid)], "processes are left")
+        eventually(lambda: len(launch.journal("started", "service")) == 2, "it does not start again", launch.output)
+        eventually(lambda: answers(launch), "no Valkey", launch.output)
+        with redis_of(launch) as client:
+            assert client.get("job") == b"accepted"
+        assert env_file(launch) == before
+
+
+def test_output_goes_to_a_socket_too(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        launch = Launch(tmp_path).start(stdout=theirs.fileno())
+        theirs.close()
+        with launch, ours.makefile("r") as lines:
+            assert any("worker says hello" in line for line in lines)
+
+
+def test_it_goes_on_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    launch = Launch(tmp_path).start(stdout=writer)
+    os.close(writer)
+    with launch:
+        assert os.read(reader, 100)
+        os.close(reader)
+        eventually(lambda: launch.journal("started", "worker"), "no worker", launch.output)
+        os.kill(launch.journal("started", "worker")[0]["pid"], signal.SIGKILL)
+        eventually(lambda: len(launch.journal("started", "worker")) == 2, "no new worker", launch.output)
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        launch = Launch(tmp_path, MIRROR_PORT=str(port)).start()
+        assert launch.status() == 1
+    assert f"Port {port} on 127.0.0.1 is taken" in launch.output()
+    assert len(launch.output().splitlines()) == 1
+    assert not (launch.data / "env").exists()
+
+
+def test_wrong_settings_are_all_listed_and_nothing_is_made(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, MIRROR_WORKERS="many", MIRROR_REDIS_URL="nowhere").start()
+    assert launch.status() == 2
+    assert "MIRROR_WORKERS" in launch.output()
+    assert "MIRROR_REDIS_URL" in launch.output()
+    assert not launch.data.exists()
+
+
+def test_off_loopback_without_a_token_it_refuses(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, MIRROR_HOST="0.0.0.0").start()
+    assert launch.status() == 2
+    assert "MIRROR_ADMIN_TOKEN" in launch.output()
+    assert not launch.data.exists()
+
+
+def test_a_folder_that_a_newer_server_wrote_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "versions.json").write_text('{"valkey": "99.0.0"}')
+    launch = Launch(tmp_path).start()
+    assert launch.status() == 1
+    assert "was written by valkey 99.0.0" in launch.output()
+    assert (data / "versions.json").read_text() == '{"valkey": "99.0.0"}'
+    assert not list((data / "valkey").iterdir())
+
+
+def test_what_is_external_is_not_embedded(tmp_path: Path) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    external: dict[str, str] = {
+        "MIRROR_REDIS_URL": f"redis://{nowhere}/0",
+        "MIRROR_S3_ENDPOINT": f"http://{nowhere}",
+        "MIRROR_S3_BUCKET": "images",
+        "AWS_PROFILE": "work",
+    }
+    with Launch(tmp_path, data=None, **external) as launch:
+        launch.ready()
+        programs = [command_line(pid) for pid in children(launch.process.pid)]
+        assert not [line for line in programs if "valkey-server" in line or "rclone" in line]
+        seen = launch.journal("started", "worker")[0]["env"]
+        assert {name: seen[name] for name in external} == external
+        assert "MIRROR_SERVE_REDIRECT" not in seen
+        assert env_file(launch)["MIRROR_S3_BUCKET"] == "images"
+        assert "AWS_ACCESS_KEY_ID" not in env_file(launch)
