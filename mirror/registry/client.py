@@ -160,38 +160,35 @@ class RegistryClient:
         registry, repository = reference.registry, reference.repository
         url = f"{self._endpoints.base_url(registry)}/v2/{repository}/{path}"
         authorization = self._auth.authorization(registry, repository)
-        answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
+        answer = self._follow(method, url, headers, authorization, registry)
         if answer.status == 401:
             challenge = answer.headers.get("WWW-Authenticate", "")
             answer.dismiss()
             authorization = self._auth.answer(registry, repository, challenge, authorization)
-            answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
-            if answer.status == 401:
-                answer.close()
-                raise self._auth.refusal(registry, repository)
-        return self._follow(method, answer, url, headers, authorization)
+            answer = self._follow(method, url, headers, authorization, registry)
+        return answer
 
     def _follow(
-        self, method: str, answer: Answer, url: str, headers: Mapping[str, str], authorization: str | None
+        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, registry: str
     ) -> Answer:
-        """Follow redirects, each through the guard; `Authorization` stays behind for good at the first other origin."""
-        home = Origin.of(url)
-        for _ in range(_REDIRECTS):
+        """Request, and follow redirects, each through the guard.
+
+        `Authorization` stays behind for good at the first other origin, and what asks for one from there on gets none.
+        """
+        home, left = Origin.of(url), False
+        for _ in range(_REDIRECTS + 1):
+            answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
+            if left and answer.status in (401, 403):
+                answer.close()
+                raise ServerFailed(registry, f"the target of its redirect answered {answer.status}")
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTING or not location:
                 return answer
             answer.dismiss()
-            url, origin = self._redirected(answer.registry, url, location)
+            url, origin = self._redirected(registry, url, location)
             if origin != home:
-                authorization = None
-            answer = self._transport.request(method, url, _with(headers, authorization), registry=answer.registry)
-            if answer.status in (401, 403) and origin != home:
-                answer.close()
-                raise ServerFailed(answer.registry, f"the target of its redirect answered {answer.status}")
-        if answer.status in _REDIRECTING:
-            answer.close()
-            raise SourceFailed(answer.registry, f"it redirects more than {_REDIRECTS} times")
-        return answer
+                authorization, left = None, True
+        raise SourceFailed(registry, f"it redirects more than {_REDIRECTS} times")
 
     def _redirected(self, registry: str, url: str, location: str) -> tuple[str, Origin]:
         """Where *location* leads from *url*; raises SourceFailed where we may not go."""

@@ -7,15 +7,19 @@ rebinding DNS server is never asked for. TLS checks the name, as ever.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import InvalidHeader
 
 from mirror.errors import SourceUnreachable
 from mirror.registry.address_guard import AddressGuard
+
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings print whole URLs, presigned ones too
 
 Resolve = Callable[[str, int], Sequence[tuple[socket.AddressFamily, Any]]]
 """From a host and a port to (family, socket address) pairs, as getaddrinfo gives them."""
@@ -37,13 +41,15 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
             super().connect()
             self.live_socket = self.sock  # http.client forgets `sock` while the answer is still being read
 
-    class GuardedHTTPSConnection(HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return _connect(self, guard, resolve)
+        def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 overrides http.client's
+            try:
+                return super().getresponse()
+            except InvalidHeader:
+                _drop(self.live_socket)
+                raise
 
-        def connect(self) -> None:
-            super().connect()
-            self.live_socket = self.sock
+    class GuardedHTTPSConnection(GuardedHTTPConnection, HTTPSConnection):
+        pass
 
     class GuardedHTTPPool(HTTPConnectionPool):
         ConnectionCls = GuardedHTTPConnection
@@ -66,6 +72,12 @@ def interrupt(connection: object) -> None:
         socket.socket.shutdown(live, socket.SHUT_RDWR)
     except OSError:
         return  # it was closed already
+
+
+def _drop(live: socket.socket | None) -> None:
+    """Close a socket that an abandoned answer still holds; urllib3 leaves that to the garbage collector."""
+    if live is not None and (descriptor := live.detach()) >= 0:
+        socket.close(descriptor)
 
 
 def _connect(connection: HTTPConnection, guard: AddressGuard, resolve: Resolve) -> socket.socket:

@@ -1,0 +1,151 @@
+"""When the same request is made again, how long is waited, and when it is given up at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from mirror.errors import MirrorError, RateLimited, SourceFailed, SourceUnreachable
+from mirror.oci.reference import Reference
+from mirror.registry.client import ATTEMPTS, LONGEST_PAUSE, RegistryClient
+from mirror.registry.statuses import DEFAULT_WAIT, LONGEST_WAIT, retry_after
+from tests.conftest import MakeSettings
+from tests.fakes import faults
+from tests.fakes.registry import FakeRegistry
+from tests.images import TestImage
+from tests.unit.registry.conftest import LOOPBACK, MakeClient
+
+
+@pytest.mark.parametrize("change", [faults.status(500), faults.status(503), faults.reset_after(0), faults.cut_after(3)])
+def test_what_may_pass_is_tried_four_times(
+    client: RegistryClient,
+    registry: FakeRegistry,
+    reference: Reference,
+    app: TestImage,
+    change: faults.Change,
+    waits: list[float],
+) -> None:
+    registry.script(faults.faulty(change, times=ATTEMPTS - 1))
+    assert client.get_manifest(reference).body == app.body
+    assert len(registry.log()) == ATTEMPTS == len(waits) + 1
+    assert all(0 <= wait <= LONGEST_PAUSE for wait in waits)
+
+
+def test_after_the_last_attempt_the_failure_is_told(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(faults.faulty(faults.status(503)))
+    with pytest.raises(SourceFailed, match="503"):
+        client.get_manifest(reference)
+    assert len(registry.log()) == ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 451])
+def test_what_will_not_pass_is_tried_once(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float], status: int
+) -> None:
+    registry.script(faults.faulty(faults.status(status)))
+    with pytest.raises(MirrorError):
+        client.get_manifest(reference)
+    assert (len(registry.log()), waits) == (1, [])
+
+
+def test_the_waits_have_full_jitter(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float]
+) -> None:
+    registry.script(faults.faulty(faults.status(503)))
+    for _ in range(10):
+        with pytest.raises(SourceFailed):
+            client.get_manifest(reference)
+    assert len(set(waits)) == len(waits)
+
+
+def test_a_short_wait_that_a_registry_asks_for_is_kept_to_the_letter(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, waits: list[float]
+) -> None:
+    registry.script(faults.faulty(faults.status(429, Retry_After="5"), times=2))
+    assert client.get_manifest(reference).body == app.body
+    assert waits == [5, 5]
+
+
+@pytest.mark.parametrize("header", ["6", "3600", None])
+def test_a_longer_wait_is_the_callers_to_make(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float], header: str | None
+) -> None:
+    change = faults.status(429) if header is None else faults.status(429, Retry_After=header)
+    registry.script(faults.faulty(change))
+    with pytest.raises(RateLimited) as caught:
+        client.head_manifest(reference)
+    assert caught.value.retry_after == float(header or DEFAULT_WAIT)
+    assert caught.value.registry == registry.host
+    assert (len(registry.log()), waits) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        ("99999999999999999999999999", LONGEST_WAIT),
+        ("-1", DEFAULT_WAIT),
+        ("1.5", DEFAULT_WAIT),
+        ("soon", DEFAULT_WAIT),
+        ("", DEFAULT_WAIT),
+        ("٣", DEFAULT_WAIT),
+        ("Wed, 99 Nov 2026 99:99:99 GMT", DEFAULT_WAIT),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", LONGEST_WAIT),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 2015 07:28:00", 0),
+    ],
+)
+def test_retry_after_is_read_in_both_forms_and_bounded(header: str, seconds: float) -> None:
+    assert retry_after({"Retry-After": header}) == seconds
+
+
+def test_a_date_is_as_many_seconds_away() -> None:
+    headers: Mapping[str, str] = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)}
+    assert 0 < retry_after(headers) <= 3600
+
+
+def test_a_registry_that_is_down_is_unreachable(
+    client_of: MakeClient, registry: FakeRegistry, waits: list[float]
+) -> None:
+    """Nothing listens on 127.0.0.2 at the fake's port."""
+    nowhere = registry.host.replace("127.0.0.1", "127.0.0.2")
+    client = client_of(insecure_registries=frozenset({nowhere}))
+    with pytest.raises(SourceUnreachable, match="refused"):
+        client.get_manifest(Reference.parse(f"{nowhere}/team/app:1"))
+    assert len(waits) == ATTEMPTS - 1
+
+
+def test_a_wait_can_be_ended_by_whoever_sleeps(
+    settings: MakeSettings, registry: FakeRegistry, reference: Reference
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def sleep(_: float) -> None:
+        raise Stopped
+
+    registry.script(faults.faulty(faults.status(503)))
+    place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
+    client = RegistryClient.from_settings(place, sleep=sleep)
+    with pytest.raises(Stopped):
+        client.get_manifest(reference)
+    assert len(registry.log()) == 1
+    client.close()
+
+
+def test_a_retry_is_logged_without_headers_or_query(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.script(faults.faulty(faults.status(503, X_Secret="very-secret"), times=1))
+    client_of(registry).get_manifest(reference)
+    printed = capsys.readouterr().out
+    assert str(reference) in printed
+    assert "very-secret" not in printed
