@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mirror.errors import BlobNotHeld, ImageNotHeld
+from mirror.errors import BlobNotHeld, ContentError, ImageNotHeld, StorageDamaged
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
@@ -58,16 +58,19 @@ class CatalogReader:
         return found
 
     def manifest(self, name: LocalImage) -> ManifestContent:
-        """A manifest that the repository holds, its bytes checked against its digest; raises ImageNotHeld."""
+        """A manifest that the repository holds, checked against its digest; raises ImageNotHeld or StorageDamaged."""
         digest = self.digest(name)
         if not name.digest and not self._links.has_revision(name.repository, digest):
             raise ImageNotHeld(str(name))
         body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
         if body is None:
             raise ImageNotHeld(str(name))
-        parsed = parse_manifest(body, None, what=str(digest))
-        descriptor = Descriptor(parsed.media_type, digest, len(body))
-        verify(body, descriptor)
+        try:
+            parsed = parse_manifest(body, None, what=str(digest))
+            descriptor = Descriptor(parsed.media_type, digest, len(body))
+            verify(body, descriptor)
+        except ContentError as error:
+            raise StorageDamaged(str(digest), error.message) from None
         return ManifestContent(descriptor, body, parsed)
 
     def blob_size(self, repository: str, digest: Digest) -> int:

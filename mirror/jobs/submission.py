@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 
-from mirror.errors import InvalidReference, NameTooLong
+import structlog
+
+from mirror.errors import InvalidReference, NameTooLong, RedisUnavailable
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.names import MAX_NAME_LENGTH
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import JobStore
+from mirror.records.task import Task
 from mirror.registry.address_guard import AddressGuard
 from mirror.settings import Settings
+
+_LOG = structlog.get_logger(__name__)
 
 
 class Submitter:
@@ -34,8 +39,15 @@ class Submitter:
         self._require_reachable(reference.registry)
         job, tasks = self._store.submit([(str(reference), str(image))])
         for task in tasks:
-            self._queue.put(task.id, task.fence)
+            self._wake_a_worker(task)
         return job
+
+    def _wake_a_worker(self, task: Task) -> None:
+        """Put the task's entry; where that fails the job is accepted all the same, and the reconciler puts it."""
+        try:
+            self._queue.put(task.id, task.fence)
+        except RedisUnavailable:
+            _LOG.warning("job accepted without a queue entry; the scheduler will put one", task_id=task.id)
 
     def _require_reachable(self, registry: str) -> None:
         """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validate
+
+from mirror.records.fields import timestamp
 
 DIGEST_EXAMPLE: Final = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1"
 _LARGEST_PAGE: Final = 100
@@ -19,9 +21,7 @@ class Timestamp(fields.Field[datetime]):
     """RFC 3339 in UTC with milliseconds: ``2026-11-23T21:25:00.123Z``."""
 
     def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
-        if value is None:
-            return None
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return None if value is None else timestamp(value)
 
 
 class Cursor(fields.Field[str]):

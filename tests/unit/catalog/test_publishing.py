@@ -8,7 +8,7 @@ from mirror.catalog.rebuilding import rebuild
 from mirror.coordination import keys
 from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
-from mirror.errors import BlobBeingDeleted, ImageNotHeld, PreconditionFailed, TagBusy
+from mirror.errors import BlobBeingDeleted, ImageNotHeld, PreconditionFailed, StorageDamaged, TagBusy
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
@@ -130,3 +130,11 @@ def test_one_damaged_tag_does_not_keep_the_others_from_being_listed(plant: Plant
     plant.redis.call("FLUSHALL")
     assert rebuild(plant.index, plant.links, plant.publisher, alive=lambda: True)
     assert plant.index.tags("team/app", limit=5) == (["2"], None)
+
+
+def test_a_manifest_that_was_changed_in_the_bucket_is_not_served(plant: Plant) -> None:
+    image = images.image(images.layer("a"))
+    mirrored(plant, image)
+    plant.bucket.put(layout.blob_key(image.digest), image.body + b" ")
+    with pytest.raises(StorageDamaged):
+        plant.reader.manifest(APP)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.coordination.redis import open_client
 from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, TargetReserved
-from mirror.jobs.submission import resolve_target
+from mirror.jobs.submission import Submitter, resolve_target
 from mirror.oci.reference import Reference
+from mirror.queue import TaskQueue
 from tests.plant import Plant
 
 HOST = "mirror.corp:8080"
@@ -73,3 +75,11 @@ def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(plant: Plan
     with pytest.raises(AddressNotAllowed):
         plant.submitter.submit(f"{host}/latest/meta-data")
     assert plant.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+
+
+def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(plant: Plant) -> None:
+    """Redis goes away between the record and the entry: the reconciler puts the entry when it is back."""
+    away = open_client("redis://127.0.0.1:1/0", retries=0, decode_responses=False)
+    job = Submitter(plant.store, TaskQueue(away), plant.settings).submit(f"{plant.registry.host}/team/app:1")
+    assert plant.store.job(job.id).state == "queued"
+    away.close()
