@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,12 @@ class Issued:
     key: Path
     authority: Path
 
+    def context(self) -> ssl.SSLContext:
+        """What a server needs to speak TLS under this certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
 
 class Authority:
     """Issues certificates that expire with nobody who reads this."""
@@ -52,12 +60,12 @@ class Authority:
         )
 
     def issue(self, host: str) -> Issued:
-        """A certificate for one DNS name."""
+        """A certificate for one DNS name or IP address."""
         key = ec.generate_private_key(ec.SECP256R1())
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
             _builder(_name(host), self._name, key.public_key())
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_alternative(host)]), critical=False)
             .add_extension(identifier, critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -73,6 +81,13 @@ class Authority:
         path = self._directory / name
         path.write_bytes(content)
         return path
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _name(common: str) -> x509.Name:

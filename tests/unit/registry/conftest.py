@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +14,41 @@ import pytest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from tests.conftest import MakeSettings
-from tests.fakes.registry import FakeRegistry
+from tests.fakes.registry import FakeRegistry, Tokens
 from tests.images import TestImage, image, layer
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 REPOSITORY = "team/app"
 
+LOGIN = ("gordon", "s3cret:with:colons")
+"""A user and password, as `docker login` takes them."""
+
 MakeClient = Callable[..., RegistryClient]
+
+
+def login_entry() -> dict[str, str]:
+    """`LOGIN` as an entry of a config.json."""
+    return {"auth": base64.b64encode(":".join(LOGIN).encode()).decode()}
+
+
+def docker_config(directory: Path, host: str, entry: dict[str, str]) -> Path:
+    """A config.json with one entry."""
+    path = directory / "config.json"
+    path.write_text(json.dumps({"auths": {host: entry}}))
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, registry: FakeRegistry) -> Path:
+    """A config.json with `LOGIN` for the registry."""
+    return docker_config(tmp_path, registry.host, login_entry())
+
+
+@pytest.fixture
+def tokens(registry: FakeRegistry) -> Tokens:
+    """The token server of a registry that has one."""
+    assert registry.tokens is not None
+    return registry.tokens
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ pieces = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.lists(pieces, max_size=14).map(b"".join))
 def test_answers_made_of_http_s_own_parts_never_raise_what_is_not_ours(
     server: RawServer, client: RegistryClient, reference: Reference, answer: bytes

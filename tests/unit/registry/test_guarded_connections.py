@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,8 +135,7 @@ def test_a_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_tls_checks_the_name_while_the_judged_address_is_connected_to(tmp_path: Path) -> None:
     names: list[str | None] = []
     issued = Authority(tmp_path).issue("registry.example")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.certificate, issued.key)
+    context = issued.context()
     context.sni_callback = lambda _socket, name, _context: names.append(name)
     with HttpServer("tls", lambda _: Reply(200, body=b"hello"), tls=context) as server:
         trusting = Transport(AddressGuard(LOOPBACK), resolve=Resolver(["127.0.0.1"]), ca_certs=str(issued.authority))

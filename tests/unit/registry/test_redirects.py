@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from pathlib import Path
 
 import pytest
@@ -16,23 +14,13 @@ from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer
 from tests.images import TestImage
-from tests.unit.registry.conftest import REPOSITORY, MakeClient
-
-LOGIN = ("gordon", "s3cret")
+from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient
 
 
 @pytest.fixture
 def blob(app: TestImage) -> Descriptor:
     digest, content = max(app.blobs.items(), key=lambda item: len(item[1]))
     return Descriptor("application/octet-stream", digest, len(content))
-
-
-@pytest.fixture
-def config(tmp_path: Path, registry: FakeRegistry) -> Path:
-    path = tmp_path / "config.json"
-    auth = base64.b64encode(":".join(LOGIN).encode()).decode()
-    path.write_text(json.dumps({"auths": {registry.host: {"auth": auth}}}))
-    return path
 
 
 def _content(client: RegistryClient, reference: Reference, blob: Descriptor, offset: int = 0) -> bytes:

@@ -1,0 +1,70 @@
+"""Where a registry's API is, and where it may be spoken to without TLS."""
+
+from __future__ import annotations
+
+import pytest
+
+from mirror.registry.endpoints import Endpoints
+from mirror.registry.transport import Origin
+
+ENDPOINTS = Endpoints(
+    insecure=frozenset({"old.corp", "lab.corp:5000"}),
+    overrides={"docker.io": "http://hub-proxy.corp:8081/docker", "gcr.io": "https://gcr-proxy.corp"},
+)
+
+
+@pytest.mark.parametrize(
+    ("registry", "url"),
+    [
+        ("docker.io", "http://hub-proxy.corp:8081/docker"),
+        ("gcr.io", "https://gcr-proxy.corp"),
+        ("quay.io", "https://quay.io"),
+        ("old.corp", "http://old.corp"),
+        ("old.corp:5000", "https://old.corp:5000"),
+        ("lab.corp:5000", "http://lab.corp:5000"),
+        ("lab.corp", "https://lab.corp"),
+    ],
+)
+def test_a_registry_has_one_url(registry: str, url: str) -> None:
+    assert ENDPOINTS.base_url(registry) == url
+
+
+def test_docker_hubs_api_has_a_host_of_its_own() -> None:
+    assert Endpoints().base_url("docker.io") == "https://registry-1.docker.io"
+
+
+@pytest.mark.parametrize(
+    ("registry", "url", "permitted"),
+    [
+        ("quay.io", "https://cdn.quay.io", True),
+        ("quay.io", "http://quay.io", False),
+        ("quay.io", "http://hub-proxy.corp:8081", False),
+        ("docker.io", "http://hub-proxy.corp:8081", True),
+        ("docker.io", "http://hub-proxy.corp:8082", False),
+        ("docker.io", "http://hub-proxy.corp", False),
+        ("gcr.io", "http://gcr-proxy.corp", False),
+        ("lab.corp:5000", "http://lab.corp:5000", True),
+        ("lab.corp:5000", "http://lab.corp:5001", True),
+        ("lab.corp:5000", "http://other.corp:5000", False),
+        ("quay.io", "http://lab.corp:5000", True),
+        ("quay.io", "http://lab.corp:5001", False),
+        ("quay.io", "http://old.corp", True),
+    ],
+)
+def test_plain_http_is_for_what_the_settings_name(registry: str, url: str, *, permitted: bool) -> None:
+    assert ENDPOINTS.permits(registry, Origin.of(url)) is permitted
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://a.example", "https://a.example:443/path?query", True),
+        ("http://a.example", "http://A.example.:80", True),
+        ("https://a.example", "http://a.example", False),
+        ("https://a.example", "https://a.example:8443", False),
+        ("https://a.example", "https://b.example", False),
+        ("https://a.example", "https://sub.a.example", False),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(one: str, other: str, *, same: bool) -> None:
+    assert (Origin.of(one) == Origin.of(other)) is same

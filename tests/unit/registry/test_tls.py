@@ -1,0 +1,90 @@
+"""The whole of a pull over TLS: token server and CDN included, and a blocked read is woken there too."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mirror.errors import SourceError, SourceFailed, SourceUnreachable
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.reference import Reference
+from mirror.registry.address_guard import AddressGuard
+from mirror.registry.client import RegistryClient
+from mirror.registry.endpoints import Endpoints
+from mirror.registry.transport import Transport
+from tests.fakes import faults
+from tests.fakes.registry import FakeRegistry, Tokens
+from tests.fakes.server import HttpServer, Reply
+from tests.images import TestImage
+from tests.unit.registry.certificates import Authority, Issued
+from tests.unit.registry.conftest import LOOPBACK, REPOSITORY
+
+
+@pytest.fixture
+def issued(tmp_path: Path) -> Issued:
+    return Authority(tmp_path).issue("127.0.0.1")
+
+
+@pytest.fixture
+def registry(app: TestImage, issued: Issued) -> Iterator[FakeRegistry]:
+    with FakeRegistry(tokens=Tokens(), redirect_blobs=True, tls=issued.context()) as fake:
+        fake.put(app, REPOSITORY, "1")
+        yield fake
+
+
+@pytest.fixture
+def client(issued: Issued) -> Iterator[RegistryClient]:
+    transport = Transport(AddressGuard(LOOPBACK), ca_certs=str(issued.authority))
+    made = RegistryClient(transport, Endpoints(), lambda *_: None, sleep=lambda _: None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def blob(app: TestImage) -> Descriptor:
+    digest, content = max(app.blobs.items(), key=lambda item: len(item[1]))
+    return Descriptor("application/octet-stream", digest, len(content))
+
+
+def test_a_pull_over_tls_needs_no_setting(
+    client: RegistryClient, reference: Reference, app: TestImage, blob: Descriptor
+) -> None:
+    assert client.get_manifest(reference).body == app.body
+    with client.open_blob(reference, blob) as stream:
+        buffer = memoryview(bytearray(blob.size))
+        assert stream.readinto(buffer) == blob.size
+        assert buffer == app.blobs[blob.digest]
+
+
+def test_a_read_that_waits_is_woken_by_an_interrupt(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
+) -> None:
+    """The gate stays shut: only the interrupt can end the read."""
+    gate = threading.Event()
+    registry.script(faults.faulty(faults.gated(gate, 1000), server="cdn"))
+    with client.open_blob(reference, blob) as stream, ThreadPoolExecutor(1) as pool:
+        assert stream.readinto(memoryview(bytearray(1000))) == 1000
+        reading = pool.submit(stream.readinto, memoryview(bytearray(blob.size)))
+        stream.interrupt()
+        with pytest.raises(SourceError):
+            reading.result()
+    gate.set()
+
+
+def test_a_redirect_from_tls_to_plain_http_is_refused(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
+) -> None:
+    with HttpServer("plain", lambda _: Reply(200)) as plain:
+        registry.script(faults.faulty(faults.status(307, Location=f"http://{plain.host}/blob"), path="/blobs/"))
+        with pytest.raises(SourceFailed, match="without TLS"):
+            client.open_blob(reference, blob)
+        assert plain.connections == 0
+
+
+def test_a_server_that_speaks_no_tls_is_unreachable(client: RegistryClient) -> None:
+    with HttpServer("plain", lambda _: Reply(200)) as plain, pytest.raises(SourceUnreachable, match="TLS"):
+        client.get_manifest(Reference.parse(f"{plain.host}/{REPOSITORY}:1"))
