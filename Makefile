@@ -26,7 +26,7 @@ test: $(VENV)/.tests
 	tests/programs
 	$(BIN)/pytest
 
-image-test: $(VENV)/.runs
+image-test: $(VENV)/.tests
 	deploy/image-test
 
 compose-check:

@@ -1,0 +1,192 @@
+"""Runs a built image as it is meant to be run, and mirrors an image with it: ``proof.py IMAGE``.
+
+Non-root, read-only root file system, all capabilities dropped; against a real Valkey, S3, registry and client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+
+from tests.servers import DockerRegistry, RcloneS3, ValkeyServer, program
+from tests.servers.process import free_port
+
+WITHIN: Final = 120.0
+"""Seconds until something that must happen has happened; a container on a slow disk takes its time."""
+_POLL: Final = 0.2
+
+
+def main(image: str) -> None:
+    refuses_unknown_commands(image)
+    with tempfile.TemporaryDirectory(prefix="image-proof.") as name, ExitStack() as stack:
+        directory = Path(name)
+        valkey = stack.enter_context(ValkeyServer(made(directory / "valkey")))
+        s3 = stack.enter_context(RcloneS3(made(directory / "s3")))
+        registry = stack.enter_context(DockerRegistry(made(directory / "registry")))
+        port, token = free_port(), secrets.token_urlsafe(32)
+        settings = directory / "settings"
+        settings.touch(mode=0o600)  # docker reads it: no secret is an argument
+        variables = s3.settings_env() | {
+            "MIRROR_REDIS_URL": valkey.url,
+            "MIRROR_HOST": "127.0.0.1",
+            "MIRROR_PORT": str(port),
+            "MIRROR_ADMIN_TOKEN": token,
+            "MIRROR_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "MIRROR_INSECURE_REGISTRIES": registry.host,
+        }
+        settings.write_text("".join(f"{key}={value}\n" for key, value in variables.items() if value))
+        for command in ("service", "worker", "scheduler"):
+            container = stack.enter_context(running(image, command, settings))
+            runs_without_rights(container)
+        mirrors_an_image(directory, registry, f"http://127.0.0.1:{port}", token)
+        becomes_healthy(service_of(image))
+
+
+def made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], check=check, capture_output=True, text=True)
+
+
+def say(what: str) -> None:
+    print(f"image-test: {what}", flush=True)
+
+
+def refuses_unknown_commands(image: str) -> None:
+    answer = docker("run", "--rm", "--network", "none", image, "shell", check=False)
+    if answer.returncode != 64 or not answer.stderr.startswith("usage: "):
+        raise SystemExit(f"an unknown command ends with {answer.returncode}: {answer.stderr}")
+    say("an unknown command gets the usage and status 64")
+
+
+@contextmanager
+def running(image: str, command: str, settings: Path) -> Iterator[str]:
+    """The container's id; its log is shown if the proof fails, and it must stop within the ten seconds it gets."""
+    restrictions = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]  # noqa: S108 - the container's
+    options = ["--detach", "--network", "host", "--env-file", str(settings), "--label", f"proof={command}"]
+    container = docker("run", *options, *restrictions, image, command).stdout.strip()
+    try:
+        yield container
+        docker("stop", "--time", "10", container)
+        status = docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
+        if status != "0":
+            raise SystemExit(f"{command} ends with {status} after SIGTERM")
+        say(f"{command} stops when it is told to")
+    except BaseException:
+        log = docker("logs", container, check=False)
+        sys.stderr.write(f"--- {command}\n{log.stdout}{log.stderr}")
+        raise
+    finally:
+        docker("rm", "--force", container)
+
+
+def runs_without_rights(container: str) -> None:
+    """Not root, and nothing on the root file system can be written."""
+    script = "import os; print(os.getuid(), os.access('/app', os.W_OK), os.access('/tmp', os.W_OK))"
+    answer = docker("exec", container, "python", "-c", script).stdout.split()
+    if answer != ["10001", "False", "True"]:
+        raise SystemExit(f"uid, may write /app, may write /tmp: {answer}")
+    say(
+        f"{docker('inspect', '--format', '{{.Path}} {{.Args}}', container).stdout.strip()} runs as uid 10001, read-only"
+    )
+
+
+def service_of(image: str) -> str:
+    return docker("ps", "--quiet", "--filter", "label=proof=service", "--filter", f"ancestor={image}").stdout.strip()
+
+
+def becomes_healthy(container: str) -> None:
+    eventually(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", container).stdout.strip() == "healthy")
+    say("docker calls the service healthy")
+
+
+def mirrors_an_image(directory: Path, registry: DockerRegistry, url: str, token: str) -> None:
+    digest = push_image(directory, f"{registry.host}/team/app:1")
+    with urllib3.PoolManager(headers={"Authorization": f"Bearer {token}"}, retries=False, timeout=10) as http:
+        eventually(lambda: status_of(http, f"{url}/readyz") == 200)
+        say("the service is ready")
+        job = http.request("POST", f"{url}/v1/jobs", json={"source": f"{registry.host}/team/app:1"}).json()
+        eventually(lambda: job_of(http, job)["state"] not in ("queued", "running"))
+        job = job_of(http, job)
+    if (job["state"], job["digest"]) != ("succeeded", digest):
+        raise SystemExit(f"the job ended {job['state']}: {job['error']}")
+    mirrored = f"{url.removeprefix('http://')}/{job['target']}"
+    skopeo("copy", "--src-tls-verify=false", f"docker://{mirrored}", f"dir:{directory / 'pulled'}")
+    say(f"mirrored and pulled back: {digest}")
+
+
+def status_of(http: urllib3.PoolManager, url: str) -> int | None:
+    try:
+        return http.request("GET", url).status
+    except urllib3.exceptions.HTTPError:
+        return None
+
+
+def job_of(http: urllib3.PoolManager, job: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = http.request("GET", job["links"]["self"]).json()
+    return answer
+
+
+def push_image(directory: Path, name: str) -> str:
+    """Push a small image with one layer of random bytes; its digest."""
+    layer = directory / "layer"
+    layer.write_bytes(os.urandom(100_000))
+    image = directory / "image"
+    empty = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}, "config": {}}
+    image.mkdir()
+    (image / "version").write_text("Directory Transport Version: 1.1\n")  # containers/image, docs/containers-transports
+    descriptors = [file_blob(image, layer.read_bytes()), file_blob(image, json.dumps(empty).encode())]
+    types = ["application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.oci.image.config.v1+json"]
+    layer_of, config_of = ({"mediaType": kind, **item} for kind, item in zip(types, descriptors, strict=True))
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config_of,
+        "layers": [layer_of],
+    }
+    (image / "manifest.json").write_text(json.dumps(manifest))
+    digest_file = directory / "digest"
+    skopeo(
+        *("copy", "--preserve-digests", "--dest-tls-verify=false"),
+        f"--digestfile={digest_file}",
+        f"dir:{image}",
+        f"docker://{name}",
+    )
+    return digest_file.read_text().strip()
+
+
+def file_blob(image: Path, content: bytes) -> dict[str, Any]:
+    name = hashlib.sha256(content).hexdigest()
+    (image / name).write_bytes(content)
+    return {"digest": f"sha256:{name}", "size": len(content)}
+
+
+def skopeo(*arguments: str) -> None:
+    subprocess.run([program("skopeo"), *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not holds():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"it does not happen within {WITHIN:.0f} s")
+        time.sleep(_POLL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
