@@ -20,7 +20,7 @@ def main() -> int:
         require_stores(settings)
         settings = replace(settings, admin_token=admin_token(settings))  # made here, before there are two processes
     except InvalidSettings as error:
-        print(error, file=sys.stderr)  # noqa: T201 - before any log: this is for the person who starts it
+        print(error, file=sys.stderr)
         return 2
     log.configure("service")
     Server(settings).run()

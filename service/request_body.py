@@ -28,7 +28,7 @@ class RequestParser(FlaskParser):
         """
         super().__init__(unknown=marshmallow.RAISE)
 
-    def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:  # noqa: ARG002 - the parser's signature
+    def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
         media_type = req.mimetype
         if media_type and media_type != _CURL_DEFAULT and not is_json(media_type):
             raise BodyTypeRefused(media_type)
@@ -45,11 +45,11 @@ class RequestParser(FlaskParser):
     def handle_error(
         self,
         error: marshmallow.ValidationError,
-        req: Request,  # noqa: ARG002 - the parser's signature
-        schema: marshmallow.Schema,  # noqa: ARG002
+        req: Request,
+        schema: marshmallow.Schema,
         *,
-        error_status_code: int | None,  # noqa: ARG002
-        error_headers: Mapping[str, str] | None,  # noqa: ARG002
+        error_status_code: int | None,
+        error_headers: Mapping[str, str] | None,
     ) -> NoReturn:
         raise RequestInvalid(list(_problems(error.messages_dict))[:_PROBLEMS_SHOWN]) from None
 

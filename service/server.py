@@ -46,7 +46,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 class LibraryLogger(Logger):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's log through `mirror.log`, without what it would print of a request: its query and its headers."""
 
-    def setup(self, cfg: Any) -> None:  # noqa: ARG002 - the signature is gunicorn's
+    def setup(self, cfg: Any) -> None:
         self.error_log.propagate = True
 
     def access(self, *_: object) -> None:

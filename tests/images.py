@@ -69,7 +69,7 @@ class TestImage:
 
 def layer(seed: str, size: int = 2000, *, compressed: bool = False) -> Layer:
     """A tar with one file of *size* random bytes, always the same for one seed."""
-    content = random.Random(seed).randbytes(size)  # noqa: S311 - to be repeatable, not to be secret
+    content = random.Random(seed).randbytes(size)
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         entry = tarfile.TarInfo(f"data/{seed}")

@@ -24,7 +24,7 @@ def main() -> int:
         equipped = workshop()
         wait_for_redis(equipped.redis)
     except InvalidSettings as error:
-        print(error, file=sys.stderr)  # noqa: T201 - before any log: this is for the person who starts it
+        print(error, file=sys.stderr)
         return 2
     except RedisUnavailable as error:
         _LOG.error(error.message, code=error.code, hint=error.hint)

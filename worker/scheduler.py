@@ -77,7 +77,7 @@ def main() -> int:
     try:
         scheduler = Scheduler(workshop())
     except InvalidSettings as error:
-        print(error, file=sys.stderr)  # noqa: T201 - before any log: this is for the person who starts it
+        print(error, file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())

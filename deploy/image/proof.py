@@ -77,7 +77,7 @@ def refuses_unknown_commands(image: str) -> None:
 @contextmanager
 def running(image: str, command: str, settings: Path) -> Iterator[str]:
     """The container's id; its log is shown if the proof fails, and it must stop within the ten seconds it gets."""
-    restrictions = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]  # noqa: S108 - the container's
+    restrictions = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     options = ["--detach", "--network", "host", "--env-file", str(settings), "--label", f"proof={command}"]
     container = docker("run", *options, *restrictions, image, command).stdout.strip()
     try:

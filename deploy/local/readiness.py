@@ -10,7 +10,7 @@ from typing import Final
 PATIENCE: Final = 60.0
 """Seconds until a start that takes long is remarked on."""
 _POLL: Final = 0.2
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to connect to, not to listen on
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def main(host: str, port: int, url: str) -> None:

@@ -20,7 +20,7 @@ _SECONDS: Final = 30
 def of_program(program: Path, argument: str) -> str:
     """The version that *program* prints when asked with *argument*; raises CannotStart if it does not run here."""
     try:
-        answer = subprocess.run(  # noqa: S603 - a program from our own virtual environment
+        answer = subprocess.run(
             [program, argument], capture_output=True, text=True, timeout=_SECONDS, check=True, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.SubprocessError):

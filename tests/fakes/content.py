@@ -51,4 +51,4 @@ class Synthetic:
 
     @cached_property
     def _rest(self) -> bytes:
-        return random.Random(self.seed).randbytes(_BLOCK - _NUMBER)  # noqa: S311 - to be repeatable, not to be secret
+        return random.Random(self.seed).randbytes(_BLOCK - _NUMBER)

@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.server.name, self.command, parts.path, parse_qs(parts.query), headers, body)
         self._send(self.server.reply_to(request))
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 - http.server's names
+    do_HEAD = do_POST = do_GET
 
     def log_message(self, *_: object) -> None:
         """The registry keeps its own log."""

@@ -36,7 +36,7 @@ class Blob:
 @cache
 def blob(size: int, *, seed: int = 0, algorithm: str = "sha256") -> Blob:
     """*size* bytes that look like nothing else."""
-    content = random.Random(f"{size}-{seed}").randbytes(size)  # noqa: S311 - repeatable, not secret
+    content = random.Random(f"{size}-{seed}").randbytes(size)
     return Blob(content, Descriptor(_LAYER, Digest.of(content, algorithm), size))
 
 

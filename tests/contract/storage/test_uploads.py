@@ -61,7 +61,7 @@ def test_parts_may_come_in_any_order_and_from_many_threads(store: BlobStore) -> 
     wanted = blob(6 * PART + 5, seed=1)
     upload = store.begin(wanted.descriptor)
     numbers = list(wanted.part_numbers)
-    random.Random(7).shuffle(numbers)  # noqa: S311 - repeatable, not secret
+    random.Random(7).shuffle(numbers)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: upload.put_part(number, wanted.part(number)), numbers))
     upload.complete(wanted.proof)

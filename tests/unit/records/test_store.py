@@ -8,7 +8,7 @@ import pytest
 from mirror.coordination import keys
 from mirror.coordination.redis import Redis
 from mirror.errors import JobUnknown, WorkerLost
-from mirror.records.job import ByteCounts, ImageCounts, Job
+from mirror.records.job import ByteCounts, ImageCounts, Job, JobState
 from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import BlobReport, ErrorReport, Task, WaitingFor
 
@@ -206,8 +206,8 @@ def test_jobs_are_listed_by_state_and_source(store: JobStore) -> None:
     submitted(store)
     other, _ = store.submit([("docker.io/library/nginx:1", "x/nginx:1")])
 
-    def listed(**filters: str) -> list[str]:
-        jobs, more = store.page(limit=10, before=None, **{"state": None, "source": None, **filters})  # type: ignore[arg-type]  # literal states
+    def listed(*, state: JobState | None = None, source: str | None = None) -> list[str]:
+        jobs, more = store.page(limit=10, before=None, state=state, source=source)
         assert more is None
         return [job.id for job in jobs]
 

@@ -61,7 +61,7 @@ class ScriptedS3:
                     self.wfile.write(answer.body)
                 self.close_connection = answer.cut
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 - http.server's names
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
             def log_message(self, *_: Any) -> None:
                 """The test's output is for the test."""
