@@ -2,6 +2,10 @@
 # make check   format, lint, types, import contracts; seconds
 # make test    everything tests need, and all tests
 #
+# make image-test      build the image, and mirror an image with it (root, or a Docker that runs)
+# make compose-check   validate deploy/compose
+# make clean           remove what the above installed; ./data stays
+#
 # Python 3.11 or later is all that must be there. pip reads packages from wherever this machine is configured to.
 
 PYTHON ?= python3

@@ -89,7 +89,7 @@ class Ready(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class gives it
+    def log_message(self, *args: object) -> None:
         """Keep quiet."""
 
 
