@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -23,6 +25,10 @@ logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings 
 
 Resolve = Callable[[str, int], Sequence[tuple[socket.AddressFamily, Any]]]
 """From a host and a port to (family, socket address) pairs, as getaddrinfo gives them."""
+
+
+WHOLE_SECONDS: Final = 60.0
+"""The most that the head of an answer may take, and the body of a manifest or a token; not a blob."""
 
 
 def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
@@ -43,7 +49,8 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
 
         def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 overrides http.client's
             try:
-                return super().getresponse()
+                with interrupted_after(WHOLE_SECONDS, self):
+                    return super().getresponse()
             except InvalidHeader:
                 _drop(self.live_socket)
                 raise
@@ -72,6 +79,29 @@ def interrupt(connection: object) -> None:
         socket.socket.shutdown(live, socket.SHUT_RDWR)
     except OSError:
         return  # it was closed already
+
+
+@contextmanager
+def interrupted_after(seconds: float, connection: object) -> Iterator[None]:
+    """Interrupt the connection if the block lasts longer, and raise TimeoutError even if the block takes that for an end.
+
+    A server that sends a byte now and then outlasts any timeout between two reads (slow-loris).
+    """
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        interrupt(connection)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError
 
 
 def _drop(live: socket.socket | None) -> None:

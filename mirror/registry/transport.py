@@ -25,7 +25,14 @@ from urllib3.exceptions import (
 from mirror import __version__
 from mirror.errors import AnswerTooLarge, AnswerTruncated, MirrorError, SourceFailed, SourceUnreachable
 from mirror.registry.address_guard import AddressGuard
-from mirror.registry.guarded_connections import Resolve, interrupt, pool_classes, resolve
+from mirror.registry.guarded_connections import (
+    WHOLE_SECONDS,
+    Resolve,
+    interrupt,
+    interrupted_after,
+    pool_classes,
+    resolve,
+)
 
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
@@ -72,12 +79,15 @@ class Answer:
     response: BaseHTTPResponse = field(repr=False)
 
     def read(self, limit: int, what: str) -> bytes:
-        """The whole body, at most *limit* bytes; raises AnswerTooLarge before more is read, AnswerTruncated if cut."""
+        """The whole body, at most *limit* bytes and in at most a minute.
+
+        Raises AnswerTooLarge before more is read, AnswerTruncated or SourceUnreachable if it was cut or too slow.
+        """
         if declared_length(self.headers) > limit:
             raise AnswerTooLarge(self.registry, what, limit)
         pieces: list[bytes] = []
         total = 0
-        with translated(self.registry, what):
+        with translated(self.registry, what), interrupted_after(WHOLE_SECONDS, self.response.connection):
             while piece := self.response.read(_PIECE, decode_content=False):
                 pieces.append(piece)
                 total += len(piece)
@@ -172,7 +182,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConnectTimeoutError | NewConnectionError):
         return "no connection could be made"
     if isinstance(error, ReadTimeoutError):
-        return f"it sent nothing for {READ_SECONDS:.0f} s"
+        return "it did not answer in time"
     return "the connection was lost, or what came was not HTTP"
 
 
