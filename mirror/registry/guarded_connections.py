@@ -83,7 +83,7 @@ def interrupt(connection: object) -> None:
 
 @contextmanager
 def interrupted_after(seconds: float, connection: object) -> Iterator[None]:
-    """Interrupt the connection if the block lasts longer, and raise TimeoutError even if the block takes that for an end.
+    """Interrupt the connection if the block lasts longer, and raise TimeoutError, also if the block took it for an end.
 
     A server that sends a byte now and then outlasts any timeout between two reads (slow-loris).
     """
