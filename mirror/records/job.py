@@ -28,7 +28,7 @@ class ImageCounts:
 
 @dataclass(frozen=True, slots=True)
 class ByteCounts:
-    """Bytes of layers, configs and manifests: all there are, those copied, and those already held."""
+    """Bytes of layers and configs: all there are, those copied, and those already held."""
 
     total: int = 0
     copied: int = 0
