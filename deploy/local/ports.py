@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import socket
 from typing import Final
 
@@ -31,14 +32,15 @@ def require_free(host: str, port: int) -> None:
             raise CannotStart(f"MIRROR_HOST {host} and MIRROR_PORT {port} cannot be used: {os.strerror(problem)}.")
 
 
-def choose(folder: DataFolder, name: str, preferred: int) -> int:
-    """A free port of 127.0.0.1 for the server *name*: the one it had last, else the first free from *preferred* on.
+def choose(folder: DataFolder, name: str, lowest: int) -> int:
+    """A free port of 127.0.0.1 for the server *name*: the one it had last, else a free one from *lowest* on.
 
-    Prefer a port under 32768: from there on the kernel hands ports to outgoing connections, and a server that is
-    started again could find its own port taken. Raises CannotStart if there is none.
+    Which one is left to chance, so that two that start at the same moment do not choose the same. Choose *lowest* well
+    under 32768: from there on the kernel hands ports to outgoing connections, and a server that is started again
+    could find its own port taken. Raises CannotStart if there is none.
     """
     note = folder.read_note(_NOTE)
-    candidates: list[int] = list(range(preferred, preferred + _TRIES))
+    candidates: list[int] = random.sample(range(lowest, lowest + _TRIES), _TRIES)
     last = note.get(name)
     if isinstance(last, int) and 0 < last <= _HIGHEST:
         candidates.insert(0, last)
@@ -46,7 +48,7 @@ def choose(folder: DataFolder, name: str, preferred: int) -> int:
         if not _bind_problem(socket.AF_INET, ("127.0.0.1", port)):
             folder.write_note(_NOTE, {**note, name: port})
             return port
-    raise CannotStart(f"No port is free for the embedded {name} between {preferred} and {preferred + _TRIES}.")
+    raise CannotStart(f"No port is free for the embedded {name} between {lowest} and {lowest + _TRIES - 1}.")
 
 
 def _bind_problem(family: int, address: tuple[str | int, ...] | tuple[int, bytes]) -> int:

@@ -40,7 +40,7 @@ def test_a_port_stays_the_same_while_it_is_free(folder: DataFolder) -> None:
     first = ports.choose(folder, "valkey", 21000)
     assert ports.choose(folder, "valkey", 22000) == first
     with socket.create_server(("127.0.0.1", first)):
-        assert ports.choose(folder, "valkey", 21000) > first
+        assert ports.choose(folder, "valkey", 21000) != first
 
 
 def test_the_ports_of_two_servers_are_remembered_side_by_side(folder: DataFolder) -> None:
