@@ -11,7 +11,7 @@ from deploy.local import embedded, environment, ports
 from deploy.local.banner import banner
 from deploy.local.data_folder import DataFolder, write_private
 from deploy.local.errors import CannotStart
-from deploy.local.foreground import STDOUT, supervise
+from deploy.local.foreground import STDOUT, LineForwarder, supervise
 from deploy.local.processes import Process, product
 from deploy.local.supervision import write_configuration
 from mirror.settings import InvalidSettings, Settings
@@ -52,10 +52,10 @@ def run(settings: Settings, table: ProcessTable) -> None:
         servers = [server.process for server in (valkey, s3) if server]
         configuration = write_configuration(folder, [*servers, *table(settings)])
 
-        print(banner(settings), flush=True)
+        os.set_blocking(STDOUT, True)  # a pipe shared with others may not be, and lines would be lost
+        LineForwarder(STDOUT).take("banner", f"{banner(settings)}\n".encode())
         os.environ.clear()
         os.environ.update(told)  # supervisord starts its children with its own environment
-        os.set_blocking(STDOUT, True)  # a pipe shared with others may not be, and lines would be lost
         supervise(configuration)
 
 

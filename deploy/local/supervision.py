@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -82,11 +83,10 @@ def _tethered(process: Process, folder: DataFolder) -> list[str]:
 def _command_line(command: Sequence[str]) -> str:
     """A command as supervisord reads it: with the INI parser, then ``%`` expansion, then a shell's quoting rules.
 
-    The parser takes a blank before ``#`` or ``;`` for the start of a comment and knows no escape, so an empty pair of
-    quotes is put between them.
+    The parser takes ``#`` or ``;`` after any blank, Unicode's included, for the start of a comment and knows no escape,
+    so an empty pair of quotes is put between them; such a blank always stands in single quotes.
     """
-    line = shlex.join(command).replace("%", "%%")
-    return line.replace(" #", " ''#").replace(" ;", " '';")
+    return re.sub(r"(?<=\s)(?=[#;])", "''", shlex.join(command).replace("%", "%%"))
 
 
 def _section(name: str, options: dict[str, str]) -> str:

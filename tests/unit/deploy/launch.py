@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from tests.servers.process import free_port
 from tests.servers.programs import REPOSITORY
+from tests.unit.deploy.stand_in import accepts, address
 
 WITHIN: Final = 30.0
 """Seconds until something that must happen has happened."""
@@ -73,10 +74,18 @@ class Launch:
         return [note for note in notes if note["event"] == event and name in (None, note["name"])]
 
     def ready(self) -> Self:
+        """Wait until all that it embeds and all stand-ins run."""
         eventually(lambda: "Ready: http://" in self.output(), "it does not get ready", self.output)
         for name in ("service", "worker", "scheduler"):
             eventually(partial(self.journal, "started", name), f"no {name} starts", self.output)
+        for name in ("MIRROR_REDIS_URL", "MIRROR_S3_ENDPOINT"):
+            if name not in self.variables:
+                eventually(partial(self._accepts, name), f"nothing listens at {name}", self.output)
         return self
+
+    def _accepts(self, name: str) -> bool:
+        place = address(self.journal("started")[0]["env"][name])
+        return place is not None and accepts(place)
 
     def pids(self) -> list[int]:
         """Every stand-in that ever started."""

@@ -39,6 +39,15 @@ def redis_of(launch: Launch) -> redis.Redis:
     return redis.Redis.from_url(env_file(launch)["MIRROR_REDIS_URL"], socket_timeout=5)
 
 
+def answers(launch: Launch) -> bool:
+    """Whether its Valkey does."""
+    with redis_of(launch) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
 def test_every_process_starts_in_its_number_of_copies(running: Launch) -> None:
     eventually(lambda: len(running.journal("started")) == 4, "not all start", running.output)
     names = sorted(note["env"]["SUPERVISOR_PROCESS_NAME"] for note in running.journal("started"))
@@ -116,14 +125,6 @@ def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
         os.kill(valkey, signal.SIGKILL)
         eventually(lambda: len(launch.journal("started", "worker")) == 2, "no new worker", launch.output)
         eventually(lambda: answers(launch), "no new Valkey", launch.output)
-
-
-def answers(launch: Launch) -> bool:
-    with redis_of(launch) as client:
-        try:
-            return bool(client.ping())
-        except redis.RedisError:
-            return False
 
 
 @pytest.mark.parametrize("how", [lambda process: process.terminate(), interrupt], ids=["SIGTERM", "Ctrl-C"])

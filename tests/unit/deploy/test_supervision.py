@@ -17,7 +17,7 @@ from deploy.local.processes import Process, Stage, product
 from deploy.local.supervision import _command_line, write_configuration
 from mirror.settings import Settings
 
-PRINTABLE = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]))
+PRINTABLE = st.text(st.sampled_from(" #;%'\"\\\u3000\xa0a=[") | st.characters(exclude_categories=["C", "Zl", "Zp"]))
 
 
 @given(st.lists(PRINTABLE, min_size=1))
