@@ -194,9 +194,16 @@ def _host(text: str) -> str:
     return text
 
 
+def token_problem(text: str) -> str | None:
+    """Why *text* cannot be an admin token, None if it can."""
+    if len(text) >= 16 and re.fullmatch(r"[\x21-\x7e]+", text):
+        return None
+    return "must have at least 16 printable ASCII characters and no blanks"
+
+
 def _token(text: str) -> str:
-    if len(text) < 16 or not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise ValidationError("must have at least 16 printable ASCII characters and no blanks")
+    if problem := token_problem(text):
+        raise ValidationError(problem)
     return text
 
 

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from mirror.settings import InvalidSettings, Settings, is_loopback
+from mirror.settings import InvalidSettings, Settings, is_loopback, token_problem
 
 FILE_NAME: Final = "admin-token"
 _BYTES: Final = 32
@@ -28,12 +28,12 @@ def admin_token(settings: Settings) -> str:
     try:
         if not path.exists():
             _create(path, secrets.token_urlsafe(_BYTES))
-        token = path.read_text(encoding="ascii").strip()
+        token = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
         reason = f"cannot keep the admin token: {error.strerror}; or set MIRROR_ADMIN_TOKEN"
         raise InvalidSettings({"MIRROR_DATA_DIR": [reason]}) from None
-    if not token:
-        raise InvalidSettings({"MIRROR_DATA_DIR": [f"holds an empty {FILE_NAME}; delete that file"]})
+    if problem := token_problem(token):
+        raise InvalidSettings({"MIRROR_DATA_DIR": [f"holds an {FILE_NAME} that cannot be used: it {problem}"]})
     return token
 
 

@@ -10,7 +10,6 @@ import ctypes
 import os
 import signal
 import threading
-from types import FrameType
 from typing import Final
 
 import structlog
@@ -40,11 +39,17 @@ def die_with(parent: int) -> None:
 
 
 def stop_on_sigterm() -> None:
-    """Make SIGTERM interrupt the copy; called in the horse before its task begins."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    """Make SIGTERM interrupt the copy; called in the horse before its task begins.
+
+    A thread waits for it and all others block it: a handler would run in the main thread only, which may be waiting
+    for a lock, and would run between any two of its steps.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_await_sigterm, name="sigterm", daemon=True).start()
 
 
-def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+def _await_sigterm() -> None:
+    signal.sigwait({signal.SIGTERM})
     watchdog = threading.Timer(HANDOVER_SECONDS, _end_now)
     watchdog.daemon = True
     watchdog.start()

@@ -45,8 +45,16 @@ class MirrorWorker(Worker):
         """In the horse: ignore Ctrl-C, which the worker answers; hand the task over on SIGTERM; die with the worker."""
         super().setup_work_horse_signals()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         horse.stop_on_sigterm()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         horse.die_with(self._parent_pid)
+
+    def subscribe(self) -> None:
+        """Start RQ's thread for commands with the stop signals blocked: the main thread alone is to take them."""
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        try:
+            super().subscribe()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def handle_warm_shutdown_request(self) -> None:
         """On the first SIGTERM: tell the horse, which ends within seconds; RQ alone would wait for it without limit."""

@@ -1,4 +1,4 @@
-"""Stopping a copy from outside: a signal handler or a lost lease ends it within moments, mid-blob.
+"""Stopping a copy from outside: a signal or a lost lease ends it within moments, mid-blob.
 
 A thread that waits for bytes cannot look at a flag, so whoever waits registers how to wake it: closing its stream.
 """
@@ -20,7 +20,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Set once, by any thread or by a signal handler of the main thread (hence the reentrant lock)."""
+    """Set once, by any thread; what is woken may interrupt again (hence the reentrant lock)."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -36,10 +36,11 @@ def test_off_loopback_no_token_is_ever_made(settings: MakeSettings, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_token_file_opens_nothing(settings: MakeSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 32, b"with a blank in its middle"])
+def test_a_token_file_without_a_token_opens_nothing(settings: MakeSettings, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "admin-token").touch()
-    with pytest.raises(InvalidSettings, match="empty"):
+    (tmp_path / "data" / "admin-token").write_bytes(content)
+    with pytest.raises(InvalidSettings, match="admin-token that cannot be used"):
         admin_token(settings())
 
 

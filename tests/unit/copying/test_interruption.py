@@ -53,7 +53,7 @@ def test_a_part_is_stopped_with_the_whole_but_not_the_whole_with_a_part() -> Non
 
 
 def test_a_waker_that_interrupts_again_does_not_deadlock() -> None:
-    """A signal handler may come while its thread is inside the lock."""
+    """As when closing a stream makes its reader fail, and that failure stops the others."""
     interruption = Interruption()
     with interruption.waking(lambda: interruption.interrupt("again")):
         interruption.interrupt("once")
