@@ -167,10 +167,14 @@ def test_a_wrong_setting_is_told_and_nothing_is_served(
 
 
 @pytest.mark.skopeo
+@pytest.mark.parametrize(
+    "held",
+    [images.image(images.layer("skopeo", compressed=True), images.layer("more")), images.three_platforms("skopeo")],
+    ids=["a single manifest", "three platforms"],
+)
 def test_skopeo_inspects_and_copies_what_the_mirror_holds(
-    live: LiveService, live_mirror: Holding, tmp_path: Path
+    live: LiveService, live_mirror: Holding, tmp_path: Path, held: images.TestImage
 ) -> None:
-    held = images.three_platforms("skopeo")
     live_mirror.hold(held, "docker.io/library/redis:7")
     reference = f"docker://{live.host}/docker.io/library/redis:7"
     skopeo = str(program("skopeo"))
