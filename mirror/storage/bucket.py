@@ -220,7 +220,7 @@ class Bucket:
                     Bucket=self.name,
                     Key=self._prefix + key,
                     UploadId=upload_id,
-                    MultipartUpload={"Parts": listed},  # type: ignore[typeddict-item]
+                    MultipartUpload={"Parts": listed},  # type: ignore[typeddict-item]  # its stubs want a literal dict
                 )
         except UploadGone:
             if self.size(key) != size:
