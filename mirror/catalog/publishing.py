@@ -98,7 +98,7 @@ class Publisher:
         if target.tag is None:
             return Published(image.digest)
         with self._holding(target) as lease:
-            return self._commit(ticket, lease, image, origin)
+            return self._commit(ticket, lease, image, origin, before=self._links.current(target.repository, target.tag))
 
     def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
         """Note that the ticket's target shows *digest* already; None if it does not, or not completely."""
@@ -111,7 +111,7 @@ class Publisher:
                 return Published(digest, superseded_by=by)
             if self._links.current(target.repository, target.tag) != digest:
                 return None
-            self._list_as_found(target)
+            self._list(target, digest)
             self._sequence.publish(target.repository, target.tag, ticket.number, ticket.by)
             return Published(digest)
 
@@ -134,8 +134,9 @@ class Publisher:
         self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
         self._write_below_the_tag(target, image, origin)
         with self._holding(target) as lease:
-            self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
-            return self._commit(ticket, lease, image, origin)
+            before = self._links.current(target.repository, str(target.tag))
+            self._require(target, before, allowed)
+            return self._commit(ticket, lease, image, origin, before=before)
 
     def delete(self, target: LocalImage, *, allowed: Precondition) -> None:
         """Take a tag away at once; its blobs stay for the collector, and so does what other tags need.
@@ -158,7 +159,7 @@ class Publisher:
         """Make the index say what the bucket says of one tag; raises TagBusy."""
         target = LocalImage(repository, tag)
         with self._holding(target):
-            self._list_as_found(target)
+            self._list(target, self._links.current(repository, tag))
 
     def _write_below_the_tag(self, target: LocalImage, image: Image, origin: ImageProvenance) -> None:
         """Everything a reader of the tag will need, in an order in which no reader sees a part as the whole.
@@ -177,11 +178,13 @@ class Publisher:
         for manifest in (*children, root):
             self._links.link_revision(repository, manifest.descriptor.digest)
 
-    def _commit(self, ticket: Ticket, lease: Lease, image: Image, origin: ImageProvenance) -> Published:
+    def _commit(
+        self, ticket: Ticket, lease: Lease, image: Image, origin: ImageProvenance, *, before: Digest | None
+    ) -> Published:
+        """Under the tag's lease: move the tag, which shows *before* now, unless a later change was there first."""
         repository, tag = ticket.target.repository, str(ticket.target.tag)
         if by := self._sequence.overtaken_by(repository, tag, ticket.number):
             return Published(image.digest, superseded_by=by)
-        before = self._links.current(repository, tag)
         self._links.add_to_history(repository, tag, image.digest)
         if not self._leases.renew(lease):
             raise TagBusy(str(ticket.target))
@@ -190,10 +193,9 @@ class Publisher:
         self._sequence.publish(repository, tag, ticket.number, ticket.by)
         return Published(image.digest, created=before is None)
 
-    def _list_as_found(self, target: LocalImage) -> None:
-        """Under the tag's lease: list the tag as the bucket holds it, or not at all."""
+    def _list(self, target: LocalImage, current: Digest | None) -> None:
+        """Under the tag's lease: list the tag as the bucket holds it, showing *current*, or not at all."""
         repository, tag = target.repository, str(target.tag)
-        current = self._links.current(repository, tag)
         listed = self._index.entry(repository, tag)
         if listed and current and listed.digest == str(current):
             return

@@ -2,8 +2,8 @@
 
 A lease is a key with an expiry and the holder's random token, so only its holder renews or ends it. Redis alone
 measures its time. A lease stops two *live* holders from interleaving; a holder that was frozen past the expiry is
-stopped by what it does under the lease: it asks `remaining` before its last write and gives that write less time
-than is left (`catalog.publish`).
+stopped by what it does under the lease: it renews it right before its last write, stops if it cannot, and gives that
+write less time than the lease has (`catalog.publishing`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
-_REMAINING = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PTTL', KEYS[1])
-"""
 _END = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -51,7 +47,6 @@ class Leases:
     def __init__(self, redis: Redis) -> None:
         self._take = redis.script(_TAKE)
         self._renew = redis.script(_RENEW)
-        self._remaining = redis.script(_REMAINING)
         self._end = redis.script(_END)
 
     def take(self, key: str, seconds: float) -> Lease | None:
@@ -62,10 +57,6 @@ class Leases:
     def renew(self, lease: Lease) -> bool:
         """Start the lease's time anew; False if it is no longer ours."""
         return bool(self._renew([lease.key], [lease.token, _ms(lease.seconds)]))
-
-    def remaining(self, lease: Lease) -> float:
-        """Seconds until the lease ends, 0 if it is no longer ours."""
-        return max(0, int(self._remaining([lease.key], [lease.token]))) / 1000
 
     def end(self, lease: Lease) -> None:
         """Give the lease back; nothing happens if it is no longer ours."""
