@@ -5,28 +5,19 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
 from pathlib import Path
 
 from mirror.settings import Settings
+from service.probe import is_ok
 
 
 def main() -> int:
     command = Path("/proc/1/cmdline").read_bytes().split(b"\0")
-    return 0 if b"service" not in command or is_alive(Settings.load()) else 1
-
-
-def is_alive(settings: Settings) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    connection = http.client.HTTPConnection(host, settings.port, timeout=4)
-    try:
-        connection.request("GET", "/livez")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    if b"service" not in command:
+        return 0
+    settings = Settings.load()
+    return 0 if is_ok(settings.host, settings.port, "/livez", timeout=4) else 1
 
 
 if __name__ == "__main__":
