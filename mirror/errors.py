@@ -46,7 +46,8 @@
 
 ``code`` is stable and scripts may rely on it; it is the OCI distribution spec's code where one exists.
 ``retryable`` says whether the same request can succeed later without anybody changing it. ``status`` is
-the HTTP status when the error answers a request directly. A message never carries a secret, a query
+the HTTP status when the error answers a request directly. ``waits_for`` is set on errors that a task waits out
+instead of failing: it is the ``reason`` of the job's ``waiting_for``, ``retry_after`` says for how many seconds. A message never carries a secret, a query
 string or a vendor exception's text (DESIGN: those print presigned URLs).
 """
 
@@ -61,7 +62,10 @@ class MirrorError(Exception):
     code: ClassVar[str]
     retryable: ClassVar[bool] = False
     status: ClassVar[int] = 500
+    waits_for: ClassVar[str | None] = None
     hint: str
+    registry: str | None = None
+    retry_after: float = 10.0
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -192,6 +196,7 @@ class RateLimited(SourceError):
 
     code, retryable = "TOOMANYREQUESTS", True
     status = 429
+    waits_for = "rate_limited"
     hint = "Wait, or log in to the registry: a login usually has a higher limit."
 
     def __init__(self, registry: str, retry_after: float) -> None:
@@ -330,6 +335,7 @@ class ManifestInUse(Conflict):
 
 class TagBusy(Conflict):
     code, retryable = "TAG_BUSY", True
+    waits_for = "tag_busy"
     hint = "Another change of this tag is under way; try again in a few seconds."
 
     def __init__(self, image: str) -> None:
@@ -338,6 +344,7 @@ class TagBusy(Conflict):
 
 class BlobBeingDeleted(Conflict):
     code, retryable = "BLOB_BEING_DELETED", True
+    waits_for = "blob_being_deleted"
     hint = "Garbage collection is deleting it at this moment; try again in a few seconds."
 
     def __init__(self, digest: str) -> None:
@@ -351,6 +358,7 @@ class Unavailable(MirrorError):
 
 class StorageUnavailable(Unavailable):
     code = "STORAGE_UNAVAILABLE"
+    waits_for = "storage_unavailable"
     hint = "Check the S3 endpoint, its bucket and the credentials; /readyz?verbose shows whether it answers."
 
     def __init__(self, action: str, reason: str) -> None:

@@ -12,11 +12,12 @@ from typing import Self
 
 
 class Interrupted(Exception):
-    """The copy was told to stop; *reason* says by what."""
+    """The copy was told to stop; *reason* says by what, and *resumable* whether it is to go on later, elsewhere."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, resumable: bool = True) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.resumable = resumable
 
 
 class Interruption:
@@ -26,14 +27,15 @@ class Interruption:
         self._lock = threading.RLock()
         self._event = threading.Event()
         self._reason = ""
+        self._resumable = True
         self._wakers: dict[int, Callable[[], None]] = {}
 
-    def interrupt(self, reason: str) -> None:
-        """Stop everything that checks, waits or is registered here; the first reason counts."""
+    def interrupt(self, reason: str, *, resumable: bool = True) -> None:
+        """Stop everything that checks, waits or is registered here; the first call counts."""
         with self._lock:
             if self._event.is_set():
                 return
-            self._reason = reason
+            self._reason, self._resumable = reason, resumable
             self._event.set()
             wakers = list(self._wakers.values())
         for wake in wakers:
@@ -45,7 +47,7 @@ class Interruption:
     def check(self) -> None:
         """Raise Interrupted if the copy is to stop."""
         if self._event.is_set():
-            raise Interrupted(self._reason)
+            raise Interrupted(self._reason, resumable=self._resumable)
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than until the interruption; raises Interrupted then."""
@@ -68,5 +70,5 @@ class Interruption:
     def part(self) -> Iterator[Self]:
         """An interruption of its own that this one sets too: to stop a group of threads without stopping the rest."""
         inner = type(self)()
-        with self.waking(lambda: inner.interrupt(self._reason)):
+        with self.waking(lambda: inner.interrupt(self._reason, resumable=self._resumable)):
             yield inner

@@ -16,15 +16,7 @@ from mirror.copying.copier import Copier
 from mirror.copying.interruption import Interrupted, Interruption
 from mirror.copying.resolver import Resolver
 from mirror.copying.source import Source
-from mirror.errors import (
-    BlobBeingDeleted,
-    InternalError,
-    MirrorError,
-    RateLimited,
-    RedisUnavailable,
-    StorageUnavailable,
-    TagBusy,
-)
+from mirror.errors import InternalError, MirrorError, RedisUnavailable
 from mirror.jobs.keeping import LOST, ClaimKeeper
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -80,10 +72,11 @@ class Performer:
             self._interrupted(claim, interrupted.reason)
         except RedisUnavailable:
             raise
-        except (RateLimited, StorageUnavailable, TagBusy, BlobBeingDeleted) as error:
-            self._wait_for(claim, error)
         except MirrorError as error:
-            self._fail(claim, error)
+            if error.waits_for is None:
+                self._fail(claim, error)
+            else:
+                self._park(claim, error, reason=error.waits_for)
         except Exception:  # noqa: BLE001 - the task's boundary: what escaped would be stored by RQ as a traceback
             _LOG.exception("task failed unexpectedly")
             self._fail(claim, InternalError())
@@ -128,17 +121,15 @@ class Performer:
             self.queue.put(claim.task.id, claim.fence)
         _LOG.info("task handed over", reason=reason)
 
-    def _wait_for(self, claim: Claim, error: RateLimited | StorageUnavailable | TagBusy | BlobBeingDeleted) -> None:
-        """Park the task: waiting never occupies a worker."""
+    def _park(self, claim: Claim, error: MirrorError, *, reason: str) -> None:
+        """Let the task wait without a worker."""
         now = at(self.redis.now())
-        seconds, reason, registry = 10.0, error.code.lower(), None
-        if isinstance(error, RateLimited):
-            seconds, reason, registry = max(1.0, error.retry_after), "rate_limited", error.registry
         if now - claim.task.created_at > LONGEST_WAIT:
             self._fail(claim, error)
             return
+        seconds = max(1.0, error.retry_after)
         until = timestamp(now + timedelta(seconds=seconds))
-        self.store.release(claim, wait=seconds, waiting_for=WaitingFor(reason, until, registry))
+        self.store.release(claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry))
         _LOG.warning("task waits", code=error.code, reason=error.message, until=until)
 
     def _fail(self, claim: Claim, error: MirrorError) -> None:
