@@ -47,8 +47,8 @@
 ``code`` is stable and scripts may rely on it; it is the OCI distribution spec's code where one exists.
 ``retryable`` says whether the same request can succeed later without anybody changing it. ``status`` is
 the HTTP status when the error answers a request directly. ``waits_for`` is set on errors that a task waits out
-instead of failing: it is the ``reason`` of the job's ``waiting_for``, ``retry_after`` says for how many seconds. A message never carries a secret, a query
-string or a vendor exception's text (DESIGN: those print presigned URLs).
+instead of failing: it is the ``reason`` of the job's ``waiting_for``, ``retry_after`` says for how many seconds.
+A message never carries a secret, a query string or a vendor exception's text (DESIGN: those print presigned URLs).
 """
 
 from __future__ import annotations
