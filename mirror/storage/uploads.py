@@ -1,7 +1,7 @@
 """A blob on its way in. Nothing of it can be read before complete(), and complete() wants proof.
 
-What S3 stored is what was sent: a PUT carries the digest itself for S3 to check (sha256) or an MD5, and each part its
-MD5, which also comes back as ETag. A part that was changed on its way is a StorageUnavailable, and is not sent again
+What S3 stored is what was sent: a PUT carries the digest itself for S3 to check (sha256) or an MD5, and each part a
+checksum that S3 checks or gives back (`Bucket.upload_part`). A part that was changed on its way is a StorageUnavailable, and is not sent again
 here: rclone has by then woven it into its stream and fails the upload, so the way back is the one that works
 everywhere, abort and begin the blob again.
 """
@@ -17,21 +17,21 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.verification import Verified
 from mirror.storage import layout
-from mirror.storage.bucket import Body, Bucket
+from mirror.storage.bucket import Body, Bucket, StoredPart
 
 _MAX_PART_NUMBER: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class UploadCheckpoint:
-    """All that S3 needs to go on with an upload elsewhere: its id and the ETag of every part stored so far.
+    """All that S3 needs to go on with an upload elsewhere: its id and the receipt of every part stored so far.
 
     ``upload_id`` is None while nothing is stored; resuming is then beginning. ``part_size`` is in bytes.
     """
 
     upload_id: str | None
     part_size: int
-    parts: Mapping[int, str] = field(default_factory=dict)
+    parts: Mapping[int, StoredPart] = field(default_factory=dict)
 
 
 class Upload(Protocol):
@@ -117,7 +117,7 @@ class MultipartUpload:
             raise ValueError(f"{descriptor} cannot be sent in parts of {self.part_size} bytes")
         self._lock = threading.Lock()  # guards what follows; held over one request only, the one that opens the upload
         self._upload_id = checkpoint.upload_id
-        self._etags = dict(checkpoint.parts)
+        self._stored = dict(checkpoint.parts)
         self._aborted = False
         self._completed = False
 
@@ -125,28 +125,27 @@ class MultipartUpload:
         _require_size(self._descriptor, self.part_size, number, body)
         upload_id = self._opened()
         try:
-            etag = self._bucket.upload_part(self._key, upload_id, number, body)
+            stored = self._bucket.upload_part(self._key, upload_id, number, body)
         finally:
-            if (
-                self._aborted
-            ):  # S3 may keep a part that was under way during the abort, until the upload is aborted again
+            if self._aborted:
+                # S3 may keep a part that was under way during the abort, until the upload is aborted again.
                 self._bucket.abort_upload(self._key, upload_id)
         with self._lock:
-            self._etags[number] = etag
+            self._stored[number] = stored
 
     def checkpoint(self) -> UploadCheckpoint:
         with self._lock:
-            return UploadCheckpoint(self._upload_id, self.part_size, dict(self._etags))
+            return UploadCheckpoint(self._upload_id, self.part_size, dict(self._stored))
 
     def complete(self, proof: Verified) -> None:
         _require_proof(self._descriptor, proof)
         with self._lock:
-            upload_id, etags, aborted = self._upload_id, dict(self._etags), self._aborted
+            upload_id, stored, aborted = self._upload_id, dict(self._stored), self._aborted
         _require_open(self._descriptor, ended=aborted)
-        missing = set(range(1, self._last_part + 1)) - set(etags)
+        missing = set(range(1, self._last_part + 1)) - set(stored)
         if upload_id is None or missing:
             raise ValueError(f"part {min(missing, default=1)} of {self._descriptor} is missing")
-        self._bucket.complete_upload(self._key, upload_id, etags, size=self._descriptor.size)
+        self._bucket.complete_upload(self._key, upload_id, stored, size=self._descriptor.size)
         self._completed = True
 
     def abort(self) -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from mirror.errors import StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
-from mirror.storage.bucket import Bucket, UploadGone
+from mirror.storage.bucket import Bucket, StoredPart, UploadGone
 from mirror.storage.links import LinkStore
 from mirror.storage.s3_clients import S3Clients
 from tests.unit.storage.scripted_s3 import Answer, Request, Script, ScriptedS3, error
 
 OpenBucket = Callable[[Script], tuple[Bucket, ScriptedS3]]
 DIGEST = Digest.of(b"an image")
+BODY_CRC32 = base64.b64encode(zlib.crc32(b"body").to_bytes(4, "big")).decode()
+STORED = StoredPart("etag", BODY_CRC32)
 COMPLETED = Answer(200, b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
 
 
@@ -126,6 +130,7 @@ def test_every_write_carries_a_checksum_and_no_signed_payload(scripted: OpenBuck
     bucket.upload_part("key", "id", 1, b"body")
     plain, checked, part = (request.headers for request in server.requests)
     assert plain["Content-MD5"] == part["Content-MD5"] == "hBotaJrYa9FhFEdFPCLG/A=="
+    assert part["x-amz-checksum-crc32"] == BODY_CRC32
     assert checked["x-amz-checksum-sha256"] == "Iw2DWNyOiJC0xY3utikS7i8gNXrpKlzIYbmOaP4xrLU="
     assert {headers["X-Amz-Content-SHA256"] for headers in (plain, checked, part)} == {"UNSIGNED-PAYLOAD"}
     assert not any("trailer" in name.lower() for headers in (plain, checked, part) for name in headers)
@@ -148,20 +153,44 @@ def test_a_part_that_was_changed_on_its_way_is_noticed(scripted: OpenBucket) -> 
 )
 def test_an_etag_that_is_no_md5_is_taken_as_it_is(scripted: OpenBucket, headers: dict[str, str]) -> None:
     bucket, _ = scripted(lambda _: Answer(200, b"", headers))
-    assert bucket.upload_part("key", "id", 1, b"body") == headers["ETag"]
+    assert bucket.upload_part("key", "id", 1, b"body") == StoredPart(headers["ETag"], BODY_CRC32)
+
+
+def test_where_s3_answers_with_the_crc32_parts_need_no_md5(scripted: OpenBucket) -> None:
+    bucket, server = scripted(lambda _: Answer(200, b"", {"ETag": '"any"', "x-amz-checksum-crc32": BODY_CRC32}))
+    for number in (1, 2, 3):
+        bucket.upload_part("key", "id", number, b"body")
+    assert ["Content-MD5" in request.headers for request in server.requests] == [True, False, False]
+    assert {request.headers["x-amz-checksum-crc32"] for request in server.requests} == {BODY_CRC32}
+
+
+def test_a_part_whose_crc32_comes_back_as_another_was_changed_on_its_way(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: Answer(200, b"", {"ETag": '"any"', "x-amz-checksum-crc32": "AAAAAA=="}))
+    with pytest.raises(StorageUnavailable, match="the part was changed"):
+        bucket.upload_part("key", "id", 1, b"body")
+
+
+def test_where_s3_forgets_the_crc32_the_md5_is_back(scripted: OpenBucket) -> None:
+    answers = iter([{"x-amz-checksum-crc32": BODY_CRC32}, {}, {}])
+    bucket, server = scripted(lambda _: Answer(200, b"", {"ETag": '"any"', **next(answers)}))
+    bucket.upload_part("key", "id", 1, b"body")
+    with pytest.raises(StorageUnavailable, match="the part was changed"):
+        bucket.upload_part("key", "id", 2, b"body")
+    bucket.upload_part("key", "id", 2, b"body")
+    assert ["Content-MD5" in request.headers for request in server.requests] == [True, False, True]
 
 
 def test_a_completion_that_answers_200_with_an_error_is_an_error(scripted: OpenBucket) -> None:
     """CompleteMultipartUpload sends its status before it knows (API reference)."""
     bucket, server = scripted(lambda _: Answer(200, error(200, "InternalError").body))
     with pytest.raises(StorageUnavailable, match="InternalError"):
-        bucket.complete_upload("key", "id", {1: "etag"}, size=4)
+        bucket.complete_upload("key", "id", {1: STORED}, size=4)
     assert len(server.requests) == 3
 
 
 def test_a_completion_that_failed_inside_a_200_is_tried_again(scripted: OpenBucket) -> None:
     bucket, _ = scripted(in_turn(Answer(200, error(200, "InternalError").body), COMPLETED))
-    bucket.complete_upload("key", "id", {1: "etag"}, size=4)
+    bucket.complete_upload("key", "id", {1: STORED}, size=4)
 
 
 def completed_but_unheard(size: int) -> Script:
@@ -178,19 +207,19 @@ def completed_but_unheard(size: int) -> Script:
 
 def test_a_completion_whose_answer_was_lost_is_proved_by_the_object(scripted: OpenBucket) -> None:
     bucket, _ = scripted(completed_but_unheard(4))
-    bucket.complete_upload("key", "id", {2: "b", 1: "a"}, size=4)
+    bucket.complete_upload("key", "id", {2: STORED, 1: STORED}, size=4)
 
 
 def test_an_object_of_another_size_proves_no_completion(scripted: OpenBucket) -> None:
     bucket, _ = scripted(completed_but_unheard(5))
     with pytest.raises(UploadGone):
-        bucket.complete_upload("key", "id", {2: "b", 1: "a"}, size=4)
+        bucket.complete_upload("key", "id", {2: STORED, 1: STORED}, size=4)
 
 
 def test_parts_that_s3_no_longer_has_mean_to_begin_again(scripted: OpenBucket) -> None:
     bucket, _ = scripted(lambda request: Answer(404) if request.method == "HEAD" else error(400, "InvalidPart"))
     with pytest.raises(UploadGone):
-        bucket.complete_upload("key", "id", {1: "a"}, size=4)
+        bucket.complete_upload("key", "id", {1: STORED}, size=4)
 
 
 @pytest.mark.parametrize(
