@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import InitVar, dataclass
-from typing import Final
+from typing import Final, Self
 
 from mirror.errors import DigestMismatch, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.sha256 import Hash, Sha256, is_available
 
 _SEAL: Final = object()
 
@@ -38,7 +39,25 @@ class Hasher:
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
         self.seen = 0
-        self._hash = hashlib.new(descriptor.digest.algorithm)
+        self._hash: Hash = Sha256() if _can_be_left(descriptor) else hashlib.new(descriptor.digest.algorithm)
+
+    @classmethod
+    def resumed(cls, descriptor: Descriptor, seen: int, midstate: bytes) -> Self:
+        """Go on where another hasher of the same blob, perhaps on another machine, was at *seen* bytes.
+
+        ValueError if no hash of this descriptor can be resumed so. The midstate is trusted like the bytes themselves:
+        it comes from our own store.
+        """
+        if not _can_be_left(descriptor) or not 0 <= seen <= descriptor.size:
+            raise ValueError(f"the hash of {descriptor} cannot be resumed at {seen}")
+        hasher = cls(descriptor)
+        hasher.seen = seen
+        hasher._hash = Sha256.resumed(midstate, seen)
+        return hasher
+
+    def midstate(self) -> bytes | None:
+        """What `resumed` needs, between two blocks of 64 bytes; None where this hash cannot be left (`oci.sha256`)."""
+        return self._hash.midstate() if isinstance(self._hash, Sha256) else None
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
         """Raises SizeInvalid as soon as there are more bytes than the descriptor has."""
@@ -64,3 +83,7 @@ def verify(content: bytes, descriptor: Descriptor) -> Verified:
     hasher = Hasher(descriptor)
     hasher.update(content)
     return hasher.finish()
+
+
+def _can_be_left(descriptor: Descriptor) -> bool:
+    return descriptor.digest.algorithm == "sha256" and is_available()

@@ -1,9 +1,9 @@
 """A blob on its way in. Nothing of it can be read before complete(), and complete() wants proof.
 
 What S3 stored is what was sent: a PUT carries the digest itself for S3 to check (sha256) or an MD5, and each part a
-checksum that S3 checks or gives back (`Bucket.upload_part`). A part that was changed on its way is a StorageUnavailable, and is not sent again
-here: rclone has by then woven it into its stream and fails the upload, so the way back is the one that works
-everywhere, abort and begin the blob again.
+checksum that S3 checks or gives back (`Bucket.upload_part`). A part that was changed on its way is a
+StorageUnavailable, and is not sent again here: rclone has by then woven it into its stream and fails the upload, so the
+way back is the one that works everywhere, abort and begin the blob again.
 """
 
 from __future__ import annotations

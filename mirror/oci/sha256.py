@@ -1,0 +1,101 @@
+"""SHA-256 that can be left and taken up again, which hashlib's cannot.
+
+What is between two blocks is eight words, the midstate (FIPS 180-4, 6.2.2: the intermediate hash value), so a hash that
+reached a multiple of 64 bytes goes on anywhere from 32 bytes and the count. OpenSSL's `SHA256_CTX` lies open (sha.h:
+``h[8] Nl Nh data[16] num md_len``), and the libcrypto that Python itself links is reached through `_hashlib`. ctypes
+releases the GIL; measured as fast as hashlib.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import struct
+from functools import cache
+from typing import Final, Protocol, Self
+
+BLOCK: Final = 64
+_WORDS: Final = struct.Struct(">8I")
+
+
+class Hash(Protocol):
+    """What this and hashlib's hashes have in common."""
+
+    def update(self, data: memoryview, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class _Context(ctypes.Structure):
+    _fields_ = (
+        ("h", ctypes.c_uint32 * 8),
+        ("bits_low", ctypes.c_uint32),
+        ("bits_high", ctypes.c_uint32),
+        ("data", ctypes.c_uint32 * 16),
+        ("num", ctypes.c_uint),
+        ("md_len", ctypes.c_uint),
+    )
+
+
+class Sha256:
+    """A `Hash` with a midstate. Only where `is_available`."""
+
+    def __init__(self) -> None:
+        self._libcrypto = _libcrypto()
+        self._context = _Context()
+        self._libcrypto.SHA256_Init(ctypes.byref(self._context))
+
+    @classmethod
+    def resumed(cls, midstate: bytes, length: int) -> Self:
+        """Go on behind *length* bytes, a multiple of 64, that ended in *midstate* (32 bytes); ValueError otherwise."""
+        if length % BLOCK or len(midstate) != _WORDS.size:
+            raise ValueError(f"no midstate of SHA-256: {len(midstate)} bytes at {length}")
+        hash_ = cls()
+        context = hash_._context
+        context.h[:] = _WORDS.unpack(midstate)
+        context.bits_high, context.bits_low = divmod(length * 8 & (2**64 - 1), 2**32)
+        return hash_
+
+    def update(self, data: memoryview, /) -> None:
+        source = data if not data.readonly else memoryview(bytearray(data))
+        if source.nbytes:
+            start = ctypes.byref(ctypes.c_char.from_buffer(source))
+            self._libcrypto.SHA256_Update(ctypes.byref(self._context), start, source.nbytes)
+
+    def midstate(self) -> bytes:
+        """32 bytes to resume from; ValueError inside a block."""
+        if self._context.num:
+            raise ValueError("a midstate is between two blocks")
+        return _WORDS.pack(*self._context.h)
+
+    def hexdigest(self) -> str:
+        ending = _Context.from_buffer_copy(self._context)
+        digest = ctypes.create_string_buffer(hashlib.sha256().digest_size)
+        self._libcrypto.SHA256_Final(digest, ctypes.byref(ending))
+        return digest.raw.hex()
+
+
+@cache
+def is_available() -> bool:
+    """Whether this Python's libcrypto can be reached and is laid out as its header says; tried, not believed."""
+    first, rest = memoryview(bytearray(b"a" * BLOCK)), memoryview(bytearray(b"and the rest"))
+    try:
+        begun = Sha256()
+        begun.update(first)
+        ended = Sha256.resumed(begun.midstate(), BLOCK)
+        ended.update(rest)
+    except (ImportError, OSError, AttributeError, ValueError):
+        return False
+    return ended.hexdigest() == hashlib.sha256(bytes(first) + bytes(rest)).hexdigest()
+
+
+@cache
+def _libcrypto() -> ctypes.CDLL:
+    """Raises ImportError, OSError or AttributeError where it cannot be had."""
+    import _hashlib  # noqa: PLC0415 - not every Python has it
+
+    library = ctypes.CDLL(_hashlib.__file__)  # a symbol is also looked for in what the library links (dlsym(3))
+    context = ctypes.POINTER(_Context)
+    library.SHA256_Init.argtypes = (context,)
+    library.SHA256_Update.argtypes = (context, ctypes.c_void_p, ctypes.c_size_t)
+    library.SHA256_Final.argtypes = (ctypes.c_char_p, context)
+    return library
