@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Self
-from urllib.parse import urljoin
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -33,19 +32,18 @@ from mirror.oci.reference import Reference
 from mirror.registry.address_guard import AddressGuard
 from mirror.registry.auth import Ask, Authenticator
 from mirror.registry.blob_stream import BlobStream
+from mirror.registry.byte_range import ByteRange
 from mirror.registry.credentials import DockerConfig
 from mirror.registry.endpoints import Endpoints
+from mirror.registry.redirects import BlobTargets, Followed, Redirects
 from mirror.registry.statuses import ServerFailed, error_for_trouble
-from mirror.registry.transport import Answer, Origin, Transport, declared_length
+from mirror.registry.transport import Answer, Transport
 from mirror.settings import Settings
 
 ATTEMPTS: Final = 4
 LONGEST_PAUSE: Final = 5.0
 """Seconds that are waited here; a registry that asks for more parks the task."""
-_REDIRECTS: Final = 5
-_REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:([0-9]{1,19})|\*)", re.ASCII)
 _LOG = structlog.get_logger(__name__)
 
 
@@ -76,6 +74,8 @@ class RegistryClient:
     ) -> None:
         self._transport = transport
         self._endpoints = endpoints
+        self._redirects = Redirects(transport, endpoints)
+        self._targets = BlobTargets()
         self._auth = Authenticator(transport, endpoints, ask, dict(realms or {}))
         self._retrying = Retrying(
             retry=retry_if_exception(_may_pass),
@@ -109,18 +109,22 @@ class RegistryClient:
         """
         return self._retrying.copy()(self._get_manifest, reference, expect)
 
-    def open_blob(self, reference: Reference, blob: Descriptor, *, offset: int = 0) -> BlobStream:
-        """The bytes of a blob in the reference's repository, from *offset* on if the server knows ranges.
+    def open_blob(
+        self, reference: Reference, blob: Descriptor, *, offset: int = 0, length: int | None = None
+    ) -> BlobStream:
+        """*length* bytes of a blob in the reference's repository from *offset* on, all that follow if it is not given.
 
+        A server that knows no ranges sends the whole blob: the stream's ``start`` and ``length`` tell. Where the
+        registry redirects to another origin, later ranges of the blob go straight there until that answers no more.
         Raises BlobUnknown, SizeInvalid if the answer announces another size, and what all requests raise.
         """
-        return self._retrying.copy()(self._open_blob, reference, blob, offset)
+        return self._retrying.copy()(self._open_blob, reference, blob, ByteRange.of(blob, offset, length))
 
     def close(self) -> None:
         self._transport.close()
 
     def _head_manifest(self, reference: Reference) -> Digest | None:
-        answer = self._send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT)
+        answer = self._send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT).answer
         answer.dismiss()
         if answer.status == 405:
             return None
@@ -128,7 +132,7 @@ class RegistryClient:
         return _named_digest(answer)
 
     def _get_manifest(self, reference: Reference, expect: Descriptor | None) -> RemoteManifest:
-        with self._send("GET", reference, f"manifests/{reference.target}", _ACCEPT) as answer:
+        with self._send("GET", reference, f"manifests/{reference.target}", _ACCEPT).answer as answer:
             self._require_ok(answer, reference, ManifestUnknown(str(reference)))
             named = [d for d in (reference.digest, expect and expect.digest, _named_digest(answer)) if d]
             body = answer.read(MAX_MANIFEST_SIZE, f"the manifest of {reference}")
@@ -140,66 +144,43 @@ class RegistryClient:
                 raise DigestMismatch(str(digest), str(actual))
         return RemoteManifest(body, media_type, named[0] if named else Digest.of(body))
 
-    def _open_blob(self, reference: Reference, blob: Descriptor, offset: int) -> BlobStream:
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        answer = self._send("GET", reference, f"blobs/{blob.digest}", headers)
+    def _open_blob(self, reference: Reference, blob: Descriptor, wanted: ByteRange) -> BlobStream:
+        headers = wanted.headers(blob)
+        if target := self._targets.get(reference, blob.digest):
+            if answer := self._redirects.at_target(target, headers, reference.registry):
+                return self._stream(answer, reference, blob, wanted)
+            self._targets.forget(reference, blob.digest)
+        followed = self._send("GET", reference, f"blobs/{blob.digest}", headers)
+        stream = self._stream(followed.answer, reference, blob, wanted)
+        if followed.target:
+            self._targets.remember(reference, blob.digest, followed.target)
+        return stream
+
+    def _stream(self, answer: Answer, reference: Reference, blob: Descriptor, wanted: ByteRange) -> BlobStream:
+        """The answer's bytes. Where they are not what they should be, nobody goes straight to their origin again."""
+        broken = partial(self._targets.forget, reference, blob.digest)
         try:
             unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
             self._require_ok(answer, reference, unknown, (200, 206))
-            start = _start_of(answer, blob, offset)
-            announced = declared_length(answer.headers)
-            if announced and announced != blob.size - start:
-                raise SizeInvalid(str(blob.digest), blob.size, start + announced)
+            held = wanted.answered(answer, blob)
         except BaseException:
+            broken()
             answer.close()
             raise
-        return BlobStream(answer, blob, start=start)
+        return BlobStream(answer, blob, held, broken)
 
-    def _send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> Answer:
+    def _send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> Followed:
         """Send the request, logging in and following redirects; the answer's status is the caller's business."""
         registry, repository = reference.registry, reference.repository
         url = f"{self._endpoints.base_url(registry)}/v2/{repository}/{path}"
         authorization = self._auth.authorization(registry, repository)
-        answer = self._follow(method, url, headers, authorization, registry)
-        if answer.status == 401:
-            challenge = answer.headers.get("WWW-Authenticate", "")
-            answer.dismiss()
+        followed = self._redirects.follow(method, url, headers, authorization, registry)
+        if followed.answer.status == 401:
+            challenge = followed.answer.headers.get("WWW-Authenticate", "")
+            followed.answer.dismiss()
             authorization = self._auth.answer(registry, repository, challenge, authorization)
-            answer = self._follow(method, url, headers, authorization, registry)
-        return answer
-
-    def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, registry: str
-    ) -> Answer:
-        """Request, and follow redirects, each through the guard.
-
-        `Authorization` stays behind for good at the first other origin, and what asks for one from there on gets none.
-        """
-        home, left = Origin.of(url), False
-        for _ in range(_REDIRECTS + 1):
-            answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
-            if left and answer.status in (401, 403):
-                answer.close()
-                raise ServerFailed(registry, f"the target of its redirect answered {answer.status}")
-            location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTING or not location:
-                return answer
-            answer.dismiss()
-            url, origin = self._redirected(registry, url, location)
-            if origin != home:
-                authorization, left = None, True
-        raise SourceFailed(registry, f"it redirects more than {_REDIRECTS} times")
-
-    def _redirected(self, registry: str, url: str, location: str) -> tuple[str, Origin]:
-        """Where *location* leads from *url*; raises SourceFailed where we may not go."""
-        try:
-            url = urljoin(url, location)
-            origin = Origin.of(url)
-        except ValueError:
-            raise SourceFailed(registry, "it redirects to what is no http or https URL") from None
-        if not self._endpoints.permits(registry, origin):
-            raise SourceFailed(registry, f"it redirects to {origin} without TLS")
-        return url, origin
+            followed = self._redirects.follow(method, url, headers, authorization, registry)
+        return followed
 
     def _require_ok(
         self, answer: Answer, reference: Reference, unknown: MirrorError, accepted: tuple[int, ...] = (200,)
@@ -221,10 +202,6 @@ def _anonymous(_registry: str, _repository: str) -> None:
     return None
 
 
-def _with(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
-    return {**headers, "Authorization": authorization} if authorization else dict(headers)
-
-
 def _named_digest(answer: Answer) -> Digest | None:
     text = answer.headers.get("Docker-Content-Digest")
     if text is None:
@@ -233,20 +210,6 @@ def _named_digest(answer: Answer) -> Digest | None:
         return Digest.parse(text)
     except InvalidDigest:
         raise SourceFailed(answer.registry, "its Docker-Content-Digest is malformed") from None
-
-
-def _start_of(answer: Answer, blob: Descriptor, offset: int) -> int:
-    """Where the body begins: *offset* for a 206 that says exactly so, 0 for a 200."""
-    if answer.status == 200:
-        return 0
-    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    if (
-        not match
-        or (int(match[1]), int(match[2])) != (offset, blob.size - 1)
-        or int(match[3] or blob.size) != blob.size
-    ):
-        raise SourceFailed(answer.registry, "it answered with another range than asked for")
-    return offset
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -1,0 +1,130 @@
+"""Redirects: where they may lead, what stays behind, and where a blob was found to lie.
+
+`Authorization` stays behind for good at the first other origin (GHSA-vh4v-2xq2-g5cg), and what asks for one from there
+on gets none. Targets are presigned URLs as a rule: they are never logged, and their query is worth a password.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+from urllib.parse import urljoin
+
+from mirror.errors import MirrorError, SourceFailed
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Reference
+from mirror.registry.endpoints import Endpoints
+from mirror.registry.statuses import ServerFailed
+from mirror.registry.transport import Answer, Origin, Transport
+
+TARGET_SECONDS: Final = 15 * 60.0
+"""How long a target is reused: presigned URLs live for about 20 minutes."""
+TARGETS: Final = 512
+_REDIRECTS: Final = 5
+_REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The answer at the end of all redirects; *target* is its URL where that is of another origin than asked."""
+
+    answer: Answer
+    target: str | None = field(default=None, repr=False)
+
+
+class Redirects:
+    """Sends requests and follows their redirects, each through the guard."""
+
+    def __init__(self, transport: Transport, endpoints: Endpoints) -> None:
+        self._transport = transport
+        self._endpoints = endpoints
+
+    def follow(
+        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, registry: str
+    ) -> Followed:
+        """Request *url*; raises SourceFailed where a redirect leads to what is not permitted, or to no end."""
+        home, origin, left = Origin.of(url), Origin.of(url), False
+        for _ in range(_REDIRECTS + 1):
+            answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
+            if left and answer.status in (401, 403):
+                answer.close()
+                raise ServerFailed(registry, f"the target of its redirect answered {answer.status}")
+            location = answer.headers.get("Location")
+            if answer.status not in _REDIRECTING or not location:
+                return Followed(answer, None if origin == home else url)
+            answer.dismiss()
+            url, origin = self._redirected(registry, url, location)
+            if origin != home:
+                authorization, left = None, True
+        raise SourceFailed(registry, f"it redirects more than {_REDIRECTS} times")
+
+    def at_target(self, url: str, headers: Mapping[str, str], registry: str) -> Answer | None:
+        """A 200 or 206 from where `follow` ended before; None for anything else: the target has expired, or is gone."""
+        try:
+            answer = self._transport.request("GET", url, headers, registry=registry)
+        except MirrorError:
+            return None
+        if answer.status in (200, 206):
+            return answer
+        answer.dismiss()
+        return None
+
+    def _redirected(self, registry: str, url: str, location: str) -> tuple[str, Origin]:
+        """Where *location* leads from *url*; raises SourceFailed where we may not go."""
+        try:
+            url = urljoin(url, location)
+            origin = Origin.of(url)
+        except ValueError:
+            raise SourceFailed(registry, "it redirects to what is no http or https URL") from None
+        if not self._endpoints.permits(registry, origin):
+            raise SourceFailed(registry, f"it redirects to {origin} without TLS")
+        return url, origin
+
+
+class BlobTargets:
+    """Where the blobs of a repository were last redirected to: a few hundred, the least recently used go first.
+
+    A target was given to whoever may read that repository, so it serves that repository's readers alone: a client has
+    one credential per repository, and these targets never leave it.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._found: OrderedDict[tuple[str, str, Digest], tuple[str, float]] = OrderedDict()
+
+    def get(self, reference: Reference, digest: Digest) -> str | None:
+        key = _key(reference, digest)
+        with self._lock:
+            url, until = self._found.get(key, ("", 0.0))
+            if not url:
+                return None
+            if self._clock() >= until:
+                del self._found[key]
+                return None
+            self._found.move_to_end(key)
+            return url
+
+    def remember(self, reference: Reference, digest: Digest, url: str) -> None:
+        key = _key(reference, digest)
+        with self._lock:
+            self._found[key] = url, self._clock() + TARGET_SECONDS
+            self._found.move_to_end(key)
+            if len(self._found) > TARGETS:
+                self._found.popitem(last=False)
+
+    def forget(self, reference: Reference, digest: Digest) -> None:
+        with self._lock:
+            self._found.pop(_key(reference, digest), None)
+
+
+def _key(reference: Reference, digest: Digest) -> tuple[str, str, Digest]:
+    return reference.registry, reference.repository, digest
+
+
+def _with(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:
+    return {**headers, "Authorization": authorization} if authorization else dict(headers)
