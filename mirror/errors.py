@@ -34,6 +34,7 @@
     │   ├── PreconditionFailed      PRECONDITION_FAILED
     │   ├── ManifestInUse           MANIFEST_IN_USE
     │   ├── TagBusy                 TAG_BUSY
+    │   ├── BlobBusy                BLOB_BUSY
     │   └── BlobBeingDeleted        BLOB_BEING_DELETED
     ├── Unavailable             a part of the mirror itself is away (HTTP 503)
     │   ├── StorageUnavailable      STORAGE_UNAVAILABLE
@@ -340,6 +341,18 @@ class TagBusy(Conflict):
 
     def __init__(self, image: str) -> None:
         super().__init__(f"The tag '{image}' is being changed by somebody else")
+
+
+class BlobBusy(Conflict):
+    """Another job's worker is copying the blob, and the fleet fetches every blob once."""
+
+    code, retryable = "BLOB_BUSY", True
+    waits_for = "blob_in_transfer"
+    retry_after = 3.0
+    hint = "Another job is copying this blob; this job goes on when that one has it."
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"The blob {digest} is being copied by another job")
 
 
 class BlobBeingDeleted(Conflict):

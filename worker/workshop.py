@@ -54,7 +54,7 @@ class Workshop:
         store, pins = JobStore(redis), Pins(redis)
         publisher = Publisher(bucket, redis)
         source = RegistryClient.from_settings(settings, sleep=INTERRUPTION.wait)
-        copier = Copier(source, bucket, pins, MemoryBudget(settings.memory_budget))
+        copier = Copier(source, bucket, redis, MemoryBudget(settings.memory_budget))
         return cls(
             settings=settings,
             redis=redis,

@@ -3,6 +3,7 @@
 mirror:rq:…                        RQ's own keys (the transport)
 mirror:clock                       the latest time seen, ms: Redis TIME made monotonic
 mirror:lease:<name>                a lease: the holder's token, with an expiry
+mirror:blob:checkpoint:<digest>    how far the blob's transfer has come: upload id, parts, hash
 mirror:jobs                        all job ids, lexical (ULIDs sort by time)
 mirror:jobs:state:<state>          the job ids in that state, lexical
 mirror:jobs:source:<reference>     the job ids of that source, lexical
@@ -61,6 +62,14 @@ def lease(name: str) -> str:
 
 def tag_lease(repository: str, tag: str) -> str:
     return lease(f"tag:{repository}:{tag}")
+
+
+def blob_lease(digest: Digest) -> str:
+    return lease(f"blob:{digest}")
+
+
+def blob_checkpoint(digest: Digest) -> str:
+    return f"{_ROOT}:blob:checkpoint:{digest}"
 
 
 def jobs_by_source(reference: str) -> str:

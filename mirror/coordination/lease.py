@@ -45,6 +45,7 @@ class Leases:
     """Takes and ends leases; safe to share between threads."""
 
     def __init__(self, redis: Redis) -> None:
+        self._redis = redis
         self._take = redis.script(_TAKE)
         self._renew = redis.script(_RENEW)
         self._end = redis.script(_END)
@@ -52,11 +53,19 @@ class Leases:
     def take(self, key: str, seconds: float) -> Lease | None:
         """The lease, or None while somebody else holds it."""
         lease = Lease(key, secrets.token_hex(16), seconds)
-        return lease if self._take([key], [lease.token, _ms(seconds)]) else None
+        return lease if self.take_again(lease) else None
+
+    def take_again(self, lease: Lease) -> bool:
+        """Take a lease that has ended, as after a long silence of Redis; False if somebody else holds it now."""
+        return bool(self._take([lease.key], [lease.token, _ms(lease.seconds)]))
 
     def renew(self, lease: Lease) -> bool:
         """Start the lease's time anew; False if it is no longer ours."""
         return bool(self._renew([lease.key], [lease.token, _ms(lease.seconds)]))
+
+    def is_held(self, key: str) -> bool:
+        """Whether anybody holds the lease."""
+        return bool(self._redis.call("EXISTS", key))
 
     def end(self, lease: Lease) -> None:
         """Give the lease back; nothing happens if it is no longer ours."""

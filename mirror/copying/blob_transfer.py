@@ -1,157 +1,170 @@
-"""One blob on its way: read in order, hashed, uploaded part by part, completed only when digest and size matched."""
+"""One blob on its way into the bucket: completed only when digest and size matched, and resumed from its checkpoint by
+whichever worker comes next.
+
+A blob of one part is one GET, hashed, and one PUT; larger ones travel in parts (`parts_copy`).
+
+The caller holds the blob's lease. Two workers that both believe to hold it, since one was frozen, do no harm: each
+completes only against its own hash of the very bytes it sent, S3 takes only the parts whose receipts are listed, and
+the checkpoint is written by the lease's holder alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Final, Self
+import threading
+from functools import partial
+from typing import Final
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from mirror.coordination.checkpoints import Checkpoint
+from mirror.coordination.lease import Lease
 from mirror.copying.interruption import Interruption
-from mirror.copying.memory import MemoryBudget
-from mirror.copying.source import BlobStream, Source
-from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid, SourceUnreachable, Unavailable
+from mirror.copying.means import Means
+from mirror.copying.parts_copy import PartsCopy
+from mirror.copying.progress import Progress
+from mirror.errors import DigestMismatch, SizeInvalid, Unavailable
 from mirror.oci.descriptor import Descriptor
-from mirror.oci.reference import Reference
 from mirror.oci.verification import Hasher
-from mirror.storage.blobs import BlobStore, Upload
+from mirror.storage.blobs import Upload, UploadCheckpoint
+from mirror.storage.bucket import StoredPart, UploadGone
 
-_RESUMES: Final = 5
-"""Connections that one part may need before the source counts as broken."""
-_READ: Final = 1024 * 1024
+_LOSSES: Final = 2
+"""How often S3 may lose the open upload before the blob is not begun again."""
 _LOG = structlog.get_logger(__name__)
 
-Report = Callable[[int], None]
-"""Told how many bytes of the blob have arrived."""
 
+class BlobTransfer:
+    """The way of *blob* into the bucket, under *lease*."""
 
-def transfer(
-    source: Source,
-    reference: Reference,
-    blob: Descriptor,
-    store: BlobStore,
-    memory: MemoryBudget,
-    interruption: Interruption,
-    report: Report,
-    verifying: Callable[[], None],
-) -> None:
-    """Copy *blob* from the reference's repository into the bucket.
-
-    A connection that breaks is taken up again at the byte it reached. Raises DigestMismatch or SizeInvalid for bytes
-    that are not the described ones, what the source or the store raises, or Interrupted; whatever is raised, no object
-    and no open upload is left.
-    """
-    upload = store.begin(blob)
-    size = min(upload.part_size, blob.size)
-    if size > memory.limit:
-        raise SizeInvalid(str(blob.digest), blob.size, f"more than parts of {memory.limit} bytes can carry")
-    try:
-        with memory.buffer(size, interruption) as buffer, _Reader(source, reference, blob, interruption) as reader:
-            hasher = Hasher(blob)
-            number = 0
-            while filled := reader.fill(buffer, report):
-                number += 1
-                hasher.update(buffer[:filled])
-                upload.put_part(number, buffer[:filled])
-            verifying()
-            upload.complete(hasher.finish())
-    except BaseException:
-        _abort(upload, blob)
-        raise
-
-
-def _abort(upload: Upload, blob: Descriptor) -> None:
-    """Leave nothing open; where S3 itself is away the sweep of open uploads has to do it later."""
-    try:
-        upload.abort()
-    except Unavailable as error:
-        _LOG.warning("upload left open", blob=str(blob.digest), reason=error.message)
-
-
-class _Reader:
-    """The blob's bytes in order, over as many connections as it takes."""
-
-    def __init__(self, source: Source, reference: Reference, blob: Descriptor, interruption: Interruption) -> None:
-        self._source = source
-        self._reference = reference
+    def __init__(
+        self, means: Means, blob: Descriptor, lease: Lease, *, progress: Progress, interruption: Interruption
+    ) -> None:
+        self._means = means
         self._blob = blob
+        self._lease = lease
+        self._progress = progress
         self._interruption = interruption
-        self._open = ExitStack()
-        self._stream: BlobStream | None = None
-        self._reached = 0
-        self._retrying = Retrying(
-            retry=retry_if_exception_type((AnswerTruncated, SourceUnreachable)),
-            stop=stop_after_attempt(_RESUMES),
-            wait=wait_random_exponential(multiplier=0.2, max=5),
-            sleep=interruption.wait,
-            before_sleep=self._note,
-            reraise=True,
-        )
+        self._upload: Upload = means.blobs.begin(blob)
+        self._lock = threading.Lock()
+        self._copied = 0
 
-    def __enter__(self) -> Self:
-        return self
+    def run(self) -> None:
+        """Copy the blob.
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+        Raises DigestMismatch or SizeInvalid for bytes that are not the described ones, what the source or the store
+        raises, or Interrupted. Whatever is raised, no object is left, and no thread of this transfer; its open upload
+        is, with a checkpoint to go on from, until `discard`.
+        """
+        losses = 0
+        while True:
+            resumed = self._checkpoint()
+            try:
+                return self._run(resumed)
+            except UploadGone:
+                losses += 1
+                if losses > _LOSSES:
+                    raise
+                _LOG.warning("S3 has lost the open upload; the blob begins again", blob=str(self._blob.digest))
+            except (DigestMismatch, SizeInvalid):
+                if resumed is None:
+                    raise
+                # The beginning may have come from another source: this one is judged by what it gives itself.
+                _LOG.warning("the resumed blob does not match; it begins again", blob=str(self._blob.digest))
+            self.discard()
 
-    def fill(self, buffer: memoryview, report: Report) -> int:
-        """Fill the buffer, or what is left of the blob; answers the bytes read, 0 behind the blob's end."""
-        want = min(len(buffer), self._blob.size - self._reached)
-        begin = self._reached
-        while self._reached - begin < want:
-            self._retrying(self._read_some, buffer, begin, want, report)
-        if want == 0:
-            self._require_end()
-        return want
-
-    def _read_some(self, buffer: memoryview, begin: int, want: int, report: Report) -> None:
-        """Read on until the buffer is full; what was reached is kept when the connection breaks."""
+    def discard(self) -> None:
+        """Leave nothing open; where S3 itself is away the sweep of open uploads has to do it later."""
         try:
-            stream = self._stream or self._connect()
-            while (done := self._reached - begin) < want:
-                self._interruption.check()
-                count = stream.readinto(buffer[done : min(done + _READ, want)])
-                if count == 0:
-                    raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
-                self._reached += count
-                report(self._reached)
-        except MirrorError:
-            self._close()
-            self._interruption.check()
-            raise
+            self._upload.abort()
+            self._means.checkpoints.forget(self._lease, self._blob.digest)
+        except Unavailable as error:
+            _LOG.warning("upload left open", blob=str(self._blob.digest), reason=error.message)
 
-    def _connect(self) -> BlobStream:
-        """Open the blob at the byte that was reached, through the registry's own URL: redirect targets expire."""
-        stream = self._open.enter_context(self._source.open_blob(self._reference, self._blob, offset=self._reached))
-        self._open.enter_context(self._interruption.waking(stream.interrupt))
-        self._stream = stream
-        skip = self._reached - stream.start
-        scratch = memoryview(bytearray(min(skip, _READ)))
-        while skip > 0:
-            count = stream.readinto(scratch[: min(skip, _READ)])
-            if count == 0:
-                raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
-            skip -= count
-        return stream
+    def _run(self, resumed: Checkpoint | None) -> None:
+        self._copied = 0
+        if self._blob.size <= self._upload.part_size:
+            self._copy_whole()
+            return
+        hasher = self._resume(resumed) if resumed else Hasher(self._blob)
+        self._copy_parts(hasher, done=resumed.frontier if resumed else 0)
+        self._progress.advanced(self._blob.digest, "verifying", self._blob.size)
+        self._upload.complete(hasher.finish())
+        self._means.checkpoints.forget(self._lease, self._blob.digest)
 
-    def _require_end(self) -> None:
-        """A source that sends more than the described bytes sends another blob."""
-        if self._stream is None:
-            if self._blob.size > 0:
-                return
-            self._connect()
-        if self._stream is not None and self._stream.readinto(memoryview(bytearray(1))):
-            raise SizeInvalid(str(self._blob.digest), self._blob.size, "more")
+    def _checkpoint(self) -> Checkpoint | None:
+        """What an earlier transfer of the blob left to go on from; what cannot be used is not left open either."""
+        self._upload = self._means.blobs.begin(self._blob)
+        if self._blob.size <= self._upload.part_size:
+            return None
+        found = self._means.checkpoints.load(self._blob.digest)
+        if found is not None and not self._is_usable(found):
+            self._upload = self._means.blobs.resume(self._blob, UploadCheckpoint(found.upload_id, found.part_size))
+            self.discard()
+            self._upload = self._means.blobs.begin(self._blob)
+            return None
+        return found
 
-    def _close(self) -> None:
-        self._stream = None
-        self._open.close()
+    def _is_usable(self, checkpoint: Checkpoint) -> bool:
+        try:
+            self._hasher_at(checkpoint)
+        except ValueError:
+            return False
+        return checkpoint.part_size <= self._means.memory.limit
 
-    def _note(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        code = error.code if isinstance(error, MirrorError) else ""
-        _LOG.info(
-            "resuming blob", blob=str(self._blob.digest), registry=self._reference.registry, at=self._reached, code=code
+    def _hasher_at(self, checkpoint: Checkpoint) -> Hasher:
+        """Raises ValueError where the hash cannot be resumed."""
+        if checkpoint.frontier == 0:
+            return Hasher(self._blob)
+        return Hasher.resumed(self._blob, checkpoint.frontier * checkpoint.part_size, checkpoint.midstate)
+
+    def _resume(self, checkpoint: Checkpoint) -> Hasher:
+        hasher = self._hasher_at(checkpoint)
+        parts = {number: StoredPart(*receipt) for number, receipt in checkpoint.parts.items()}
+        self._upload = self._means.blobs.resume(
+            self._blob, UploadCheckpoint(checkpoint.upload_id, checkpoint.part_size, parts)
         )
+        _LOG.info("blob goes on from its checkpoint", blob=str(self._blob.digest), at=hasher.seen)
+        self._arrived(hasher.seen)
+        return hasher
+
+    def _copy_whole(self) -> None:
+        size = self._blob.size
+        self._require_room(size)
+        with (
+            self._means.memory.buffer(size, self._interruption) as buffer,
+            self._means.reader(self._blob, self._interruption, start=0, end=size) as reader,
+        ):
+            reader.fill(memoryview(buffer), self._arrived)
+            reader.require_end()
+            reader.close()
+            hasher = Hasher(self._blob)
+            hasher.update(buffer)
+            proof = hasher.finish()
+            self._progress.advanced(self._blob.digest, "verifying", size)
+            self._upload.put_part(1, buffer)
+            self._upload.complete(proof)
+
+    def _copy_parts(self, hasher: Hasher, *, done: int) -> None:
+        self._require_room(self._upload.part_size)
+        with self._interruption.part() as together:
+            PartsCopy(
+                self._means,
+                self._blob,
+                self._lease,
+                self._upload,
+                hasher,
+                together,
+                done=done,
+                arrived=self._arrived,
+                checkpointed=partial(self._progress.checkpointed, self._blob.digest),
+            ).run()
+
+    def _require_room(self, size: int) -> None:
+        if size > self._means.memory.limit:
+            reason = f"more than parts of {self._means.memory.limit} bytes can carry (MIRROR_MEMORY_BUDGET)"
+            raise SizeInvalid(str(self._blob.digest), self._blob.size, reason)
+
+    def _arrived(self, count: int) -> None:
+        with self._lock:
+            self._copied += count
+            self._progress.advanced(self._blob.digest, "copying", self._copied)

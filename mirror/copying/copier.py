@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import ExitStack
 from typing import Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from mirror.coordination import keys
+from mirror.coordination.checkpoints import Checkpoints
+from mirror.coordination.lease import Leases
+from mirror.coordination.lease_keeper import LeaseKeeper
 from mirror.coordination.pins import Pins
-from mirror.copying.blob_transfer import transfer
+from mirror.coordination.redis import Redis
+from mirror.copying.blob_queue import BlobQueue
+from mirror.copying.blob_transfer import BlobTransfer
 from mirror.copying.interruption import Interrupted, Interruption
+from mirror.copying.means import Means
 from mirror.copying.memory import MemoryBudget
+from mirror.copying.parts_copy import LEASE_LOST
 from mirror.copying.plan import CopyPlan, plan_copy
 from mirror.copying.progress import PlannedBlob, Progress
 from mirror.copying.source import Source
-from mirror.errors import BlobBeingDeleted
+from mirror.copying.stalls import StallWatch
+from mirror.errors import BlobBeingDeleted, MirrorError
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.reference import Reference
-from mirror.storage.blobs import BlobStore
+from mirror.storage.blobs import BlobStore, min_part_for
 from mirror.storage.bucket import Bucket
 from mirror.storage.provenance import ProvenanceStore
 
-_TRANSFERS: Final = 4
+BLOB_LEASE_SECONDS: Final = 15.0
+"""How long a dead worker's blob waits for the next one."""
+_BLOBS: Final = 16
+_PARTS: Final = 16
 _HEADS: Final = 16
 FOREIGN: Final = "non-distributable layer: it stays with its publisher"
 
@@ -33,15 +46,18 @@ FOREIGN: Final = "non-distributable layer: it stays with its publisher"
 class Copier:
     """Brings an image's blobs into the bucket; manifests and links are the catalog's.
 
-    Two copiers may bring the same blob at once: each completes only what it has verified, so the object is the same
-    whichever comes last, and neither ever deletes one.
+    A blob is fetched once in the fleet: whoever holds its lease copies it, and others wait. That is for economy alone.
+    Should two bring it at once, each completes only what it has verified, so the object is the same whichever comes
+    last, and neither ever deletes one.
     """
 
-    def __init__(self, source: Source, bucket: Bucket, pins: Pins, memory: MemoryBudget) -> None:
+    def __init__(self, source: Source, bucket: Bucket, redis: Redis, memory: MemoryBudget) -> None:
         self._source = source
-        self._blobs = BlobStore(bucket)
+        self._blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
         self._provenance = ProvenanceStore(bucket)
-        self._pins = pins
+        self._pins = Pins(redis)
+        self._leases = Leases(redis)
+        self._checkpoints = Checkpoints(redis)
         self._memory = memory
 
     def copy(
@@ -49,7 +65,9 @@ class Copier:
     ) -> CopyPlan:
         """Make the bucket hold every distributable blob of *image*, pinned for *holder* before it is looked for.
 
-        Raises the first error of any blob, when all transfers have stopped; nothing half-written is left.
+        Raises the first error of any blob, when all transfers have stopped. Behind an error that the task will wait
+        out, and behind an interruption that is to be resumed, what was begun can be gone on with; otherwise nothing
+        half-written is left.
         """
         everything = list(image.sizes)
         self._pin(holder, everything, interruption)
@@ -61,7 +79,8 @@ class Copier:
                 *(PlannedBlob(blob, "skipped", FOREIGN) for blob in plan.foreign),
             ]
         )
-        self._transfer_all(reference, plan.to_copy, progress, interruption)
+        if plan.to_copy:
+            self._transfer_all(reference, plan.to_copy, progress, interruption)
         return plan
 
     def _pin(self, holder: str, digests: list[Digest], interruption: Interruption) -> None:
@@ -82,44 +101,110 @@ class Copier:
         return {digest: size for digest, size in zip(digests, sizes, strict=True) if size is not None}
 
     def _transfer_all(
-        self, reference: Reference, blobs: Iterable[Descriptor], progress: Progress, interruption: Interruption
+        self, reference: Reference, blobs: tuple[Descriptor, ...], progress: Progress, interruption: Interruption
     ) -> None:
-        errors: list[BaseException] = []
-        with interruption.part() as together, ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="blob") as pool:
-
-            def one(blob: Descriptor) -> None:
-                try:
-                    together.check()
-                    self._transfer(reference, blob, progress, together)
-                except BaseException as error:
-                    errors.append(error)
-                    together.interrupt("another blob of the image failed")
-                    raise
-
-            for future in [pool.submit(one, blob) for blob in blobs]:
-                future.exception()
-        interruption.check()
-        if errors:
-            raise errors[0]
-
-    def _transfer(self, reference: Reference, blob: Descriptor, progress: Progress, interruption: Interruption) -> None:
-        progress.advanced(blob.digest, "copying")
-        try:
-            transfer(
-                self._source,
-                reference,
-                blob,
-                self._blobs,
-                self._memory,
-                interruption,
-                report=partial(progress.advanced, blob.digest, "copying"),
-                verifying=partial(progress.advanced, blob.digest, "verifying", blob.size),
+        with ExitStack() as open_:
+            keeper = open_.enter_context(LeaseKeeper(self._leases, BLOB_LEASE_SECONDS))
+            means = Means(
+                source=self._source,
+                reference=reference,
+                blobs=self._blobs,
+                checkpoints=self._checkpoints,
+                memory=self._memory,
+                stalls=open_.enter_context(StallWatch()),
+                fetchers=open_.enter_context(ThreadPoolExecutor(_PARTS, thread_name_prefix="fetch")),
+                storers=open_.enter_context(ThreadPoolExecutor(_PARTS, thread_name_prefix="store")),
             )
-        except Interrupted:
-            progress.advanced(blob.digest, "waiting")
+            together = open_.enter_context(interruption.part())
+            _Transfers(means, keeper, self._provenance, BlobQueue(blobs, together), progress, together).run(len(blobs))
+
+
+class _Transfers:
+    """The threads that bring the blobs of one image, and what they have left unfinished; used once."""
+
+    def __init__(
+        self,
+        means: Means,
+        keeper: LeaseKeeper,
+        provenance: ProvenanceStore,
+        queue: BlobQueue,
+        progress: Progress,
+        interruption: Interruption,
+    ) -> None:
+        self._means = means
+        self._keeper = keeper
+        self._provenance = provenance
+        self._queue = queue
+        self._progress = progress
+        self._interruption = interruption
+        self._lock = threading.Lock()
+        self._unfinished: list[BlobTransfer] = []
+        self._error: BaseException | None = None
+
+    def run(self, blobs: int) -> None:
+        """Bring all blobs; raises the first error, when every thread has stopped."""
+        with ThreadPoolExecutor(min(blobs, _BLOBS), thread_name_prefix="blob") as pool:
+            for _ in range(min(blobs, _BLOBS)):
+                pool.submit(self._bring_all)
+        if self._error is None:
+            return
+        if not _goes_on_later(self._error):
+            for transfer in self._unfinished:
+                transfer.discard()
+        raise self._error
+
+    def _bring_all(self) -> None:
+        try:
+            while (blob := self._queue.next()) is not None:
+                if self._bring(blob):
+                    self._queue.brought()
+                else:
+                    self._queue.put_back(blob)
+        except BaseException as error:  # noqa: BLE001 - a thread's error is raised by `run`
+            with self._lock:
+                self._error = self._error or error
+            self._interruption.interrupt("another blob of the image failed")
+
+    def _bring(self, blob: Descriptor) -> bool:
+        """Whether the blob is there now; False while another worker copies it."""
+        with self._interruption.part() as own:
+            lease = self._keeper.take(keys.blob_lease(blob.digest), lambda: own.interrupt(LEASE_LOST))
+            if lease is None:
+                return False
+            if self._means.blobs.held(blob.digest) == blob.size:  # another worker was faster
+                self._progress.advanced(blob.digest, "exists")
+                self._keeper.give_back(lease)
+                return True
+            transfer = BlobTransfer(self._means, blob, lease, progress=self._progress, interruption=own)
+            if not self._finished(blob, transfer):
+                return False
+        self._provenance.record_blob_source(
+            blob.digest, self._means.reference.registry, self._means.reference.repository
+        )
+        self._keeper.give_back(lease)
+        self._progress.advanced(blob.digest, "copied", blob.size)
+        return True
+
+    def _finished(self, blob: Descriptor, transfer: BlobTransfer) -> bool:
+        """Run the transfer; False if another worker took the blob over. An error leaves it among the unfinished,
+        and its lease held, until it is clear what becomes of them.
+        """
+        self._progress.advanced(blob.digest, "copying")
+        try:
+            transfer.run()
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted)
+            self._progress.advanced(blob.digest, "waiting" if stopped else "failed")
+            if isinstance(error, Interrupted) and error.reason == LEASE_LOST:
+                return False
+            with self._lock:
+                self._unfinished.append(transfer)
             raise
-        except BaseException:
-            progress.advanced(blob.digest, "failed")
-            raise
-        self._provenance.record_blob_source(blob.digest, reference.registry, reference.repository)
-        progress.advanced(blob.digest, "copied", blob.size)
+        return True
+
+
+def _goes_on_later(error: BaseException) -> bool:
+    """Whether the task will be taken up again, by this worker or another, where the copy stopped."""
+    if isinstance(error, Interrupted):
+        return error.resumable
+    return isinstance(error, MirrorError) and error.waits_for is not None

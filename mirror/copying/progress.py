@@ -32,3 +32,6 @@ class Progress(Protocol):
 
     def advanced(self, digest: Digest, state: BlobState, copied: int = 0) -> None:
         """A blob changed its state; *copied* bytes of it have arrived so far."""
+
+    def checkpointed(self, digest: Digest) -> None:
+        """More of a blob is behind its checkpoint: should the worker die now, the next one has that much less to do."""

@@ -26,6 +26,7 @@ class TaskReporter:
         self._blobs: dict[str, BlobReport] = {}
         self._positions: dict[str, int] = {}
         self._changed: set[str] = set()
+        self._checkpoints = 0
         self._dirty = False
 
     def resolved(self, digest: Digest) -> None:
@@ -49,6 +50,11 @@ class TaskReporter:
             self._changed.add(key)
             self._dirty = True
 
+    def checkpointed(self, digest: Digest) -> None:
+        with self._lock:
+            self._checkpoints += 1
+            self._dirty = True
+
     def flush(self) -> bool:
         """Write what changed since the last time; False if the task was taken away; raises RedisUnavailable."""
         with self._flushing:
@@ -58,11 +64,12 @@ class TaskReporter:
                 changed = [(self._positions[key], self._blobs[key]) for key in sorted(self._changed)]
                 counts = self._counts()
                 finished = sum(blob.state == "copied" for blob in self._blobs.values())
+                checkpoints = finished + self._checkpoints
                 digest = str(self._digest) if self._digest else None
                 self._changed.clear()
                 self._dirty = False
             try:
-                return self._store.progress(self._claim, changed, counts, digest=digest, finished=finished)
+                return self._store.progress(self._claim, changed, counts, digest=digest, checkpoints=checkpoints)
             except RedisUnavailable:
                 with self._lock:
                     self._changed.update(blob.digest for _, blob in changed)

@@ -13,7 +13,7 @@ from typing import Final, Self
 from mirror.errors import DigestMismatch, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.sha256 import Hash, Sha256, is_available
+from mirror.oci.sha256 import BLOCK, Hash, Sha256, is_available
 
 _SEAL: Final = object()
 
@@ -56,8 +56,8 @@ class Hasher:
         return hasher
 
     def midstate(self) -> bytes | None:
-        """What `resumed` needs, between two blocks of 64 bytes; None where this hash cannot be left (`oci.sha256`)."""
-        return self._hash.midstate() if isinstance(self._hash, Sha256) else None
+        """What `resumed` needs; None inside a block of 64 bytes, or where this hash cannot be left (`oci.sha256`)."""
+        return self._hash.midstate() if isinstance(self._hash, Sha256) and self.seen % BLOCK == 0 else None
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
         """Raises SizeInvalid as soon as there are more bytes than the descriptor has."""

@@ -129,13 +129,16 @@ class JobStore:
         counts: ByteCounts,
         *,
         digest: str | None,
-        finished: int,
+        checkpoints: int,
     ) -> bool:
-        """Note the changed blobs with their positions, the byte counts, and how many blobs this claim finished."""
+        """Note the changed blobs with their positions, the byte counts, and how much this claim did for good.
+
+        *checkpoints* counts the blobs that are there, and the parts of others behind a checkpoint.
+        """
         changed = {blob.digest: json.dumps({"position": position, **blob.fields()}) for position, blob in blobs}
         fields = {"bytes_total": counts.total, "bytes_copied": counts.copied, "bytes_skipped": counts.skipped}
         known = {"digest": digest} if digest else {}
-        args = [*_proof(claim), json.dumps(changed), json.dumps(_texts({**fields, **known})), finished]
+        args = [*_proof(claim), json.dumps(changed), json.dumps(_texts({**fields, **known})), checkpoints]
         return bool(self._progress(args=args))
 
     def settle(self, claim: Claim, state: str, outcome: Outcome) -> bool:

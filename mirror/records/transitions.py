@@ -140,7 +140,7 @@ return 1
 PROGRESS: Final = (
     _LIBRARY
     + f"""
--- ARGV: task id, fence, token, blobs {{digest: JSON}} as JSON, task fields as JSON, blobs finished in this claim.
+-- ARGV: task id, fence, token, blobs {{digest: JSON}} as JSON, task fields as JSON, checkpoints of this claim.
 local task = '{keys.TASK}' .. ARGV[1]
 if not is_held_by(task, ARGV[2], ARGV[3]) then return 0 end
 local key = '{keys.JOB}' .. redis.call('HGET', task, 'job')

@@ -11,9 +11,12 @@ from mirror.storage import layout
 from mirror.storage.bucket import Bucket, ObjectStream
 from mirror.storage.uploads import MultipartUpload, SinglePutUpload, Upload, UploadCheckpoint, sha256_or_none
 
-__all__ = ["BlobStore", "Upload", "UploadCheckpoint", "part_size_for"]
+__all__ = ["BlobStore", "Upload", "UploadCheckpoint", "min_part_for", "part_size_for"]
 
 MIN_PART: Final = 16 * 2**20
+_SMALLEST_PART: Final = 5 * 2**20
+"""What S3 takes at least for any part but the last."""
+_PARTS_AT_ONCE: Final = 4
 _MAX_PARTS: Final = 9_999
 """One less than S3's 10 000, so that rounding never matters."""
 _MIB: Final = 2**20
@@ -23,7 +26,7 @@ _PRESIGNED_FOR: Final = 20 * 60
 class BlobStore:
     """Content under its digest. All methods may be called from several threads, and repeated.
 
-    *min_part* is in bytes; S3 takes no less than 5 MiB for any part but the last.
+    *min_part* is in bytes, at least the 5 MiB of S3.
     """
 
     def __init__(self, bucket: Bucket, *, min_part: int = MIN_PART) -> None:
@@ -71,3 +74,8 @@ def part_size_for(size: int, *, at_least: int = MIN_PART) -> int:
     """Bytes per part for a blob of *size* bytes: whole MiB above *at_least*, and never more than 9 999 parts."""
     needed = -(-size // _MAX_PARTS)
     return at_least if needed <= at_least else -(-needed // _MIB) * _MIB
+
+
+def min_part_for(budget: int) -> int:
+    """The least bytes per part for buffers of *budget* bytes in all: four parts at once, between 5 and 16 MiB each."""
+    return min(MIN_PART, max(_SMALLEST_PART, budget // _PARTS_AT_ONCE // _MIB * _MIB))

@@ -45,12 +45,17 @@ class Upload(Protocol):
         """Bytes in every part but the last."""
         ...
 
-    def put_part(self, number: int, body: Body) -> None:
+    def open(self) -> UploadCheckpoint:
+        """Have S3 expect the blob now rather than at its first part; of a blob of one part S3 need not hear."""
+        ...
+
+    def put_part(self, number: int, body: Body) -> StoredPart | None:
         """Store a part, in any order and from any thread; again is no harm.
 
         A blob of one part is kept, not copied: leave *body* unchanged until complete() or abort(). Of a larger blob
         nothing is kept. A bytearray, or a memoryview of a whole one, is sent without a copy. ValueError if there is
-        no such part, it has another size, or the upload was aborted or completed.
+        no such part, it has another size, or the upload was aborted or completed. Answers what a checkpoint has to say
+        of the part, None for a blob of one part.
         """
         ...
 
@@ -82,6 +87,9 @@ class SinglePutUpload:
         self._descriptor = descriptor
         self._body: Body | None = b"" if descriptor.size == 0 else None
         self._ended = False
+
+    def open(self) -> UploadCheckpoint:
+        return self.checkpoint()
 
     def put_part(self, number: int, body: Body) -> None:
         _require_open(self._descriptor, ended=self._ended)
@@ -121,7 +129,11 @@ class MultipartUpload:
         self._aborted = False
         self._completed = False
 
-    def put_part(self, number: int, body: Body) -> None:
+    def open(self) -> UploadCheckpoint:
+        self._opened()
+        return self.checkpoint()
+
+    def put_part(self, number: int, body: Body) -> StoredPart:
         _require_size(self._descriptor, self.part_size, number, body)
         upload_id = self._opened()
         try:
@@ -132,6 +144,7 @@ class MultipartUpload:
                 self._bucket.abort_upload(self._key, upload_id)
         with self._lock:
             self._stored[number] = stored
+        return stored
 
     def checkpoint(self) -> UploadCheckpoint:
         with self._lock:

@@ -75,7 +75,7 @@ def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, servic
         BlobReport(DIGEST, 100, "copying", copied=40),
         BlobReport("sha256:" + "cd" * 32, 50, "skipped", reason="x"),
     ]
-    services.jobs.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, finished=0)
+    services.jobs.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, checkpoints=0)
 
     job = api.get(f"/v1/jobs/{job_id}").get_json()
     assert (job["state"], job["digest"], job["bytes"]["copied"]) == ("running", DIGEST, 40)

@@ -45,7 +45,7 @@ def plant(
     raw = open_client(redis_url, retries=2, decode_responses=False)
     store, queue, pins, publisher = JobStore(redis), TaskQueue(raw), Pins(redis), Publisher(bucket, redis)
     source = RegistryClient.from_settings(chosen, sleep=lambda _: None)
-    copier = Copier(source, bucket, pins, MemoryBudget(64 * 2**20))
+    copier = Copier(source, bucket, redis, MemoryBudget(64 * 2**20))
     yield Plant(
         registry=registry,
         settings=chosen,

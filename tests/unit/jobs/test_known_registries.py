@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mirror.coordination.pins import Pins
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.jobs.submission import Submitter
@@ -72,7 +71,7 @@ def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authori
         docker_config=docker_config,
     )
     client = RegistryClient.from_settings(chosen)
-    copier = Copier(client, plant.bucket, Pins(plant.redis), MemoryBudget(64 * 2**20))
+    copier = Copier(client, plant.bucket, plant.redis, MemoryBudget(64 * 2**20))
     known = replace(
         plant,
         submitter=Submitter(plant.store, plant.queue, chosen),

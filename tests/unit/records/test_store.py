@@ -106,7 +106,7 @@ def test_a_holder_that_lost_its_lease_can_write_nothing(store: JobStore, redis: 
     fence = store.expire(task.id, LOST)
     assert fence == 1
     assert not store.renew(late)
-    assert not store.progress(late, [], ByteCounts(5, 5, 0), digest=None, finished=1)
+    assert not store.progress(late, [], ByteCounts(5, 5, 0), digest=None, checkpoints=1)
     assert not store.settle(late, "succeeded", Outcome(DIGEST))
     second = store.claim(task.id, fence)
     assert second is not None
@@ -147,7 +147,7 @@ def test_a_loss_after_a_finished_blob_does_not_count(store: JobStore, redis: Red
         claim = store.claim(task.id, fence)
         assert claim is not None
         if n == 2:
-            assert store.progress(claim, [], ByteCounts(), digest=None, finished=1)
+            assert store.progress(claim, [], ByteCounts(), digest=None, checkpoints=1)
         lose(redis, task.id)
         fence = store.expire(task.id, LOST)
     assert fence is not None
@@ -183,10 +183,10 @@ def test_progress_adds_up_in_the_job_and_corrects_itself(store: JobStore) -> Non
     job, [one, two] = submitted(store, 2)
     first, second = claimed(store, one), claimed(store, two)
     blob = BlobReport(DIGEST, 2**40, "copying", 10)
-    assert store.progress(first, [(0, blob)], ByteCounts(2**40, 10, 0), digest=DIGEST, finished=0)
-    assert store.progress(second, [], ByteCounts(7, 0, 7), digest=None, finished=0)
+    assert store.progress(first, [(0, blob)], ByteCounts(2**40, 10, 0), digest=DIGEST, checkpoints=0)
+    assert store.progress(second, [], ByteCounts(7, 0, 7), digest=None, checkpoints=0)
     assert store.job(job.id).bytes == ByteCounts(2**40 + 7, 10, 7)
-    assert store.progress(first, [], ByteCounts(2**40, 4, 0), digest=None, finished=0)
+    assert store.progress(first, [], ByteCounts(2**40, 4, 0), digest=None, checkpoints=0)
     assert store.job(job.id).bytes == ByteCounts(2**40 + 7, 4, 7)
     assert store.blobs(one.id) == [blob]
 

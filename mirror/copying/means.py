@@ -1,0 +1,33 @@
+"""What the transfers of one image's blobs work with."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mirror.coordination.checkpoints import Checkpoints
+from mirror.copying.interruption import Interruption
+from mirror.copying.memory import MemoryBudget
+from mirror.copying.range_reader import RangeReader
+from mirror.copying.source import Source
+from mirror.copying.stalls import StallWatch
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.reference import Reference
+from mirror.storage.blobs import BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Shared by all transfers of a copy; *fetchers* and *storers* are its threads for parts."""
+
+    source: Source
+    reference: Reference
+    blobs: BlobStore
+    checkpoints: Checkpoints
+    memory: MemoryBudget
+    stalls: StallWatch
+    fetchers: ThreadPoolExecutor
+    storers: ThreadPoolExecutor
+
+    def reader(self, blob: Descriptor, interruption: Interruption, *, start: int, end: int) -> RangeReader:
+        return RangeReader(self.source, self.reference, blob, interruption, self.stalls, start=start, end=end)

@@ -1,0 +1,192 @@
+"""A blob of many parts: fetched in parallel ranges, hashed in order while its parts are stored.
+
+    coordinator   takes a buffer for each part, in the blob's order, and hands it to
+    fetchers      one range each: source ──► buffer ──► frontier (hash) and
+    storers       one part each: buffer ──► S3 ──► frontier ──► checkpoint, buffer free
+
+Of a source that knows no ranges the coordinator reads the parts one after the other from one stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Final
+
+import structlog
+
+from mirror.coordination.lease import Lease
+from mirror.copying.frontier import Frontier
+from mirror.copying.interruption import Interruption
+from mirror.copying.means import Means
+from mirror.copying.range_reader import RangeReader, Report
+from mirror.errors import RedisUnavailable
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.verification import Hasher
+from mirror.storage.bucket import StoredPart
+from mirror.storage.uploads import Upload
+
+LEASE_LOST: Final = "another worker has the blob's lease"
+_LOG = structlog.get_logger(__name__)
+
+
+class PartsCopy:
+    """Copies the parts behind the first *done* ones, which *hasher* has seen; used once."""
+
+    def __init__(
+        self,
+        means: Means,
+        blob: Descriptor,
+        lease: Lease,
+        upload: Upload,
+        hasher: Hasher,
+        interruption: Interruption,
+        *,
+        done: int,
+        arrived: Report,
+        checkpointed: Callable[[], None],
+    ) -> None:
+        self._means = means
+        self._blob = blob
+        self._lease = lease
+        self._upload = upload
+        self._interruption = interruption
+        self._arrived = arrived
+        self._checkpointed = checkpointed
+        self._first, self._last = done + 1, -(-blob.size // upload.part_size)
+        self._frontier = Frontier(hasher, first=self._first, save=self._save, release=means.memory.give_back)
+        self._opening: Future[None] = Future()
+        self._jobs: list[Future[None]] = []
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Return when all parts are hashed and stored; raises the first error of any, when all threads have stopped."""
+        try:
+            self._opening = self._in(self._means.storers, self._open)
+            self._do(self._coordinate)
+        finally:
+            self._wait_for_all()
+            self._frontier.abandon()
+        if self._error is not None:
+            raise self._error
+
+    def _open(self) -> None:
+        """Have S3 expect the parts, and note the upload before anything is in it, so that it is somebody's."""
+        self._interruption.check()
+        upload_id = self._upload.open().upload_id
+        if self._first == 1 and upload_id is not None:
+            self._note(
+                partial(
+                    self._means.checkpoints.begin, self._lease, self._blob.digest, upload_id, self._upload.part_size
+                )
+            )
+
+    def _coordinate(self) -> None:
+        """The connection that shows whether the source knows ranges serves the first part."""
+        reader = self._reader(self._first)
+        try:
+            knows_ranges = reader.gives_ranges()
+            if not knows_ranges:
+                self._read_through(reader)
+        except BaseException:
+            reader.close()
+            raise
+        if knows_ranges:
+            self._fetch_later(self._first, reader)
+            for number in range(self._first + 1, self._last + 1):
+                self._fetch_later(number, self._reader(number))
+
+    def _fetch_later(self, number: int, reader: RangeReader) -> None:
+        """Hand the part to a fetcher, as soon as there is a buffer for it."""
+        try:
+            buffer = self._means.memory.take(self._size_of(number), self._interruption)
+        except BaseException:
+            reader.close()
+            raise
+        self._in(self._means.fetchers, self._fetch, number, reader, buffer)
+
+    def _fetch(self, number: int, reader: RangeReader, buffer: bytearray) -> None:
+        try:
+            with reader:
+                reader.fill(memoryview(buffer), self._arrived)
+        except BaseException:
+            self._means.memory.give_back(buffer)
+            raise
+        self._pass_on(number, buffer)
+
+    def _read_through(self, reader: RangeReader) -> None:
+        for number in range(self._first, self._last + 1):
+            buffer = self._means.memory.take(self._size_of(number), self._interruption)
+            try:
+                reader.fill(memoryview(buffer), self._arrived)
+            except BaseException:
+                self._means.memory.give_back(buffer)
+                raise
+            self._pass_on(number, buffer)
+        reader.require_end()
+        reader.close()
+
+    def _pass_on(self, number: int, buffer: bytearray) -> None:
+        """The frontier owns the buffer from here on; it is stored while it is hashed."""
+        self._in(self._means.storers, self._store, number, buffer)
+        self._frontier.arrived(number, buffer)
+
+    def _store(self, number: int, buffer: bytearray) -> None:
+        self._interruption.check()
+        part = self._upload.put_part(number, buffer)
+        if part is not None:
+            self._frontier.stored(number, part)
+
+    def _save(self, frontier: int, midstate: bytes | None, stored: Mapping[int, StoredPart]) -> None:
+        """Write the checkpoint, where the hash can be left; behind the last part completing follows at once."""
+        self._opening.result()
+        if midstate is None or frontier == self._last:
+            return
+        receipts = {number: (part.etag, part.crc32) for number, part in stored.items()}
+        advance = self._means.checkpoints.advance
+        self._note(partial(advance, self._lease, self._blob.digest, frontier, midstate, receipts))
+        self._checkpointed()
+
+    def _note(self, write: Callable[[], bool]) -> None:
+        """A Redis that is away costs a later worker some time, not this one its work."""
+        try:
+            ours = write()
+        except RedisUnavailable:
+            _LOG.warning("checkpoint not written: Redis does not answer", blob=str(self._blob.digest))
+            return
+        if not ours:
+            self._interruption.interrupt(LEASE_LOST)
+
+    def _reader(self, number: int) -> RangeReader:
+        start = (number - 1) * self._upload.part_size
+        return self._means.reader(self._blob, self._interruption, start=start, end=start + self._size_of(number))
+
+    def _size_of(self, number: int) -> int:
+        return min(self._upload.part_size, self._blob.size - (number - 1) * self._upload.part_size)
+
+    # -- threads
+
+    def _in(self, pool: ThreadPoolExecutor, work: Callable[..., None], *args: object) -> Future[None]:
+        with self._lock:
+            job = pool.submit(self._do, work, *args)
+            self._jobs.append(job)
+        return job
+
+    def _do(self, work: Callable[..., None], *args: object) -> None:
+        """Do a piece of work; its error stops all the others."""
+        try:
+            work(*args)
+        except BaseException as error:  # noqa: BLE001 - a thread's error is raised by `run`
+            with self._lock:
+                self._error = self._error or error
+            self._interruption.interrupt("a part of the blob failed")
+
+    def _wait_for_all(self) -> None:
+        """A fetch may still add the storing of its part, so look again until there is nothing new."""
+        waited = 0
+        while waited < len(self._jobs):
+            waited = len(self._jobs)
+            wait(self._jobs)

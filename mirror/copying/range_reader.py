@@ -1,0 +1,159 @@
+"""A stretch of a blob, read in order over as many connections as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final, Self
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from mirror.copying.interruption import Interruption
+from mirror.copying.source import BlobStream, Source
+from mirror.copying.stalls import StallWatch
+from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid, SourceUnreachable
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.reference import Reference
+
+_FRUITLESS: Final = 5
+"""Connections in a row that may break with nothing gained before the source counts as broken."""
+_GAIN: Final = 64 * 1024
+_READ: Final = 1024 * 1024
+_LOG = structlog.get_logger(__name__)
+
+Report = Callable[[int], None]
+"""Told how many more bytes of the blob have arrived."""
+
+
+class RangeReader:
+    """The bytes of *blob* from *start* to *end*. Not to be shared between threads.
+
+    A connection that breaks, or stalls, is taken up again at the byte it reached; no byte that arrived is asked for
+    again, unless the server knows no ranges.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        reference: Reference,
+        blob: Descriptor,
+        interruption: Interruption,
+        stalls: StallWatch,
+        *,
+        start: int,
+        end: int,
+    ) -> None:
+        self._source = source
+        self._reference = reference
+        self._blob = blob
+        self._interruption = interruption
+        self._stalls = stalls
+        self._reached = start
+        self._end = end
+        self._open = ExitStack()
+        self._stream: BlobStream | None = None
+        self._fruitless = 0
+        self._reached_before = start
+        self._retrying = Retrying(
+            retry=retry_if_exception_type((AnswerTruncated, SourceUnreachable)),
+            stop=self._is_hopeless,
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            sleep=interruption.wait,
+            before_sleep=self._note,
+            reraise=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def gives_ranges(self) -> bool:
+        """Connect, and say whether the server gives the stretch that was asked for.
+
+        Where it gives the whole blob instead, this reader goes on to the blob's end: asking again for every stretch
+        would fetch the blob as often as it has stretches.
+        """
+        self._retrying(self._connected)
+        stream = self._connected()
+        if stream.start + stream.length <= self._end:
+            return True
+        self._end = self._blob.size
+        return False
+
+    def fill(self, buffer: memoryview, report: Report) -> int:
+        """Fill the buffer, or what is left of the stretch; answers the bytes read, 0 behind its end."""
+        want = min(len(buffer), self._end - self._reached)
+        begin = self._reached
+        while self._reached - begin < want:
+            self._retrying(self._read_some, buffer, begin, want, report)
+        return want
+
+    def require_end(self) -> None:
+        """Raise SizeInvalid if the blob's last stretch does not end where the blob does: it is another blob then."""
+        stream = self._retrying(self._connected)
+        if stream.readinto(memoryview(bytearray(1))):
+            raise SizeInvalid(str(self._blob.digest), self._blob.size, "more")
+
+    def close(self) -> None:
+        self._stream = None
+        self._open.close()
+
+    def _read_some(self, buffer: memoryview, begin: int, want: int, report: Report) -> None:
+        """Read on until the buffer is full; what was reached is kept when the connection breaks."""
+        try:
+            stream = self._connected()
+            while (done := self._reached - begin) < want:
+                self._interruption.check()
+                with self._stalls.watching(stream):
+                    count = stream.readinto(buffer[done : min(done + _READ, want)])
+                if count == 0:
+                    raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
+                self._reached += count
+                report(count)
+        except MirrorError:
+            self.close()
+            self._interruption.check()
+            raise
+
+    def _connected(self) -> BlobStream:
+        """The stream at the byte that was reached."""
+        if self._stream is not None:
+            return self._stream
+        length = None if self._end == self._blob.size else self._end - self._reached
+        try:
+            opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
+            stream = self._open.enter_context(opened)
+            self._open.enter_context(self._interruption.waking(stream.interrupt))
+            self._skip(stream, self._reached - stream.start)
+        except BaseException:
+            self.close()
+            raise
+        self._stream = stream
+        return stream
+
+    def _skip(self, stream: BlobStream, count: int) -> None:
+        """Where the server knows no ranges, what had arrived before comes again."""
+        scratch = memoryview(bytearray(min(count, _READ)))
+        while count > 0:
+            self._interruption.check()
+            with self._stalls.watching(stream):
+                skipped = stream.readinto(scratch[: min(count, _READ)])
+            if skipped == 0:
+                raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
+            count -= skipped
+
+    def _is_hopeless(self, _: RetryCallState) -> bool:
+        gained = self._reached - self._reached_before
+        self._fruitless = 1 if gained >= _GAIN else self._fruitless + 1
+        self._reached_before = self._reached
+        return self._fruitless >= _FRUITLESS
+
+    def _note(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        code = error.code if isinstance(error, MirrorError) else ""
+        _LOG.info(
+            "resuming blob", blob=str(self._blob.digest), registry=self._reference.registry, at=self._reached, code=code
+        )
