@@ -9,6 +9,8 @@
     │   └── TargetReserved          TARGET_RESERVED
     ├── SourceError             the registry that was asked, or what it answered
     │   ├── SourceUnreachable       SOURCE_UNREACHABLE
+    │   ├── RegistryDown            SOURCE_UNREACHABLE
+    │   ├── RegistryBusy            REGISTRY_BUSY
     │   ├── SourceFailed            SOURCE_FAILED
     │   ├── AddressNotAllowed       ADDRESS_NOT_ALLOWED
     │   ├── RealmNotAllowed         REALM_NOT_ALLOWED
@@ -16,6 +18,7 @@
     │   ├── Unauthorized            UNAUTHORIZED
     │   ├── Denied                  DENIED
     │   ├── RateLimited             TOOMANYREQUESTS
+    │   ├── QuotaExhausted          TOOMANYREQUESTS
     │   ├── ManifestUnknown         MANIFEST_UNKNOWN
     │   ├── BlobUnknown             BLOB_UNKNOWN
     │   ├── AnswerTruncated         ANSWER_TRUNCATED
@@ -49,11 +52,13 @@
 ``retryable`` says whether the same request can succeed later without anybody changing it. ``status`` is
 the HTTP status when the error answers a request directly. ``waits_for`` is set on errors that a task waits out
 instead of failing: it is the ``reason`` of the job's ``waiting_for``, ``retry_after`` says for how many seconds.
+A task that began more than ``patience`` seconds ago fails all the same if its cause has been ``lasting`` so long too.
 A message never carries a secret, a query string or a vendor exception's text (DESIGN: those print presigned URLs).
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar
 
 
@@ -67,6 +72,8 @@ class MirrorError(Exception):
     hint: str
     registry: str | None = None
     retry_after: float = 10.0
+    patience: ClassVar[float] = inf
+    lasting: float = inf
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -134,8 +141,38 @@ class SourceUnreachable(SourceError):
     code, retryable = "SOURCE_UNREACHABLE", True
     hint = "Check the name and the network between the workers and the registry, then try again."
 
-    def __init__(self, registry: str, reason: str) -> None:
+    def __init__(self, registry: str, reason: str, *, timed_out: bool = False) -> None:
         super().__init__(f"The registry {registry} cannot be reached: {reason}")
+        self.timed_out = timed_out
+
+
+class RegistryDown(SourceError):
+    """A registry that is known to work has stopped to, *lasting* seconds ago; it is asked again in *retry_after*."""
+
+    code, retryable = "SOURCE_UNREACHABLE", True
+    waits_for = "registry_unreachable"
+    patience = 3600.0
+    hint = "The mirror goes on when the registry answers again; check its status and the network if that takes long."
+
+    def __init__(self, registry: str, retry_after: float, lasting: float) -> None:
+        super().__init__(f"The registry {registry} cannot be reached; it is asked again in {retry_after:.0f} s")
+        self.registry = registry
+        self.retry_after = retry_after
+        self.lasting = lasting
+
+
+class RegistryBusy(SourceError):
+    """All requests that the registry is sent at once, by all workers together, are under way."""
+
+    code, retryable = "REGISTRY_BUSY", True
+    status = 503
+    waits_for = "registry_busy"
+    retry_after = 5.0
+    hint = "The mirror slowed down since the registry did; MIRROR_REGISTRY_CONCURRENCY sets the most that it is sent."
+
+    def __init__(self, registry: str) -> None:
+        super().__init__(f"As much is asked of the registry {registry} at once as it bears")
+        self.registry = registry
 
 
 class SourceFailed(SourceError):
@@ -193,15 +230,30 @@ class Denied(SourceError):
 
 
 class RateLimited(SourceError):
-    """The registry asks us to wait; *retry_after* is in seconds."""
+    """The registry asks us to wait; *retry_after* is in seconds, of its own choice if it *asked*."""
 
     code, retryable = "TOOMANYREQUESTS", True
     status = 429
     waits_for = "rate_limited"
     hint = "Wait, or log in to the registry: a login usually has a higher limit."
 
-    def __init__(self, registry: str, retry_after: float) -> None:
+    def __init__(self, registry: str, retry_after: float, *, asked: bool = True) -> None:
         super().__init__(f"The registry {registry} asks us to wait {retry_after:.0f} s")
+        self.registry = registry
+        self.retry_after = retry_after
+        self.asked = asked
+
+
+class QuotaExhausted(SourceError):
+    """The registry's pull limit leaves too little for now; it is expected to leave more in *retry_after* seconds."""
+
+    code, retryable = "TOOMANYREQUESTS", True
+    status = 429
+    waits_for = "quota"
+    hint = "The mirror goes on when the limit's window ends; a login, or a paid plan, usually has a higher limit."
+
+    def __init__(self, registry: str, retry_after: float) -> None:
+        super().__init__(f"The pull limit of the registry {registry} is used up for {retry_after:.0f} s")
         self.registry = registry
         self.retry_after = retry_after
 

@@ -61,6 +61,7 @@ class Settings:
     allowed_networks: tuple[Network, ...] = ()
     registry_endpoints: Mapping[str, str] = field(default_factory=dict)
     token_realms: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    registry_concurrency: Mapping[str, int] = field(default_factory=dict)
     docker_config: Path | None = None
     workers: int = 1
     memory_budget: int = 256 * 2**20
@@ -89,6 +90,7 @@ class Settings:
             allowed_networks=reader.read("MIRROR_ALLOWED_NETWORKS", _networks, ()),
             registry_endpoints=reader.read("MIRROR_REGISTRY_ENDPOINTS", _endpoints, {}),
             token_realms=reader.read("MIRROR_TOKEN_REALMS", _realms, {}),
+            registry_concurrency=reader.read("MIRROR_REGISTRY_CONCURRENCY", _concurrency, {}),
             docker_config=reader.read("MIRROR_DOCKER_CONFIG", _file, None),
             workers=reader.read("MIRROR_WORKERS", _number(1, 64), 1),
             memory_budget=reader.read("MIRROR_MEMORY_BUDGET", _size, 256 * 2**20),
@@ -311,12 +313,20 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _endpoints(text: str) -> dict[str, str]:
+def _one_each(text: str, convert: Callable[[str], T]) -> dict[str, T]:
     pairs = _pairs(text)
-    endpoints = {registry: _url(value) for registry, value in pairs}
-    if len(endpoints) != len(pairs):
+    values = {registry: convert(value) for registry, value in pairs}
+    if len(values) != len(pairs):
         raise ValidationError("names a registry twice")
-    return endpoints
+    return values
+
+
+def _endpoints(text: str) -> dict[str, str]:
+    return _one_each(text, _url)
+
+
+def _concurrency(text: str) -> dict[str, int]:
+    return _one_each(text, _number(1, 1000))
 
 
 def _realms(text: str) -> dict[str, frozenset[str]]:
