@@ -46,6 +46,22 @@ class TaskQueue:
         except (redis.ConnectionError, redis.TimeoutError):
             raise RedisUnavailable from None
 
+    def take(self) -> tuple[str, int] | None:
+        """The next task and the fence of its entry, which is gone now; None if the queue is empty.
+
+        For a worker that has begun already. Should it die before it claims the task, the reconciler finds it.
+        """
+        try:
+            entry = self.rq.pop_job_id()
+            if entry is not None:
+                self.rq.connection.delete(Job.key_for(entry))
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise RedisUnavailable from None
+        if entry is None:
+            return None
+        task_id, _, fence = entry.rpartition("-")
+        return task_id, int(fence)
+
     def holds(self, task_id: str, fence: int) -> bool:
         """Whether a worker will find the task's entry: it is listed and its record exists."""
         entry = entry_id(task_id, fence)

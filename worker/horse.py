@@ -23,10 +23,10 @@ HANDOVER_SECONDS: Final = 4.0
 _PR_SET_PDEATHSIG: Final = 1
 _LOG = structlog.get_logger(__name__)
 
-_claimed: list[tuple[Performer, Claim]] = []
+_claimed: dict[str, tuple[Performer, Claim]] = {}
 
 INTERRUPTION: Final = Interruption()
-"""This horse's one interruption: a horse performs one task and ends."""
+"""This horse's own: it ends all its tasks. Each of them has one of its own below it."""
 
 
 def die_with(parent: int) -> None:
@@ -58,11 +58,16 @@ def _await_sigterm() -> None:
 
 def give_back_at_the_end(performer: Performer, claim: Claim) -> None:
     """Should this horse still be busy `HANDOVER_SECONDS` after SIGTERM, give *claim* back before it is ended."""
-    _claimed.append((performer, claim))
+    _claimed[claim.task.id] = (performer, claim)
+
+
+def settled(task_id: str) -> None:
+    """The task's claim needs no giving back any more."""
+    _claimed.pop(task_id, None)
 
 
 def _end_now() -> None:
-    for performer, claim in _claimed:
+    for performer, claim in list(_claimed.values()):
         performer.hand_over(claim, HANDOVER)
     _LOG.warning("the work horse did not stop in time and is ended")
     os._exit(os.EX_TEMPFAIL)

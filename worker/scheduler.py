@@ -1,4 +1,4 @@
-"""``python -m worker.scheduler``: finds lost tasks, and rebuilds the index when Redis has lost it.
+"""``python -m worker.scheduler``: finds lost tasks, rebuilds the index when Redis has lost it, sweeps orphaned uploads.
 
 Any number may run; one at a time holds the lease and works, the others stand by. A second one that worked in spite of
 it would do no harm: each step is safe to repeat.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -23,6 +24,7 @@ from worker.workshop import Workshop, workshop
 
 TICK: Final = 2.0
 LEASE_SECONDS: Final = 15.0
+SWEEP_SECONDS: Final = 15 * 60.0
 _LOG = structlog.get_logger(__name__)
 
 
@@ -33,6 +35,7 @@ class Scheduler:
         self._equipped = equipped
         self._stop = threading.Event()
         self._lease: Lease | None = None
+        self._swept: float | None = None
 
     def stop(self) -> None:
         self._stop.set()
@@ -52,6 +55,9 @@ class Scheduler:
         self._equipped.reconciler.reconcile()
         if not self._equipped.index.is_built():
             rebuild(self._equipped.index, self._equipped.links, self._equipped.publisher, alive=self._leads)
+        if self._swept is None or monotonic() - self._swept > SWEEP_SECONDS:
+            self._swept = monotonic()
+            self._equipped.sweeper.sweep()
 
     def _leads(self) -> bool:
         """Whether this scheduler is the one that works, and means to go on; renews its lease."""

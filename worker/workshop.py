@@ -18,6 +18,7 @@ from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
+from mirror.jobs.sweeping import Sweeper
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
 from mirror.registry.client import RegistryClient
@@ -41,6 +42,7 @@ class Workshop:
     publisher: Publisher
     performer: Performer
     reconciler: Reconciler
+    sweeper: Sweeper
 
     @classmethod
     def equipped(cls, settings: Settings) -> Self:
@@ -66,6 +68,7 @@ class Workshop:
             publisher=publisher,
             performer=Performer(store, queue, redis, pins, publisher, source, copier),
             reconciler=Reconciler(store, queue, redis),
+            sweeper=Sweeper(bucket, redis),
         )
 
 

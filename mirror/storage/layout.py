@@ -97,6 +97,13 @@ def blob_provenance_key(digest: Digest, registry: str, repository: str) -> str:
     return f"{blob_provenance_prefix(digest)}{registry}/{repository}{_SOURCE}"
 
 
+def parse_blob(key: str) -> Digest | None:
+    """The inverse of `blob_key`, None for any other key."""
+    algorithm, _, rest = key.removeprefix(blobs_prefix()).partition("/")
+    digest = _digest(f"{algorithm}:{rest.removesuffix('/data').rpartition('/')[2]}")
+    return digest if digest is not None and blob_key(digest) == key else None
+
+
 def parse_tag_current(key: str) -> tuple[str, str] | None:
     """The inverse of `tag_current_key`: repository and tag, or None for any other key."""
     rest, suffix = key.removeprefix(repositories_prefix()), "/current/link"
