@@ -6,6 +6,7 @@ import sys
 
 import structlog
 
+from mirror.catalog.publishing import COMMIT_TIMEOUT
 from mirror.coordination.redis import Redis
 from mirror.errors import RedisUnavailable
 from mirror.log import configure
@@ -42,7 +43,7 @@ def wait_for_redis(redis: Redis) -> None:
 
 def work(equipped: Workshop) -> None:
     """Perform tasks until SIGTERM."""
-    equipped.bucket.prepare()
+    equipped.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
     worker = MirrorWorker(
         [equipped.queue.rq],
         connection=equipped.queue.rq.connection,

@@ -75,9 +75,13 @@ class Bucket:
             public_endpoint=settings.s3_public_endpoint,
         )
 
-    def prepare(self) -> None:
-        """Make the client, which takes 0.2 s, and speak to nobody: for a worker before it forks."""
-        self._clients.client(_USUAL)
+    def prepare(self, *, commit_timeout: float) -> None:
+        """Make the clients, which take 0.2 s each, and speak to nobody: for a worker before it forks.
+
+        *commit_timeout* is the one that `put` will be called with where it may not try twice.
+        """
+        for patience in (_USUAL, _COMPLETING, _patience(commit_timeout, retries=False)):
+            self._clients.client(patience)
 
     def close(self) -> None:
         """Close the pooled connections; the bucket can be used again afterwards."""

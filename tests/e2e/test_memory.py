@@ -18,7 +18,7 @@ MOST = 128 * 2**20 + BUDGET
 
 
 def memory(pid: int) -> int:
-    """The bytes of memory that are the process's own share (PSS: a page of two processes counts half), 0 if it is gone."""
+    """The bytes of memory that are the process's own share (PSS: a shared page counts in part), 0 once it is gone."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):

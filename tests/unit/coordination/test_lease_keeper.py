@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.coordination.lease import Leases
+from mirror.coordination.lease_keeper import LeaseKeeper
+from mirror.coordination.redis import Redis
+from tests.e2e.processes import eventually
+
+KEY = keys.lease("kept")
+SECONDS = 1.0
+
+
+@pytest.fixture
+def leases(redis: Redis) -> Leases:
+    return Leases(redis)
+
+
+def not_lost() -> None:
+    pytest.fail("the lease was lost")
+
+
+def test_a_kept_lease_outlives_its_length(leases: Leases, redis: Redis) -> None:
+    with LeaseKeeper(leases, SECONDS) as keeper:
+        assert keeper.take(KEY, not_lost) is not None
+        begun = redis.now()
+        eventually(lambda: redis.now() - begun > 2 * SECONDS * 1000, what="twice its length has passed")
+        assert leases.is_held(KEY)
+        assert keeper.take(KEY, not_lost) is None
+    assert not leases.is_held(KEY)
+
+
+def test_what_is_given_back_is_kept_no_longer(leases: Leases) -> None:
+    with LeaseKeeper(leases, SECONDS) as keeper:
+        lease = keeper.take(KEY, not_lost)
+        assert lease is not None
+        keeper.give_back(lease)
+        assert not leases.is_held(KEY)
+
+
+def test_a_lease_that_ended_in_a_silence_of_redis_is_taken_again(leases: Leases, redis: Redis) -> None:
+    with LeaseKeeper(leases, SECONDS) as keeper:
+        keeper.take(KEY, not_lost)
+        redis.call("DEL", KEY)
+        eventually(lambda: leases.is_held(KEY), what="the keeper took it again")
+
+
+def test_a_lease_that_somebody_else_has_is_lost_and_left_to_them(leases: Leases, redis: Redis) -> None:
+    lost = threading.Event()
+    with LeaseKeeper(leases, SECONDS) as keeper:
+        keeper.take(KEY, lost.set)
+        redis.call("SET", KEY, "somebody else")
+        assert lost.wait(10)
+    assert redis.call("GET", KEY) == "somebody else"
