@@ -19,6 +19,15 @@ mirror:tag:published:<repository>  tag -> {number, by}: who moved the tag last
 mirror:pin:<digest>                the holders that count on the digest
 mirror:pin:holder:<holder>         exists while that holder lives
 mirror:pin:deleting                digests being deleted, scored by when the right to delete them ends, ms
+mirror:quota:limited:<registry>    exists while the registry is known to have a pull limit
+mirror:quota:ledger:<account>      the pull limit as last told: limit, window, remaining, told_at, started
+mirror:quota:reserved:<account>    manifest reads that are reserved and not answered yet, scored by expiry, ms
+mirror:quota:cost:<digest>         how many manifests the image was found to have
+                                   (account: <registry>:<credential>:<egress>, the latter two hashed)
+mirror:slots:limit:<registry>:<action>    how many requests at once: limit, grown_at, halved_at, streak
+mirror:slots:holders:<registry>:<action>  the processes that ask, scored by expiry, ms
+mirror:slots:shares:<registry>:<action>   holder -> the requests it may have under way, or has
+mirror:breaker:<registry>          failures in a row, until when nothing is asked, when it last answered
 mirror:index:built                 exists once the index has been rebuilt from the bucket
 mirror:index:repositories          repository names, lexical
 mirror:index:images                ``repository:tag``, lexical
@@ -110,6 +119,38 @@ def pin(digest: Digest) -> str:
 
 def pin_holder(holder: str) -> str:
     return f"{PIN_HOLDER}{holder}"
+
+
+def quota_limited(registry: str) -> str:
+    return f"{_ROOT}:quota:limited:{registry}"
+
+
+def quota_ledger(registry: str, credential: str, egress: str) -> str:
+    return f"{_ROOT}:quota:ledger:{registry}:{credential}:{egress}"
+
+
+def quota_reserved(registry: str, credential: str, egress: str) -> str:
+    return f"{_ROOT}:quota:reserved:{registry}:{credential}:{egress}"
+
+
+def quota_cost(digest: str) -> str:
+    return f"{_ROOT}:quota:cost:{digest}"
+
+
+def slots_limit(registry: str, action: str) -> str:
+    return f"{_ROOT}:slots:limit:{registry}:{action}"
+
+
+def slots_holders(registry: str, action: str) -> str:
+    return f"{_ROOT}:slots:holders:{registry}:{action}"
+
+
+def slots_shares(registry: str, action: str) -> str:
+    return f"{_ROOT}:slots:shares:{registry}:{action}"
+
+
+def breaker(registry: str) -> str:
+    return f"{_ROOT}:breaker:{registry}"
 
 
 def index_entries(repository: str) -> str:

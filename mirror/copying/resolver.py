@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from mirror.copying.interruption import Interruption
-from mirror.copying.source import Source
+from mirror.copying.source import ManifestReader, Source
 from mirror.errors import ManifestInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -40,18 +40,20 @@ class Resolver:
         """The image that *reference* names, or that *digest*, which it was found to be, names in its repository.
 
         Raises ManifestUnknown, ManifestInvalid, MediaTypeUnsupported, DigestMismatch, SizeInvalid, or what the source
-        raises. Manifests are fetched level by level, several at a time.
+        raises. Manifests are fetched level by level, several at a time; a level is begun only if the pull limit of the
+        source allows all of it.
         """
+        asked = replace(reference, digest=digest) if digest else reference
         found: dict[Digest, ManifestContent] = {}
-        level: list[ManifestContent] = [self._root(reference, digest)]
-        levels = [level]
-        while level := self._below(reference, level, found, depth=len(levels)):
-            levels.append(level)
+        with self._source.reading(asked) as manifests:
+            level: list[ManifestContent] = [self._root(asked, manifests)]
+            levels = [level]
+            while level := self._below(reference, level, found, manifests, depth=len(levels)):
+                levels.append(level)
         return Image(tuple(_children_first(levels[0][0], found)))
 
-    def _root(self, reference: Reference, digest: Digest | None) -> ManifestContent:
-        asked = replace(reference, digest=digest) if digest else reference
-        remote = self._source.get_manifest(asked)
+    def _root(self, reference: Reference, manifests: ManifestReader) -> ManifestContent:
+        remote = manifests.get(reference)
         parsed = parse_manifest(remote.body, remote.media_type, what=str(reference))
         return ManifestContent(Descriptor(parsed.media_type, remote.digest, len(remote.body)), remote.body, parsed)
 
@@ -60,6 +62,7 @@ class Resolver:
         reference: Reference,
         level: Sequence[ManifestContent],
         found: dict[Digest, ManifestContent],
+        manifests: ManifestReader,
         *,
         depth: int,
     ) -> list[ManifestContent]:
@@ -80,12 +83,13 @@ class Resolver:
             raise ManifestInvalid(str(reference), f"its indexes are nested more than {MAX_DEPTH} deep")
         if len(found) + len(children) > MAX_MANIFESTS:
             raise ManifestInvalid(str(reference), f"it has more than {MAX_MANIFESTS} manifests")
+        manifests.expect(len(children))
         with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="manifests") as pool:
-            return list(pool.map(lambda child: self._child(reference, child), children.values()))
+            return list(pool.map(lambda child: self._child(reference, child, manifests), children.values()))
 
-    def _child(self, reference: Reference, child: Descriptor) -> ManifestContent:
+    def _child(self, reference: Reference, child: Descriptor, manifests: ManifestReader) -> ManifestContent:
         self._interruption.check()
-        remote = self._source.get_manifest(replace(reference, digest=child.digest), expect=child)
+        remote = manifests.get(replace(reference, digest=child.digest), expect=child)
         parsed = parse_manifest(remote.body, remote.media_type or child.media_type, what=str(child.digest))
         if parsed.media_type != child.media_type:
             raise ManifestInvalid(str(child.digest), f"its index says it is '{child.media_type}'")

@@ -21,6 +21,19 @@ class RemoteManifest(Protocol):
     def digest(self) -> Digest: ...
 
 
+class ManifestReader(Protocol):
+    """Reads the manifests of one image; a context, at whose end what was reserved and not read is given back."""
+
+    def get(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest: ...
+    def expect(self, count: int) -> None:
+        """So many more will be read: raises QuotaExhausted, before any is, if the registry's pull limit forbids."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class BlobStream(Protocol):
     """``length`` bytes of a blob from ``start`` on: the range that was asked for, or the whole blob where the server
     does not know ranges. `readinto` fills its buffer as far as bytes are left, and answers 0 behind the last one.
@@ -42,7 +55,7 @@ class Source(Protocol):
     """A registry that is read from; its errors are `mirror.errors.SourceError` and `ContentError`."""
 
     def head_manifest(self, reference: Reference) -> Digest | None: ...
-    def get_manifest(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest: ...
+    def reading(self, reference: Reference) -> ManifestReader: ...
     def open_blob(
         self, reference: Reference, blob: Descriptor, *, offset: int = 0, length: int | None = None
     ) -> BlobStream:

@@ -101,6 +101,11 @@ class Authenticator:
         session = self._session(registry, repository)
         return Unauthorized(registry, repository, with_credentials=session.credential is not None)
 
+    def login(self, registry: str, repository: str) -> str | None:
+        """Whom the registry knows us as, as far as it has asked; None while we are anonymous."""
+        credential = self._session(registry, repository).credential
+        return credential.username if credential else None
+
     def _session(self, registry: str, repository: str) -> _Session:
         with self._lock:
             return self._sessions.setdefault((registry, repository), _Session())

@@ -15,16 +15,26 @@ class BlobStream:
     """``length`` bytes of a blob from ``start`` on; never more than that.
 
     It holds what was asked for, or the whole blob where the server knows no ranges: ``start`` and ``length`` tell.
-    *broken* is called before an error of `readinto` is raised.
+    *broken* is told an error of `readinto` before it is raised, *done* is called when the last byte has come, or the
+    stream is closed.
     """
 
-    def __init__(self, answer: Answer, blob: Descriptor, held: ByteRange, broken: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        blob: Descriptor,
+        held: ByteRange,
+        *,
+        broken: Callable[[MirrorError], None],
+        done: Callable[[], None],
+    ) -> None:
         self.start = held.start
         self.length = held.length
         self._answer = answer
         self._blob = blob
         self._left = held.length
         self._broken = broken
+        self._done = done
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer as far as bytes are left, and say how many came; 0 only behind the last one.
@@ -35,8 +45,8 @@ class BlobStream:
         """
         try:
             return self._read_into(buffer) if len(buffer) else 0
-        except MirrorError:
-            self._broken()
+        except MirrorError as error:
+            self._broken(error)
             raise
 
     def _read_into(self, buffer: memoryview) -> int:
@@ -48,6 +58,8 @@ class BlobStream:
             raise SizeInvalid(str(self._blob.digest), self._blob.size, "more")
         buffer[: len(piece)] = piece
         self._left -= len(piece)
+        if self._left == 0:
+            self._done()
         return len(piece)
 
     def interrupt(self) -> None:
@@ -57,6 +69,7 @@ class BlobStream:
     def close(self) -> None:
         """Give the connection back if all bytes were read, else drop it."""
         self._answer.close()
+        self._done()
 
     def __enter__(self) -> Self:
         return self

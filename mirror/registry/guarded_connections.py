@@ -124,7 +124,7 @@ def _connect(connection: HTTPConnection, guard: AddressGuard, resolve: Resolve) 
 def _first_that_connects(
     connection: HTTPConnection, host: str, found: Sequence[tuple[socket.AddressFamily, Any]]
 ) -> socket.socket:
-    reason = "its name has no address"
+    reason, timed_out = "its name has no address", False
     for family, address in found:
         attempt = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -134,7 +134,8 @@ def _first_that_connects(
             attempt.connect(address)
         except OSError as error:
             attempt.close()
-            reason = "the connection timed out" if isinstance(error, TimeoutError) else "the connection was refused"
+            timed_out = isinstance(error, TimeoutError)
+            reason = "the connection timed out" if timed_out else "the connection was refused"
         else:
             return attempt
-    raise SourceUnreachable(f"{host}:{connection.port}", reason)
+    raise SourceUnreachable(f"{host}:{connection.port}", reason, timed_out=timed_out)

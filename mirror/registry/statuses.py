@@ -15,27 +15,32 @@ LONGEST_WAIT: Final = 6 * 3600.0
 
 
 class ServerFailed(SourceFailed):
-    """A 5xx: the same request may succeed in a moment."""
+    """A 5xx, or what amounts to one: the same request may succeed in a moment."""
+
+    def __init__(self, registry: str, reason: str, *, overloaded: bool = False) -> None:
+        super().__init__(registry, reason)
+        self.overloaded = overloaded
 
 
 def error_for_trouble(registry: str, status: int, headers: Mapping[str, str], *, what: str) -> MirrorError:
     """RateLimited for a 429, ServerFailed for a 5xx, SourceFailed for what the protocol does not foresee."""
     if status == 429:
-        return RateLimited(registry, retry_after(headers))
+        asked = asked_wait(headers)
+        return RateLimited(registry, DEFAULT_WAIT if asked is None else asked, asked=asked is not None)
     if status >= 500:
-        return ServerFailed(registry, f"{what} {status}")
+        return ServerFailed(registry, f"{what} {status}", overloaded=status == 503)
     return SourceFailed(registry, f"{what} {status}, which was not expected")
 
 
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds to wait, from Retry-After in either of its forms (RFC 9110, 10.2.3), within bounds."""
+def asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from Retry-After in either of its forms (RFC 9110, 10.2.3), within bounds; None without one."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdecimal():
         return min(float(text[:10]), LONGEST_WAIT)
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
-        return DEFAULT_WAIT
+        return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_WAIT)

@@ -172,7 +172,8 @@ def _translation(error: Exception, registry: str, what: str) -> MirrorError:
         return SourceFailed(registry, "it names a URL that cannot be parsed")
     if any(isinstance(cause, IncompleteRead | InvalidChunkLength) for cause in (error, *error.args)):
         return AnswerTruncated(registry, what)
-    return SourceUnreachable(registry, _reason(error))
+    timed_out = isinstance(error, ConnectTimeoutError | ReadTimeoutError | TimeoutError)
+    return SourceUnreachable(registry, _reason(error), timed_out=timed_out)
 
 
 def _reason(error: Exception) -> str:

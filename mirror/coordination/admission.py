@@ -1,0 +1,98 @@
+"""What all workers together ask of a registry: slots, pull limits and breakers behind one door.
+
+It is there to be gentle, not to be right: with Redis away everything is permitted that was, and no copy fails for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import uniform
+from typing import Final, TypeVar
+
+import structlog
+
+from mirror.coordination.breaker import Breaker, Outage
+from mirror.coordination.concurrency import SharedLimits
+from mirror.coordination.quota import Account, QuotaLedger, Verdict
+from mirror.coordination.redis import Redis
+from mirror.coordination.slots import Slots
+from mirror.errors import MirrorError, RedisUnavailable, RegistryDown, SourceUnreachable
+
+LONGEST_BACKOFF: Final = 300.0
+_LOG = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class SharedAdmission:
+    """Admits requests to registries, agreed on with every other worker through Redis."""
+
+    def __init__(self, redis: Redis, *, most: Mapping[str, int]) -> None:
+        self._slots = Slots(SharedLimits(redis, most))
+        self._breaker = Breaker(redis)
+        self._ledger = QuotaLedger(redis)
+
+    def close(self) -> None:
+        """Give back what this process holds."""
+        self._slots.close()
+
+    def permit(self, registry: str) -> None:
+        """Raises RegistryDown, or SourceUnreachable if it never answered, while nobody is to ask the registry."""
+        outage = _unless_away(lambda: self._breaker.permit(registry), None)
+        if outage is not None:
+            raise _down(registry, outage) or SourceUnreachable(registry, "it did not answer moments ago")
+
+    def failed(self, registry: str) -> MirrorError | None:
+        """Count a failure; the error to wait it out with if the registry is known to work, else None."""
+        outage = _unless_away(lambda: self._breaker.failed(registry), None)
+        return _down(registry, outage) if outage else None
+
+    def answered(self, registry: str, *, served: bool) -> None:
+        _unless_away(lambda: self._breaker.answered(registry, served=served), None)
+
+    def enter(self, registry: str, action: str, wait: Callable[[float], None]) -> Callable[[bool], None]:
+        """A slot: see `Slots.enter`."""
+        return self._slots.enter(registry, action, wait)
+
+    def troubled(self, registry: str, action: str) -> float:
+        """The registry is overloaded. Answers how long to back off: exponential, full jitter, up to five minutes."""
+        streak = self._slots.troubled(registry, action)
+        return max(1.0, uniform(0, min(LONGEST_BACKOFF, 5.0 * 2 ** min(streak, 10))))  # noqa: S311 - no secret
+
+    def is_limited(self, registry: str) -> bool:
+        return _unless_away(lambda: self._ledger.is_limited(registry), otherwise=False)
+
+    def tell(
+        self, account: Account, *, limit: int, window: float, remaining: int, elapsed: float, unit: str | None
+    ) -> None:
+        news = {"limit": limit, "window": window, "remaining": remaining, "elapsed": elapsed}
+        _unless_away(lambda: self._ledger.tell(account, unit=unit, **news), None)  # type: ignore[arg-type]
+
+    def reserve(self, account: Account, units: Sequence[str]) -> Verdict:
+        return _unless_away(lambda: self._ledger.reserve(account, units), Verdict(granted=True))
+
+    def spend(self, account: Account, unit: str) -> None:
+        _unless_away(lambda: self._ledger.spend(account, unit), None)
+
+    def give_back(self, account: Account, units: Sequence[str]) -> None:
+        _unless_away(lambda: self._ledger.give_back(account, units), None)
+
+    def used_up(self, account: Account) -> float | None:
+        return _unless_away(lambda: self._ledger.used_up(account), None)
+
+    def cost(self, digest: str) -> int:
+        return _unless_away(lambda: self._ledger.cost(digest), 1)
+
+    def note_cost(self, digest: str, manifests: int) -> None:
+        _unless_away(lambda: self._ledger.note_cost(digest, manifests), None)
+
+
+def _down(registry: str, outage: Outage) -> RegistryDown | None:
+    return RegistryDown(registry, outage.wait, outage.lasting) if outage.known else None
+
+
+def _unless_away(ask: Callable[[], T], otherwise: T) -> T:
+    try:
+        return ask()
+    except RedisUnavailable:
+        _LOG.warning("Redis does not answer; registries are asked without it")
+        return otherwise

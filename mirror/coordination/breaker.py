@@ -1,0 +1,161 @@
+"""A breaker per registry, shared by all workers: a dead registry does not occupy them.
+
+    closed ──5 failures in a row within a minute──► open ──15 s, doubling to 5 min──► half-open ──success──► closed
+                                                     ▲                                   │
+                                                     └───────── its one probe fails ─────┘
+
+Its record also remembers when the registry last answered with what was asked for. One that did in the last 30 days is
+known to work, and is waited for; for any other, say a mistyped host, nobody waits.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from dataclasses import dataclass
+from random import uniform
+from time import monotonic
+from typing import Final
+
+from mirror.coordination import keys
+from mirror.coordination.redis import NOW, Redis
+
+FAILURES: Final = 5
+OPEN_SECONDS: Final = 15.0
+LONGEST_OPEN: Final = 300.0
+PROBE_SECONDS: Final = 60.0
+KNOWN_SECONDS: Final = 30 * 86400
+_MINUTE: Final = 60.0
+
+_LIBRARY: Final = (
+    NOW
+    + f"""
+local key, moment = KEYS[1], now()
+local function number(field) return tonumber(redis.call('HGET', key, field) or '') end
+local function note(field, value) redis.call('HSET', key, field, string.format('%d', value)) end
+local function known()
+  local answered = number('answered_at')
+  return (answered and moment - answered <= {KNOWN_SECONDS * 1000}) and 1 or 0
+end
+local function outage(wait) return {{known(), wait, moment - (number('failing_since') or moment)}} end
+"""
+)
+_PERMIT: Final = (
+    _LIBRARY
+    + f"""
+-- ARGV: a token of this question. Answers {{failures}} where it may be asked, else the outage.
+local open_until = number('open_until')
+if not open_until then return {{number('failures') or 0}} end
+if moment < open_until then return outage(open_until - moment) end
+if moment < (number('probe_until') or 0) and redis.call('HGET', key, 'prober') ~= ARGV[1] then return outage(5000) end
+note('probe_until', moment + {PROBE_SECONDS * 1000:.0f})
+redis.call('HSET', key, 'prober', ARGV[1])
+return {{number('failures') or 0}}
+"""
+)
+_FAILED: Final = (
+    _LIBRARY
+    + f"""
+-- ARGV: a token of this failure, jitter around 1. Answers the outage.
+local open_until = number('open_until')
+if redis.call('HGET', key, 'failure') ~= ARGV[1] then
+  redis.call('HSET', key, 'failure', ARGV[1])
+  if moment - (number('counted_since') or 0) > {_MINUTE * 1000:.0f} then
+    note('counted_since', moment)
+    note('failures', 0)
+  end
+  redis.call('HSETNX', key, 'failing_since', string.format('%d', moment))
+  local failures = redis.call('HINCRBY', key, 'failures', 1)
+  local opened = number('opened') or 0
+  if (open_until and moment >= open_until) or (not open_until and failures >= {FAILURES}) then
+    local seconds = {OPEN_SECONDS}
+    if known() == 1 then seconds = math.min({LONGEST_OPEN}, seconds * 2 ^ opened) end
+    open_until = moment + seconds * 1000 * ARGV[2]
+    note('open_until', open_until)
+    note('opened', opened + 1)
+    redis.call('HDEL', key, 'probe_until', 'prober')
+  end
+end
+redis.call('EXPIRE', key, known() == 1 and {KNOWN_SECONDS} or 3600)
+return outage(math.max(1000, math.floor((open_until or moment + {OPEN_SECONDS * 1000:.0f} * ARGV[2]) - moment)))
+"""
+)
+_ANSWERED: Final = (
+    _LIBRARY
+    + f"""
+-- ARGV: 1 if it answered with what was asked for.
+redis.call('HDEL', key, 'failures', 'counted_since', 'failing_since', 'open_until', 'opened', 'probe_until', 'prober')
+if ARGV[1] == '1' then note('answered_at', moment) end
+redis.call('EXPIRE', key, {KNOWN_SECONDS})
+return 1
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A registry that does not answer: whether it is *known* to work, seconds until it is asked again, and since when
+    it has failed.
+    """
+
+    known: bool
+    wait: float
+    lasting: float
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What this process last knew, so that a request seldom asks Redis."""
+
+    permitted_at: float = -_MINUTE
+    failures: int = 1
+    noted_at: float = -_MINUTE
+
+
+class Breaker:
+    """The breakers of all registries; every method raises RedisUnavailable. Safe to share between threads."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._permit = redis.script(_PERMIT)
+        self._failed = redis.script(_FAILED)
+        self._answered = redis.script(_ANSWERED)
+        self._lock = threading.Lock()
+        self._seen: dict[str, _Seen] = {}
+
+    def permit(self, registry: str) -> Outage | None:
+        """None if the registry may be asked; at most a second old where it may."""
+        seen = self._of(registry)
+        if monotonic() - seen.permitted_at < 1.0:
+            return None
+        answer = self._permit([keys.breaker(registry)], [secrets.token_hex(8)])
+        if len(answer) > 1:
+            return _outage(answer)
+        seen.failures, seen.permitted_at = int(answer[0]), monotonic()
+        return None
+
+    def failed(self, registry: str) -> Outage:
+        """Count a failure to reach the registry, or to be served by it at all."""
+        seen = self._of(registry)
+        seen.failures, seen.permitted_at = 1, -_MINUTE
+        jitter = uniform(0.8, 1.2)  # noqa: S311 - spreads probes, guards nothing
+        return _outage(self._failed([keys.breaker(registry)], [secrets.token_hex(8), jitter]))
+
+    def answered(self, registry: str, *, served: bool) -> None:
+        """The registry can be reached; *served* if it gave what was asked for. Written at most once a minute."""
+        seen = self._of(registry)
+        is_news = seen.failures or (served and monotonic() - seen.noted_at >= _MINUTE)
+        if not is_news:
+            return
+        self._answered([keys.breaker(registry)], [int(served)])
+        seen.failures = 0
+        if served:
+            seen.noted_at = monotonic()
+
+    def _of(self, registry: str) -> _Seen:
+        with self._lock:
+            return self._seen.setdefault(registry, _Seen())
+
+
+def _outage(answer: list[int]) -> Outage:
+    known, wait, lasting = answer
+    return Outage(bool(known), wait / 1000, lasting / 1000)

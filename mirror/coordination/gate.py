@@ -1,0 +1,104 @@
+"""A counting gate: as many threads of this process may be behind it as its share allows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from mirror.coordination.concurrency import Share, Usage
+
+SHUT_SECONDS: Final = 5.0
+"""How long a thread waits at a gate whose share is 0."""
+STUCK_SECONDS: Final = 30.0
+"""How long a thread waits while nobody comes out: those behind the gate may be waiting for what this thread has."""
+_SLICE: Final = 0.25
+
+Wait = Callable[[float], None]
+"""Waits for so many seconds, or raises to end the wait."""
+
+
+class Gate:
+    """Shared by the threads of a process; the share comes from outside and may be less than is in use."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._share: int | None = None
+        self._in_use = 0
+        self._waiting = 0
+        self._passed = 0
+        self._saturated = False
+        self._succeeded = False
+        self._used_at = monotonic()
+        self.streak = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been given a share yet."""
+        return self._share is not None
+
+    def is_idle(self, seconds: float) -> bool:
+        """Whether nobody is behind it or before it, and nobody was for so long."""
+        with self._changed:
+            return not self._in_use and not self._waiting and monotonic() - self._used_at >= seconds
+
+    def usage(self, *, troubled: bool = False) -> Usage:
+        """What has happened since this was last asked."""
+        with self._changed:
+            used = Usage(self._in_use, self._saturated, self._succeeded, troubled)
+            self._saturated = self._succeeded = False
+            return used
+
+    def give(self, share: Share) -> None:
+        with self._changed:
+            self._share, self.streak = share.slots, share.streak
+            self._changed.notify_all()
+
+    def approach(self) -> None:
+        """Be before it, so that it is not idle; `enter` follows."""
+        with self._changed:
+            self._waiting += 1
+
+    def enter(self, wait: Wait) -> bool:
+        """Go through, or wait until that is possible; False where waiting on would only occupy a worker."""
+        try:
+            with self._changed:
+                if self._goes_through():
+                    return True
+                self._saturated = True
+            return self._queue(wait)
+        finally:
+            with self._changed:
+                self._waiting -= 1
+
+    def leave(self, *, succeeded: bool) -> None:
+        with self._changed:
+            self._in_use -= 1
+            self._passed += 1
+            self._succeeded = self._succeeded or succeeded
+            self._used_at = monotonic()
+            self._changed.notify()
+
+    def _queue(self, wait: Wait) -> bool:
+        moved = opened = monotonic()
+        passed = self._passed
+        while True:
+            wait(0)
+            with self._changed:
+                if self._goes_through() or (self._changed.wait(_SLICE) and self._goes_through()):
+                    return True
+                now = monotonic()
+                opened = now if self._share else opened
+                moved = now if self._passed != passed else moved
+                passed = self._passed
+            if now - opened >= SHUT_SECONDS or now - moved >= STUCK_SECONDS:
+                return False
+
+    def _goes_through(self) -> bool:
+        if self._share is None or self._in_use >= self._share:
+            return False
+        self._in_use += 1
+        self._used_at = monotonic()
+        self._saturated = self._saturated or self._in_use >= self._share
+        return True

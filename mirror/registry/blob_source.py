@@ -1,0 +1,67 @@
+"""Opening blobs: at the registry, or straight where it redirected to before; each stream holds a slot."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mirror.errors import BlobUnknown, MirrorError
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.reference import Reference
+from mirror.registry.admission import Admission, Wait
+from mirror.registry.blob_stream import BlobStream
+from mirror.registry.byte_range import ByteRange
+from mirror.registry.exchange import Exchange
+from mirror.registry.redirects import BlobTargets, Redirects
+from mirror.registry.slot import Slot
+from mirror.registry.transport import Answer
+
+
+class BlobSource:
+    """Opens ranges of blobs."""
+
+    def __init__(self, exchange: Exchange, redirects: Redirects, admission: Admission, wait: Wait) -> None:
+        self._exchange = exchange
+        self._redirects = redirects
+        self._admission = admission
+        self._wait = wait
+        self._targets = BlobTargets()
+
+    def open(self, reference: Reference, blob: Descriptor, wanted: ByteRange) -> BlobStream:
+        """The stream holds its slot until its last byte has come, or it is closed."""
+        slot = Slot(self._admission, reference.registry, "blobs", self._wait)
+        try:
+            return self._open(reference, blob, wanted, slot)
+        except BaseException as error:
+            slot.failed(error)
+            raise
+
+    def _open(self, reference: Reference, blob: Descriptor, wanted: ByteRange, slot: Slot) -> BlobStream:
+        headers = wanted.headers(blob)
+        if target := self._targets.get(reference, blob.digest):
+            if answer := self._redirects.at_target(target, headers, reference.registry):
+                return self._stream(answer, reference, blob, wanted, slot)
+            self._targets.forget(reference, blob.digest)
+        followed = self._exchange.send("GET", reference, f"blobs/{blob.digest}", headers)
+        stream = self._stream(followed.answer, reference, blob, wanted, slot)
+        if followed.target:
+            self._targets.remember(reference, blob.digest, followed.target)
+        return stream
+
+    def _stream(
+        self, answer: Answer, reference: Reference, blob: Descriptor, wanted: ByteRange, slot: Slot
+    ) -> BlobStream:
+        """The answer's bytes. Where they are not what they should be, nobody goes straight to their origin again."""
+
+        def broken(error: MirrorError) -> None:
+            self._targets.forget(reference, blob.digest)
+            slot.failed(error)
+
+        try:
+            unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
+            self._exchange.require_ok(answer, reference, unknown, (200, 206))
+            held = wanted.answered(answer, blob)
+        except BaseException:
+            self._targets.forget(reference, blob.digest)
+            answer.close()
+            raise
+        return BlobStream(answer, blob, held, broken=broken, done=partial(slot.leave, succeeded=True))

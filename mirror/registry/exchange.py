@@ -1,0 +1,51 @@
+"""One exchange with a registry: the request, logged in, its redirects followed; and what the answer's status means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mirror.errors import Denied, MirrorError, SourceFailed
+from mirror.oci.reference import Reference
+from mirror.registry.auth import Authenticator
+from mirror.registry.endpoints import Endpoints
+from mirror.registry.redirects import Followed, Redirects
+from mirror.registry.statuses import error_for_trouble
+from mirror.registry.transport import Answer
+
+
+class Exchange:
+    """Sends requests below ``/v2/<repository>/`` of a reference's registry."""
+
+    def __init__(self, endpoints: Endpoints, redirects: Redirects, auth: Authenticator) -> None:
+        self._endpoints = endpoints
+        self._redirects = redirects
+        self._auth = auth
+
+    def send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> Followed:
+        """Send the request, logging in and following redirects; the answer's status is the caller's business."""
+        registry, repository = reference.registry, reference.repository
+        url = f"{self._endpoints.base_url(registry)}/v2/{repository}/{path}"
+        authorization = self._auth.authorization(registry, repository)
+        followed = self._redirects.follow(method, url, headers, authorization, registry)
+        if followed.answer.status == 401:
+            challenge = followed.answer.headers.get("WWW-Authenticate", "")
+            followed.answer.dismiss()
+            authorization = self._auth.answer(registry, repository, challenge, authorization)
+            followed = self._redirects.follow(method, url, headers, authorization, registry)
+        return followed
+
+    def require_ok(
+        self, answer: Answer, reference: Reference, unknown: MirrorError, accepted: tuple[int, ...] = (200,)
+    ) -> None:
+        """Raise what the answer's status means: *unknown* for a 404."""
+        if answer.status in accepted:
+            if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise SourceFailed(answer.registry, "it encoded an answer that was asked for as it is")
+            return
+        if answer.status == 401:
+            raise self._auth.refusal(reference.registry, reference.repository)
+        if answer.status == 403:
+            raise Denied(reference.registry, reference.repository)
+        if answer.status == 404:
+            raise unknown
+        raise error_for_trouble(reference.registry, answer.status, answer.headers, what="it answered")
