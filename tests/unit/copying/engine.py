@@ -1,0 +1,109 @@
+"""The copy engine on its own: a scripted registry, a real bucket and a real Redis, and a notebook for its progress."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from mirror.coordination.redis import Redis
+from mirror.copying.copier import Copier
+from mirror.copying.interruption import Interruption
+from mirror.copying.memory import MemoryBudget
+from mirror.copying.progress import BlobState, PlannedBlob
+from mirror.copying.resolver import Resolver
+from mirror.oci import media_types
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Reference
+from mirror.registry.client import RegistryClient
+from mirror.storage.blobs import BlobStore
+from mirror.storage.bucket import Bucket
+from tests import images
+from tests.fakes.registry import FakeRegistry, Request
+
+PART: Final = 5 * 2**20
+_RANGE: Final = re.compile(r"bytes=(\d+)-(\d*)")
+
+
+@dataclass
+class Notebook:
+    """A `Progress` that remembers everything."""
+
+    states: dict[Digest, list[BlobState]] = field(default_factory=dict)
+    copied: dict[Digest, int] = field(default_factory=dict)
+    checkpoints: list[Digest] = field(default_factory=list)
+
+    def resolved(self, digest: Digest) -> None:
+        """Of no interest here."""
+
+    def planned(self, blobs: Sequence[PlannedBlob]) -> None:
+        self.states = {blob.descriptor.digest: [blob.state] for blob in blobs}
+
+    def advanced(self, digest: Digest, state: BlobState, copied: int = 0) -> None:
+        self.copied[digest] = max(copied, self.copied.get(digest, 0))
+        if self.states[digest][-1] != state:
+            self.states[digest].append(state)
+
+    def checkpointed(self, digest: Digest) -> None:
+        self.checkpoints.append(digest)
+
+
+@dataclass
+class Engine:
+    """Copies `team/app:1` of the registry; what it holds is the layers that were put."""
+
+    registry: FakeRegistry
+    client: RegistryClient
+    bucket: Bucket
+    redis: Redis
+    notebook: Notebook = field(default_factory=Notebook)
+
+    def put(self, *layers: bytes, algorithm: str = "sha256") -> list[Descriptor]:
+        """Make team/app:1 an image of these layers."""
+        made = [images.Layer(images.OCI_LAYER, content) for content in layers]
+        image = images.image(*made)
+        if algorithm != "sha256":
+            body = image.body
+            for content in layers:
+                body = body.replace(str(Digest.of(content)).encode(), str(Digest.of(content, algorithm)).encode())
+            blobs = {Digest.of(content, algorithm): content for content in layers}
+            image = images.TestImage(body, media_types.OCI_MANIFEST, {**image.blobs, **blobs})
+        self.registry.put(image, "team/app", "1")
+        return [Descriptor(images.OCI_LAYER, Digest.of(content, algorithm), len(content)) for content in layers]
+
+    def copy(self, interruption: Interruption | None = None, *, budget: int = 4 * PART) -> Notebook:
+        """Copy once, as one worker would; raises what the copier raises."""
+        interruption = interruption or Interruption()
+        reference = Reference.parse(f"{self.registry.host}/team/app:1")
+        self.notebook = Notebook()
+        copier = Copier(self.client, self.bucket, self.redis, MemoryBudget(budget))
+        image = Resolver(self.client, interruption).image(reference, None)
+        copier.copy(reference, image, holder="engine", progress=self.notebook, interruption=interruption)
+        return self.notebook
+
+    def content(self, blob: Descriptor) -> bytes | None:
+        stream = BlobStore(self.bucket).open(blob.digest)
+        if stream is None:
+            return None
+        with stream:
+            return b"".join(stream)
+
+    def asked(self, blob: Descriptor, since: int = 0) -> list[tuple[int, int]]:
+        """The stretches of the blob that were asked for, as (start, end), after the first *since* requests."""
+        return [_stretch(request, blob) for request in self.registry.log()[since:] if str(blob.digest) in request.path]
+
+    @property
+    def requests(self) -> int:
+        return len(self.registry.log())
+
+
+def _stretch(request: Request, blob: Descriptor) -> tuple[int, int]:
+    asked = _RANGE.fullmatch(request.headers.get("Range", ""))
+    return (int(asked[1]), int(asked[2]) + 1 if asked[2] else blob.size) if asked else (0, blob.size)
+
+
+def content(size: int, seed: str = "content") -> bytes:
+    return random.Random(seed).randbytes(size)
