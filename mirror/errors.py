@@ -52,7 +52,7 @@
 ``retryable`` says whether the same request can succeed later without anybody changing it. ``status`` is
 the HTTP status when the error answers a request directly. ``waits_for`` is set on errors that a task waits out
 instead of failing: it is the ``reason`` of the job's ``waiting_for``, ``retry_after`` says for how many seconds.
-A task that began more than ``patience`` seconds ago fails all the same if its cause has been ``lasting`` so long too.
+A task that has met such an error for the first time more than ``patience`` seconds ago fails with it all the same.
 A message never carries a secret, a query string or a vendor exception's text (DESIGN: those print presigned URLs).
 """
 
@@ -73,7 +73,6 @@ class MirrorError(Exception):
     registry: str | None = None
     retry_after: float = 10.0
     patience: ClassVar[float] = inf
-    lasting: float = inf
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -147,18 +146,17 @@ class SourceUnreachable(SourceError):
 
 
 class RegistryDown(SourceError):
-    """A registry that is known to work has stopped to, *lasting* seconds ago; it is asked again in *retry_after*."""
+    """A registry that is known to work does not, as *what* says; it is asked again in *retry_after* seconds."""
 
     code, retryable = "SOURCE_UNREACHABLE", True
     waits_for = "registry_unreachable"
     patience = 3600.0
     hint = "The mirror goes on when the registry answers again; check its status and the network if that takes long."
 
-    def __init__(self, registry: str, retry_after: float, lasting: float) -> None:
-        super().__init__(f"The registry {registry} cannot be reached; it is asked again in {retry_after:.0f} s")
+    def __init__(self, registry: str, what: str, retry_after: float) -> None:
+        super().__init__(f"{what}; it is asked again in {retry_after:.0f} s")
         self.registry = registry
         self.retry_after = retry_after
-        self.lasting = lasting
 
 
 class RegistryBusy(SourceError):

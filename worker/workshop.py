@@ -11,9 +11,10 @@ from typing import Self
 
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
+from mirror.coordination.admission import SharedAdmission
 from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
-from mirror.coordination.redis import PATIENT, Redis, open_client
+from mirror.coordination.redis import BRISK, PATIENT, Redis, open_client
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.jobs.performing import Performer
@@ -55,7 +56,9 @@ class Workshop:
         bucket = Bucket.from_settings(settings)
         store, pins = JobStore(redis), Pins(redis)
         publisher = Publisher(bucket, redis)
-        source = RegistryClient.from_settings(settings, sleep=INTERRUPTION.wait)
+        brisk = Redis.connect(settings.redis_url, retries=BRISK)
+        admission = SharedAdmission(brisk, most=settings.registry_concurrency)
+        source = RegistryClient.from_settings(settings, admission=admission, sleep=INTERRUPTION.wait)
         copier = Copier(source, bucket, redis, MemoryBudget(settings.memory_budget))
         return cls(
             settings=settings,

@@ -6,7 +6,9 @@ It is there to be gentle, not to be right: with Redis away everything is permitt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import uniform
+from time import monotonic
 from typing import Final, TypeVar
 
 import structlog
@@ -19,6 +21,7 @@ from mirror.coordination.slots import Slots
 from mirror.errors import MirrorError, RedisUnavailable, RegistryDown, SourceUnreachable
 
 LONGEST_BACKOFF: Final = 300.0
+AWAY_SECONDS: Final = 1.0
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 
@@ -30,6 +33,7 @@ class SharedAdmission:
         self._slots = Slots(SharedLimits(redis, most))
         self._breaker = Breaker(redis)
         self._ledger = QuotaLedger(redis)
+        self._away_until = 0.0
 
     def close(self) -> None:
         """Give back what this process holds."""
@@ -37,17 +41,18 @@ class SharedAdmission:
 
     def permit(self, registry: str) -> None:
         """Raises RegistryDown, or SourceUnreachable if it never answered, while nobody is to ask the registry."""
-        outage = _unless_away(lambda: self._breaker.permit(registry), None)
+        outage = self._unless_away(lambda: self._breaker.permit(registry), None)
         if outage is not None:
-            raise _down(registry, outage) or SourceUnreachable(registry, "it did not answer moments ago")
+            error = SourceUnreachable(registry, "it has failed several times in a row")
+            raise _waiting(error, registry, outage)
 
-    def failed(self, registry: str) -> MirrorError | None:
-        """Count a failure; the error to wait it out with if the registry is known to work, else None."""
-        outage = _unless_away(lambda: self._breaker.failed(registry), None)
-        return _down(registry, outage) if outage else None
+    def failed(self, registry: str, error: MirrorError) -> MirrorError:
+        """Count a failure; the error to wait it out with if the registry is known to work, else *error*."""
+        outage = self._unless_away(lambda: self._breaker.failed(registry), None)
+        return _waiting(error, registry, outage) if outage else error
 
     def answered(self, registry: str, *, served: bool) -> None:
-        _unless_away(lambda: self._breaker.answered(registry, served=served), None)
+        self._unless_away(lambda: self._breaker.answered(registry, served=served), None)
 
     def enter(self, registry: str, action: str, wait: Callable[[float], None]) -> Callable[[bool], None]:
         """A slot: see `Slots.enter`."""
@@ -59,40 +64,45 @@ class SharedAdmission:
         return max(1.0, uniform(0, min(LONGEST_BACKOFF, 5.0 * 2 ** min(streak, 10))))  # noqa: S311 - no secret
 
     def is_limited(self, registry: str) -> bool:
-        return _unless_away(lambda: self._ledger.is_limited(registry), otherwise=False)
+        return self._unless_away(lambda: self._ledger.is_limited(registry), otherwise=False)
 
     def tell(
         self, account: Account, *, limit: int, window: float, remaining: int, elapsed: float, unit: str | None
     ) -> None:
-        news = {"limit": limit, "window": window, "remaining": remaining, "elapsed": elapsed}
-        _unless_away(lambda: self._ledger.tell(account, unit=unit, **news), None)  # type: ignore[arg-type]
+        tell = partial(
+            self._ledger.tell, account, limit=limit, window=window, remaining=remaining, elapsed=elapsed, unit=unit
+        )
+        self._unless_away(tell, None)
 
     def reserve(self, account: Account, units: Sequence[str]) -> Verdict:
-        return _unless_away(lambda: self._ledger.reserve(account, units), Verdict(granted=True))
+        return self._unless_away(lambda: self._ledger.reserve(account, units), Verdict(granted=True))
 
     def spend(self, account: Account, unit: str) -> None:
-        _unless_away(lambda: self._ledger.spend(account, unit), None)
+        self._unless_away(lambda: self._ledger.spend(account, unit), None)
 
     def give_back(self, account: Account, units: Sequence[str]) -> None:
-        _unless_away(lambda: self._ledger.give_back(account, units), None)
+        self._unless_away(lambda: self._ledger.give_back(account, units), None)
 
     def used_up(self, account: Account) -> float | None:
-        return _unless_away(lambda: self._ledger.used_up(account), None)
+        return self._unless_away(lambda: self._ledger.used_up(account), None)
 
     def cost(self, digest: str) -> int:
-        return _unless_away(lambda: self._ledger.cost(digest), 1)
+        return self._unless_away(lambda: self._ledger.cost(digest), 1)
 
     def note_cost(self, digest: str, manifests: int) -> None:
-        _unless_away(lambda: self._ledger.note_cost(digest, manifests), None)
+        self._unless_away(lambda: self._ledger.note_cost(digest, manifests), None)
+
+    def _unless_away(self, ask: Callable[[], T], otherwise: T) -> T:
+        """Redis' answer, or *otherwise*; a Redis that is away is left alone for a moment, for each try costs time."""
+        if monotonic() < self._away_until:
+            return otherwise
+        try:
+            return ask()
+        except RedisUnavailable:
+            self._away_until = monotonic() + AWAY_SECONDS
+            _LOG.warning("Redis does not answer; registries are asked without it")
+            return otherwise
 
 
-def _down(registry: str, outage: Outage) -> RegistryDown | None:
-    return RegistryDown(registry, outage.wait, outage.lasting) if outage.known else None
-
-
-def _unless_away(ask: Callable[[], T], otherwise: T) -> T:
-    try:
-        return ask()
-    except RedisUnavailable:
-        _LOG.warning("Redis does not answer; registries are asked without it")
-        return otherwise
+def _waiting(error: MirrorError, registry: str, outage: Outage) -> MirrorError:
+    return RegistryDown(registry, error.message, outage.wait) if outage.known else error

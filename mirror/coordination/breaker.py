@@ -37,7 +37,7 @@ local function known()
   local answered = number('answered_at')
   return (answered and moment - answered <= {KNOWN_SECONDS * 1000}) and 1 or 0
 end
-local function outage(wait) return {{known(), wait, moment - (number('failing_since') or moment)}} end
+local function outage(wait) return {{known(), wait}} end
 """
 )
 _PERMIT: Final = (
@@ -64,7 +64,6 @@ if redis.call('HGET', key, 'failure') ~= ARGV[1] then
     note('counted_since', moment)
     note('failures', 0)
   end
-  redis.call('HSETNX', key, 'failing_since', string.format('%d', moment))
   local failures = redis.call('HINCRBY', key, 'failures', 1)
   local opened = number('opened') or 0
   if (open_until and moment >= open_until) or (not open_until and failures >= {FAILURES}) then
@@ -84,7 +83,7 @@ _ANSWERED: Final = (
     _LIBRARY
     + f"""
 -- ARGV: 1 if it answered with what was asked for.
-redis.call('HDEL', key, 'failures', 'counted_since', 'failing_since', 'open_until', 'opened', 'probe_until', 'prober')
+redis.call('HDEL', key, 'failures', 'counted_since', 'open_until', 'opened', 'probe_until', 'prober')
 if ARGV[1] == '1' then note('answered_at', moment) end
 redis.call('EXPIRE', key, {KNOWN_SECONDS})
 return 1
@@ -94,13 +93,10 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A registry that does not answer: whether it is *known* to work, seconds until it is asked again, and since when
-    it has failed.
-    """
+    """A registry that does not answer: whether it is *known* to work, and the seconds until it is asked again."""
 
     known: bool
     wait: float
-    lasting: float
 
 
 @dataclass(slots=True)
@@ -157,5 +153,5 @@ class Breaker:
 
 
 def _outage(answer: list[int]) -> Outage:
-    known, wait, lasting = answer
-    return Outage(bool(known), wait / 1000, lasting / 1000)
+    known, wait = answer
+    return Outage(bool(known), wait / 1000)

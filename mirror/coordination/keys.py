@@ -11,6 +11,7 @@ mirror:job:<id>                    a job's record
 mirror:job:<id>:tasks              its task ids, lexical
 mirror:task:<id>                   a task's record
 mirror:task:<id>:blobs             digest -> the blob's state, as JSON
+mirror:task:<id>:waits_since       when the task first met what it waits out with limited patience, ms
 mirror:tasks:queued                task id, scored by when it was queued, ms
 mirror:tasks:running               task id, scored by when its lease ends, ms
 mirror:tasks:parked                task id, scored by when it is due, ms
@@ -103,6 +104,10 @@ def task(task_id: str) -> str:
 
 def task_blobs(task_id: str) -> str:
     return f"{TASK}{task_id}:blobs"
+
+
+def task_waits_since(task_id: str) -> str:
+    return f"{TASK}{task_id}:waits_since"
 
 
 def tag_taken(repository: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from typing import Final
 
 import structlog
 
 from mirror.catalog.publishing import Publisher, Ticket
+from mirror.coordination import keys
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import Redis
 from mirror.copying.copier import Copier
@@ -30,6 +32,7 @@ from mirror.storage.provenance import ImageProvenance
 HANDOVER: Final = "the worker is shutting down"
 LONGEST_WAIT: Final = timedelta(hours=24)
 """How old a job may be and still be parked: behind that, waiting has become failing."""
+_QUIET_SECONDS: Final = 600
 _LOG = structlog.get_logger(__name__)
 
 
@@ -124,13 +127,21 @@ class Performer:
     def _park(self, claim: Claim, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
         now = at(self.redis.now())
-        if now - claim.task.created_at > LONGEST_WAIT:
+        if now - claim.task.created_at > LONGEST_WAIT or self._is_out_of_patience(claim, error):
             self._fail(claim, error)
             return
         seconds = max(1.0, error.retry_after)
         until = timestamp(now + timedelta(seconds=seconds))
         self.store.release(claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry))
         _LOG.warning("task waits", code=error.code, reason=error.message, until=until)
+
+    def _is_out_of_patience(self, claim: Claim, error: MirrorError) -> bool:
+        """Whether the task met such an error for the first time too long ago; after a quiet time it begins anew."""
+        if error.patience == inf:
+            return False
+        now, key = self.redis.now(), keys.task_waits_since(claim.task.id)
+        self.redis.call("SET", key, now, "NX", "EX", int(error.patience + _QUIET_SECONDS))
+        return now - int(self.redis.call("GET", key) or now) > error.patience * 1000
 
     def _fail(self, claim: Claim, error: MirrorError) -> None:
         self.store.settle(claim, "failed", Outcome(error=ErrorReport.of(error)))

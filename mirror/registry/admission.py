@@ -56,8 +56,8 @@ class Admission(PullLimits, Protocol):
     def permit(self, registry: str) -> None:
         """Raises the error of a registry that is known not to answer."""
 
-    def failed(self, registry: str) -> MirrorError | None:
-        """It could not be reached, or answered 5xx to the last attempt: what to raise instead, if anything."""
+    def failed(self, registry: str, error: MirrorError) -> MirrorError:
+        """It could not be reached, or answered 5xx to the last attempt: *error*, or what to raise in its place."""
 
     def answered(self, registry: str, *, served: bool) -> None:
         """It could be reached; *served* if it gave what was asked for."""
@@ -82,8 +82,8 @@ class Unshared:
     """Admits everything: for a process that asks a registry now and then."""
 
     def permit(self, registry: str) -> None: ...
-    def failed(self, registry: str) -> MirrorError | None:
-        return None
+    def failed(self, registry: str, error: MirrorError) -> MirrorError:
+        return error
 
     def answered(self, registry: str, *, served: bool) -> None: ...
     def enter(self, registry: str, action: Action, wait: Wait) -> Callable[[bool], None]:

@@ -56,7 +56,7 @@ class Attempts:
         try:
             result = retrying(request, *args, **named)
         except (SourceUnreachable, ServerFailed) as error:
-            raise self._admission.failed(registry) or error from None
+            raise self._admission.failed(registry, error) from None
         except _REACHED:
             self._admission.answered(registry, served=False)
             raise

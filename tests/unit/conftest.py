@@ -8,6 +8,7 @@ import pytest
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
 from mirror.catalog.reading import CatalogReader
+from mirror.coordination.admission import SharedAdmission
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import Redis, open_client
 from mirror.copying.copier import Copier
@@ -44,7 +45,8 @@ def plant(
     redis = Redis.connect(redis_url)
     raw = open_client(redis_url, retries=2, decode_responses=False)
     store, queue, pins, publisher = JobStore(redis), TaskQueue(raw), Pins(redis), Publisher(bucket, redis)
-    source = RegistryClient.from_settings(chosen, sleep=lambda _: None)
+    admission = SharedAdmission(redis, most={})
+    source = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None)
     copier = Copier(source, bucket, redis, MemoryBudget(64 * 2**20))
     yield Plant(
         registry=registry,
@@ -62,5 +64,6 @@ def plant(
         performer=Performer(store, queue, redis, pins, publisher, source, copier),
     )
     source.close()
+    admission.close()
     raw.close()
     redis.close()

@@ -158,7 +158,6 @@ def schema_1(_request: Request, _reply: Reply) -> Reply | None:
         ("/blobs/", too_long, "SIZE_INVALID"),
         ("/blobs/", status(404), "BLOB_UNKNOWN"),
         ("/blobs/", status(403), "DENIED"),
-        ("/blobs/", status(500), "SOURCE_FAILED"),
         ("/manifests/", status(404), "MANIFEST_UNKNOWN"),
         ("/manifests/", status(418), "SOURCE_FAILED"),
         ("/manifests/", unauthorized, "UNAUTHORIZED"),
