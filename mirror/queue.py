@@ -51,14 +51,15 @@ class TaskQueue:
 
         For a worker that has begun already. Should it die before it claims the task, the reconciler finds it.
         """
+        connection = self.rq.connection
         try:
-            entry = self.rq.pop_job_id()
-            if entry is not None:
-                self.rq.connection.delete(Job.key_for(entry))
+            popped = connection.lpop(self.rq.key)  # RQ's own pop_job_id raises ValueError for an empty queue
+            if not isinstance(popped, bytes):
+                return None
+            entry = popped.decode()
+            connection.delete(Job.key_for(entry))
         except (redis.ConnectionError, redis.TimeoutError):
             raise RedisUnavailable from None
-        if entry is None:
-            return None
         task_id, _, fence = entry.rpartition("-")
         return task_id, int(fence)
 
