@@ -74,8 +74,8 @@ class SharedAdmission:
         )
         self._unless_away(tell, None)
 
-    def reserve(self, account: Account, units: Sequence[str]) -> Verdict:
-        return self._unless_away(lambda: self._ledger.reserve(account, units), Verdict(granted=True))
+    def reserve(self, account: Account, units: Sequence[str], *, asked: bool) -> Verdict:
+        return self._unless_away(lambda: self._ledger.reserve(account, units, asked=asked), Verdict(granted=True))
 
     def spend(self, account: Account, unit: str) -> None:
         self._unless_away(lambda: self._ledger.spend(account, unit), None)

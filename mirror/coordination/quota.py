@@ -61,21 +61,33 @@ return 1
 _RESERVE: Final = (
     _LIBRARY
     + f"""
--- ARGV: units. Answers whether they are reserved, ms to wait, ms since the last news; -1 where there is no limit.
+-- ARGV: whether the registry was asked just now, units. Answers whether they are reserved, ms to wait, ms since the
+-- last news (-1 where there is no limit), and whether it only depends on answers under way, which may be in the last
+-- news already.
 local limit = number('limit')
-if not limit then return {{1, 0, -1}} end
+if not limit then return {{1, 0, -1, 0}} end
 local told_ago = moment - number('told_at')
 redis.call('ZREMRANGEBYSCORE', reserved, '-inf', string.format('%d', moment))
-if not redis.call('ZSCORE', reserved, ARGV[1]) then
-  if number('remaining') - redis.call('ZCARD', reserved) < math.min(#ARGV, limit) then
-    return {{0, math.floor(wait(number('window'))), told_ago}}
+local units = {{unpack(ARGV, 2)}}
+local started = number('started')
+if ARGV[1] == '1' and started and moment >= started + number('window')
+  and number('told_at') < started + number('window') then
+  note('remaining', limit)
+  redis.call('HDEL', ledger, 'started')
+end
+if not redis.call('ZSCORE', reserved, units[1]) then
+  local remaining, needed = number('remaining'), math.min(#units, limit)
+  if remaining < needed then return {{0, math.floor(wait(number('window'))), told_ago, 0}} end
+  if remaining - redis.call('ZCARD', reserved) < needed then
+    local first = redis.call('ZRANGE', reserved, 0, 0, 'WITHSCORES')
+    return {{0, tonumber(first[2]) - moment, told_ago, 1}}
   end
-  for _, unit in ipairs(ARGV) do
+  for _, unit in ipairs(units) do
     redis.call('ZADD', reserved, string.format('%d', moment + {RESERVED_SECONDS * 1000}), unit)
   end
   redis.call('EXPIRE', reserved, {RESERVED_SECONDS})
 end
-return {{1, 0, told_ago}}
+return {{1, 0, told_ago, 0}}
 """
 )
 _SPEND: Final = (
@@ -103,11 +115,16 @@ return math.floor(wait(window))
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether units were reserved; if not, the seconds to wait. *told_ago* is how old the last news is, in seconds."""
+    """Whether units were reserved; if not, the seconds to wait. *told_ago* is how old the last news is, in seconds.
+
+    It is *undecided* where other workers' answers under way decide, which they will do in a moment, or at the latest
+    after *wait*, when what a dead worker has reserved is free again.
+    """
 
     granted: bool
     wait: float = 0.0
     told_ago: float = 0.0
+    undecided: bool = False
 
 
 class QuotaLedger:
@@ -131,10 +148,14 @@ class QuotaLedger:
         args: list[str | float] = [limit, int(window * 1000), remaining, int(elapsed * 1000), unit or ""]
         self._tell([*_keys(account), keys.quota_limited(account[0])], args)
 
-    def reserve(self, account: Account, units: Sequence[str]) -> Verdict:
-        """Reserve all *units* or none. More than the whole limit are granted when the whole limit is there."""
-        granted, wait, told_ago = self._reserve(_keys(account), units)
-        return Verdict(bool(granted), wait / 1000, told_ago / 1000)
+    def reserve(self, account: Account, units: Sequence[str], *, asked: bool) -> Verdict:
+        """Reserve all *units* or none. More than the whole limit are granted when the whole limit is there.
+
+        Where the registry was *asked* just now and the last news is still from a window that has ended, its HEADs tell
+        nothing: then a new window is taken to have begun.
+        """
+        granted, wait, told_ago, undecided = self._reserve(_keys(account), [int(asked), *units])
+        return Verdict(bool(granted), wait / 1000, told_ago / 1000, bool(undecided))
 
     def spend(self, account: Account, unit: str) -> None:
         """The unit was spent, and the answer told nothing of what is left."""

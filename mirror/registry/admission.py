@@ -17,7 +17,10 @@ Wait = Callable[[float], None]
 
 
 class Verdict(Protocol):
-    """Whether manifest reads were reserved; if not, the seconds to wait, and how old the last news is, in seconds."""
+    """Whether manifest reads were reserved; if not, the seconds to wait, and how old the last news is, in seconds.
+
+    It is *undecided* where answers to others, which are under way, decide.
+    """
 
     @property
     def granted(self) -> bool: ...
@@ -25,6 +28,8 @@ class Verdict(Protocol):
     def wait(self) -> float: ...
     @property
     def told_ago(self) -> float: ...
+    @property
+    def undecided(self) -> bool: ...
 
 
 class PullLimits(Protocol):
@@ -36,7 +41,9 @@ class PullLimits(Protocol):
     ) -> None:
         """What an answer told, whose request was sent *elapsed* seconds ago; its reserved *unit* is settled by that."""
 
-    def reserve(self, account: Account, units: Sequence[str]) -> Verdict: ...
+    def reserve(self, account: Account, units: Sequence[str], *, asked: bool) -> Verdict:
+        """Reserve all units or none; *asked* if a HEAD has just told what is left, or would have."""
+
     def spend(self, account: Account, unit: str) -> None:
         """The unit was spent, and the answer told nothing."""
 
@@ -76,6 +83,7 @@ class _Granted:
     granted = True
     wait = 0.0
     told_ago = 0.0
+    undecided = False
 
 
 class Unshared:
@@ -98,7 +106,7 @@ class Unshared:
     def tell(
         self, account: Account, *, limit: int, window: float, remaining: int, elapsed: float, unit: str | None
     ) -> None: ...
-    def reserve(self, account: Account, units: Sequence[str]) -> Verdict:
+    def reserve(self, account: Account, units: Sequence[str], *, asked: bool) -> Verdict:
         return _Granted()
 
     def spend(self, account: Account, unit: str) -> None: ...

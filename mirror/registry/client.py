@@ -84,7 +84,12 @@ class RegistryClient:
     def reading(self, reference: Reference) -> ManifestReader:
         """A reader of one image's manifests, as a context: it reserves what it reads of the registry's pull limit."""
         return ManifestReader(
-            self._admission, self._limits, reference, peek=self.head_manifest, fetch=self._fetch_manifest
+            self._admission,
+            self._limits,
+            reference,
+            peek=self.head_manifest,
+            fetch=self._fetch_manifest,
+            wait=self._wait,
         )
 
     def get_manifest(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -13,11 +14,13 @@ from mirror.errors import QuotaExhausted
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
-from mirror.registry.admission import Account, PullLimits
+from mirror.registry.admission import Account, PullLimits, Verdict, Wait
 from mirror.registry.pull_limit import LimitReader
 
 _FRESH: Final = 1.0
 """Seconds for which a refusal of the ledger needs no new HEAD."""
+_PATIENCE: Final = 5.0
+_LOOK_AGAIN: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,14 @@ class ManifestReader:
         *,
         peek: Callable[[Reference], object],
         fetch: Fetch,
+        wait: Wait,
     ) -> None:
         self._limits = limits
         self._reader = reader
         self._reference = reference
         self._peek = peek
         self._fetch = fetch
+        self._wait = wait
         self._lock = threading.RLock()
         self._id = secrets.token_hex(8)
         self._count = 0  # units named so far
@@ -102,16 +107,23 @@ class ManifestReader:
             self._count += count
             return
         units = [f"{self._id}:{n}" for n in range(self._count, self._count + count)]
-        verdict = self._limits.reserve(account, units)
-        if not verdict.granted and verdict.told_ago > _FRESH:
+        verdict = self._decision(account, units, asked=False)
+        if not verdict.granted and not verdict.undecided and verdict.told_ago > _FRESH:
             self._peek(self._reference)
-            verdict = self._limits.reserve(account, units)
+            verdict = self._decision(account, units, asked=True)
         if not verdict.granted:
             if self._reference.digest and self._needed > 1:
                 self._limits.note_cost(str(self._reference.digest), self._needed)
             raise QuotaExhausted(self._reference.registry, verdict.wait)
         self._count += count
         self._free += units
+
+    def _decision(self, account: Account, units: Sequence[str], *, asked: bool) -> Verdict:
+        """The ledger's verdict, when other readers' answers that are under way have come, or have taken too long."""
+        patient_until = monotonic() + _PATIENCE
+        while (verdict := self._limits.reserve(account, units, asked=asked)).undecided and monotonic() < patient_until:
+            self._wait(_LOOK_AGAIN)
+        return verdict
 
     def close(self) -> None:
         """Give back what was not spent."""

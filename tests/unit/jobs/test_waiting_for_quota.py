@@ -1,0 +1,171 @@
+"""Docker Hub's pull limit, scripted: the mirror stops before it is used up, says so, and goes on in the next window.
+
+Redis' clock is the registry's too, and it moves only when a test lets it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.records.job import Job
+from tests import images
+from tests.fakes.docker_hub import PullLimit
+from tests.fakes.server import Reply, Request
+from tests.plant import Plant
+
+WINDOW = 600
+AT_ONCE = 6
+
+
+class Times:
+    """Redis' clock, stopped."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._redis = plant.redis
+        self.advance(3600)
+
+    def advance(self, seconds: float) -> None:
+        self._redis.call("SET", keys.CLOCK, self._redis.now() + int(seconds * 1000))
+
+    def __call__(self) -> float:
+        return self._redis.now() / 1000
+
+
+@pytest.fixture
+def times(plant: Plant) -> Times:
+    return Times(plant)
+
+
+def limited(plant: Plant, limit: int, times: Times) -> PullLimit:
+    hub = PullLimit(limit, window=WINDOW, clock=times)
+    plant.registry.script(hub)
+    return hub
+
+
+def perform_all(plant: Plant, jobs: list[Job]) -> list[Job]:
+    """Perform what is queued, several tasks at once; the jobs after that."""
+    queued = [job for job in jobs if plant.store.job(job.id).state == "queued"]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(plant.perform, queued))
+    return [plant.store.job(job.id) for job in jobs]
+
+
+def due(plant: Plant, task_id: str) -> float:
+    return float(plant.redis.call("ZSCORE", keys.TASKS_PARKED, task_id)) / 1000
+
+
+def end_of_wait(plant: Plant, times: Times) -> None:
+    """Let the time come at which every parked task is due, and queue them."""
+    [latest] = plant.redis.call("ZRANGE", keys.TASKS_PARKED, -1, -1)
+    times.advance(due(plant, latest) - times())
+    plant.reconciler.reconcile()
+
+
+def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(plant: Plant, times: Times) -> None:
+    hub = limited(plant, 20, times)
+    base = images.layer("base")
+    for number in range(60):
+        plant.registry.put(images.image(base, images.layer(f"own-{number}", 100)), "team/app", str(number))
+    jobs = [plant.submit(f"team/app:{number}") for number in range(60)]
+    for window in (1, 2, 3):
+        after = perform_all(plant, jobs)
+        assert (hub.windows, hub.refused) == (window, 0)
+        assert [job.state for job in after].count("succeeded") == 20 * window
+        waiting = [job.waiting_for for job in after if job.state == "queued"]
+        assert len(waiting) == 60 - 20 * window
+        for reason in waiting:
+            assert reason is not None
+            assert (reason.reason, reason.registry) == ("quota", plant.registry.host)
+        if waiting:
+            end_of_wait(plant, times)
+    assert len(plant.registry.log("api", method="GET", path="/manifests/")) == 60
+
+
+def test_a_job_that_waits_is_told_when_the_window_ends(plant: Plant, times: Times) -> None:
+    limited(plant, 1, times)
+    for number in (1, 2):
+        plant.registry.put(images.image(images.layer(f"own-{number}", 100)), "team/app", str(number))
+    begun = times()
+    assert plant.mirror("team/app:1").state == "succeeded"
+    times.advance(60)
+    waiting = plant.mirror("team/app:2").waiting_for
+    assert waiting is not None
+    [task] = plant.redis.call("ZRANGE", keys.TASKS_PARKED, 0, 0)
+    assert due(plant, task) == pytest.approx(begun + WINDOW, abs=1)
+
+
+def test_asking_what_is_there_costs_nothing_and_an_index_with_three_children_reserves_four(
+    plant: Plant, times: Times
+) -> None:
+    hub = limited(plant, 4, times)
+    plant.registry.put(images.three_platforms("a"), "team/app", "1")
+    for _ in range(3):
+        assert plant.mirror("team/app:1").state == "succeeded"
+    assert (hub.used, hub.refused) == (4, 0)
+    assert len(plant.registry.log("api", method="HEAD")) == 3
+
+
+def test_an_index_is_begun_whole_or_not_at_all_once_its_cost_is_known(plant: Plant, times: Times) -> None:
+    hub = limited(plant, 6, times)
+    plant.registry.put(images.three_platforms("a"), "team/app", "a")
+    plant.registry.put(images.three_platforms("b"), "team/app", "b")
+    plant.registry.put(images.image(images.layer("one", 100)), "team/app", "one")
+    assert plant.mirror("team/app:a").state == "succeeded"
+    second = plant.submit("team/app:b")
+    assert plant.perform(second).state == "queued"
+    assert hub.used == 5  # its root was read, and none of its children
+    end_of_wait(plant, times)
+    assert plant.mirror("team/app:one").state == "succeeded"
+    assert plant.perform(second).state == "succeeded"
+    assert (hub.used, hub.refused) == (5, 0)
+    third = plant.submit("team/app:b", "copy/app:b")
+    assert plant.perform(third).state == "queued"
+
+
+def test_indexes_that_share_a_small_limit_do_not_use_it_up_with_their_roots(plant: Plant, times: Times) -> None:
+    """Each costs a whole window; in the first one all their roots are read, and never again for nothing."""
+    hub = limited(plant, 4, times)
+    for name in "abcde":
+        plant.registry.put(images.three_platforms(name), "team/app", name)
+    jobs = [plant.submit(f"team/app:{name}") for name in "abcde"]
+    for _ in range(7):
+        if all(job.state == "succeeded" for job in perform_all(plant, jobs)):
+            break
+        end_of_wait(plant, times)
+    assert {plant.store.job(job.id).state for job in jobs} == {"succeeded"}
+    assert (hub.windows <= 7, hub.refused) == (True, 0)
+
+
+def test_an_image_with_more_manifests_than_a_window_allows_does_not_wait_for_ever(plant: Plant, times: Times) -> None:
+    hub = limited(plant, 3, times)
+    plant.registry.put(images.three_platforms("a"), "team/app", "1")
+    job = plant.submit("team/app:1")
+    perform_all(plant, [job])
+    end_of_wait(plant, times)
+    perform_all(plant, [job])
+    assert (hub.used, hub.refused) == (3, 1)
+    waiting = plant.store.job(job.id).waiting_for
+    assert waiting is not None
+    assert waiting.reason == "quota"
+
+
+def test_a_limit_that_others_have_used_up_is_waited_for_when_the_registry_says_so(plant: Plant, times: Times) -> None:
+    """Its HEADs tell nothing here, so that the refusal is the first to tell."""
+    hub = limited(plant, 1, times)
+    plant.registry.script(lambda request, reply: without_limits(reply) if request.method == "HEAD" else None)
+    plant.registry.put(images.image(images.layer("a", 100)), "team/app", "1")
+    hub(Request("api", "GET", "/v2/other/manifests/1", {}, {}), Reply())
+    job = plant.mirror("team/app:1")
+    assert job.waiting_for is not None
+    assert (job.waiting_for.reason, job.waiting_for.registry, hub.refused) == ("quota", plant.registry.host, 1)
+    end_of_wait(plant, times)
+    assert plant.perform(job).state == "succeeded"
+
+
+def without_limits(reply: Reply) -> Reply:
+    headers = {name: value for name, value in reply.headers.items() if "ratelimit" not in name}
+    return replace(reply, headers=headers)
