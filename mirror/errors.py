@@ -34,6 +34,9 @@
     │   ├── BlobNotHeld             BLOB_UNKNOWN
     │   └── JobUnknown              JOB_UNKNOWN
     ├── Conflict                something else holds the place
+    │   ├── JobFinished             JOB_FINISHED
+    │   ├── JobUnfinished           JOB_UNFINISHED
+    │   ├── JobSucceeded            JOB_SUCCEEDED
     │   ├── PreconditionFailed      PRECONDITION_FAILED
     │   ├── ManifestInUse           MANIFEST_IN_USE
     │   ├── TagBusy                 TAG_BUSY
@@ -364,6 +367,32 @@ class JobUnknown(NotHeld):
 
 class Conflict(MirrorError):
     status = 409
+
+
+class JobFinished(Conflict):
+    """There is nothing left of it to cancel."""
+
+    code = "JOB_FINISHED"
+    hint = "To have its failed images mirrored after all, POST to its /retry; to remove an image, DELETE its tag."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"The job {quoted(job_id)} has finished: it is {state}")
+
+
+class JobUnfinished(Conflict):
+    code = "JOB_UNFINISHED"
+    hint = "Wait for its end, or cancel it first; a job that was told to cancel takes seconds to stop."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"The job {quoted(job_id)} has not finished: it is {state}")
+
+
+class JobSucceeded(Conflict):
+    code = "JOB_SUCCEEDED"
+    hint = "To see whether the source has something newer, POST a new job."
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"All images of the job {quoted(job_id)} have succeeded")
 
 
 class PreconditionFailed(Conflict):

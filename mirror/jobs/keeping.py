@@ -2,7 +2,8 @@
 
 The worker that is silent for a whole lease has lost its task. When this thread learns that, by a refused renewal or a
 refused write, it interrupts the work; what the work writes until then is refused by its fence, and what it has put
-into the bucket is verified and idempotent.
+into the bucket is verified and idempotent. When it learns that the job is being canceled, it interrupts the work too,
+and keeps the claim until that has cleared up behind itself.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from mirror.coordination.pins import HOLDER_SECONDS, Pins
 from mirror.copying.interruption import Interruption
 from mirror.errors import RedisUnavailable
 from mirror.jobs.reporting import TaskReporter
-from mirror.records.store import LEASE_SECONDS, Claim, JobStore
+from mirror.records.store import LEASE_SECONDS, Claim, JobStore, Standing
 
 LOST: Final = "the task was taken away"
+CANCELED: Final = "the job was canceled"
 _TICK: Final = 0.5
-"""Seconds between two writes of progress."""
+"""Seconds between two writes of progress, and until a cancellation is noticed."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -36,11 +38,13 @@ class ClaimKeeper:
         self._pins = pins
         self._claim = claim
         self._interruption = interruption
+        self._renewed = self._pinned = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="claim-keeper", daemon=True)
 
     def __enter__(self) -> Self:
         self._pins.pin(self.holder, [])
+        self._renewed = self._pinned = monotonic()
         self._thread.start()
         return self
 
@@ -53,19 +57,26 @@ class ClaimKeeper:
         self._pins.release(self.holder)
 
     def _keep(self) -> None:
-        renewed = pinned = monotonic()
         while not self._ended.wait(_TICK):
             try:
-                kept = self.progress.flush()
-                if kept and monotonic() - renewed > LEASE_SECONDS / 4:
-                    kept = self._store.renew(self._claim)
-                    renewed = monotonic()
-                if kept and monotonic() - pinned > HOLDER_SECONDS / 4:
-                    kept = self._pins.renew(self.holder)
-                    pinned = monotonic()
+                standing = self._written_and_renewed()
             except RedisUnavailable:
                 _LOG.warning("Redis does not answer; the copy goes on", task=self._claim.task.id)
                 continue
-            if not kept:
+            if standing is Standing.CANCELING:
+                self._interruption.interrupt(CANCELED, resumable=False)
+            elif standing is Standing.TAKEN_AWAY:
                 self._interruption.interrupt(LOST)
                 return
+
+    def _written_and_renewed(self) -> Standing:
+        """Write the progress, renew what is due; how the claim stands now, even if there was nothing to do."""
+        standing = self.progress.flush()
+        if standing is not Standing.TAKEN_AWAY and monotonic() - self._renewed > LEASE_SECONDS / 4:
+            standing = self._store.renew(self._claim)
+            self._renewed = monotonic()
+        if standing is not Standing.TAKEN_AWAY and monotonic() - self._pinned > HOLDER_SECONDS / 4:
+            if not self._pins.renew(self.holder):
+                return Standing.TAKEN_AWAY
+            self._pinned = monotonic()
+        return self._store.standing(self._claim) if standing is None else standing

@@ -19,7 +19,7 @@ from mirror.copying.interruption import Interrupted, Interruption
 from mirror.copying.resolver import Resolver
 from mirror.copying.source import Source
 from mirror.errors import InternalError, MirrorError, RedisUnavailable
-from mirror.jobs.keeping import LOST, ClaimKeeper
+from mirror.jobs.keeping import CANCELED, LOST, ClaimKeeper
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
@@ -31,7 +31,7 @@ from mirror.storage.provenance import ImageProvenance
 
 HANDOVER: Final = "the worker is shutting down"
 LONGEST_WAIT: Final = timedelta(hours=24)
-"""How old a job may be and still be parked: behind that, waiting has become failing."""
+"""How long after it was asked for a task may still be parked: behind that, waiting has become failing."""
 _QUIET_SECONDS: Final = 600
 _LOG = structlog.get_logger(__name__)
 
@@ -115,25 +115,31 @@ class Performer:
     def _interrupted(self, claim: Claim, reason: str) -> None:
         if reason == LOST:
             _LOG.warning("task was taken away; another worker has it")
-            return
-        self.hand_over(claim, reason)
+        elif reason == CANCELED:
+            self.store.settle(claim, "canceled", Outcome())
+            _LOG.info("task canceled")
+        else:
+            self.hand_over(claim, reason)
 
     def hand_over(self, claim: Claim, reason: str) -> None:
-        """Give the task back for another worker to begin at once; no loss is counted."""
+        """Give the task back for another worker to begin at once; no loss is counted.
+
+        One whose job is being canceled ends instead.
+        """
         if self.store.release(claim):
             self.queue.put(claim.task.id, claim.fence)
-        _LOG.info("task handed over", reason=reason)
+            _LOG.info("task handed over", reason=reason)
 
     def _park(self, claim: Claim, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
         now = at(self.redis.now())
-        if now - claim.task.created_at > LONGEST_WAIT or self._is_out_of_patience(claim, error):
+        if now - claim.task.requested_at > LONGEST_WAIT or self._is_out_of_patience(claim, error):
             self._fail(claim, error)
             return
         seconds = max(1.0, error.retry_after)
         until = timestamp(now + timedelta(seconds=seconds))
-        self.store.release(claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry))
-        _LOG.warning("task waits", code=error.code, reason=error.message, until=until)
+        if self.store.release(claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry)):
+            _LOG.warning("task waits", code=error.code, reason=error.message, until=until)
 
     def _is_out_of_patience(self, claim: Claim, error: MirrorError) -> bool:
         """Whether the task met such an error for the first time too long ago; after a quiet time it begins anew."""

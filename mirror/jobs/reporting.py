@@ -10,7 +10,7 @@ from mirror.copying.progress import BlobState, PlannedBlob
 from mirror.errors import RedisUnavailable
 from mirror.oci.digest import Digest
 from mirror.records.job import ByteCounts
-from mirror.records.store import Claim, JobStore
+from mirror.records.store import Claim, JobStore, Standing
 from mirror.records.task import BlobReport
 
 
@@ -55,12 +55,12 @@ class TaskReporter:
             self._checkpoints += 1
             self._dirty = True
 
-    def flush(self) -> bool:
-        """Write what changed since the last time; False if the task was taken away; raises RedisUnavailable."""
+    def flush(self) -> Standing | None:
+        """Write what changed since the last time; None if nothing did; raises RedisUnavailable."""
         with self._flushing:
             with self._lock:
                 if not self._dirty:
-                    return True
+                    return None
                 changed = [(self._positions[key], self._blobs[key]) for key in sorted(self._changed)]
                 counts = self._counts()
                 finished = sum(blob.state == "copied" for blob in self._blobs.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -13,6 +14,8 @@ from mirror.records.task import ErrorReport, ErrorSchema, WaitingFor, WaitingSch
 
 JobState = Literal["queued", "running", "succeeded", "partial", "failed", "canceled"]
 JOB_STATES: Final[tuple[JobState, ...]] = ("queued", "running", "succeeded", "partial", "failed", "canceled")
+UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running")
+RETRYABLE: Final[tuple[JobState, ...]] = ("partial", "failed", "canceled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,12 @@ class ImageCounts:
     total: int
     succeeded: int = 0
     failed: int = 0
+    canceled: int = 0
     unchanged: int = 0
     running: int = 0
+
+
+IMAGE_COUNTS: Final = tuple(count.name for count in dataclasses.fields(ImageCounts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,10 @@ class ByteCounts:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands in Redis. ``source`` is a canonical `Reference`, ``target`` a `LocalImage`, both as text."""
+    """A job as it stands in Redis. ``source`` is a canonical `Reference`, ``target`` a `LocalImage`, both as text.
+
+    Behind ``cancel_requested_at`` no more of its tasks begin, and the job ends as soon as those have stopped that run.
+    """
 
     id: str
     source: str
@@ -51,6 +61,7 @@ class Job:
     superseded_by: str | None = None
     waiting_for: WaitingFor | None = None
     error: ErrorReport | None = None
+    cancel_requested_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -66,6 +77,7 @@ class JobRecordSchema(RecordSchema):
     total = fields.Integer(required=True)
     succeeded = fields.Integer(load_default=0)
     failed = fields.Integer(load_default=0)
+    canceled = fields.Integer(load_default=0)
     unchanged = fields.Integer(load_default=0)
     running = fields.Integer(load_default=0)
     bytes_total = fields.Integer(load_default=0)
@@ -76,12 +88,13 @@ class JobRecordSchema(RecordSchema):
     superseded_by = Text(load_default=None)
     waiting_for = Json(load_default=None)
     error = Json(load_default=None)
+    cancel_requested_at = Moment(load_default=None)
     started_at = Moment(load_default=None)
     finished_at = Moment(load_default=None)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> Job:
-        counts = {name: data.pop(name) for name in ("total", "succeeded", "failed", "unchanged", "running")}
+        counts = {name: data.pop(name) for name in IMAGE_COUNTS}
         sizes = {name: data.pop(f"bytes_{name}") for name in ("total", "copied", "skipped")}
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])

@@ -6,16 +6,17 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 from ulid import ULID
 
 from mirror.coordination import keys
 from mirror.coordination.redis import Redis
-from mirror.errors import JobUnknown
-from mirror.records import transitions
+from mirror.errors import JobFinished, JobSucceeded, JobUnfinished, JobUnknown
+from mirror.records import request_scripts, transitions
 from mirror.records.fields import at
-from mirror.records.job import ByteCounts, ImageCounts, Job, JobRecordSchema, JobState
+from mirror.records.job import IMAGE_COUNTS, UNFINISHED, ByteCounts, ImageCounts, Job, JobRecordSchema, JobState
 from mirror.records.task import BlobReport, BlobSchema, ErrorReport, Task, TaskRecordSchema, WaitingFor
 
 LEASE_SECONDS: Final = 20
@@ -31,6 +32,15 @@ class Claim:
     task: Task
     fence: int
     token: str
+
+
+class Standing(IntEnum):
+    """What a worker learns of its claim whenever it writes; false once the claim is void."""
+
+    TAKEN_AWAY = 0
+    HELD = 1
+    CANCELING = 2
+    """Still held, and the task's job is being canceled: the worker is to stop and to settle the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +61,14 @@ class JobStore:
         self._submit = redis.script(transitions.SUBMIT)
         self._claim = redis.script(transitions.CLAIM)
         self._renew = redis.script(transitions.RENEW)
+        self._standing = redis.script(transitions.STANDING)
         self._progress = redis.script(transitions.PROGRESS)
         self._settle = redis.script(transitions.SETTLE)
         self._release = redis.script(transitions.RELEASE)
         self._unpark = redis.script(transitions.UNPARK)
         self._expire = redis.script(transitions.EXPIRE)
+        self._cancel = redis.script(request_scripts.CANCEL)
+        self._retry = redis.script(request_scripts.RETRY)
 
     def submit(self, pairs: Sequence[tuple[str, str]]) -> tuple[Job, list[Task]]:
         """Store a job with one task for each (source, target), queued; all of it or nothing."""
@@ -118,9 +131,13 @@ class JobStore:
         task = self.task(task_id) if granted else None
         return Claim(task, granted, token) if task else None
 
-    def renew(self, claim: Claim) -> bool:
-        """Start the lease anew; False if the task was taken away."""
-        return bool(self._renew(args=[*_proof(claim), LEASE_SECONDS * 1000]))
+    def renew(self, claim: Claim) -> Standing:
+        """Start the lease anew."""
+        return Standing(self._renew(args=[*_proof(claim), LEASE_SECONDS * 1000]))
+
+    def standing(self, claim: Claim) -> Standing:
+        """Only ask; Redis writes nothing."""
+        return Standing(self._standing(args=list(_proof(claim))))
 
     def progress(
         self,
@@ -130,7 +147,7 @@ class JobStore:
         *,
         digest: str | None,
         checkpoints: int,
-    ) -> bool:
+    ) -> Standing:
         """Note the changed blobs with their positions, the byte counts, and how much this claim did for good.
 
         *checkpoints* counts the blobs that are there, and the parts of others behind a checkpoint.
@@ -139,10 +156,13 @@ class JobStore:
         fields = {"bytes_total": counts.total, "bytes_copied": counts.copied, "bytes_skipped": counts.skipped}
         known = {"digest": digest} if digest else {}
         args = [*_proof(claim), json.dumps(changed), json.dumps(_texts({**fields, **known})), checkpoints]
-        return bool(self._progress(args=args))
+        return Standing(self._progress(args=args))
 
     def settle(self, claim: Claim, state: str, outcome: Outcome) -> bool:
-        """End the task as *state*; False if it was taken away, and then nothing has changed."""
+        """End the task as *state*; False if it was taken away, and then nothing has changed.
+
+        While its job is being canceled a task that did not succeed ends as ``canceled``, whatever *state* says.
+        """
         fields: dict[str, object] = {"unchanged": True} if outcome.unchanged else {}
         for name in ("digest", "superseded_by"):
             if value := getattr(outcome, name):
@@ -152,9 +172,35 @@ class JobStore:
         return bool(self._settle(args=[*_proof(claim), state, json.dumps(fields)]))
 
     def release(self, claim: Claim, *, wait: float = 0, waiting_for: WaitingFor | None = None) -> bool:
-        """Give the task back without a loss: to be queued now, or parked for *wait* seconds with the reason shown."""
+        """Give the task back without a loss: to be queued now, or parked for *wait* seconds with the reason shown.
+
+        False if it was taken away, or has ended as ``canceled`` instead.
+        """
         reason = json.dumps(waiting_for.fields()) if waiting_for else ""
         return bool(self._release(args=[*_proof(claim), int(wait * 1000), reason]))
+
+    def cancel(self, job_id: str) -> None:
+        """End what nobody works on as ``canceled`` and have the workers stop the rest; again is the same as once.
+
+        Raises JobUnknown, or JobFinished.
+        """
+        granted, state = self._cancel(args=[job_id, secrets.token_hex(16)])
+        if not state:
+            raise JobUnknown(job_id)
+        if not granted:
+            raise JobFinished(job_id, state)
+
+    def retry(self, job_id: str) -> list[tuple[str, int]]:
+        """Queue the failed and canceled tasks of a finished job again; their ids, with the fences for queue entries.
+
+        Raises JobUnknown, JobUnfinished, or JobSucceeded.
+        """
+        granted, state, *queued = self._retry(args=[job_id, secrets.token_hex(16)])
+        if not state:
+            raise JobUnknown(job_id)
+        if not granted:
+            raise JobUnfinished(job_id, state) if state in UNFINISHED else JobSucceeded(job_id)
+        return list(zip(queued[::2], map(int, queued[1::2]), strict=True))
 
     def due(self) -> list[str]:
         """The parked tasks whose time has come."""
@@ -172,7 +218,8 @@ class JobStore:
     def expire(self, task_id: str, error: ErrorReport) -> int | None:
         """Take an expired task from its worker.
 
-        Answers the fence for its queue entry, None if the lease stands or the task failed with *error*.
+        Answers the fence for its queue entry, None if the lease stands, or the task has ended: failed with *error*, or
+        canceled.
         """
         fence = int(self._expire(args=[task_id, LOSSES_ALLOWED, json.dumps(error.fields())]))
         return None if fence < 0 else fence
@@ -200,7 +247,7 @@ def _new_id(kind: str, now: int) -> str:
 
 def _flat(job: Job) -> dict[str, Any]:
     nested = {f"bytes_{name}": getattr(job.bytes, name) for name in ("total", "copied", "skipped")}
-    counts = {name: getattr(job.images, name) for name in ("total", "succeeded", "failed", "unchanged", "running")}
+    counts = {name: getattr(job.images, name) for name in IMAGE_COUNTS}
     own = {name: getattr(job, name) for name in JobRecordSchema().fields if name not in nested and name not in counts}
     dumped: dict[str, Any] = JobRecordSchema().dump({**own, **nested, **counts})
     return dumped

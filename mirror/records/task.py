@@ -63,7 +63,8 @@ class Task:
     """A task as it stands in Redis.
 
     ``fence`` grows with every claim, so that a holder that was taken for dead can write nothing; ``losses`` counts
-    claims in a row that expired without a blob being finished; ``attempt`` is what the user sees, from 1.
+    claims in a row that expired without a checkpoint, of a finished blob or within one; ``attempt`` is what the user
+    sees, from 1.
     """
 
     id: str
@@ -83,8 +84,14 @@ class Task:
     bytes_total: int = 0
     bytes_copied: int = 0
     bytes_skipped: int = 0
+    retried_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+    @property
+    def requested_at(self) -> datetime:
+        """When it was last asked for: with its job, or by a retry of that."""
+        return self.retried_at or self.created_at
 
 
 class ErrorSchema(RecordSchema):
@@ -140,6 +147,7 @@ class TaskRecordSchema(RecordSchema):
     bytes_total = fields.Integer(load_default=0)
     bytes_copied = fields.Integer(load_default=0)
     bytes_skipped = fields.Integer(load_default=0)
+    retried_at = Moment(load_default=None)
     started_at = Moment(load_default=None)
     finished_at = Moment(load_default=None)
 

@@ -1,47 +1,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from mirror.coordination import keys
 from mirror.coordination.redis import Redis
-from mirror.errors import JobUnknown, WorkerLost
-from mirror.records.job import ByteCounts, ImageCounts, Job, JobState
-from mirror.records.store import Claim, JobStore, Outcome
-from mirror.records.task import BlobReport, ErrorReport, Task, WaitingFor
-
-PAIR = ("docker.io/library/redis:7", "docker.io/library/redis:7")
-LOST = ErrorReport.of(WorkerLost("task", 3))
-DIGEST = "sha256:" + "a" * 64
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    client = Redis.connect(redis_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
-
-
-def submitted(store: JobStore, count: int = 1) -> tuple[Job, list[Task]]:
-    return store.submit([PAIR] * count)
-
-
-def claimed(store: JobStore, task: Task) -> Claim:
-    claim = store.claim(task.id, task.fence)
-    assert claim is not None
-    return claim
-
-
-def lose(redis: Redis, task_id: str) -> None:
-    """Let the task's lease end."""
-    redis.call("ZADD", keys.TASKS_RUNNING, 1, task_id)
+from mirror.errors import JobUnknown
+from mirror.records.job import ByteCounts, ImageCounts, JobState
+from mirror.records.store import JobStore, Outcome
+from mirror.records.task import BlobReport, WaitingFor
+from tests.unit.records.submitted import DIGEST, LOST, PAIR, claimed, lose, submitted
 
 
 def test_a_job_reads_as_it_was_submitted(store: JobStore) -> None:
@@ -139,7 +108,7 @@ def test_three_losses_in_a_row_without_progress_fail_the_task(store: JobStore, r
     assert (failed.state, failed.error) == ("failed", LOST)
 
 
-def test_a_loss_after_a_finished_blob_does_not_count(store: JobStore, redis: Redis) -> None:
+def test_a_loss_behind_a_checkpoint_does_not_count_and_begins_the_count_anew(store: JobStore, redis: Redis) -> None:
     _, [task] = submitted(store)
     fence: int | None = 0
     for n in range(5):

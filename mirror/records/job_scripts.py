@@ -1,0 +1,100 @@
+"""What the scripts that change jobs and tasks have in common, and what they keep true together.
+
+These are the task's record, its job's counters and state, the indexes that jobs are listed by, and the one sorted set
+(queued, running or parked) that the reconciler watches the task in.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mirror.coordination import keys
+from mirror.coordination.redis import NOW
+
+LIBRARY: Final = (
+    NOW
+    + f"""
+local function set_job_state(job, state)
+  local key = '{keys.JOB}' .. job
+  local before = redis.call('HGET', key, 'state')
+  if before == state then return end
+  if before then redis.call('ZREM', '{keys.JOBS_BY_STATE}' .. before, job) end
+  redis.call('ZADD', '{keys.JOBS_BY_STATE}' .. state, 0, job)
+  redis.call('HSET', key, 'state', state)
+end
+
+local function number(key, field)
+  return tonumber(redis.call('HGET', key, field) or '0') or 0
+end
+
+local function is_held_by(task, fence, token)
+  local found = redis.call('HMGET', task, 'state', 'fence', 'holder')
+  return found[1] == 'running' and found[2] == fence and found[3] == token
+end
+
+local function is_canceling(task)
+  local asked = redis.call('HGET', '{keys.JOB}' .. redis.call('HGET', task, 'job'), 'cancel_requested_at')
+  return asked and asked ~= ''
+end
+
+-- What a holder learns: 0 that the task was taken away, 1 that it may go on, 2 that its job is being canceled.
+local function standing(task, fence, token)
+  if not is_held_by(task, fence, token) then return 0 end
+  return is_canceling(task) and 2 or 1
+end
+
+-- What a job shows follows from its counters.
+local function conclude(job, moment)
+  local key = '{keys.JOB}' .. job
+  local succeeded, failed, canceled = number(key, 'succeeded'), number(key, 'failed'), number(key, 'canceled')
+  if succeeded + failed + canceled < number(key, 'total') then
+    if number(key, 'running') == 0 then set_job_state(job, 'queued') end
+    return
+  end
+  redis.call('HSET', key, 'finished_at', moment, 'waiting_for', '')
+  if failed == 0 and canceled == 0 then set_job_state(job, 'succeeded')
+  elseif failed == 0 then set_job_state(job, 'canceled')
+  elseif succeeded == 0 then set_job_state(job, 'failed')
+  else set_job_state(job, 'partial') end
+end
+
+-- Whoever held the task stays named as its holder: that is how a script that is sent twice finds its own work.
+local function leave_running(task, id, moment)
+  local job = redis.call('HGET', task, 'job')
+  redis.call('ZREM', '{keys.TASKS_RUNNING}', id)
+  redis.call('HINCRBY', '{keys.JOB}' .. job, 'running', -1)
+  conclude(job, moment)
+  return job
+end
+
+local function end_task(task, id, state, outcome, moment)
+  local found = redis.call('HMGET', task, 'job', 'state')
+  local key = '{keys.JOB}' .. found[1]
+  redis.call('HSET', task, 'state', state, 'finished_at', moment, 'waiting_for', '')
+  for _, field in ipairs({{'digest', 'superseded_by', 'error'}}) do
+    if outcome[field] then
+      redis.call('HSET', task, field, outcome[field])
+      local shown = field == 'error' or number(key, 'total') == 1
+      if shown and redis.call('HGET', key, field) == '' then redis.call('HSET', key, field, outcome[field]) end
+    end
+  end
+  redis.call('HINCRBY', key, state, 1)
+  if outcome.unchanged then
+    redis.call('HSET', task, 'unchanged', '1')
+    redis.call('HINCRBY', key, 'unchanged', 1)
+  end
+  if found[2] == 'running' then
+    leave_running(task, id, moment)
+  else
+    redis.call('ZREM', '{keys.TASKS_QUEUED}', id)
+    redis.call('ZREM', '{keys.TASKS_PARKED}', id)
+    conclude(found[1], moment)
+  end
+end
+
+local function queue_again(task, id, moment)
+  redis.call('HSET', task, 'state', 'queued')
+  redis.call('ZADD', '{keys.TASKS_QUEUED}', moment, id)
+end
+"""
+)

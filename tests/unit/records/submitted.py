@@ -1,0 +1,38 @@
+"""Jobs in a store, brought to where a test begins."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mirror.coordination import keys
+from mirror.coordination.redis import Redis
+from mirror.errors import WorkerLost
+from mirror.records.job import Job
+from mirror.records.store import Claim, JobStore
+from mirror.records.task import ErrorReport, Task
+
+PAIR: Final = ("docker.io/library/redis:7", "docker.io/library/redis:7")
+LOST: Final = ErrorReport.of(WorkerLost("task", 3))
+DIGEST: Final = "sha256:" + "a" * 64
+
+
+def submitted(store: JobStore, count: int = 1) -> tuple[Job, list[Task]]:
+    return store.submit([PAIR] * count)
+
+
+def claimed(store: JobStore, task: Task) -> Claim:
+    claim = store.claim(task.id, task.fence)
+    assert claim is not None
+    return claim
+
+
+def read(store: JobStore, task: Task) -> Task:
+    """The task as it is now."""
+    found = store.task(task.id)
+    assert found is not None
+    return found
+
+
+def lose(redis: Redis, task_id: str) -> None:
+    """Let the task's lease end."""
+    redis.call("ZADD", keys.TASKS_RUNNING, 1, task_id)
