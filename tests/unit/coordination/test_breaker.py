@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from mirror.coordination.breaker import FAILURES, LONGEST_OPEN, OPEN_SECONDS, PROBE_SECONDS, Breaker
+from mirror.coordination.redis import Redis
+from tests.unit.coordination.stopped_clock import StoppedClock
+
+HUB = "docker.io"
+
+
+@pytest.fixture
+def clock(redis: Redis) -> StoppedClock:
+    return StoppedClock(redis)
+
+
+@pytest.fixture
+def breaker(redis: Redis, clock: StoppedClock) -> Breaker:
+    """A breaker of a registry that is known to work."""
+    breaker = Breaker(redis)
+    breaker.answered(HUB, served=True)
+    return breaker
+
+
+def fail(breaker: Breaker, times: int = FAILURES) -> float:
+    """Seconds until the registry is asked again."""
+    return [breaker.failed(HUB) for _ in range(times)][-1].wait
+
+
+def elsewhere(redis: Redis) -> Breaker:
+    """The same breaker in another process."""
+    return Breaker(redis)
+
+
+def test_it_opens_after_five_failures_in_a_row_for_everybody(breaker: Breaker, redis: Redis) -> None:
+    fail(breaker, FAILURES - 1)
+    assert breaker.permit(HUB) is None
+    wait = fail(breaker, 1)
+    assert 0.8 * OPEN_SECONDS <= wait <= 1.2 * OPEN_SECONDS
+    for each in (breaker, elsewhere(redis)):
+        outage = each.permit(HUB)
+        assert outage is not None
+        assert (outage.known, outage.wait) == (True, wait)
+
+
+def test_a_success_in_between_begins_the_row_anew(breaker: Breaker) -> None:
+    fail(breaker, FAILURES - 1)
+    breaker.answered(HUB, served=True)
+    fail(breaker, FAILURES - 1)
+    assert breaker.permit(HUB) is None
+
+
+def test_a_success_of_another_worker_counts_as_well(breaker: Breaker, redis: Redis) -> None:
+    fail(breaker, FAILURES - 1)
+    other = elsewhere(redis)
+    other.permit(HUB)
+    other.answered(HUB, served=False)
+    fail(breaker, FAILURES - 1)
+    assert breaker.permit(HUB) is None
+
+
+def test_failures_that_are_more_than_a_minute_apart_are_no_row(breaker: Breaker, clock: StoppedClock) -> None:
+    fail(breaker, FAILURES - 1)
+    clock.advance(61)
+    fail(breaker, FAILURES - 1)
+    assert breaker.permit(HUB) is None
+
+
+def test_one_probe_is_let_through_and_the_others_wait_for_it(
+    breaker: Breaker, redis: Redis, clock: StoppedClock
+) -> None:
+    clock.advance(fail(breaker) + 1)
+    permitted = [elsewhere(redis).permit(HUB) for _ in range(5)]
+    assert permitted.count(None) == 1
+    clock.advance(PROBE_SECONDS)  # the probe's worker has died
+    assert elsewhere(redis).permit(HUB) is None
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_probe_that_is_answered_closes_it(
+    breaker: Breaker, redis: Redis, clock: StoppedClock, *, served: bool
+) -> None:
+    clock.advance(fail(breaker) + 1)
+    assert breaker.permit(HUB) is None
+    breaker.answered(HUB, served=served)
+    assert elsewhere(redis).permit(HUB) is None
+    fail(breaker, FAILURES - 1)
+    assert elsewhere(redis).permit(HUB) is None
+
+
+def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_five_minutes(
+    breaker: Breaker, clock: StoppedClock
+) -> None:
+    wait, expected = fail(breaker), OPEN_SECONDS
+    for _ in range(6):
+        clock.advance(wait + 1)
+        assert breaker.permit(HUB) is None
+        wait, expected = fail(breaker, 1), min(LONGEST_OPEN, 2 * expected)
+        assert 0.8 * expected <= wait <= 1.2 * expected
+
+
+def test_failures_of_requests_that_were_under_way_do_not_open_it_longer(breaker: Breaker) -> None:
+    wait = fail(breaker)
+    assert fail(breaker, 10) == wait
+
+
+def test_a_registry_that_never_answered_is_not_known_to_work(redis: Redis) -> None:
+    breaker = Breaker(redis)
+    breaker.answered("typo.example", served=False)
+    assert not breaker.failed("typo.example").known
+
+
+def test_a_registry_is_known_to_work_for_thirty_days(breaker: Breaker, clock: StoppedClock) -> None:
+    clock.advance(30 * 86400 - 1)
+    assert breaker.failed(HUB).known
+    clock.advance(2)
+    assert not breaker.failed(HUB).known
+
+
+def test_a_registry_that_never_answered_is_asked_again_soon(redis: Redis, clock: StoppedClock) -> None:
+    """Somebody may just be setting it up."""
+    breaker = Breaker(redis)
+    for _ in range(10):
+        wait = breaker.failed("new.example").wait
+        clock.advance(wait + 1)
+        breaker.permit("new.example")
+    assert wait <= 1.2 * OPEN_SECONDS
+
+
+def test_a_working_registry_costs_redis_next_to_nothing(breaker: Breaker, redis: Redis) -> None:
+    breaker.permit(HUB)
+    before = redis.client.info("stats")["total_commands_processed"]
+    for _ in range(100):
+        breaker.permit(HUB)
+        breaker.answered(HUB, served=True)
+    assert redis.client.info("stats")["total_commands_processed"] - before < 10

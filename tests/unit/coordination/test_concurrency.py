@@ -1,0 +1,157 @@
+"""The shared limit: shares never add up to more than it, whoever joins, stays, dies or slows it down."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.coordination.concurrency import HOLDER_SECONDS, MOST, START, SharedLimits, Usage
+from mirror.coordination.redis import Redis
+from tests.unit.coordination.stopped_clock import StoppedClock
+
+HUB = ("docker.io", "blobs")
+BUSY = Usage(in_use=1, saturated=True, succeeded=True)
+TROUBLE = Usage(troubled=True)
+
+
+@pytest.fixture
+def clock(redis: Redis) -> StoppedClock:
+    return StoppedClock(redis)
+
+
+@pytest.fixture
+def limits(redis: Redis) -> SharedLimits:
+    return SharedLimits(redis, {"small.example": 3})
+
+
+def granted(redis: Redis) -> list[int]:
+    """What every holder may have under way, or has."""
+    return [int(share) for share in redis.call("HVALS", keys.slots_shares(*HUB))]
+
+
+@pytest.mark.usefixtures("clock")
+def test_one_holder_alone_has_the_whole_limit(limits: SharedLimits) -> None:
+    assert limits.report(*HUB, "a", Usage()).slots == START
+
+
+@pytest.mark.usefixtures("clock")
+def test_holders_share_evenly_once_each_has_reported(limits: SharedLimits) -> None:
+    for _ in range(3):
+        shares = [limits.report(*HUB, holder, Usage()).slots for holder in "abc"]
+    assert sorted(shares) == [5, 5, 6]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_holder_that_joins_gets_what_is_free_and_no_more(limits: SharedLimits) -> None:
+    limits.report(*HUB, "a", Usage())
+    assert limits.report(*HUB, "b", Usage()).slots == 0
+    assert limits.report(*HUB, "a", Usage(in_use=10)).slots == 8
+    assert limits.report(*HUB, "b", Usage()).slots == 6  # the first still has ten under way
+    assert limits.report(*HUB, "a", Usage(in_use=3)).slots == 8
+    assert limits.report(*HUB, "b", Usage()).slots == 8
+
+
+@pytest.mark.usefixtures("clock")
+def test_with_more_holders_than_slots_some_have_none(limits: SharedLimits) -> None:
+    where = ("small.example", "blobs")
+    for _ in range(2):
+        shares = [limits.report(*where, holder, Usage()).slots for holder in "abcde"]
+    assert sorted(shares) == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_shares_never_add_up_to_more_than_the_limit(
+    limits: SharedLimits, redis: Redis, clock: StoppedClock, seed: int
+) -> None:
+    """Twenty holders come, go, fall silent and have trouble. What exceeds a limit that was just halved only shrinks."""
+    chance = random.Random(seed)
+    most = 0
+    for _ in range(300):
+        holder = f"holder-{chance.randrange(20)}"
+        share = int(redis.call("HGET", keys.slots_shares(*HUB), holder) or 0)
+        before = sum(granted(redis))
+        if chance.random() < 0.1:
+            limits.leave(*HUB, holder)
+        else:
+            flags = {"saturated": 0.5, "succeeded": 0.8, "troubled": 0.02}
+            happened = {name: chance.random() < likely for name, likely in flags.items()}
+            limit = limits.report(*HUB, holder, Usage(chance.randint(0, share), **happened)).limit
+            assert sum(granted(redis)) <= max(limit, before)
+        most = max(most, sum(granted(redis)))
+        clock.advance(chance.choice([0, 0, 0.3]))
+    assert most >= START
+
+
+def test_the_share_of_a_silent_holder_is_free_after_some_seconds(limits: SharedLimits, clock: StoppedClock) -> None:
+    limits.report(*HUB, "dead", Usage(in_use=16))
+    clock.advance(HOLDER_SECONDS - 1)
+    assert limits.report(*HUB, "b", Usage()).slots == 0
+    clock.advance(1)
+    assert limits.report(*HUB, "b", Usage()).slots == START
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_share_that_is_given_back_is_free_at_once(limits: SharedLimits) -> None:
+    limits.report(*HUB, "a", Usage())
+    limits.leave(*HUB, "a")
+    assert limits.report(*HUB, "b", Usage()).slots == START
+
+
+def test_trouble_halves_the_limit_once_a_second_whoever_reports_it(limits: SharedLimits, clock: StoppedClock) -> None:
+    assert [limits.report(*HUB, holder, TROUBLE).limit for holder in "abc"] == [8, 8, 8]
+    clock.advance(1)
+    assert limits.report(*HUB, "a", TROUBLE).limit == 4
+
+
+def test_the_limit_never_falls_below_one(limits: SharedLimits, clock: StoppedClock) -> None:
+    for _ in range(10):
+        share = limits.report(*HUB, "a", TROUBLE)
+        clock.advance(1)
+    assert (share.limit, share.slots) == (1, 1)
+
+
+def test_the_limit_grows_by_one_a_second_while_it_is_used_up(limits: SharedLimits, clock: StoppedClock) -> None:
+    seen = []
+    for _ in range(3):
+        seen += [limits.report(*HUB, holder, BUSY).limit for holder in "ab"]
+        clock.advance(1)
+    assert seen == [17, 17, 18, 18, 19, 19]
+
+
+@pytest.mark.parametrize("usage", [Usage(succeeded=True), Usage(saturated=True), Usage(in_use=16)])
+def test_the_limit_does_not_grow_without_need_or_without_success(
+    limits: SharedLimits, clock: StoppedClock, usage: Usage
+) -> None:
+    for _ in range(3):
+        assert limits.report(*HUB, "a", usage).limit == START
+        clock.advance(1)
+
+
+def test_the_limit_ends_at_the_highest(limits: SharedLimits, clock: StoppedClock) -> None:
+    for _ in range(MOST):
+        clock.advance(1)
+        share = limits.report(*HUB, "a", BUSY)
+    assert share.limit == MOST
+
+
+def test_a_limit_that_is_set_is_kept_from_the_first_request_on(limits: SharedLimits, clock: StoppedClock) -> None:
+    for _ in range(5):
+        assert limits.report("small.example", "blobs", "a", BUSY).slots <= 3
+        clock.advance(1)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_registrys_manifests_and_blobs_have_limits_of_their_own(limits: SharedLimits) -> None:
+    limits.report("docker.io", "blobs", "a", TROUBLE)
+    assert limits.report("docker.io", "manifests", "a", Usage()).limit == START
+
+
+def test_seconds_of_trouble_are_counted_until_it_has_been_quiet(limits: SharedLimits, clock: StoppedClock) -> None:
+    streaks = []
+    for seconds in (1, 1, 1, 10):
+        streaks.append(limits.report(*HUB, "a", TROUBLE).streak)
+        clock.advance(seconds)
+    assert streaks == [1, 2, 3, 4]
+    assert limits.report(*HUB, "a", Usage(succeeded=True)).streak == 0
