@@ -1,0 +1,197 @@
+"""Image Mirror as it is deployed: the API, workers, the scheduler and a Redis that keeps every answered write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+
+from bench.contender import PATIENCE, CopyFailed, Copying, Site
+from bench.processes import cpu_seconds
+from bench.programs import REPOSITORY
+from bench.source import SourceImage
+from tests.servers.process import Server
+from tests.servers.s3 import REGION
+from tests.servers.valkey import ValkeyServer
+
+_TOKEN: Final = "the-benchmark-and-nobody-else"  # noqa: S105 - of a service on loopback that lives for one copy
+_POLL_AT_LEAST: Final = 0.02
+_POLL_SHARE: Final = 0.01
+_ENDED: Final = frozenset({"succeeded", "failed", "partial", "canceled"})
+_UP_WITHIN: Final = 60.0
+_DOWN_WITHIN: Final = 20.0
+
+
+class ImageMirror:
+    name = "ours"
+
+    def versions(self) -> Sequence[str]:
+        git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+        told = subprocess.run(git, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+        return [f"Image Mirror {told or 'of unknown commit'}, Python {sys.version.split()[0]}"]
+
+    @contextmanager
+    def ready(self, site: Site) -> Iterator[Copying]:
+        valkey_directory = site.directory / "valkey"
+        valkey_directory.mkdir(exist_ok=True)
+        with ExitStack() as stack:
+            valkey = stack.enter_context(ValkeyServer(valkey_directory, append_only=True))
+            environment = _environment(site, valkey)
+            service = stack.enter_context(_Service(site.directory, environment))
+            running = [stack.enter_context(_process("worker", environment, site)) for _ in range(site.workers)]
+            scheduler = stack.enter_context(_process("worker.scheduler", environment, site))
+            product = _Product(site, valkey, service, running, scheduler)
+            stack.callback(product.close)
+            product.wait_for_workers()
+            yield product
+
+
+class _Product:
+    def __init__(
+        self,
+        site: Site,
+        valkey: ValkeyServer,
+        service: _Service,
+        workers: Sequence[subprocess.Popen[bytes]],
+        scheduler: subprocess.Popen[bytes],
+    ) -> None:
+        self._site = site
+        self._valkey = valkey
+        self._service = service
+        self._workers = [worker.pid for worker in workers]
+        self._scheduler = scheduler.pid
+        self._http = urllib3.PoolManager(retries=False, timeout=30, headers={"Authorization": f"Bearer {_TOKEN}"})
+
+    def close(self) -> None:
+        self._http.clear()
+
+    def copy(self, images: Sequence[SourceImage]) -> None:
+        """POST every image, then watch each until it has succeeded."""
+        begun = time.monotonic()
+        for job in [self._post(image) for image in images]:
+            self._watch(job, begun)
+
+    def cpu(self) -> dict[str, float]:
+        own = [_pid(self._service), *self._workers, self._scheduler]
+        return {"own": cpu_seconds(own), "redis": cpu_seconds([_pid(self._valkey)])}
+
+    def memory(self) -> dict[str, list[int]]:
+        """A worker's tree has its horse in it."""
+        return {"own": self._workers, "service": [_pid(self._service)], "redis": [_pid(self._valkey)]}
+
+    def wait_for_workers(self) -> None:
+        """Until each listens to the queue: it is what would happen before anybody POSTs."""
+        import redis  # noqa: PLC0415 - nothing else here speaks to Redis
+
+        deadline = time.monotonic() + _UP_WITHIN
+        with redis.Redis.from_url(self._valkey.url) as client:
+            while time.monotonic() < deadline:
+                blocked = sum(
+                    "brpop" in c["cmd"] or "blpop" in c["cmd"] or "blmove" in c["cmd"] for c in client.client_list()
+                )
+                if blocked >= len(self._workers):
+                    return
+                time.sleep(_POLL_AT_LEAST)
+        raise CopyFailed(f"the workers did not come up: {_tail(self._site.directory / 'worker.log')}")
+
+    def _post(self, image: SourceImage) -> str:
+        name = f"{image.repository}:{image.tag}"
+        request = {"source": f"{self._site.source}/{name}", "target": name}
+        answer = self._http.request("POST", f"{self._service.url}/v1/jobs", json=request)
+        if answer.status != 202:
+            raise CopyFailed(f"{answer.status} for {name}: {answer.data.decode(errors='replace')}")
+        job: str = answer.json()["id"]
+        return job
+
+    def _watch(self, job: str, begun: float) -> None:
+        """Look every 20 ms, or each hundredth of the time that has passed: every look costs the service CPU."""
+        while (passed := time.monotonic() - begun) < PATIENCE:
+            document: dict[str, Any] = self._http.request("GET", f"{self._service.url}/v1/jobs/{job}").json()
+            if document.get("state") == "succeeded":
+                return
+            if document.get("state") in _ENDED:
+                raise CopyFailed(f"{document}")
+            time.sleep(max(_POLL_AT_LEAST, passed * _POLL_SHARE))
+        raise CopyFailed(f"{job} takes more than {PATIENCE:.0f} s")
+
+
+class _Service(Server):
+    name = "service"
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        super().__init__(directory)
+        self._settings = environment
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "service"]
+
+    def environment(self) -> dict[str, str]:
+        inherited = {name: "" for name in os.environ if name.startswith(("MIRROR_", "AWS_"))}
+        return {**inherited, **self._settings, "MIRROR_PORT": str(self.port), "PYTHONPATH": str(REPOSITORY)}
+
+    def answers(self) -> bool:
+        with urllib3.PoolManager(retries=False, timeout=5) as http:
+            try:
+                return http.request("GET", f"{self.url}/readyz").status == 200
+            except urllib3.exceptions.HTTPError:
+                return False
+
+
+@contextmanager
+def _process(module: str, environment: dict[str, str], site: Site) -> Iterator[subprocess.Popen[bytes]]:
+    """``python -m MODULE``, ended as its operator would."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MIRROR_", "AWS_"))}
+    with (site.directory / f"{module}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=REPOSITORY,
+            env={**inherited, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_DOWN_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment(site: Site, valkey: ValkeyServer) -> dict[str, str]:
+    """The settings of the product; all that is not named here is its default, integrity checks on."""
+    return {
+        "MIRROR_REDIS_URL": valkey.url,
+        "MIRROR_S3_ENDPOINT": site.endpoint,
+        "MIRROR_S3_BUCKET": site.bucket,
+        "MIRROR_S3_REGION": REGION,
+        "MIRROR_DATA_DIR": str(site.directory),
+        "MIRROR_ADMIN_TOKEN": _TOKEN,
+        "MIRROR_INSECURE_REGISTRIES": site.source,
+        "MIRROR_ALLOWED_NETWORKS": "127.0.0.0/8",
+        "AWS_ACCESS_KEY_ID": site.server.access_key,
+        "AWS_SECRET_ACCESS_KEY": site.server.secret_key,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _pid(server: Server) -> int:
+    if server.pid is None:
+        raise CopyFailed(f"{server.name} is gone")
+    return server.pid
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(errors="replace")[-2000:]
