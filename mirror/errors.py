@@ -498,7 +498,7 @@ class CatalogRebuilding(Unavailable):
 
 class WorkerLost(MirrorError):
     code, retryable = "WORKER_LOST", True
-    hint = "Look at the workers' logs (out of memory, killed by the host), then POST the job again."
+    hint = "Look at the workers' logs (out of memory, killed by the host), then POST to the job's /retry."
 
     def __init__(self, task: str, losses: int) -> None:
         super().__init__(f"The worker of task {task} was lost {losses} times in a row without getting further")

@@ -1,4 +1,4 @@
-"""``/v1/jobs``: queue a mirror job, watch it, list jobs."""
+"""``/v1/jobs``: queue a mirror job, watch it, list jobs; cancel one, and retry one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from mirror.oci.reference import Reference
-from mirror.records.job import Job
-from mirror.records.task import Task
+from mirror.records.job import RETRYABLE, UNFINISHED, Job
 from service.api_blueprint import api_blueprint, header, refuses
 from service.public_urls import next_page, public_url
 from service.schemas.fields import NoParameters
@@ -17,7 +16,9 @@ from service.services import services
 JOBS: Final = api_blueprint("jobs", "Copy an image from a registry into the mirror, and watch it.")
 INLINE_TASKS: Final = 20
 _LOOK_AGAIN: Final = "2"
-"""Seconds after which a new job is worth a look."""
+"""Seconds after which a job that was just changed is worth a look."""
+_LOCATION: Final = header("Where to watch the job.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7")
+_RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AGAIN)
 
 
 @JOBS.post("/v1/jobs")
@@ -27,10 +28,7 @@ _LOOK_AGAIN: Final = "2"
     202,
     JobSchema,
     description="The job is stored and will be done, whatever dies next.",
-    headers={
-        "Location": header("Where to watch the job.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"),
-        "Retry-After": header("Seconds until a first look makes sense.", _LOOK_AGAIN),
-    },
+    headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 400, 401, 413, 415, 422, 503)
 def create_job(_: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -39,8 +37,7 @@ def create_job(_: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, An
     Names are checked at once and the network is not touched: what can never work is refused here, what the registry
     says is told by the job.
     """
-    job = services().submitter.submit(request["source"], request["target"])
-    document = job_document(job, services().jobs.tasks(job.id, INLINE_TASKS))
+    document = job_document(services().submitter.submit(request["source"], request["target"]))
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
@@ -62,14 +59,57 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @refuses(JOBS, 401, 404, 503)
 def read_job(job_id: str) -> dict[str, Any]:
     """Read one job, with the progress of every blob."""
-    job = services().jobs.job(job_id)
-    return job_document(job, services().jobs.tasks(job.id, INLINE_TASKS))
+    return job_document(services().jobs.job(job_id))
+
+
+@JOBS.post("/v1/jobs/<job_id>/cancel")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.response(
+    202,
+    JobSchema,
+    description="What waited is `canceled`; what runs is stopped within seconds, and then the job has ended.",
+    headers={"Retry-After": _RETRY_AFTER},
+)
+@refuses(JOBS, 401, 404, 409, 422, 503)
+def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Cancel a job.
+
+    Copies stop in the middle of a blob, and no tag is moved any more; an image that is being published at that moment
+    may still succeed. Again is the same as once. A job that has ended otherwise is refused.
+    """
+    return job_document(services().steering.cancel(job_id)), {"Retry-After": _LOOK_AGAIN}
+
+
+@JOBS.post("/v1/jobs/<job_id>/retry")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.response(
+    202,
+    JobSchema,
+    description="The images that failed or were canceled are queued again.",
+    headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
+)
+@refuses(JOBS, 401, 404, 409, 422, 503)
+def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Start a failed, partial or canceled job anew.
+
+    It stays the same job, with its next attempt. What succeeded is left alone, and blobs that arrived stay.
+    """
+    document = job_document(services().steering.retry(job_id))
+    return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
 def job_summary(job: Job) -> dict[str, Any]:
-    return {**asdict(job), "links": {"self": public_url("jobs.read_job", job_id=job.id)}}
+    return {**asdict(job), "links": job_links(job)}
 
 
-def job_document(job: Job, tasks: list[Task]) -> dict[str, Any]:
-    blobs = services().jobs.blobs
-    return {**job_summary(job), "tasks": [{**asdict(task), "blobs": blobs(task.id)} for task in tasks]}
+def job_links(job: Job) -> dict[str, str]:
+    """Where to read the job, and what may be done to it in its state."""
+    steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
+    allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
+    return {"self": public_url("jobs.read_job", job_id=job.id), **allowed}
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    jobs = services().jobs
+    tasks = jobs.tasks(job.id, INLINE_TASKS)
+    return {**job_summary(job), "tasks": [{**asdict(task), "blobs": jobs.blobs(task.id)} for task in tasks]}

@@ -11,6 +11,7 @@ from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
 from mirror.catalog.reading import CatalogReader
 from mirror.coordination.redis import BRISK, Redis, open_client
+from mirror.jobs.steering import Steering
 from mirror.jobs.submission import Submitter
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
@@ -35,6 +36,7 @@ class Services:
     bucket: Bucket
     jobs: JobStore
     submitter: Submitter
+    steering: Steering
     index: CatalogIndex
     reader: CatalogReader
     publisher: Publisher
@@ -65,6 +67,7 @@ class Services:
             bucket=bucket,
             jobs=jobs,
             submitter=Submitter(jobs, queue, settings),
+            steering=Steering(jobs, queue),
             index=index,
             reader=CatalogReader(bucket),
             publisher=Publisher(bucket, redis),

@@ -3,7 +3,8 @@
 The worker that is silent for a whole lease has lost its task. When this thread learns that, by a refused renewal or a
 refused write, it interrupts the work; what the work writes until then is refused by its fence, and what it has put
 into the bucket is verified and idempotent. When it learns that the job is being canceled, it interrupts the work too,
-and keeps the claim until that has cleared up behind itself.
+and keeps the claim while that clears up behind itself. Work that does not even notice, since it waits for a registry
+that does not answer, is left to its own timeout: the task is said to be canceled without it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from mirror.coordination.pins import HOLDER_SECONDS, Pins
 from mirror.copying.interruption import Interruption
 from mirror.errors import RedisUnavailable
 from mirror.jobs.reporting import TaskReporter
-from mirror.records.store import LEASE_SECONDS, Claim, JobStore, Standing
+from mirror.records.store import LEASE_SECONDS, Claim, JobStore, Outcome, Standing
 
 LOST: Final = "the task was taken away"
 CANCELED: Final = "the job was canceled"
 _TICK: Final = 0.5
 """Seconds between two writes of progress, and until a cancellation is noticed."""
+_GRACE: Final = 1.5
+"""How long canceled work may clear up before its task is settled without it."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -39,6 +42,9 @@ class ClaimKeeper:
         self._claim = claim
         self._interruption = interruption
         self._renewed = self._pinned = 0.0
+        self._lock = threading.Lock()
+        self._publishing = False
+        self._canceled: float | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="claim-keeper", daemon=True)
 
@@ -56,18 +62,33 @@ class ClaimKeeper:
         self.progress.flush()
         self._pins.release(self.holder)
 
+    def begin_publishing(self) -> None:
+        """From here on a cancellation comes too late; raises Interrupted if the work was to stop before."""
+        with self._lock:
+            self._interruption.check()
+            self._publishing = True
+
     def _keep(self) -> None:
         while not self._ended.wait(_TICK):
             try:
                 standing = self._written_and_renewed()
+                if standing is Standing.CANCELING:
+                    self._cancel()
             except RedisUnavailable:
                 _LOG.warning("Redis does not answer; the copy goes on", task=self._claim.task.id)
                 continue
-            if standing is Standing.CANCELING:
-                self._interruption.interrupt(CANCELED, resumable=False)
-            elif standing is Standing.TAKEN_AWAY:
+            if standing is Standing.TAKEN_AWAY:
                 self._interruption.interrupt(LOST)
                 return
+
+    def _cancel(self) -> None:
+        """Interrupt the work, and settle the task if that has not helped in time."""
+        now = monotonic()
+        self._canceled = self._canceled or now
+        self._interruption.interrupt(CANCELED, resumable=False)
+        with self._lock:
+            if now - self._canceled >= _GRACE and not self._publishing:
+                self._store.settle(self._claim, "canceled", Outcome())
 
     def _written_and_renewed(self) -> Standing:
         """Write the progress, renew what is due; how the claim stands now, even if there was nothing to do."""

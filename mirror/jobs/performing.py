@@ -99,7 +99,7 @@ class Performer:
         image = resolver.image(reference, digest)
         keeper.progress.resolved(image.digest)
         self.copier.copy(reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption)
-        interruption.check()
+        keeper.begin_publishing()
         moment = timestamp(at(self.redis.now()))
         origin = ImageProvenance(str(reference), image.digest, moment, claim.task.job)
         published = self.publisher.publish(ticket, image, origin)

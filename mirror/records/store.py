@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ LEASE_SECONDS: Final = 20
 """A worker that is silent for so long has lost its task."""
 LOSSES_ALLOWED: Final = 3
 _PAGE: Final = 100
+_JOB_ID: Final = re.compile("job_[0-9A-Z]{26}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class JobStore:
 
     def job(self, job_id: str) -> Job:
         """Raises JobUnknown."""
-        found = self._redis.call("HGETALL", keys.job(job_id))
+        found = self._redis.call("HGETALL", keys.job(_job_id(job_id)))
         if not found:
             raise JobUnknown(job_id)
         return _job(found)
@@ -184,7 +186,7 @@ class JobStore:
 
         Raises JobUnknown, or JobFinished.
         """
-        granted, state = self._cancel(args=[job_id, secrets.token_hex(16)])
+        granted, state = self._cancel(args=[_job_id(job_id), secrets.token_hex(16)])
         if not state:
             raise JobUnknown(job_id)
         if not granted:
@@ -195,7 +197,7 @@ class JobStore:
 
         Raises JobUnknown, JobUnfinished, or JobSucceeded.
         """
-        granted, state, *queued = self._retry(args=[job_id, secrets.token_hex(16)])
+        granted, state, *queued = self._retry(args=[_job_id(job_id), secrets.token_hex(16)])
         if not state:
             raise JobUnknown(job_id)
         if not granted:
@@ -239,6 +241,13 @@ class JobStore:
 
 def _proof(claim: Claim) -> tuple[str | float, ...]:
     return claim.task.id, claim.fence, claim.token
+
+
+def _job_id(text: str) -> str:
+    """An id from outside, which must not become the name of another key; raises JobUnknown."""
+    if not _JOB_ID.fullmatch(text):
+        raise JobUnknown(text)
+    return text
 
 
 def _new_id(kind: str, now: int) -> str:

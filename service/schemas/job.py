@@ -12,6 +12,7 @@ from service.schemas.fields import DIGEST_EXAMPLE, Cursor, PageQuery, Timestamp
 
 _IMAGE = "docker.io/library/alpine:3.20"
 _JOB = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
+_URL = f"http://127.0.0.1:8080/v1/jobs/{_JOB}"
 
 
 class JobRequestSchema(Schema):
@@ -47,6 +48,7 @@ class ImageCountsSchema(Schema):
     total = fields.Integer(required=True, metadata={"example": 1})
     succeeded = fields.Integer(required=True, metadata={"example": 0})
     failed = fields.Integer(required=True, metadata={"example": 0})
+    canceled = fields.Integer(required=True, metadata={"example": 0})
     unchanged = fields.Integer(required=True, metadata={"description": "Among the succeeded.", "example": 0})
     running = fields.Integer(required=True, metadata={"example": 1})
 
@@ -95,7 +97,13 @@ class TaskSchema(Schema):
 
 
 class JobLinksSchema(Schema):
-    self = fields.String(required=True, metadata={"example": f"http://127.0.0.1:8080/v1/jobs/{_JOB}"})
+    self = fields.String(required=True, metadata={"example": _URL})
+    cancel = fields.String(
+        metadata={"description": "POST to it; there until the job ends.", "example": f"{_URL}/cancel"}
+    )
+    retry = fields.String(
+        metadata={"description": "POST to it; there once the job is `failed`, `partial` or `canceled`."}
+    )
 
 
 class JobSummarySchema(Schema):
@@ -103,7 +111,9 @@ class JobSummarySchema(Schema):
 
     id = fields.String(required=True, metadata={"example": _JOB})
     state = fields.String(required=True, validate=validate.OneOf(JOB_STATES), metadata={"example": "running"})
-    attempt = fields.Integer(required=True, metadata={"description": "From 1; grows when a worker is lost."})
+    attempt = fields.Integer(
+        required=True, metadata={"description": "From 1; grows when a worker is lost, and with a retry."}
+    )
     source = fields.String(required=True, metadata={"example": _IMAGE})
     target = fields.String(required=True, metadata={"example": _IMAGE})
     digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
@@ -117,6 +127,9 @@ class JobSummarySchema(Schema):
         required=True,
         allow_none=True,
         metadata={"description": "What changed the target later and was published earlier: this job left it alone."},
+    )
+    cancel_requested_at = Timestamp(
+        required=True, allow_none=True, metadata={"description": "Since when no more of its images are begun."}
     )
     created_at = Timestamp(required=True)
     started_at = Timestamp(required=True, allow_none=True)

@@ -14,7 +14,7 @@ from service.services import Services
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
-COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "unchanged": 0, "running": 0}
+COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "canceled": 0, "unchanged": 0, "running": 0}
 
 
 def post(api: FlaskClient, source: str, **fields: Any) -> dict[str, Any]:
@@ -45,9 +45,10 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, ser
         "waiting_for": None,
         "error": None,
         "superseded_by": None,
+        "cancel_requested_at": None,
         "started_at": None,
         "finished_at": None,
-        "links": {"self": response.headers["Location"]},
+        "links": {"self": response.headers["Location"], "cancel": f"{response.headers['Location']}/cancel"},
     }
     assert (task["source"], task["target"], task["blobs"]) == (job["source"], job["target"], [])
 
