@@ -77,6 +77,7 @@ class Shift:
     def _perform(self, task_id: str, fence: int) -> None:
         try:
             with self._interruption.part() as own:
+                own.adopt()
                 self._performer.perform(task_id, fence, own, claimed=self._claimed)
         except Interrupted:
             _LOG.info("task left in the queue: the work horse is to end", task_id=task_id)

@@ -16,6 +16,7 @@ from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import BRISK, PATIENT, Redis, open_client
 from mirror.copying.copier import Copier
+from mirror.copying.interruption import pause
 from mirror.copying.memory import MemoryBudget
 from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
@@ -26,7 +27,6 @@ from mirror.registry.client import RegistryClient
 from mirror.settings import InvalidSettings, Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
-from worker.horse import INTERRUPTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Workshop:
         publisher = Publisher(bucket, redis)
         brisk = Redis.connect(settings.redis_url, retries=BRISK)
         admission = SharedAdmission(brisk, most=settings.registry_concurrency)
-        source = RegistryClient.from_settings(settings, admission=admission, sleep=INTERRUPTION.wait)
+        source = RegistryClient.from_settings(settings, admission=admission, sleep=pause)
         copier = Copier(source, bucket, redis, MemoryBudget(settings.memory_budget))
         return cls(
             settings=settings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Final
 
@@ -105,6 +105,11 @@ class Copier:
     ) -> None:
         with ExitStack() as open_:
             keeper = open_.enter_context(LeaseKeeper(self._leases, BLOB_LEASE_SECONDS))
+            together = open_.enter_context(interruption.part())
+
+            def threads(count: int, name: str) -> ThreadPoolExecutor:
+                return open_.enter_context(ThreadPoolExecutor(count, name, initializer=together.adopt))
+
             means = Means(
                 source=self._source,
                 reference=reference,
@@ -112,11 +117,13 @@ class Copier:
                 checkpoints=self._checkpoints,
                 memory=self._memory,
                 stalls=open_.enter_context(StallWatch()),
-                fetchers=open_.enter_context(ThreadPoolExecutor(_PARTS, thread_name_prefix="fetch")),
-                storers=open_.enter_context(ThreadPoolExecutor(_PARTS, thread_name_prefix="store")),
+                first_fetchers=threads(_BLOBS, "first"),
+                fetchers=threads(_PARTS, "fetch"),
+                storers=threads(_PARTS, "store"),
             )
-            together = open_.enter_context(interruption.part())
-            _Transfers(means, keeper, self._provenance, BlobQueue(blobs, together), progress, together).run(len(blobs))
+            queue = BlobQueue(blobs, together)
+            transfers = _Transfers(means, keeper, self._provenance, queue, progress, together)
+            transfers.run(threads(_BLOBS, "blob"), min(len(blobs), _BLOBS))
 
 
 class _Transfers:
@@ -141,11 +148,9 @@ class _Transfers:
         self._unfinished: list[BlobTransfer] = []
         self._error: BaseException | None = None
 
-    def run(self, blobs: int) -> None:
+    def run(self, pool: ThreadPoolExecutor, threads: int) -> None:
         """Bring all blobs; raises the first error, when every thread has stopped."""
-        with ThreadPoolExecutor(min(blobs, _BLOBS), thread_name_prefix="blob") as pool:
-            for _ in range(min(blobs, _BLOBS)):
-                pool.submit(self._bring_all)
+        wait([pool.submit(self._bring_all) for _ in range(threads)])
         if self._error is None:
             return
         if not _goes_on_later(self._error):

@@ -28,12 +28,12 @@ class Frontier:
     holder, who looks again after letting go; whoever waits for the other finds its part saved with the one before.
     """
 
-    def __init__(self, hasher: Hasher, *, first: int, save: Save, release: Callable[[bytearray], None]) -> None:
+    def __init__(self, hasher: Hasher, *, first: int, save: Save, release: Callable[[memoryview], None]) -> None:
         self._hasher = hasher
         self._save = save
         self._release = release
         self._state = threading.Lock()  # guards the fields below; held for moments
-        self._arrived: dict[int, bytearray] = {}
+        self._arrived: dict[int, memoryview] = {}
         self._stored: dict[int, StoredPart] = {}
         self._midstates: dict[int, bytes | None] = {}
         self._next = first
@@ -41,10 +41,10 @@ class Frontier:
         self._hashing = threading.Lock()
         self._saving = threading.Lock()
 
-    def arrived(self, number: int, buffer: bytearray) -> None:
+    def arrived(self, number: int, part: memoryview) -> None:
         """The part's bytes are there: hash them, and those that waited for them. SizeInvalid if there are too many."""
         with self._state:
-            self._arrived[number] = buffer
+            self._arrived[number] = part
         while self._has_next() and self._hashing.acquire(blocking=False):
             try:
                 self._hash_what_is_there()
@@ -59,11 +59,11 @@ class Frontier:
         self._move_on()
 
     def abandon(self) -> None:
-        """Give all buffers back, when no thread works on them any more."""
+        """Release all parts, when no thread works on them any more."""
         with self._state:
             left, self._arrived = list(self._arrived.values()), {}
-        for buffer in left:
-            self._release(buffer)
+        for part in left:
+            self._release(part)
 
     def _has_next(self) -> bool:
         with self._state:
@@ -72,10 +72,10 @@ class Frontier:
     def _hash_what_is_there(self) -> None:
         while True:
             with self._state:
-                buffer = self._arrived.get(self._next)
-            if buffer is None:
+                part = self._arrived.get(self._next)
+            if part is None:
                 return
-            self._hasher.update(buffer)
+            self._hasher.update(part)
             midstate = self._hasher.midstate()
             with self._state:
                 self._midstates[self._next] = midstate
@@ -96,8 +96,8 @@ class Frontier:
             self._save(reached, midstate, receipts)
             with self._state:
                 self._saved = reached
-                buffers = [self._arrived.pop(number) for number in passed]
+                parts = [self._arrived.pop(number) for number in passed]
                 for number in passed:
                     del self._midstates[number]
-        for buffer in buffers:
-            self._release(buffer)
+        for part in parts:
+            self._release(part)

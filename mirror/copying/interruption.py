@@ -6,9 +6,10 @@ A thread that waits for bytes cannot look at a flag, so whoever waits registers 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Final, Self
 
 
 class Interrupted(Exception):
@@ -66,9 +67,28 @@ class Interruption:
             with self._lock:
                 self._wakers.pop(id(wake), None)
 
+    def adopt(self) -> None:
+        """Make the calling thread one of this interruption's: `pause` ends with it."""
+        _THREAD.interruption = self
+
     @contextmanager
     def part(self) -> Iterator[Self]:
         """An interruption of its own that this one sets too: to stop a group of threads without stopping the rest."""
         inner = type(self)()
         with self.waking(lambda: inner.interrupt(self._reason, resumable=self._resumable)):
             yield inner
+
+
+_THREAD: Final = threading.local()
+
+
+def pause(seconds: float) -> None:
+    """Wait, in a thread that works for an interruption no longer than until it comes; raises Interrupted then.
+
+    For a library that is shared by many copies and cannot be handed the interruption of each.
+    """
+    interruption: Interruption | None = getattr(_THREAD, "interruption", None)
+    if interruption is None:
+        time.sleep(seconds)
+    else:
+        interruption.wait(seconds)

@@ -18,7 +18,10 @@ from mirror.storage.blobs import BlobStore
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Shared by all transfers of a copy; *fetchers* and *storers* are its threads for parts."""
+    """Shared by all transfers of a copy.
+
+    Its threads for parts: *first_fetchers*, as many as there are blobs at once, *fetchers* and *storers*.
+    """
 
     source: Source
     reference: Reference
@@ -26,6 +29,7 @@ class Means:
     checkpoints: Checkpoints
     memory: MemoryBudget
     stalls: StallWatch
+    first_fetchers: ThreadPoolExecutor
     fetchers: ThreadPoolExecutor
     storers: ThreadPoolExecutor
 

@@ -4,7 +4,12 @@
     fetchers      one range each: source ──► buffer ──► frontier (hash) and
     storers       one part each: buffer ──► S3 ──► frontier ──► checkpoint, buffer free
 
-Of a source that knows no ranges the coordinator reads the parts one after the other from one stream.
+The first range shows whether the source knows ranges. If not, the coordinator reads the parts one after the other from
+that one stream.
+
+An open stream occupies one of the few connections that the registry allows, so who has one waits for nothing else: not
+for memory, which is taken before, and not for a thread, which the first stream has of its own. Otherwise a blob with a
+stream and no memory, and another with memory and no stream, would wait for each other.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
@@ -21,6 +26,7 @@ from mirror.coordination.lease import Lease
 from mirror.copying.frontier import Frontier
 from mirror.copying.interruption import Interruption
 from mirror.copying.means import Means
+from mirror.copying.memory import BufferRing
 from mirror.copying.range_reader import RangeReader, Report
 from mirror.errors import RedisUnavailable
 from mirror.oci.descriptor import Descriptor
@@ -56,7 +62,8 @@ class PartsCopy:
         self._arrived = arrived
         self._checkpointed = checkpointed
         self._first, self._last = done + 1, -(-blob.size // upload.part_size)
-        self._frontier = Frontier(hasher, first=self._first, save=self._save, release=means.memory.give_back)
+        self._frontier = Frontier(hasher, first=self._first, save=self._save, release=self._release)
+        self._give_back = means.memory.give_back
         self._opening: Future[None] = Future()
         self._jobs: list[Future[None]] = []
         self._lock = threading.Lock()
@@ -85,60 +92,68 @@ class PartsCopy:
             )
 
     def _coordinate(self) -> None:
-        """The connection that shows whether the source knows ranges serves the first part."""
+        buffer = self._taken(self._first)
         reader = self._reader(self._first)
         try:
             knows_ranges = reader.gives_ranges()
-            if not knows_ranges:
-                self._read_through(reader)
         except BaseException:
             reader.close()
+            self._means.memory.give_back(buffer)
             raise
-        if knows_ranges:
-            self._fetch_later(self._first, reader)
-            for number in range(self._first + 1, self._last + 1):
-                self._fetch_later(number, self._reader(number))
+        if not knows_ranges:
+            self._read_through(reader, buffer)
+            return
+        self._in(self._means.first_fetchers, self._fetch, self._first, reader, buffer)
+        for number in range(self._first + 1, self._last + 1):
+            self._in(self._means.fetchers, self._fetch, number, self._reader(number), self._taken(number))
 
-    def _fetch_later(self, number: int, reader: RangeReader) -> None:
-        """Hand the part to a fetcher, as soon as there is a buffer for it."""
-        try:
-            buffer = self._means.memory.take(self._size_of(number), self._interruption)
-        except BaseException:
-            reader.close()
-            raise
-        self._in(self._means.fetchers, self._fetch, number, reader, buffer)
+    def _taken(self, number: int) -> bytearray:
+        return self._means.memory.take(self._size_of(number), self._interruption)
 
     def _fetch(self, number: int, reader: RangeReader, buffer: bytearray) -> None:
         try:
             with reader:
                 reader.fill(memoryview(buffer), self._arrived)
         except BaseException:
-            self._means.memory.give_back(buffer)
+            self._give_back(buffer)
             raise
-        self._pass_on(number, buffer)
+        self._pass_on(number, memoryview(buffer))
 
-    def _read_through(self, reader: RangeReader) -> None:
-        for number in range(self._first, self._last + 1):
-            buffer = self._means.memory.take(self._size_of(number), self._interruption)
+    def _read_through(self, reader: RangeReader, buffer: bytearray) -> None:
+        """Read part after part from one stream, with buffers that go round among them."""
+        with BufferRing(self._means.memory, buffer) as ring, reader:
+            self._give_back = ring.give_back
             try:
-                reader.fill(memoryview(buffer), self._arrived)
-            except BaseException:
-                self._means.memory.give_back(buffer)
-                raise
-            self._pass_on(number, buffer)
-        reader.require_end()
-        reader.close()
+                for number in range(self._first, self._last + 1):
+                    self._read_on(number, reader, ring)
+                reader.require_end()
+            finally:
+                self._wait_for_all()
+                self._frontier.abandon()
 
-    def _pass_on(self, number: int, buffer: bytearray) -> None:
-        """The frontier owns the buffer from here on; it is stored while it is hashed."""
-        self._in(self._means.storers, self._store, number, buffer)
-        self._frontier.arrived(number, buffer)
+    def _read_on(self, number: int, reader: RangeReader, ring: BufferRing) -> None:
+        buffer = ring.take(self._interruption)
+        part = memoryview(buffer)[: self._size_of(number)]
+        try:
+            reader.fill(part, self._arrived)
+        except BaseException:
+            ring.give_back(buffer)
+            raise
+        self._pass_on(number, part)
 
-    def _store(self, number: int, buffer: bytearray) -> None:
+    def _pass_on(self, number: int, part: memoryview) -> None:
+        """The frontier has the part from here on; it is stored while it is hashed."""
+        self._in(self._means.storers, self._store, number, part)
+        self._frontier.arrived(number, part)
+
+    def _store(self, number: int, part: memoryview) -> None:
         self._interruption.check()
-        part = self._upload.put_part(number, buffer)
-        if part is not None:
-            self._frontier.stored(number, part)
+        stored = self._upload.put_part(number, part)
+        if stored is not None:
+            self._frontier.stored(number, stored)
+
+    def _release(self, part: memoryview) -> None:
+        self._give_back(cast("bytearray", part.obj))
 
     def _save(self, frontier: int, midstate: bytes | None, stored: Mapping[int, StoredPart]) -> None:
         """Write the checkpoint, where the hash can be left; behind the last part completing follows at once."""

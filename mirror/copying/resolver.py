@@ -84,7 +84,7 @@ class Resolver:
         if len(found) + len(children) > MAX_MANIFESTS:
             raise ManifestInvalid(str(reference), f"it has more than {MAX_MANIFESTS} manifests")
         manifests.expect(len(children))
-        with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="manifests") as pool:
+        with ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._interruption.adopt) as pool:
             return list(pool.map(lambda child: self._child(reference, child, manifests), children.values()))
 
     def _child(self, reference: Reference, child: Descriptor, manifests: ManifestReader) -> ManifestContent:

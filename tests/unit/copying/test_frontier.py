@@ -23,8 +23,8 @@ CONTENT = random.Random("frontier").randbytes(PART * PARTS)
 BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), len(CONTENT))
 
 
-def part(number: int) -> bytearray:
-    return bytearray(CONTENT[(number - 1) * PART : number * PART])
+def part(number: int) -> memoryview:
+    return memoryview(bytearray(CONTENT[(number - 1) * PART : number * PART]))
 
 
 def receipt(number: int) -> StoredPart:
@@ -38,7 +38,7 @@ class Watched:
     hasher: Hasher = field(default_factory=lambda: Hasher(BLOB))
     first: int = 1
     saved: list[tuple[int, bytes | None, Mapping[int, StoredPart]]] = field(default_factory=list)
-    released: list[bytearray] = field(default_factory=list)
+    released: list[memoryview] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.frontier = Frontier(self.hasher, first=self.first, save=self._save, release=self.released.append)
@@ -132,7 +132,7 @@ def test_abandoned_parts_give_their_buffers_back_once() -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_frees_nothing() -> None:
-    released: list[bytearray] = []
+    released: list[memoryview] = []
 
     def fail(*_: object) -> None:
         raise OSError

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
-from mirror.copying.interruption import Interrupted, Interruption
+from mirror.copying.interruption import Interrupted, Interruption, pause
 
 
 def test_an_interruption_wakes_who_waits_and_the_first_reason_counts() -> None:
@@ -58,3 +59,25 @@ def test_a_waker_that_interrupts_again_does_not_deadlock() -> None:
     with interruption.waking(lambda: interruption.interrupt("again")):
         interruption.interrupt("once")
     assert interruption.is_set()
+
+
+def test_a_pause_ends_with_the_interruption_of_its_thread() -> None:
+    interruption, ended = Interruption(), threading.Event()
+
+    def wait() -> None:
+        interruption.adopt()
+        with pytest.raises(Interrupted):
+            pause(60)
+        ended.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    interruption.interrupt("over")
+    assert ended.wait(10)
+    thread.join()
+
+
+def test_a_pause_of_a_thread_that_works_for_none_is_a_pause() -> None:
+    begun = time.monotonic()
+    pause(0.02)
+    assert time.monotonic() - begun >= 0.02
