@@ -34,7 +34,8 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of one's own is made 
 _ROOM: Final = 12_000_000_000
 """Bytes: the source's images, and twice the largest copy."""
 _QUICK_ROUNDS, _ROUNDS = 3, 5
-_QUICK_PEERS: Final = ("ours", "skopeo", "regctl", "regsync")
+_QUICK_PEERS: Final = ("ours", "skopeo", "regsync")
+_QUICK_WARM_ONLY: Final = ("regsync",)
 _RESULTS: Final = REPOSITORY / "build" / "bench"
 _PAGE: Final = REPOSITORY / "docs" / "benchmarks.md"
 
@@ -50,6 +51,8 @@ class Wish:
     seed: int
     scale: float
     data: Path | None
+    checkout: Path
+    warm_only: Sequence[str]
     publish: bool
 
 
@@ -80,7 +83,7 @@ def measure(wish: Wish) -> Report:
         tell("making the source's images")
         loader, every = Loader(bench.source.url), shapes(wish.scale)
         loaded = {name: loader.load(every[name]) for name in wish.shapes}
-        programme = Programme(wish.rigs, loaded, contenders, wish.rounds, wish.seed)
+        programme = Programme(wish.rigs, loaded, contenders, wish.rounds, wish.seed, wish.warm_only)
         measured = perform(programme, bench, tell)
         return Report(
             date=f"{datetime.now(UTC):%Y-%m-%d}",
@@ -106,6 +109,9 @@ def wished(arguments: Sequence[str]) -> Wish:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of the order")
     parser.add_argument("--scale", type=float, default=1.0, help="layers so many times their size: to try the rig out")
     parser.add_argument("--data", type=Path, help="folder for the servers' data; memory if there is room, else TMPDIR")
+    parser.add_argument(
+        "--checkout", type=Path, default=REPOSITORY, help="measure the Image Mirror of another checkout"
+    )
     parser.add_argument("--publish", action="store_true", help="put the result into docs/benchmarks.md")
     asked = parser.parse_args(arguments)
     named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else ("ours", *PEER_NAMES))
@@ -117,6 +123,8 @@ def wished(arguments: Sequence[str]) -> Wish:
         seed=asked.seed,
         scale=asked.scale,
         data=asked.data,
+        checkout=asked.checkout.resolve(),
+        warm_only=_QUICK_WARM_ONLY if asked.quick and not asked.peers else (),
         publish=asked.publish,
     )
 
@@ -139,7 +147,7 @@ def tell(line: str) -> None:
 
 def _contenders(wish: Wish) -> dict[str, Contender]:
     """Those that are asked for and installed, ours first; raises Missing for a name that nobody has."""
-    found: dict[str, Contender] = {"ours": ImageMirror(), **{peer.name: peer for peer in peers()}}
+    found: dict[str, Contender] = {"ours": ImageMirror(wish.checkout), **{peer.name: peer for peer in peers()}}
     if unknown := set(wish.peers) - {"ours", *PEER_NAMES}:
         raise Missing(f"no such contender: {', '.join(sorted(unknown))}")
     for name in wish.peers:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,11 +30,15 @@ _UP_WITHIN: Final = 60.0
 _DOWN_WITHIN: Final = 20.0
 
 
+@dataclass(frozen=True, slots=True)
 class ImageMirror:
-    name = "ours"
+    """The product of *checkout*, with the packages of this one."""
+
+    checkout: Path = REPOSITORY
+    name: str = "ours"
 
     def versions(self) -> Sequence[str]:
-        git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+        git = ["git", "-C", str(self.checkout), "describe", "--always", "--dirty"]
         told = subprocess.run(git, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
         return [f"Image Mirror {told or 'of unknown commit'}, Python {sys.version.split()[0]}"]
 
@@ -43,7 +48,7 @@ class ImageMirror:
         valkey_directory.mkdir(exist_ok=True)
         with ExitStack() as stack:
             valkey = stack.enter_context(ValkeyServer(valkey_directory, append_only=True))
-            environment = _environment(site, valkey)
+            environment = _environment(site, valkey, self.checkout)
             service = stack.enter_context(_Service(site.directory, environment))
             running = [stack.enter_context(_process("worker", environment, site)) for _ in range(site.workers)]
             scheduler = stack.enter_context(_process("worker.scheduler", environment, site))
@@ -117,7 +122,7 @@ class _Product:
             if document.get("state") == "succeeded":
                 return
             if document.get("state") in _ENDED:
-                raise CopyFailed(f"{document}")
+                raise CopyFailed(f"{document}\n{_tail(self._site.directory / 'worker.log')}")
             time.sleep(max(_POLL_AT_LEAST, passed * _POLL_SHARE))
         raise CopyFailed(f"{job} takes more than {PATIENCE:.0f} s")
 
@@ -134,7 +139,7 @@ class _Service(Server):
 
     def environment(self) -> dict[str, str]:
         inherited = {name: "" for name in os.environ if name.startswith(("MIRROR_", "AWS_"))}
-        return {**inherited, **self._settings, "MIRROR_PORT": str(self.port), "PYTHONPATH": str(REPOSITORY)}
+        return {**inherited, **self._settings, "MIRROR_PORT": str(self.port)}
 
     def answers(self) -> bool:
         with urllib3.PoolManager(retries=False, timeout=5) as http:
@@ -151,7 +156,7 @@ def _process(module: str, environment: dict[str, str], site: Site) -> Iterator[s
     with (site.directory / f"{module}.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module],
-            cwd=REPOSITORY,
+            cwd=site.directory,
             env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -169,7 +174,7 @@ def _process(module: str, environment: dict[str, str], site: Site) -> Iterator[s
             process.wait()
 
 
-def _environment(site: Site, valkey: ValkeyServer) -> dict[str, str]:
+def _environment(site: Site, valkey: ValkeyServer, checkout: Path) -> dict[str, str]:
     """The settings of the product; all that is not named here is its default, integrity checks on."""
     return {
         "MIRROR_REDIS_URL": valkey.url,
@@ -183,6 +188,8 @@ def _environment(site: Site, valkey: ValkeyServer) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": site.server.access_key,
         "AWS_SECRET_ACCESS_KEY": site.server.secret_key,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHONPATH": str(checkout),
+        "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.contender import Contender
@@ -18,13 +18,14 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """What is to be measured."""
+    """What is to be measured. Those named in *warm_only* take part where everything was copied before, nowhere else."""
 
     rigs: Sequence[Rig]
     shapes: Mapping[str, LoadedShape]
     contenders: Mapping[str, Contender]
     rounds: int
     seed: int
+    warm_only: Collection[str] = ()
 
     def shuffled(self) -> Iterator[Case]:
         """Every case in every round: the comparisons in a random order, and those compared in a random order too."""
@@ -38,8 +39,10 @@ class Programme:
                 yield from cases
 
     def _cases(self, rig: Rig, shape: str) -> list[Case]:
-        workers = {"ours": self.shapes[shape].shape.workers}
-        return [Case(rig, shape, name, n) for name in self.contenders for n in workers.get(name, (1,))]
+        measured = self.shapes[shape].shape
+        workers = {"ours": measured.workers}
+        taking_part = [name for name in self.contenders if measured.warm or name not in self.warm_only]
+        return [Case(rig, shape, name, n) for name in taking_part for n in workers.get(name, (1,))]
 
 
 def perform(programme: Programme, bench: Bench, tell: Tell) -> dict[Case, list[Measurement]]:
