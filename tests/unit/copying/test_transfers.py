@@ -6,10 +6,12 @@ import ipaddress
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
 from mirror.coordination import keys
+from mirror.coordination.admission import SharedAdmission
 from mirror.coordination.checkpoints import Checkpoints
 from mirror.coordination.lease import Leases
 from mirror.coordination.redis import Redis
@@ -30,20 +32,27 @@ from tests.unit.copying.engine import PART, Engine, Notebook, content
 BIG = content(7 * PART + 12_345)
 
 
-def engine_on(registry: FakeRegistry, bucket: Bucket, redis_url: str, settings: MakeSettings) -> Iterator[Engine]:
+@contextmanager
+def engine_on(
+    registry: FakeRegistry, bucket: Bucket, redis_url: str, settings: MakeSettings, *, connections: int = 16
+) -> Iterator[Engine]:
     chosen = settings(
         insecure_registries=frozenset({registry.host}), allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),)
     )
-    client, redis = RegistryClient.from_settings(chosen, sleep=lambda _: None), Redis.connect(redis_url)
+    redis = Redis.connect(redis_url)
+    admission = SharedAdmission(redis, most={registry.host: connections})
+    client = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None)
     yield Engine(registry, client, bucket, redis)
     client.close()
+    admission.close()
     redis.close()
 
 
 @pytest.fixture
 def engine(registry: FakeRegistry, bucket: Bucket, redis_url: str, settings: MakeSettings) -> Iterator[Engine]:
     """On each S3 server in turn."""
-    yield from engine_on(registry, bucket, redis_url, settings)
+    with engine_on(registry, bucket, redis_url, settings) as made:
+        yield made
 
 
 @pytest.fixture
@@ -51,7 +60,8 @@ def strict(
     registry: FakeRegistry, versitygw_bucket: Bucket, redis_url: str, settings: MakeSettings
 ) -> Iterator[Engine]:
     """On the S3 that keeps open uploads, and lists them."""
-    yield from engine_on(registry, versitygw_bucket, redis_url, settings)
+    with engine_on(registry, versitygw_bucket, redis_url, settings) as made:
+        yield made
 
 
 def on_range(blob: Descriptor, start: int, change: faults.Change, *, times: int | None = None) -> faults.Script:
@@ -313,3 +323,20 @@ def test_a_worker_that_lost_its_lease_stops_and_waits_for_the_other(
     gate.set()
     assert strict.content(blob) is None
     assert strict.redis.call("GET", keys.blob_lease(blob.digest)) == "another worker"
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+def test_one_connection_and_one_buffer_are_enough_for_many_blobs(
+    registry: FakeRegistry,
+    versitygw_bucket: Bucket,
+    redis_url: str,
+    settings: MakeSettings,
+    ranges: bool,
+) -> None:
+    """A blob that has the connection must not wait for memory, nor one that has the memory keep it while it waits."""
+    registry.ranges = ranges
+    layers = [content(3 * PART + 1, str(number)) for number in range(4)] + [b"small", b"smaller"]
+    with engine_on(registry, versitygw_bucket, redis_url, settings, connections=1) as narrow:
+        blobs = narrow.put(*layers)
+        narrow.copy(budget=PART)
+        assert [narrow.content(blob) for blob in blobs] == layers
