@@ -1,6 +1,7 @@
 # make run     the whole product in the foreground, state in ./data; Ctrl-C stops it
 # make check   format, lint, types, import contracts; seconds
 # make test    everything tests need, and all tests
+# make bench   the benchmark table, against the peers it finds (needs Go); QUICK=1 in under 20 minutes
 #
 # make image-test      build the image, and mirror an image with it (root, or a Docker that runs)
 # make compose-check   validate deploy/compose
@@ -15,7 +16,7 @@ BIN    := $(VENV)/bin
 # What is there to lint and to type, so that a new folder needs no line here.
 SOURCES := $(wildcard mirror service worker cli deploy bench tests)
 
-.PHONY: run test check image-test compose-check clean
+.PHONY: run test check bench image-test compose-check clean
 
 run: $(VENV)/.runs
 	@exec $(BIN)/python -m deploy.local
@@ -29,6 +30,12 @@ check: $(VENV)/.tests
 test: $(VENV)/.tests
 	tests/programs
 	$(BIN)/pytest
+
+# ARGS is for bench/run; see docs/benchmarks.md.
+bench: $(VENV)/.tests
+	bench/programs
+	$(BIN)/pytest bench/micro --benchmark-columns=median,iqr,rounds
+	bench/run $(if $(QUICK),--quick) $(ARGS)
 
 image-test: $(VENV)/.tests
 	deploy/image-test
