@@ -43,14 +43,14 @@ local function outage(wait) return {{known(), wait}} end
 _PERMIT: Final = (
     _LIBRARY
     + f"""
--- ARGV: a token of this question. Answers {{failures}} where it may be asked, else the outage.
+-- ARGV: a token of this question. Answers {{failures}} where it may be asked, {{-1}} for the probe, else the outage.
 local open_until = number('open_until')
 if not open_until then return {{number('failures') or 0}} end
 if moment < open_until then return outage(open_until - moment) end
 if moment < (number('probe_until') or 0) and redis.call('HGET', key, 'prober') ~= ARGV[1] then return outage(5000) end
 note('probe_until', moment + {PROBE_SECONDS * 1000:.0f})
 redis.call('HSET', key, 'prober', ARGV[1])
-return {{number('failures') or 0}}
+return {{-1}}
 """
 )
 _FAILED: Final = (
@@ -126,7 +126,8 @@ class Breaker:
         answer = self._permit([keys.breaker(registry)], [secrets.token_hex(8)])
         if len(answer) > 1:
             return _outage(answer)
-        seen.failures, seen.permitted_at = int(answer[0]), monotonic()
+        failures = int(answer[0])
+        seen.failures, seen.permitted_at = abs(failures), -_MINUTE if failures < 0 else monotonic()
         return None
 
     def failed(self, registry: str) -> Outage:

@@ -16,31 +16,18 @@ from tests import images
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.server import Reply, Request
 from tests.plant import Plant
+from tests.unit.coordination.stopped_clock import StoppedClock
 
 WINDOW = 600
 AT_ONCE = 6
 
 
-class Times:
-    """Redis' clock, stopped."""
-
-    def __init__(self, plant: Plant) -> None:
-        self._redis = plant.redis
-        self.advance(3600)
-
-    def advance(self, seconds: float) -> None:
-        self._redis.call("SET", keys.CLOCK, self._redis.now() + int(seconds * 1000))
-
-    def __call__(self) -> float:
-        return self._redis.now() / 1000
-
-
 @pytest.fixture
-def times(plant: Plant) -> Times:
-    return Times(plant)
+def times(plant: Plant) -> StoppedClock:
+    return StoppedClock(plant.redis)
 
 
-def limited(plant: Plant, limit: int, times: Times) -> PullLimit:
+def limited(plant: Plant, limit: int, times: StoppedClock) -> PullLimit:
     hub = PullLimit(limit, window=WINDOW, clock=times)
     plant.registry.script(hub)
     return hub
@@ -58,14 +45,16 @@ def due(plant: Plant, task_id: str) -> float:
     return float(plant.redis.call("ZSCORE", keys.TASKS_PARKED, task_id)) / 1000
 
 
-def end_of_wait(plant: Plant, times: Times) -> None:
+def end_of_wait(plant: Plant, times: StoppedClock) -> None:
     """Let the time come at which every parked task is due, and queue them."""
     [latest] = plant.redis.call("ZRANGE", keys.TASKS_PARKED, -1, -1)
-    times.advance(due(plant, latest) - times())
+    times.advance(due(plant, latest) - times() + 0.01)
     plant.reconciler.reconcile()
 
 
-def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(plant: Plant, times: Times) -> None:
+def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(
+    plant: Plant, times: StoppedClock
+) -> None:
     hub = limited(plant, 20, times)
     base = images.layer("base")
     for number in range(60):
@@ -85,7 +74,7 @@ def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(
     assert len(plant.registry.log("api", method="GET", path="/manifests/")) == 60
 
 
-def test_a_job_that_waits_is_told_when_the_window_ends(plant: Plant, times: Times) -> None:
+def test_a_job_that_waits_is_told_when_the_window_ends(plant: Plant, times: StoppedClock) -> None:
     limited(plant, 1, times)
     for number in (1, 2):
         plant.registry.put(images.image(images.layer(f"own-{number}", 100)), "team/app", str(number))
@@ -99,7 +88,7 @@ def test_a_job_that_waits_is_told_when_the_window_ends(plant: Plant, times: Time
 
 
 def test_asking_what_is_there_costs_nothing_and_an_index_with_three_children_reserves_four(
-    plant: Plant, times: Times
+    plant: Plant, times: StoppedClock
 ) -> None:
     hub = limited(plant, 4, times)
     plant.registry.put(images.three_platforms("a"), "team/app", "1")
@@ -109,7 +98,7 @@ def test_asking_what_is_there_costs_nothing_and_an_index_with_three_children_res
     assert len(plant.registry.log("api", method="HEAD")) == 3
 
 
-def test_an_index_is_begun_whole_or_not_at_all_once_its_cost_is_known(plant: Plant, times: Times) -> None:
+def test_an_index_is_begun_whole_or_not_at_all_once_its_cost_is_known(plant: Plant, times: StoppedClock) -> None:
     hub = limited(plant, 6, times)
     plant.registry.put(images.three_platforms("a"), "team/app", "a")
     plant.registry.put(images.three_platforms("b"), "team/app", "b")
@@ -126,7 +115,7 @@ def test_an_index_is_begun_whole_or_not_at_all_once_its_cost_is_known(plant: Pla
     assert plant.perform(third).state == "queued"
 
 
-def test_indexes_that_share_a_small_limit_do_not_use_it_up_with_their_roots(plant: Plant, times: Times) -> None:
+def test_indexes_that_share_a_small_limit_do_not_use_it_up_with_their_roots(plant: Plant, times: StoppedClock) -> None:
     """Each costs a whole window; in the first one all their roots are read, and never again for nothing."""
     hub = limited(plant, 4, times)
     for name in "abcde":
@@ -140,7 +129,9 @@ def test_indexes_that_share_a_small_limit_do_not_use_it_up_with_their_roots(plan
     assert (hub.windows <= 7, hub.refused) == (True, 0)
 
 
-def test_an_image_with_more_manifests_than_a_window_allows_does_not_wait_for_ever(plant: Plant, times: Times) -> None:
+def test_an_image_with_more_manifests_than_a_window_allows_does_not_wait_for_ever(
+    plant: Plant, times: StoppedClock
+) -> None:
     hub = limited(plant, 3, times)
     plant.registry.put(images.three_platforms("a"), "team/app", "1")
     job = plant.submit("team/app:1")
@@ -153,7 +144,9 @@ def test_an_image_with_more_manifests_than_a_window_allows_does_not_wait_for_eve
     assert waiting.reason == "quota"
 
 
-def test_a_limit_that_others_have_used_up_is_waited_for_when_the_registry_says_so(plant: Plant, times: Times) -> None:
+def test_a_limit_that_others_have_used_up_is_waited_for_when_the_registry_says_so(
+    plant: Plant, times: StoppedClock
+) -> None:
     """Its HEADs tell nothing here, so that the refusal is the first to tell."""
     hub = limited(plant, 1, times)
     plant.registry.script(lambda request, reply: without_limits(reply) if request.method == "HEAD" else None)

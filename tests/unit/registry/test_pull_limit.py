@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from mirror.registry.pull_limit import PullLimit, hashed
+
+
+def test_docker_hubs_headers_are_understood() -> None:
+    told = PullLimit.of(
+        {
+            "ratelimit-limit": "100;w=21600",
+            "ratelimit-remaining": "76;w=21600",
+            "docker-ratelimit-source": "192.0.2.7",
+        }
+    )
+    assert told == PullLimit(100, 21600, 76, hashed("192.0.2.7"))
+
+
+def test_an_address_is_not_kept() -> None:
+    assert "192.0.2.7" not in hashed("192.0.2.7")
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "expected"),
+    [
+        ("100;w=60", "0", PullLimit(100, 60, 0, "-")),
+        ("100", "7;w=60", PullLimit(100, 60, 7, "-")),
+        (" 100 ; w=60 ", "7", PullLimit(100, 60, 7, "-")),
+        ("100", "7", None),
+        ("100;w=60", None, None),
+        (None, "7;w=60", None),
+        ("", "", None),
+        ("0;w=60", "0;w=60", None),
+        ("100;w=0", "7", None),
+        ("many;w=60", "7", None),
+        ("-1;w=60", "7", None),
+        ("٣;w=60", "7", None),
+        ("100;w=60", "9999999999999999999999", None),
+        ("100;w=60;x=1", "7", None),
+    ],
+)
+def test_what_is_told_in_another_way_is_no_limit(
+    limit: str | None, remaining: str | None, expected: PullLimit | None
+) -> None:
+    told = {"ratelimit-limit": limit, "ratelimit-remaining": remaining}
+    assert PullLimit.of({name: value for name, value in told.items() if value is not None}) == expected
