@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import urllib3
 
-from tests.servers import RcloneS3, Server, ValkeyServer
+from tests.servers import S3Server, Server, ValkeyServer
 
 _LOGGED_WITHIN: Final = 10.0
 
@@ -23,7 +23,7 @@ class LiveService(Server):
 
     name = "service"
 
-    def __init__(self, directory: Path, valkey: ValkeyServer, s3: RcloneS3, prefix: str, **settings: str) -> None:
+    def __init__(self, directory: Path, valkey: ValkeyServer, s3: S3Server, prefix: str, **settings: str) -> None:
         super().__init__(directory)
         self.token = secrets.token_hex(16)
         self._stores = {**s3.settings_env(prefix), "MIRROR_REDIS_URL": valkey.url}
