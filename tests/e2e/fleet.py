@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirror.coordination.checkpoints import Checkpoints
+from mirror.coordination.redis import Redis
 from mirror.jobs.submission import Submitter
+from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job, JobState
 from mirror.records.store import JobStore
@@ -24,14 +27,16 @@ class Fleet:
 
     registry: FakeRegistry
     valkey: ValkeyServer
+    redis: Redis
     store: JobStore
     submitter: Submitter
     bucket: Bucket
     environment: dict[str, str]
     logs: Path
 
-    def worker(self) -> Process:
-        return Process("worker", self.environment, self.logs / "worker.log")
+    def worker(self, name: str = "worker") -> Process:
+        """One whose log bears that name."""
+        return Process("worker", self.environment, self.logs / f"{name}.log")
 
     def scheduler(self) -> Process:
         return Process("worker.scheduler", self.environment, self.logs / "scheduler.log")
@@ -45,6 +50,15 @@ class Fleet:
             return now if now.state in FINISHED else None
 
         return eventually(ask, within=within, what=f"{job.source} has ended")
+
+    def frontier(self, digest: Digest) -> int:
+        """How many parts of the blob its checkpoint says are there and hashed; 0 where it has none."""
+        found = Checkpoints(self.redis).load(digest)
+        return found.frontier if found else 0
+
+    def reaches(self, digest: Digest, parts: int) -> None:
+        """Return when the blob's checkpoint stands behind so many parts."""
+        eventually(lambda: self.frontier(digest) >= parts, within=60, what=f"{parts} parts are behind the checkpoint")
 
     def is_published(self, source: str) -> bool:
         image = LocalImage.parse(f"{self.registry.host.replace(':', '_')}/{source}")

@@ -11,13 +11,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from tests.servers.process import dies_with_us
+
 T = TypeVar("T")
 ROOT: Final = Path(__file__).resolve().parents[2]
 _POLL: Final = 0.05
 
 
 class Process:
-    """``python -m MODULE`` with an environment of its own; its output is in `log`. Ended with the block, by its pid."""
+    """``python -m MODULE`` with an environment of its own; its output is in `log`. Ended with the block, by its pid.
+
+    It may be started again after it ended.
+    """
 
     def __init__(self, module: str, environment: Mapping[str, str], log: Path) -> None:
         self.module = module
@@ -25,10 +30,10 @@ class Process:
         self._environment = environment
         self._child: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", self.module],
+                [*dies_with_us(), sys.executable, "-m", self.module],
                 cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdout=output,
@@ -36,7 +41,14 @@ class Process:
             )
         return self
 
+    def __enter__(self) -> Self:
+        return self.start()
+
     def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs; and wait until it is gone."""
         if self.child.poll() is None:
             self.child.kill()
         self.child.wait()
@@ -47,9 +59,12 @@ class Process:
         return self._child
 
     def children(self) -> list[int]:
-        """The pids of its own children: a worker's horse."""
+        """The pids of its own children: a worker's horse. None once it has ended."""
         path = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        try:
+            return [int(pid) for pid in path.read_text().split()]
+        except FileNotFoundError:
+            return []
 
     def terminate(self, *, within: float) -> int:
         """SIGTERM; its exit status. Fails the test if it has not ended in time."""

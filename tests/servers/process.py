@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ STOP_WITHIN: Final = 10.0
 _POLL: Final = 0.02
 _PORT_ATTEMPTS: Final = 5
 _TAIL: Final = 2000
+_FIRST_PORT: Final = 10_000
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class ServerDidNotStart(Exception):
@@ -109,7 +112,7 @@ class Server(ABC):
         environment = {k: v for k, v in {**os.environ, **self.environment()}.items() if v != ""}
         with self.log.open("ab") as log:
             self._process = process = subprocess.Popen(
-                [*_dies_with_us(), *self.command()],
+                [*dies_with_us(), *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -140,14 +143,23 @@ def ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A TCP port that nobody listens on at this moment, and that no outgoing connection is given.
+
+    Clients that knock at a server while it is down take ports of the system's own range: one of those might be gone
+    when the server comes back to it.
+    """
+    first_of_the_systems = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32768
+    while True:
+        port = random.randrange(_FIRST_PORT, first_of_the_systems)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
 
 
-def _dies_with_us() -> list[str]:
-    """A test run that is killed leaves no server: util-linux's setpriv asks the kernel for that, where it exists."""
+def dies_with_us() -> list[str]:
+    """A test run that is killed leaves no child: util-linux's setpriv asks the kernel for that, where it exists."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
