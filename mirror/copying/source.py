@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -57,6 +58,15 @@ class Source(Protocol):
     def head_manifest(self, reference: Reference) -> Digest | None: ...
     def reading(self, reference: Reference) -> ManifestReader: ...
     def open_blob(
-        self, reference: Reference, blob: Descriptor, *, offset: int = 0, length: int | None = None
+        self,
+        reference: Reference,
+        blob: Descriptor,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        wait: Callable[[float], None] | None = None,
     ) -> BlobStream:
-        """*length* bytes from *offset* on, or all that follow; a server without ranges sends the whole blob."""
+        """*length* bytes from *offset* on, or all that follow; a server without ranges sends the whole blob.
+
+        It may take a while to be admitted by the registry: that is waited for with *wait*, which may raise.
+        """

@@ -123,6 +123,23 @@ def test_a_blob_holds_its_slot_until_its_last_byte(
         stream.close()
 
 
+def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
+    client: RegistryClient, reference: Reference, blob: Descriptor
+) -> None:
+    class Canceled(Exception):
+        pass
+
+    def wait(_: float) -> None:
+        raise Canceled
+
+    streams = [client.open_blob(reference, blob) for _ in range(SLOTS)]
+    with pytest.raises(Canceled):
+        client.open_blob(reference, blob, wait=wait)
+    for stream in streams:
+        stream.close()
+    client.open_blob(reference, blob, wait=wait).close()
+
+
 @pytest.mark.parametrize("change", [faults.status(429, Retry_After="60"), faults.status(429), faults.status(503)])
 def test_an_overloaded_registry_is_asked_for_half_as_much(
     client: RegistryClient, registry: FakeRegistry, redis: Redis, reference: Reference, change: faults.Change
