@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """What is to be measured. Those named in *warm_only* take part where everything was copied before, nowhere else."""
+    """What is to be measured. Those named in *warm_only* take part where everything was copied before, nowhere else.
+
+    No round is begun that would probably not end within *seconds*, but the first.
+    """
 
     rigs: Sequence[Rig]
     shapes: Mapping[str, LoadedShape]
@@ -26,17 +31,18 @@ class Programme:
     rounds: int
     seed: int
     warm_only: Collection[str] = ()
+    seconds: float = math.inf
 
-    def shuffled(self) -> Iterator[Case]:
-        """Every case in every round: the comparisons in a random order, and those compared in a random order too."""
+    def shuffled(self) -> Iterator[list[Case]]:
+        """Rounds of every case: the comparisons in a random order, and those compared in a random order too."""
         order = random.Random(self.seed)  # noqa: S311 - repeatable on purpose
         for _ in range(self.rounds):
             compared = [(rig, shape) for rig in self.rigs for shape in self.shapes]
             order.shuffle(compared)
-            for rig, shape in compared:
-                cases = self._cases(rig, shape)
-                order.shuffle(cases)
-                yield from cases
+            groups = [self._cases(rig, shape) for rig, shape in compared]
+            for group in groups:
+                order.shuffle(group)
+            yield [case for group in groups for case in group]
 
     def _cases(self, rig: Rig, shape: str) -> list[Case]:
         measured = self.shapes[shape].shape
@@ -46,13 +52,19 @@ class Programme:
 
 
 def perform(programme: Programme, bench: Bench, tell: Tell) -> dict[Case, list[Measurement]]:
-    """Every copy of the programme; raises CopyFailed or CopyIsWrong at the first that is none."""
+    """Whole rounds; raises CopyFailed or CopyIsWrong at the first copy that is none."""
     measured: dict[Case, list[Measurement]] = defaultdict(list)
-    cases = list(programme.shuffled())
-    for number, case in enumerate(cases, 1):
-        copy = bench.copy(case, programme.contenders[case.contender], programme.shapes[case.shape])
-        measured[case].append(copy)
-        tell(f"{number}/{len(cases)} {case.rig} {case.shape} {case.title}: {copy.seconds:.2f} s, verified")
+    begun = time.monotonic()
+    for number, cases in enumerate(programme.shuffled()):
+        passed = time.monotonic() - begun
+        if number and passed / number * (number + 1) > programme.seconds:
+            tell(f"no time for more than {number} rounds")
+            break
+        for place, case in enumerate(cases, 1):
+            copy = bench.copy(case, programme.contenders[case.contender], programme.shapes[case.shape])
+            measured[case].append(copy)
+            at = f"round {number + 1} of {programme.rounds}, {place}/{len(cases)}"
+            tell(f"{at}: {case.rig} {case.shape} {case.title}: {copy.seconds:.2f} s, verified")
     return measured
 
 
