@@ -11,8 +11,10 @@ from mirror.coordination.concurrency import Share, Usage
 
 SHUT_SECONDS: Final = 5.0
 """How long a thread waits at a gate whose share is 0."""
-STUCK_SECONDS: Final = 30.0
-"""How long a thread waits while nobody comes out: those behind the gate may be waiting for what this thread has."""
+STUCK_SECONDS: Final = 120.0
+"""How long a thread waits while nobody comes out: those behind the gate may be waiting for what this thread has. Longer
+than a part of a blob takes on a slow line, since a task that is given up here reads its manifests again.
+"""
 _SLICE: Final = 0.25
 
 Wait = Callable[[float], None]
