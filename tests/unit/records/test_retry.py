@@ -126,6 +126,15 @@ def test_a_worker_of_before_can_write_nothing(store: JobStore, redis: Redis) -> 
     assert store.job(job.id).state == "queued"
 
 
+def test_a_worker_that_settled_before_can_give_nothing_back(store: JobStore) -> None:
+    job, [task] = submitted(store)
+    settled = claimed(store, task)
+    store.settle(settled, "failed", Outcome(error=LOST))
+    assert not store.release(settled)
+    store.retry(job.id)
+    assert not store.release(settled)
+
+
 def test_a_job_that_ran_into_the_patience_of_its_task_gets_all_of_it_again(store: JobStore, redis: Redis) -> None:
     job, [task] = failed(store)
     redis.call("SET", keys.task_waits_since(task.id), 1)
