@@ -75,7 +75,7 @@ class MirrorError(Exception):
     hint: str
     registry: str | None = None
     retry_after: float = 10.0
-    patience: ClassVar[float] = inf
+    patience: ClassVar[float] = 24 * 3600.0
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -251,6 +251,7 @@ class QuotaExhausted(SourceError):
     code, retryable = "TOOMANYREQUESTS", True
     status = 429
     waits_for = "quota"
+    patience = inf  # a window always ends, and a long queue has many of them before it
     hint = "The mirror goes on when the limit's window ends; a login, or a paid plan, usually has a higher limit."
 
     def __init__(self, registry: str, retry_after: float) -> None:

@@ -25,6 +25,7 @@ from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
 from mirror.registry.client import RegistryClient
 from mirror.settings import InvalidSettings, Settings
+from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 
@@ -69,7 +70,7 @@ class Workshop:
             links=LinkStore(bucket),
             index=CatalogIndex(redis),
             publisher=publisher,
-            performer=Performer(store, queue, redis, pins, publisher, source, copier),
+            performer=Performer(store, queue, redis, pins, publisher, source, BlobStore(bucket), copier),
             reconciler=Reconciler(store, queue, redis),
             sweeper=Sweeper(bucket, redis),
         )

@@ -1,8 +1,14 @@
-"""From a reference to the whole tree below it: every manifest fetched, checked and parsed, no blob touched."""
+"""From a reference to the whole tree below it: every manifest fetched, checked and parsed, no blob touched.
+
+Where the registry has a pull limit, manifests are read from the bucket if it holds them, and put there as soon as they
+are fetched: an image that is tagged once more costs nothing, nor does one whose task had to wait and begins again, and
+an index of more children than a whole window allows comes in several of them. Whatever is there is what its digest
+says, and that the source has it under this digest has just been told by its HEAD or by its index.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
@@ -14,8 +20,10 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
 from mirror.oci.index import Index
-from mirror.oci.parsing import parse_manifest
+from mirror.oci.parsing import MAX_MANIFEST_SIZE, parse_manifest
 from mirror.oci.reference import Reference
+from mirror.oci.verification import verify
+from mirror.storage.blobs import BlobStore
 
 MAX_DEPTH: Final = 4
 """Levels of indexes above the manifests."""
@@ -28,8 +36,9 @@ _FETCHERS: Final = 8
 class Resolver:
     """Reads the manifests of one image."""
 
-    def __init__(self, source: Source, interruption: Interruption) -> None:
+    def __init__(self, source: Source, blobs: BlobStore, interruption: Interruption) -> None:
         self._source = source
+        self._blobs = blobs
         self._interruption = interruption
 
     def digest(self, reference: Reference) -> Digest | None:
@@ -53,9 +62,14 @@ class Resolver:
         return Image(tuple(_children_first(levels[0][0], found)))
 
     def _root(self, reference: Reference, manifests: ManifestReader) -> ManifestContent:
+        if reference.digest and (body := self._held([reference.digest], manifests).get(reference.digest)):
+            parsed = parse_manifest(body, None, what=str(reference))
+            return ManifestContent(Descriptor(parsed.media_type, reference.digest, len(body)), body, parsed)
         remote = manifests.get(reference)
         parsed = parse_manifest(remote.body, remote.media_type, what=str(reference))
-        return ManifestContent(Descriptor(parsed.media_type, remote.digest, len(remote.body)), remote.body, parsed)
+        descriptor = Descriptor(parsed.media_type, remote.digest, len(remote.body))
+        self._keep(descriptor, remote.body, manifests)
+        return ManifestContent(descriptor, remote.body, parsed)
 
     def _below(
         self,
@@ -83,17 +97,49 @@ class Resolver:
             raise ManifestInvalid(str(reference), f"its indexes are nested more than {MAX_DEPTH} deep")
         if len(found) + len(children) > MAX_MANIFESTS:
             raise ManifestInvalid(str(reference), f"it has more than {MAX_MANIFESTS} manifests")
-        manifests.expect(len(children))
-        with ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._interruption.adopt) as pool:
-            return list(pool.map(lambda child: self._child(reference, child, manifests), children.values()))
+        held = self._held(children, manifests)
+        manifests.expect(len(children) - len(held))
+
+        def content(child: Descriptor) -> ManifestContent:
+            body = held.get(child.digest)
+            return _checked(child, body, None) if body is not None else self._child(reference, child, manifests)
+
+        with self._threads() as pool:
+            return list(pool.map(content, children.values()))
 
     def _child(self, reference: Reference, child: Descriptor, manifests: ManifestReader) -> ManifestContent:
         self._interruption.check()
         remote = manifests.get(replace(reference, digest=child.digest), expect=child)
-        parsed = parse_manifest(remote.body, remote.media_type or child.media_type, what=str(child.digest))
-        if parsed.media_type != child.media_type:
-            raise ManifestInvalid(str(child.digest), f"its index says it is '{child.media_type}'")
-        return ManifestContent(child, remote.body, parsed)
+        content = _checked(child, remote.body, remote.media_type)
+        self._keep(child, remote.body, manifests)
+        return content
+
+    def _held(self, digests: Iterable[Digest], manifests: ManifestReader) -> dict[Digest, bytes]:
+        """Those that the bucket holds, where reading them from the registry would cost."""
+        if not manifests.is_limited():
+            return {}
+        with self._threads() as pool:
+            found = list(pool.map(lambda digest: (digest, self._read(digest)), digests))
+        return {digest: body for digest, body in found if body is not None}
+
+    def _read(self, digest: Digest) -> bytes | None:
+        body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
+        return body if body is not None and Digest.of(body, digest.algorithm) == digest else None
+
+    def _keep(self, descriptor: Descriptor, body: bytes, manifests: ManifestReader) -> None:
+        if manifests.is_limited():
+            self._blobs.put(verify(body, descriptor), body)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._interruption.adopt)
+
+
+def _checked(child: Descriptor, body: bytes, content_type: str | None) -> ManifestContent:
+    """A child of an index, if it is of the media type that its index says."""
+    parsed = parse_manifest(body, content_type or child.media_type, what=str(child.digest))
+    if parsed.media_type != child.media_type:
+        raise ManifestInvalid(str(child.digest), f"its index says it is '{child.media_type}'")
+    return ManifestContent(child, body, parsed)
 
 
 def _children_first(root: ManifestContent, found: dict[Digest, ManifestContent]) -> list[ManifestContent]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -24,6 +23,9 @@ class RemoteManifest(Protocol):
 
 class ManifestReader(Protocol):
     """Reads the manifests of one image; a context, at whose end what was reserved and not read is given back."""
+
+    def is_limited(self) -> bool:
+        """Whether reading costs: the registry has told of a pull limit."""
 
     def get(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest: ...
     def expect(self, count: int) -> None:
@@ -58,15 +60,6 @@ class Source(Protocol):
     def head_manifest(self, reference: Reference) -> Digest | None: ...
     def reading(self, reference: Reference) -> ManifestReader: ...
     def open_blob(
-        self,
-        reference: Reference,
-        blob: Descriptor,
-        *,
-        offset: int = 0,
-        length: int | None = None,
-        wait: Callable[[float], None] | None = None,
+        self, reference: Reference, blob: Descriptor, *, offset: int = 0, length: int | None = None
     ) -> BlobStream:
-        """*length* bytes from *offset* on, or all that follow; a server without ranges sends the whole blob.
-
-        It may take a while to be admitted by the registry: that is waited for with *wait*, which may raise.
-        """
+        """*length* bytes from *offset* on, or all that follow; a server without ranges sends the whole blob."""

@@ -27,11 +27,10 @@ from mirror.queue import TaskQueue
 from mirror.records.fields import at, timestamp
 from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import ErrorReport, WaitingFor
+from mirror.storage.blobs import BlobStore
 from mirror.storage.provenance import ImageProvenance
 
 HANDOVER: Final = "the worker is shutting down"
-LONGEST_WAIT: Final = timedelta(hours=24)
-"""How long after it was asked for a task may still be parked: behind that, waiting has become failing."""
 _QUIET_SECONDS: Final = 600
 _LOG = structlog.get_logger(__name__)
 
@@ -46,6 +45,7 @@ class Performer:
     pins: Pins
     publisher: Publisher
     source: Source
+    blobs: BlobStore
     copier: Copier
 
     def perform(
@@ -90,7 +90,7 @@ class Performer:
     def _mirror(self, claim: Claim, keeper: ClaimKeeper, interruption: Interruption) -> Outcome:
         reference, target = Reference.parse(claim.task.source), LocalImage.parse(claim.task.target)
         ticket = self.publisher.ticket(target, claim.task.job)
-        resolver = Resolver(self.source, interruption)
+        resolver = Resolver(self.source, self.blobs, interruption)
         digest = resolver.digest(reference)
         if digest is not None:
             keeper.progress.resolved(digest)
@@ -133,7 +133,7 @@ class Performer:
     def _park(self, claim: Claim, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
         now = at(self.redis.now())
-        if now - claim.task.requested_at > LONGEST_WAIT or self._is_out_of_patience(claim, error):
+        if self._is_out_of_patience(claim, error):
             self._fail(claim, error)
             return
         seconds = max(1.0, error.retry_after)

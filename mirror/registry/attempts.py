@@ -42,10 +42,6 @@ class Attempts:
         self._admission = admission
         self._sleep = sleep
 
-    def waiting_with(self, wait: Wait) -> Attempts:
-        """The same, with every wait made by *wait*."""
-        return Attempts(self._admission, wait)
-
     def __call__(self, registry: str, request: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """Raises what the last attempt did; RegistryDown in its place where the registry is known to work."""
         self._admission.permit(registry)

@@ -19,15 +19,16 @@ from mirror.registry.transport import Answer
 class BlobSource:
     """Opens ranges of blobs."""
 
-    def __init__(self, exchange: Exchange, redirects: Redirects, admission: Admission) -> None:
+    def __init__(self, exchange: Exchange, redirects: Redirects, admission: Admission, wait: Wait) -> None:
         self._exchange = exchange
         self._redirects = redirects
         self._admission = admission
+        self._wait = wait
         self._targets = BlobTargets()
 
-    def open(self, reference: Reference, blob: Descriptor, wanted: ByteRange, wait: Wait) -> BlobStream:
-        """The stream holds its slot, which is waited for with *wait*, until its last byte has come or it is closed."""
-        slot = Slot(self._admission, reference.registry, "blobs", wait)
+    def open(self, reference: Reference, blob: Descriptor, wanted: ByteRange) -> BlobStream:
+        """The stream holds its slot until its last byte has come or it is closed."""
+        slot = Slot(self._admission, reference.registry, "blobs", self._wait)
         try:
             return self._open(reference, blob, wanted, slot)
         except BaseException as error:

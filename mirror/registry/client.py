@@ -59,7 +59,7 @@ class RegistryClient:
         self._wait = sleep
         self._exchange = Exchange(endpoints, redirects, auth)
         self._limits = LimitReader(self._admission, auth.login)
-        self._blobs = BlobSource(self._exchange, redirects, self._admission)
+        self._blobs = BlobSource(self._exchange, redirects, self._admission, sleep)
         self._attempts = Attempts(self._admission, sleep)
 
     @classmethod
@@ -104,19 +104,16 @@ class RegistryClient:
         *,
         offset: int = 0,
         length: int | None = None,
-        wait: Wait | None = None,
     ) -> BlobStream:
         """*length* bytes of a blob in the reference's repository from *offset* on, all that follow if it is not given.
 
         A server that knows no ranges sends the whole blob: the stream's ``start`` and ``length`` tell. Where the
         registry redirects to another origin, later ranges of the blob go straight there until that answers no more.
-        The stream holds a slot: whoever has one open must not wait for somebody else's. *wait* takes the place of the
-        client's own, to end the wait of one task alone. Raises BlobUnknown, SizeInvalid if the answer announces another
-        size, and what all requests raise.
+        The stream holds a slot: whoever has one open must not wait for somebody else's. Raises BlobUnknown,
+        SizeInvalid if the answer announces another size, and what all requests raise.
         """
-        wanted, wait = ByteRange.of(blob, offset, length), wait or self._wait
-        attempts = self._attempts.waiting_with(wait)
-        return attempts(reference.registry, self._blobs.open, reference, blob, wanted, wait)
+        wanted = ByteRange.of(blob, offset, length)
+        return self._attempts(reference.registry, self._blobs.open, reference, blob, wanted)
 
     def close(self) -> None:
         self._transport.close()

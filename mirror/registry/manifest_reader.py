@@ -69,6 +69,11 @@ class ManifestReader:
         self._free: list[str] = []  # of these, reserved and not spent
         self._needed = 0  # units for the whole image, as far as that is known
 
+    def is_limited(self) -> bool:
+        """Whether the registry has told of a pull limit that counts these reads."""
+        with self._lock:
+            return self._account() is not None
+
     def get(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest:
         """A manifest by tag or digest, at most 4 MiB, checked against every digest that was named, and *expect*.
 

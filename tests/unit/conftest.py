@@ -20,6 +20,7 @@ from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
+from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from tests.conftest import MakeSettings
@@ -61,7 +62,7 @@ def plant(
         reader=CatalogReader(bucket),
         index=CatalogIndex(redis),
         links=LinkStore(bucket),
-        performer=Performer(store, queue, redis, pins, publisher, source, copier),
+        performer=Performer(store, queue, redis, pins, publisher, source, BlobStore(bucket), copier),
     )
     source.close()
     admission.close()

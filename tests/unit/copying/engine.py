@@ -80,7 +80,7 @@ class Engine:
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
         self.notebook = Notebook()
         copier = Copier(self.client, self.bucket, self.redis, MemoryBudget(budget))
-        image = Resolver(self.client, interruption).image(reference, None)
+        image = Resolver(self.client, BlobStore(self.bucket), interruption).image(reference, None)
         copier.copy(reference, image, holder="engine", progress=self.notebook, interruption=interruption)
         return self.notebook
 

@@ -124,20 +124,28 @@ def test_a_blob_holds_its_slot_until_its_last_byte(
 
 
 def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
-    client: RegistryClient, reference: Reference, blob: Descriptor
+    client: RegistryClient,
+    admission: SharedAdmission,
+    registry: FakeRegistry,
+    settings: MakeSettings,
+    reference: Reference,
+    blob: Descriptor,
 ) -> None:
     class Canceled(Exception):
         pass
 
-    def wait(_: float) -> None:
+    def called_away(_: float) -> None:
         raise Canceled
 
+    place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
+    stopping = RegistryClient.from_settings(place, admission=admission, sleep=called_away)
     streams = [client.open_blob(reference, blob) for _ in range(SLOTS)]
     with pytest.raises(Canceled):
-        client.open_blob(reference, blob, wait=wait)
+        stopping.open_blob(reference, blob)
     for stream in streams:
         stream.close()
-    client.open_blob(reference, blob, wait=wait).close()
+    stopping.open_blob(reference, blob).close()
+    stopping.close()
 
 
 @pytest.mark.parametrize("change", [faults.status(429, Retry_After="60"), faults.status(429), faults.status(503)])
