@@ -54,8 +54,7 @@ local function start_anew(task, id, ended)
   redis.call('HINCRBY', key, ended, -1)
   redis.call('HINCRBY', task, 'fence', 1)
   redis.call('HINCRBY', task, 'attempt', 1)
-  redis.call('HSET', task, 'losses', '0', 'holder', '', 'digest', '', 'error', '', 'started_at', '', 'finished_at', '',
-             'retried_at', moment)
+  redis.call('HSET', task, 'losses', '0', 'holder', '', 'digest', '', 'error', '', 'started_at', '', 'finished_at', '')
   redis.call('DEL', task .. ':blobs', task .. ':waits_since')
   queue_again(task, id, moment)
 end

@@ -84,14 +84,8 @@ class Task:
     bytes_total: int = 0
     bytes_copied: int = 0
     bytes_skipped: int = 0
-    retried_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-
-    @property
-    def requested_at(self) -> datetime:
-        """When it was last asked for: with its job, or by a retry of that."""
-        return self.retried_at or self.created_at
 
 
 class ErrorSchema(RecordSchema):
@@ -147,7 +141,6 @@ class TaskRecordSchema(RecordSchema):
     bytes_total = fields.Integer(load_default=0)
     bytes_copied = fields.Integer(load_default=0)
     bytes_skipped = fields.Integer(load_default=0)
-    retried_at = Moment(load_default=None)
     started_at = Moment(load_default=None)
     finished_at = Moment(load_default=None)
 
