@@ -54,6 +54,7 @@ class Wish:
     scale: float
     data: Path | None
     checkout: Path
+    logs: Path | None
     warm_only: Sequence[str]
     seconds: float
     publish: bool
@@ -79,7 +80,7 @@ def main() -> int:
 
 
 def measure(wish: Wish) -> Report:
-    with folders(wish.data) as (directory, disk), running(directory, disk) as bench:
+    with folders(wish.data) as (directory, disk), running(directory, disk, wish.logs) as bench:
         contenders = _contenders(wish)
         tell("measuring the floor")
         least = floor.measure()
@@ -115,6 +116,7 @@ def wished(arguments: Sequence[str]) -> Wish:
     parser.add_argument(
         "--checkout", type=Path, default=REPOSITORY, help="measure the Image Mirror of another checkout"
     )
+    parser.add_argument("--logs", type=Path, help="folder in which the contenders' logs are kept, by bucket")
     parser.add_argument("--publish", action="store_true", help="put the result into docs/benchmarks.md")
     asked = parser.parse_args(arguments)
     named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else ("ours", *PEER_NAMES))
@@ -127,6 +129,7 @@ def wished(arguments: Sequence[str]) -> Wish:
         scale=asked.scale,
         data=asked.data,
         checkout=asked.checkout.resolve(),
+        logs=asked.logs,
         warm_only=_QUICK_WARM_ONLY if asked.quick and not asked.peers else (),
         seconds=_QUICK_SECONDS if asked.quick else math.inf,
         publish=asked.publish,

@@ -27,7 +27,7 @@ class Bench:
     """Copies, one at a time, each into a bucket of its own that is read back and thrown away.
 
     *directory* holds what should be as fast as it can be, for all alike (source, bucket); *disk* what is on a disk in
-    real life: Redis waits for its fsync.
+    real life: Redis waits for its fsync. What contenders log is thrown away with their buckets, unless *logs* is given.
     """
 
     directory: Path
@@ -35,6 +35,7 @@ class Bench:
     source: Registry
     bucket: BucketServer
     pacer: Pacer
+    logs: Path | None
     _numbers: Iterator[int]
     _warm: set[str]
 
@@ -45,6 +46,7 @@ class Bench:
         site = self._site(bucket, case.rig, case.workers)
         with contender.ready(site) as copying:
             measured = self._measured(case, copying, loaded)
+        self._keep_logs(site)
         verify(loaded, bucket, self.bucket, site.directory)
         if not warm:
             self.bucket.drop_bucket(bucket)
@@ -89,6 +91,13 @@ class Bench:
             source_connections=now["source"].peak if paced else None,
         )
 
+    def _keep_logs(self, site: Site) -> None:
+        if self.logs:
+            kept = self.logs / site.bucket
+            kept.mkdir(parents=True, exist_ok=True)
+            for log in site.directory.glob("*.log"):
+                shutil.copy(log, kept)
+
     def _cpu(self) -> float:
         return cpu_seconds(server.pid for server in (self.source, self.bucket, self.pacer) if server.pid)
 
@@ -105,7 +114,7 @@ class Bench:
 
 
 @contextmanager
-def running(directory: Path, disk: Path) -> Iterator[Bench]:
+def running(directory: Path, disk: Path, logs: Path | None = None) -> Iterator[Bench]:
     """Every server of both rigs, ended with the block."""
     storage = {"filesystem": {"rootdirectory": str(directory / "source-images")}, "delete": {"enabled": True}}
     (directory / "s3").mkdir()
@@ -114,7 +123,7 @@ def running(directory: Path, disk: Path) -> Iterator[Bench]:
         BucketServer(directory / "s3") as bucket,
         Pacer(directory / "pacer", source, bucket) as pacer,
     ):
-        yield Bench(directory, disk, source, bucket, pacer, count(), set())
+        yield Bench(directory, disk, source, bucket, pacer, logs, count(), set())
 
 
 def _settled(log: AccessLog) -> int:
