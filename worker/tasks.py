@@ -13,4 +13,7 @@ def mirror_image(task_id: str, fence: int) -> None:
     """Mirror the task's image; running it twice copies nothing twice. Raises nothing: RQ would store the traceback."""
     equipped = workshop()
     claimed = partial(give_back_at_the_end, equipped.performer)
-    Shift(equipped.performer, equipped.queue, INTERRUPTION, claimed=claimed, settled=settled).work(task_id, fence)
+    try:
+        Shift(equipped.performer, equipped.queue, INTERRUPTION, claimed=claimed, settled=settled).work(task_id, fence)
+    finally:
+        equipped.admission.close()

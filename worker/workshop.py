@@ -38,6 +38,7 @@ class Workshop:
     redis: Redis
     queue: TaskQueue
     leases: Leases
+    admission: SharedAdmission
     bucket: Bucket
     links: LinkStore
     index: CatalogIndex
@@ -66,6 +67,7 @@ class Workshop:
             redis=redis,
             queue=queue,
             leases=Leases(redis),
+            admission=admission,
             bucket=bucket,
             links=LinkStore(bucket),
             index=CatalogIndex(redis),

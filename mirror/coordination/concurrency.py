@@ -1,6 +1,6 @@
 """How many requests a registry is sent at once, agreed on by all workers: additive increase, multiplicative decrease.
 
-Per registry and action there is one limit. Every process that asks the registry is a holder, and once a second it
+Per registry and action there is one limit. Every process that asks the registry is a holder, and twice a second it
 reports what it uses and is given its share. Shares are granted from what is left: what the others were granted, or
 still have under way, counts as taken, so that the sum of all shares never exceeds the limit, whoever joins when. A
 holder that is silent for `HOLDER_SECONDS` is dead and its share is free.
@@ -15,8 +15,10 @@ from typing import Final
 from mirror.coordination import keys
 from mirror.coordination.redis import NOW, Redis
 
-START: Final = 16
+START: Final = 32
 MOST: Final = 64
+MOST_OF_ONE: Final = 16
+"""What one process has at most, so that a second one need not wait for the first to let go."""
 HOLDER_SECONDS: Final = 5
 
 _REPORT: Final = (
@@ -32,6 +34,20 @@ local function number(field, otherwise)
   return tonumber(redis.call('HGET', state, field) or otherwise)
 end
 
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', holders, '-inf', string.format('%d', moment))) do
+  redis.call('HDEL', shares, gone)
+  redis.call('ZREM', holders, gone)
+end
+redis.call('ZADD', holders, string.format('%d', moment + {HOLDER_SECONDS * 1000}), holder)
+redis.call('HSETNX', shares, holder, 0)
+local names = redis.call('HKEYS', shares)
+table.sort(names)
+local taken, own, rank = 0, tonumber(redis.call('HGET', shares, holder)), 0
+for position, name in ipairs(names) do
+  if name == holder then rank = position - 1
+  else taken = taken + tonumber(redis.call('HGET', shares, name)) end
+end
+
 local limit = math.min(number('limit', {START}), most)
 local halved = number('halved_at', 0)
 if ARGV[5] == '1' then
@@ -42,29 +58,18 @@ if ARGV[5] == '1' then
   end
 elseif ARGV[4] == '1' then
   if moment - halved >= 10000 then redis.call('HDEL', state, 'streak') end
-  if ARGV[3] == '1' and moment - math.max(halved, number('grown_at', 0)) >= 1000 then
+  local used_up = ARGV[3] == '1' and taken + own >= math.floor(limit)
+  if used_up and moment - math.max(halved, number('grown_at', 0)) >= 1000 then
     limit = math.min(most, limit + 1)
     redis.call('HSET', state, 'grown_at', string.format('%d', moment))
   end
 end
 redis.call('HSET', state, 'limit', tostring(limit))
 
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', holders, '-inf', string.format('%d', moment))) do
-  redis.call('HDEL', shares, gone)
-  redis.call('ZREM', holders, gone)
-end
-redis.call('ZADD', holders, string.format('%d', moment + {HOLDER_SECONDS * 1000}), holder)
-redis.call('HSETNX', shares, holder, 0)
-local names = redis.call('HKEYS', shares)
-table.sort(names)
-local whole, taken, rank = math.floor(limit), 0, 0
-for position, name in ipairs(names) do
-  if name == holder then rank = position - 1
-  else taken = taken + tonumber(redis.call('HGET', shares, name)) end
-end
+local whole = math.floor(limit)
 local fair = math.floor(whole / #names)
 if rank < whole % #names then fair = fair + 1 end
-local share = math.max(0, math.min(fair, whole - taken))
+local share = math.max(0, math.min(fair, whole - taken, {MOST_OF_ONE}))
 redis.call('HSET', shares, holder, math.max(share, in_use))
 redis.call('EXPIRE', state, 86400)
 redis.call('EXPIRE', holders, 60)

@@ -62,14 +62,17 @@ class Gate:
         with self._changed:
             self._waiting += 1
 
-    def enter(self, wait: Wait) -> bool:
-        """Go through, or wait until that is possible; False where waiting on would only occupy a worker."""
+    def enter(self, wait: Wait, ask: Callable[[], None]) -> bool:
+        """Go through, or wait until that is possible; False where waiting on would only occupy a worker.
+
+        *ask* is called now and then while the share is 0, to get another one.
+        """
         try:
             with self._changed:
                 if self._goes_through():
                     return True
                 self._saturated = True
-            return self._queue(wait)
+            return self._queue(wait, ask)
         finally:
             with self._changed:
                 self._waiting -= 1
@@ -82,7 +85,7 @@ class Gate:
             self._used_at = monotonic()
             self._changed.notify()
 
-    def _queue(self, wait: Wait) -> bool:
+    def _queue(self, wait: Wait, ask: Callable[[], None]) -> bool:
         moved = opened = monotonic()
         passed = self._passed
         while True:
@@ -91,9 +94,12 @@ class Gate:
                 if self._goes_through() or (self._changed.wait(_SLICE) and self._goes_through()):
                     return True
                 now = monotonic()
-                opened = now if self._share else opened
+                shut = not self._share
+                opened = opened if shut else now
                 moved = now if self._passed != passed else moved
                 passed = self._passed
+            if shut:
+                ask()
             if now - opened >= SHUT_SECONDS or now - moved >= STUCK_SECONDS:
                 return False
 

@@ -1,8 +1,8 @@
 """Slots for requests: this process's part of what a registry is sent at once.
 
 A request costs no round trip to Redis: a local gate admits it, and one thread of the process reports for all gates
-once a second. With Redis away the last share stands; no copy fails for it. A gate that was idle for some seconds gives
-its share back, and the thread ends with the last one.
+twice a second; while the share is 0, one of those who wait asks as well. With Redis away the last share stands; no
+copy fails for it. A gate that was idle for some seconds gives its share back, and the thread ends with the last one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mirror.coordination.concurrency import Share, SharedLimits
 from mirror.coordination.gate import Gate, Wait
 from mirror.errors import RedisUnavailable, RegistryBusy
 
-REPORT_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 3.0
 _BLIND: Final = 4
 """The share of a process that never reached Redis."""
@@ -56,9 +56,17 @@ class Slots:
         if not gate.is_open:
             with self._order:
                 self._report(registry, action, gate)
-        if not gate.enter(wait):
+        if not gate.enter(wait, lambda: self._ask_again(registry, action, gate)):
             raise RegistryBusy(registry)
         return lambda succeeded: gate.leave(succeeded=succeeded)
+
+    def _ask_again(self, registry: str, action: str, gate: Gate) -> None:
+        """For a share where there was none: one of those who wait asks for all."""
+        if self._order.acquire(blocking=False):
+            try:
+                self._report(registry, action, gate)
+            finally:
+                self._order.release()
 
     def troubled(self, registry: str, action: str) -> int:
         """The registry is overloaded: halve the limit now. Answers how many seconds of trouble there were in a row."""

@@ -11,7 +11,7 @@ from tests.fakes.registry import FakeRegistry
 
 
 def put(
-    registry: FakeRegistry, repository: str, tag: str, *large: Synthetic, small: tuple[images.Layer, ...] = ()
+    registry: FakeRegistry, repository: str, tag: str | None, *large: Synthetic, small: tuple[images.Layer, ...] = ()
 ) -> images.TestImage:
     """Hold an image of these layers, the large ones last."""
     plain = images.image(*small)

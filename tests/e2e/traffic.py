@@ -30,6 +30,8 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stretches: list[Stretch] = []
+        self.total = 0
+        """Bytes of all blobs."""
 
     def __call__(self, request: Request, reply: Reply) -> Reply | None:
         if request.method != "GET" or "/blobs/" not in request.path or reply.status not in (200, 206):
@@ -37,7 +39,7 @@ class Traffic:
         stretch = Stretch(request.path.rpartition("/")[2], start_of(reply))
         with self._lock:
             self._stretches.append(stretch)
-        reply.body = _counted(in_pieces(reply.body), stretch)
+        reply.body = self._counted(in_pieces(reply.body), stretch)
         return reply
 
     def mark(self) -> int:
@@ -54,6 +56,13 @@ class Traffic:
     def sent(self, digest: Digest, since: int = 0) -> int:
         """How many bytes of the blob went out in them."""
         return sum(stretch.sent for stretch in self.of(digest, since))
+
+    def _counted(self, pieces: Iterator[bytes], stretch: Stretch) -> Iterator[bytes]:
+        for piece in pieces:
+            stretch.sent += len(piece)
+            with self._lock:
+                self.total += len(piece)
+            yield piece
 
 
 class Hold:
@@ -90,9 +99,3 @@ def in_pieces(body: bytes | Iterator[bytes]) -> Iterator[bytes]:
     for whole in [body] if isinstance(body, bytes) else body:
         for start in range(0, len(whole), _PIECE):
             yield whole[start : start + _PIECE]
-
-
-def _counted(pieces: Iterator[bytes], stretch: Stretch) -> Iterator[bytes]:
-    for piece in pieces:
-        stretch.sent += len(piece)
-        yield piece

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from mirror.coordination import keys
-from mirror.coordination.concurrency import HOLDER_SECONDS, MOST, START, SharedLimits, Usage
+from mirror.coordination.concurrency import HOLDER_SECONDS, MOST, MOST_OF_ONE, START, SharedLimits, Usage
 from mirror.coordination.redis import Redis
 from tests.unit.coordination.stopped_clock import StoppedClock
 
@@ -32,25 +32,26 @@ def granted(redis: Redis) -> list[int]:
 
 
 @pytest.mark.usefixtures("clock")
-def test_one_holder_alone_has_the_whole_limit(limits: SharedLimits) -> None:
-    assert limits.report(*HUB, "a", Usage()).slots == START
+def test_one_holder_alone_leaves_room_for_a_second_one(limits: SharedLimits) -> None:
+    assert limits.report(*HUB, "a", Usage()).slots == MOST_OF_ONE
 
 
 @pytest.mark.usefixtures("clock")
 def test_holders_share_evenly_once_each_has_reported(limits: SharedLimits) -> None:
     for _ in range(3):
         shares = [limits.report(*HUB, holder, Usage()).slots for holder in "abc"]
-    assert sorted(shares) == [5, 5, 6]
+    assert sorted(shares) == [10, 11, 11]
 
 
 @pytest.mark.usefixtures("clock")
 def test_a_holder_that_joins_gets_what_is_free_and_no_more(limits: SharedLimits) -> None:
-    limits.report(*HUB, "a", Usage())
-    assert limits.report(*HUB, "b", Usage()).slots == 0
-    assert limits.report(*HUB, "a", Usage(in_use=10)).slots == 8
-    assert limits.report(*HUB, "b", Usage()).slots == 6  # the first still has ten under way
-    assert limits.report(*HUB, "a", Usage(in_use=3)).slots == 8
-    assert limits.report(*HUB, "b", Usage()).slots == 8
+    assert [limits.report(*HUB, holder, Usage()).slots for holder in "ab"] == [16, 16]
+    assert limits.report(*HUB, "c", Usage()).slots == 0
+    assert limits.report(*HUB, "a", Usage(in_use=14)).slots == 11
+    assert limits.report(*HUB, "c", Usage()).slots == 2  # the first still has fourteen under way
+    assert limits.report(*HUB, "a", Usage(in_use=3)).slots == 11
+    assert limits.report(*HUB, "b", Usage()).slots == 11
+    assert limits.report(*HUB, "c", Usage()).slots == 10
 
 
 @pytest.mark.usefixtures("clock")
@@ -85,24 +86,25 @@ def test_the_shares_never_add_up_to_more_than_the_limit(
 
 
 def test_the_share_of_a_silent_holder_is_free_after_some_seconds(limits: SharedLimits, clock: StoppedClock) -> None:
-    limits.report(*HUB, "dead", Usage(in_use=16))
+    for holder in ("dead", "dead too"):
+        limits.report(*HUB, holder, Usage(in_use=16))
     clock.advance(HOLDER_SECONDS - 1)
     assert limits.report(*HUB, "b", Usage()).slots == 0
     clock.advance(1)
-    assert limits.report(*HUB, "b", Usage()).slots == START
+    assert limits.report(*HUB, "b", Usage()).slots == MOST_OF_ONE
 
 
 @pytest.mark.usefixtures("clock")
 def test_a_share_that_is_given_back_is_free_at_once(limits: SharedLimits) -> None:
     limits.report(*HUB, "a", Usage())
     limits.leave(*HUB, "a")
-    assert limits.report(*HUB, "b", Usage()).slots == START
+    assert limits.report(*HUB, "b", Usage()).slots == MOST_OF_ONE
 
 
 def test_trouble_halves_the_limit_once_a_second_whoever_reports_it(limits: SharedLimits, clock: StoppedClock) -> None:
-    assert [limits.report(*HUB, holder, TROUBLE).limit for holder in "abc"] == [8, 8, 8]
+    assert [limits.report(*HUB, holder, TROUBLE).limit for holder in "abc"] == [16, 16, 16]
     clock.advance(1)
-    assert limits.report(*HUB, "a", TROUBLE).limit == 4
+    assert limits.report(*HUB, "a", TROUBLE).limit == 8
 
 
 def test_the_limit_never_falls_below_one(limits: SharedLimits, clock: StoppedClock) -> None:
@@ -113,11 +115,20 @@ def test_the_limit_never_falls_below_one(limits: SharedLimits, clock: StoppedClo
 
 
 def test_the_limit_grows_by_one_a_second_while_it_is_used_up(limits: SharedLimits, clock: StoppedClock) -> None:
-    seen = []
     for _ in range(3):
-        seen += [limits.report(*HUB, holder, BUSY).limit for holder in "ab"]
+        shares = [limits.report(*HUB, holder, Usage()).slots for holder in "abc"]
+    assert sum(shares) == START
+    for second in (1, 2, 3):
         clock.advance(1)
-    assert seen == [17, 17, 18, 18, 19, 19]
+        assert [limits.report(*HUB, holder, BUSY).limit for holder in "abc"] == [START + second] * 3
+
+
+def test_a_holder_that_could_use_more_than_one_may_have_is_no_reason_to_grow(
+    limits: SharedLimits, clock: StoppedClock
+) -> None:
+    for _ in range(3):
+        clock.advance(1)
+        assert limits.report(*HUB, "a", BUSY).limit == START
 
 
 @pytest.mark.parametrize("usage", [Usage(succeeded=True), Usage(saturated=True), Usage(in_use=16)])
@@ -132,8 +143,8 @@ def test_the_limit_does_not_grow_without_need_or_without_success(
 def test_the_limit_ends_at_the_highest(limits: SharedLimits, clock: StoppedClock) -> None:
     for _ in range(MOST):
         clock.advance(1)
-        share = limits.report(*HUB, "a", BUSY)
-    assert share.limit == MOST
+        shares = [limits.report(*HUB, holder, BUSY) for holder in "abcde"]
+    assert shares[-1].limit == MOST
 
 
 def test_a_limit_that_is_set_is_kept_from_the_first_request_on(limits: SharedLimits, clock: StoppedClock) -> None:

@@ -13,7 +13,7 @@ import pytest
 from mirror.coordination import gate as gate_module
 from mirror.coordination import keys
 from mirror.coordination import slots as slots_module
-from mirror.coordination.concurrency import START, Share, SharedLimits
+from mirror.coordination.concurrency import MOST_OF_ONE, Share, SharedLimits
 from mirror.coordination.gate import Gate
 from mirror.coordination.redis import Redis
 from mirror.coordination.slots import Slots
@@ -142,7 +142,7 @@ def test_with_redis_gone_the_last_share_stands(tmp_path: Path, monkeypatch: pyte
         redis = Redis.connect(server.url, retries=0)
         slots = Slots(SharedLimits(redis, {}))
         slots.enter(*WHERE, stay)(DONE)
-    leave = [slots.enter(*WHERE, stay) for _ in range(START)]
+    leave = [slots.enter(*WHERE, stay) for _ in range(MOST_OF_ONE)]
     slots.troubled(*WHERE)
     for each in leave:
         each(DONE)
@@ -185,10 +185,10 @@ def test_a_gate_takes_less_than_is_in_use() -> None:
     gate.give(Share(2, 2, 0))
     for _ in range(2):
         gate.approach()
-        assert gate.enter(stay)
+        assert gate.enter(stay, lambda: None)
     gate.give(Share(1, 1, 0))
     gate.leave(succeeded=True)
     assert gate.usage().in_use == 1
     gate.leave(succeeded=True)
     gate.approach()
-    assert gate.enter(stay)
+    assert gate.enter(stay, lambda: None)
