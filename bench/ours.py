@@ -84,8 +84,9 @@ class _Product:
             self._watch(job, begun)
 
     def cpu(self) -> dict[str, float]:
-        own = [_pid(self._service), *self._workers, self._scheduler]
-        return {"own": cpu_seconds(own), "redis": cpu_seconds([_pid(self._valkey)])}
+        own = [*self._workers, self._scheduler]
+        service, redis = [_pid(self._service)], [_pid(self._valkey)]
+        return {"own": cpu_seconds(own), "service": cpu_seconds(service), "redis": cpu_seconds(redis)}
 
     def memory(self) -> dict[str, list[int]]:
         """A worker's tree has its horse in it."""

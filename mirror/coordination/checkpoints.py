@@ -18,6 +18,8 @@ from mirror.coordination.redis import Redis
 from mirror.oci.digest import Digest
 
 KEPT_SECONDS: Final = 24 * 3600
+NEWS_SECONDS: Final = 60
+"""How long it is told that a blob has come."""
 
 _WRITE = """
 -- KEYS: the checkpoint, the blob's lease. ARGV: the lease's token, seconds to keep, 1 to begin anew, fields and values.
@@ -31,6 +33,11 @@ return 1
 _FORGET = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
+return 1
+"""
+_FINISH = """
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[3], 1, 'EX', ARGV[2])
 return 1
 """
 
@@ -57,6 +64,7 @@ class Checkpoints:
         self._redis = redis
         self._write = redis.script(_WRITE)
         self._forget = redis.script(_FORGET)
+        self._finish = redis.script(_FINISH)
 
     def load(self, digest: Digest) -> Checkpoint | None:
         found: dict[str, str] = self._redis.call("HGETALL", keys.blob_checkpoint(digest))
@@ -87,8 +95,17 @@ class Checkpoints:
         return self._written(lease, digest, values, anew=False)
 
     def forget(self, lease: Lease, digest: Digest) -> None:
-        """The upload was completed or aborted; nothing happens if the lease is no longer ours."""
+        """The upload was aborted; nothing happens if the lease is no longer ours."""
         self._forget([keys.blob_checkpoint(digest), lease.key], [lease.token])
+
+    def finish(self, lease: Lease, digest: Digest) -> None:
+        """The blob is there: tell those who looked for it before, for `NEWS_SECONDS`."""
+        names = [keys.blob_checkpoint(digest), lease.key, keys.blob_brought(digest)]
+        self._finish(names, [lease.token, NEWS_SECONDS])
+
+    def has_come(self, digest: Digest) -> bool:
+        """Whether somebody brought the blob in the last `NEWS_SECONDS`. Should Redis forget it, it is fetched again."""
+        return bool(self._redis.call("EXISTS", keys.blob_brought(digest)))
 
     def upload_id(self, digest: Digest) -> str | None:
         """The open upload that the blob's checkpoint counts on."""

@@ -4,6 +4,7 @@ mirror:rq:…                        RQ's own keys (the transport)
 mirror:clock                       the latest time seen, ms: Redis TIME made monotonic
 mirror:lease:<name>                a lease: the holder's token, with an expiry
 mirror:blob:checkpoint:<digest>    how far the blob's transfer has come: upload id, parts, hash
+mirror:blob:brought:<digest>       exists for a minute after the blob has come
 mirror:jobs                        all job ids, lexical (ULIDs sort by time)
 mirror:jobs:state:<state>          the job ids in that state, lexical
 mirror:jobs:source:<reference>     the job ids of that source, lexical
@@ -80,6 +81,10 @@ def blob_lease(digest: Digest) -> str:
 
 def blob_checkpoint(digest: Digest) -> str:
     return f"{_ROOT}:blob:checkpoint:{digest}"
+
+
+def blob_brought(digest: Digest) -> str:
+    return f"{_ROOT}:blob:brought:{digest}"
 
 
 def jobs_by_source(reference: str) -> str:

@@ -59,7 +59,7 @@ class BlobTransfer:
         while True:
             resumed = self._checkpoint()
             try:
-                return self._run(resumed)
+                self._run(resumed)
             except UploadGone:
                 losses += 1
                 if losses > _LOSSES:
@@ -70,6 +70,9 @@ class BlobTransfer:
                     raise
                 # The beginning may have come from another source: this one is judged by what it gives itself.
                 _LOG.warning("the resumed blob does not match; it begins again", blob=str(self._blob.digest))
+            else:
+                self._means.checkpoints.finish(self._lease, self._blob.digest)
+                return
             self.discard()
 
     def discard(self) -> None:
@@ -89,7 +92,6 @@ class BlobTransfer:
         self._copy_parts(hasher, done=resumed.frontier if resumed else 0)
         self._progress.advanced(self._blob.digest, "verifying", self._blob.size)
         self._upload.complete(hasher.finish())
-        self._means.checkpoints.forget(self._lease, self._blob.digest)
 
     def _checkpoint(self) -> Checkpoint | None:
         """What an earlier transfer of the blob left to go on from; what cannot be used is not left open either."""

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from time import monotonic
 from typing import Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from mirror.coordination import keys
-from mirror.coordination.checkpoints import Checkpoints
+from mirror.coordination.checkpoints import NEWS_SECONDS, Checkpoints
 from mirror.coordination.lease import Leases
 from mirror.coordination.lease_keeper import LeaseKeeper
 from mirror.coordination.pins import Pins
@@ -71,6 +72,7 @@ class Copier:
         """
         everything = list(image.sizes)
         self._pin(holder, everything, interruption)
+        looked_at = monotonic()
         plan = plan_copy(image, self._held(image.blobs))
         progress.planned(
             [
@@ -80,7 +82,7 @@ class Copier:
             ]
         )
         if plan.to_copy:
-            self._transfer_all(reference, plan.to_copy, progress, interruption)
+            self._transfer_all(reference, plan.to_copy, progress, interruption, looked_at)
         return plan
 
     def _pin(self, holder: str, digests: list[Digest], interruption: Interruption) -> None:
@@ -101,7 +103,12 @@ class Copier:
         return {digest: size for digest, size in zip(digests, sizes, strict=True) if size is not None}
 
     def _transfer_all(
-        self, reference: Reference, blobs: tuple[Descriptor, ...], progress: Progress, interruption: Interruption
+        self,
+        reference: Reference,
+        blobs: tuple[Descriptor, ...],
+        progress: Progress,
+        interruption: Interruption,
+        looked_at: float,
     ) -> None:
         with ExitStack() as open_:
             keeper = open_.enter_context(LeaseKeeper(self._leases, BLOB_LEASE_SECONDS))
@@ -122,7 +129,7 @@ class Copier:
                 storers=threads(_PARTS, "store"),
             )
             queue = BlobQueue(blobs, together)
-            transfers = _Transfers(means, keeper, self._provenance, queue, progress, together)
+            transfers = _Transfers(means, keeper, self._provenance, queue, progress, together, looked_at=looked_at)
             transfers.run(threads(_BLOBS, "blob"), min(len(blobs), _BLOBS))
 
 
@@ -137,6 +144,8 @@ class _Transfers:
         queue: BlobQueue,
         progress: Progress,
         interruption: Interruption,
+        *,
+        looked_at: float,
     ) -> None:
         self._means = means
         self._keeper = keeper
@@ -144,6 +153,7 @@ class _Transfers:
         self._queue = queue
         self._progress = progress
         self._interruption = interruption
+        self._looked_at = looked_at
         self._lock = threading.Lock()
         self._unfinished: list[BlobTransfer] = []
         self._error: BaseException | None = None
@@ -176,7 +186,7 @@ class _Transfers:
             lease = self._keeper.take(keys.blob_lease(blob.digest), lambda: own.interrupt(LEASE_LOST))
             if lease is None:
                 return False
-            if self._means.blobs.held(blob.digest) == blob.size:  # another worker was faster
+            if self._has_come(blob):
                 self._progress.advanced(blob.digest, "exists")
                 self._keeper.give_back(lease)
                 return True
@@ -189,6 +199,11 @@ class _Transfers:
         self._keeper.give_back(lease)
         self._progress.advanced(blob.digest, "copied", blob.size)
         return True
+
+    def _has_come(self, blob: Descriptor) -> bool:
+        """Whether another worker brought the blob since it was looked for; under its lease, so that none does now."""
+        known = monotonic() - self._looked_at < NEWS_SECONDS and not self._means.checkpoints.has_come(blob.digest)
+        return not known and self._means.blobs.held(blob.digest) == blob.size
 
     def _finished(self, blob: Descriptor, transfer: BlobTransfer) -> bool:
         """Run the transfer; False if another worker took the blob over. An error leaves it among the unfinished,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.coordination import keys
-from mirror.coordination.checkpoints import KEPT_SECONDS, Checkpoint, Checkpoints
+from mirror.coordination.checkpoints import KEPT_SECONDS, NEWS_SECONDS, Checkpoint, Checkpoints
 from mirror.coordination.lease import Lease, Leases
 from mirror.coordination.redis import Redis
 from mirror.oci.digest import Digest
@@ -68,3 +68,14 @@ def test_a_checkpoint_is_forgotten_when_told_and_a_day_after_its_last_write(
     assert KEPT_SECONDS - 60 < redis.call("TTL", keys.blob_checkpoint(DIGEST)) <= KEPT_SECONDS
     checkpoints.forget(lease, DIGEST)
     assert checkpoints.load(DIGEST) is None
+
+
+def test_that_a_blob_has_come_is_told_for_a_while_and_its_checkpoint_is_gone(
+    checkpoints: Checkpoints, lease: Lease, redis: Redis
+) -> None:
+    checkpoints.begin(lease, DIGEST, "an id", 5)
+    assert not checkpoints.has_come(DIGEST)
+    checkpoints.finish(lease, DIGEST)
+    assert checkpoints.has_come(DIGEST)
+    assert checkpoints.load(DIGEST) is None
+    assert 0 < redis.call("TTL", keys.blob_brought(DIGEST)) <= NEWS_SECONDS

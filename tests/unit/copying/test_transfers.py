@@ -291,6 +291,7 @@ def test_what_another_worker_brought_meanwhile_is_not_fetched(engine: Engine) ->
         copying = pool.submit(engine.copy)
         wait_for(copying, lambda: blob.digest in engine.notebook.states, "the blob was planned")
         engine.bucket.put(f"docker/registry/v2/blobs/sha256/{blob.digest.hex[:2]}/{blob.digest.hex}/data", content(100))
+        Checkpoints(engine.redis).finish(lease, blob.digest)
         Leases(engine.redis).end(lease)
         notes = copying.result(30)
     assert notes.states[blob.digest][-1] == "exists"
