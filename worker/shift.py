@@ -5,7 +5,9 @@ the next tasks rather than leave each to a horse of its own; and a task that wai
 another worker's blob, leaves its turn to the others. An entry that stands in the queue stands there because every
 worker is busy: idle ones are waiting for it and are served first.
 
-Nothing is shared between the tasks but the memory budget, which they wait for in turn, and each has its own claim.
+Nothing is shared between the tasks but the memory budget, which they wait for in turn, and each has its own claim. But
+they share a horse's death. So a task that has lost its worker before is performed alone: if it is what kills horses, it
+takes no other with it, and if it is not, no other does it harm again.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class Shift:
     def work(self, task_id: str, fence: int) -> None:
         """Perform the task, and others until none is queued; raises nothing a task did."""
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="task") as pool:
+            if self._was_lost(task_id):
+                self._left = 0
             running = {pool.submit(self._perform, task_id, fence)}
             while running:
                 running |= self._begun(pool, self._at_once - len(running))
@@ -63,16 +67,29 @@ class Shift:
 
     def _begun(self, pool: ThreadPoolExecutor, free: int) -> set[Future[None]]:
         begun: set[Future[None]] = set()
-        while len(begun) < free and self._left > 0 and not self._interruption.is_set():
-            try:
-                entry = self._queue.take()
-            except RedisUnavailable:
-                break
-            if entry is None:
-                break
-            self._left -= 1
+        while len(begun) < free and (entry := self._next()):
             begun.add(pool.submit(self._perform, *entry))
         return begun
+
+    def _next(self) -> tuple[str, int] | None:
+        """An entry to perform beside the others; one that is to be alone goes back, for a horse of its own."""
+        if self._left == 0 or self._interruption.is_set():
+            return None
+        try:
+            entry = self._queue.take()
+            if entry is not None and self._performer.store.losses(entry[0]):
+                self._queue.put(*entry)
+                self._left, entry = 0, None
+        except RedisUnavailable:
+            return None
+        self._left -= 1 if entry else 0
+        return entry
+
+    def _was_lost(self, task_id: str) -> bool:
+        try:
+            return self._performer.store.losses(task_id) > 0
+        except RedisUnavailable:
+            return True
 
     def _perform(self, task_id: str, fence: int) -> None:
         try:

@@ -94,6 +94,10 @@ class JobStore:
         found = self._redis.call("HGETALL", keys.task(task_id))
         return _task(found) if found else None
 
+    def losses(self, task_id: str) -> int:
+        """How many workers in a row the task has lost without getting further."""
+        return int(self._redis.call("HGET", keys.task(task_id), "losses") or 0)
+
     def tasks(self, job_id: str, limit: int) -> list[Task]:
         """The first *limit* tasks of a job, oldest first."""
         ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), "-", "+", "LIMIT", 0, limit)

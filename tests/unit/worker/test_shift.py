@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from mirror.coordination import keys
 from mirror.copying.interruption import Interruption
 from mirror.records.job import Job
 from mirror.records.store import Claim
@@ -109,6 +110,29 @@ def test_an_interrupted_horse_hands_over_what_it_has_and_takes_nothing_more(plan
     shift(plant).work(*taken(plant))
     assert states(plant, jobs) == ["succeeded"] * 5
     assert {plant.store.job(job.id).attempt for job in jobs} == {1}
+
+
+def lost(plant: Plant, job: Job) -> None:
+    """Note that a worker died at the job's task."""
+    [task] = plant.store.tasks(job.id, 1)
+    plant.redis.call("HSET", keys.task(task.id), "losses", 1)
+
+
+def test_a_task_that_lost_its_worker_is_performed_alone(plant: Plant) -> None:
+    jobs = submitted(plant, 3)
+    lost(plant, jobs[0])
+    shift(plant).work(*taken(plant))
+    assert states(plant, jobs) == ["succeeded", "queued", "queued"]
+
+
+def test_a_task_that_lost_its_worker_is_left_to_a_horse_of_its_own(plant: Plant) -> None:
+    jobs = submitted(plant, 4)
+    lost(plant, jobs[2])
+    shift(plant).work(*taken(plant))
+    assert states(plant, jobs) == ["succeeded", "succeeded", "queued", "queued"]
+    shift(plant).work(*taken(plant))
+    shift(plant).work(*taken(plant))
+    assert states(plant, jobs) == ["succeeded"] * 4
 
 
 def test_a_stale_entry_is_passed_over(plant: Plant) -> None:
