@@ -59,8 +59,7 @@ class Shift:
             if self._was_lost(task_id):
                 self._left = 0
             running = {pool.submit(self._perform, task_id, fence)}
-            while running:
-                running |= self._begun(pool, self._at_once - len(running))
+            while running := running | self._begun(pool, self._at_once - len(running)):
                 done, running = wait(running, _LOOK_AGAIN, FIRST_COMPLETED)
                 for task in done:
                     task.result()
