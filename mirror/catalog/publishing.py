@@ -13,12 +13,12 @@ task that runs again, since it finds the tag in place and lists it (`confirm`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from mirror.catalog.entry import ImageEntry
 from mirror.catalog.index import CatalogIndex
@@ -45,6 +45,8 @@ COMMIT_TIMEOUT: Final = 10.0
 _PATIENCE: Final = 10.0
 _WRITERS: Final = 16
 
+Config = dict[str, Any]
+"""An image's config, as JSON has it."""
 Precondition = Callable[[Digest | None], bool]
 """Given what the tag points at now, whether the change may go on (If-Match, If-None-Match)."""
 
@@ -94,11 +96,12 @@ class Publisher:
         target = ticket.target
         if target.tag and (by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number)):
             return Published(image.digest, superseded_by=by)
-        self._write_below_the_tag(target, image, origin)
+        config = self._write_below_the_tag(target, image, origin)
         if target.tag is None:
             return Published(image.digest)
+        entry = self._entry(target, image, origin, config)
         with self._holding(target) as lease:
-            return self._commit(ticket, lease, image, origin, before=self._links.current(target.repository, target.tag))
+            return self._commit(ticket, lease, image, entry, before=self._links.current(target.repository, target.tag))
 
     def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
         """Note that the ticket's target shows *digest* already; None if it does not, or not completely."""
@@ -132,11 +135,12 @@ class Publisher:
         found = self._provenance.image(source.repository, image.digest)
         origin = found or ImageProvenance(source=str(source), digest=image.digest, mirrored_at="", job="")
         self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
-        self._write_below_the_tag(target, image, origin)
+        config = self._write_below_the_tag(target, image, origin)
+        entry = self._entry(target, image, origin, config)
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
             self._require(target, before, allowed)
-            return self._commit(ticket, lease, image, origin, before=before)
+            return self._commit(ticket, lease, image, entry, before=before)
 
     def delete(self, target: LocalImage, *, allowed: Precondition) -> None:
         """Take a tag away at once; its blobs stay for the collector, and so does what other tags need.
@@ -161,25 +165,32 @@ class Publisher:
         with self._holding(target):
             self._list(target, self._links.current(repository, tag))
 
-    def _write_below_the_tag(self, target: LocalImage, image: Image, origin: ImageProvenance) -> None:
+    def _write_below_the_tag(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Config | None:
         """Everything a reader of the tag will need, in an order in which no reader sees a part as the whole.
 
-        ``kept`` stands before the revision it protects; manifests come children first.
+        ``kept`` stands before the revision it protects; manifests become readable, by their revision links, children
+        first, when all blobs are linked. Answers the image's config, which is read meanwhile.
         """
         repository = target.repository
         if target.tag is None:
             self._kept.keep(repository, image.digest)
-        self._provenance.record_image(repository, image.digest, origin)
-        _all_at_once(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs)
-        *children, root = image.manifests
-        _all_at_once(
-            partial(self._blobs.put, verify(child.body, child.descriptor), child.body) for child in image.manifests
-        )
-        for manifest in (*children, root):
-            self._links.link_revision(repository, manifest.descriptor.digest)
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
+            config = pool.submit(self._reader.config, image)
+            _all_at_once(
+                pool,
+                partial(self._provenance.record_image, repository, image.digest, origin),
+                *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
+                *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
+            )
+            link = partial(self._links.link_revision, repository)
+            manifests, indexes = image.split
+            _all_at_once(pool, *(partial(link, manifest.descriptor.digest) for manifest in manifests))
+            for index in indexes:
+                link(index.descriptor.digest)
+            return config.result()
 
     def _commit(
-        self, ticket: Ticket, lease: Lease, image: Image, origin: ImageProvenance, *, before: Digest | None
+        self, ticket: Ticket, lease: Lease, image: Image, entry: ImageEntry, *, before: Digest | None
     ) -> Published:
         """Under the tag's lease: move the tag, which shows *before* now, unless a later change was there first."""
         repository, tag = ticket.target.repository, str(ticket.target.tag)
@@ -189,7 +200,7 @@ class Publisher:
         if not self._leases.renew(lease):
             raise TagBusy(str(ticket.target))
         self._links.set_current(repository, tag, image.digest, timeout=COMMIT_TIMEOUT)
-        self._index.put(self._entry(ticket.target, image, origin), image.sizes)
+        self._index.put(entry, image.sizes)
         self._sequence.publish(repository, tag, ticket.number, ticket.by)
         return Published(image.digest, created=before is None)
 
@@ -207,16 +218,18 @@ class Publisher:
             self._index.remove(repository, tag)
             return
         origin = self._provenance.image(repository, image.digest)
-        self._index.put(self._entry(target, image, origin), image.sizes)
+        self._index.put(self._entry(target, image, origin, self._reader.config(image)), image.sizes)
 
-    def _entry(self, target: LocalImage, image: Image, origin: ImageProvenance | None) -> ImageEntry:
+    def _entry(
+        self, target: LocalImage, image: Image, origin: ImageProvenance | None, config: Config | None
+    ) -> ImageEntry:
         return ImageEntry(
             repository=target.repository,
             tag=str(target.tag),
             digest=str(image.digest),
             media_type=image.root.descriptor.media_type,
             size=sum(image.sizes.values()),
-            platforms=tuple(str(p) for p in platforms(image, self._reader.config(image))),
+            platforms=tuple(str(p) for p in platforms(image, config)),
             source=(origin and origin.source) or None,
             mirrored_at=(origin and origin.mirrored_at) or None,
             job=(origin and origin.job) or None,
@@ -251,8 +264,8 @@ class Publisher:
             yield lease
 
 
-def _all_at_once(writes: Iterable[Callable[[], None]]) -> None:
-    """Run small writes side by side, since each only waits for S3; the first failure is raised after all have ended."""
-    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
-        for future in [pool.submit(write) for write in writes]:
-            future.result()
+def _all_at_once(pool: ThreadPoolExecutor, *writes: Callable[[], None]) -> None:
+    """Run small writes side by side, since each only waits for S3; a failure is raised after all have ended."""
+    done, _ = wait([pool.submit(write) for write in writes])
+    for future in done:
+        future.result()

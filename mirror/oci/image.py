@@ -33,6 +33,12 @@ class Image:
         return self.manifests[-1]
 
     @property
+    def split(self) -> tuple[list[ManifestContent], list[ManifestContent]]:
+        """The manifests, which stand alone, and the indexes, each behind what it needs."""
+        indexes = [found for found in self.manifests if isinstance(found.parsed, Index)]
+        return [found for found in self.manifests if not isinstance(found.parsed, Index)], indexes
+
+    @property
     def digest(self) -> Digest:
         return self.root.descriptor.digest
 
