@@ -4,6 +4,7 @@
 # make bench   the benchmark table, against the peers it finds (needs Go); QUICK=1 in under 20 minutes
 #
 # make image-test      build the image, and mirror an image with it (root, or a Docker that runs)
+# make chaos           kill workers, Redis and S3 two hundred times under load; half an hour
 # make compose-check   validate deploy/compose
 # make clean           remove what the above installed; ./data stays
 #
@@ -36,6 +37,10 @@ bench: $(VENV)/.tests
 	bench/programs
 	$(BIN)/pytest bench/micro --benchmark-columns=median,iqr,rounds
 	bench/run $(if $(QUICK),--quick) $(ARGS)
+
+chaos: $(VENV)/.tests
+	tests/programs
+	CHAOS_KILLS=$${CHAOS_KILLS:-200} $(BIN)/pytest -s tests/chaos
 
 image-test: $(VENV)/.tests
 	deploy/image-test

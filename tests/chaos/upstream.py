@@ -1,0 +1,103 @@
+"""A registry whose images share bases and whose tags move, and that remembers which digest each tag showed when."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import Final
+
+from tests import images
+from tests.e2e import large_images
+from tests.e2e.traffic import Traffic, in_pieces
+from tests.fakes.content import Synthetic
+from tests.fakes.registry import FakeRegistry, Reply, Request
+
+MIB: Final = 2**20
+RATE: Final = 6 * MIB
+"""Bytes a second on one connection: so slow that kills fall in the middle of blobs."""
+_IMAGES_PER_BASE: Final = 5
+
+
+@dataclass
+class Version:
+    """What a tag showed until *replaced*."""
+
+    digest: str
+    replaced: float = inf
+
+
+class Upstream:
+    """Makes images from a seed; used by one thread, asked by any."""
+
+    def __init__(self, registry: FakeRegistry, rng: random.Random) -> None:
+        self.registry = registry
+        self.traffic = Traffic()
+        self._rng = rng
+        self._made = 0
+        self._lock = threading.Lock()
+        self._history: dict[str, list[Version]] = defaultdict(list)
+        self._ended = threading.Event()
+        registry.script(self._pace)
+        registry.script(self.traffic)
+
+    def end(self) -> None:
+        """Let nobody wait any longer."""
+        self._ended.set()
+
+    def source(self) -> str:
+        """What somebody wants mirrored next, as ``repository:tag``: something new, newer, or as it was."""
+        wish = self._rng.random()
+        known = list(self._history)
+        if not known or wish < 0.5:
+            source = f"team/app-{self._rng.randrange(6)}:{len(known)}"
+        else:
+            source = self._rng.choice(known[-12:])
+        if source not in known or wish < 0.8:
+            self._push(source)
+        return source
+
+    def could_be(self, source: str, since: float = 0.0) -> set[str]:
+        """Every digest that the tag showed at any time since then."""
+        with self._lock:
+            return {version.digest for version in self._history[source] if version.replaced >= since}
+
+    def now(self, source: str) -> str:
+        with self._lock:
+            return self._history[source][-1].digest
+
+    def _push(self, source: str) -> None:
+        """Blobs and manifest first, then the tag, as a registry takes them."""
+        repository, _, tag = source.partition(":")
+        base = self._made // _IMAGES_PER_BASE
+        self._made += 1
+        shared = Synthetic(_size(f"base-{base}", 20, 60), f"base-{base}")
+        own = Synthetic(_size(f"own-{self._made}", 1, 20), f"own-{self._made}")
+        small = tuple(images.layer(f"small-{self._made}-{number}", 20_000) for number in range(3))
+        image = large_images.put(self.registry, repository, None, shared, own, small=small)
+        with self._lock:
+            self._history[source].append(Version(str(image.digest)))
+        self.registry.put(image, repository, tag)
+        with self._lock:
+            for version in self._history[source][:-1]:
+                version.replaced = min(version.replaced, monotonic())
+
+    def _pace(self, request: Request, reply: Reply) -> Reply | None:
+        if request.method != "GET" or "/blobs/" not in request.path:
+            return None
+        reply.body = self._paced(reply.body)
+        return reply
+
+    def _paced(self, body: bytes | Iterator[bytes]) -> Iterator[bytes]:
+        for piece in in_pieces(body):
+            self._ended.wait(len(piece) / RATE)
+            yield piece
+
+
+def _size(seed: str, least: int, most: int) -> int:
+    """Bytes, mostly not a whole number of parts."""
+    return random.Random(seed).randrange(least * MIB, most * MIB)
