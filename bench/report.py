@@ -18,7 +18,7 @@ from bench.source import LoadedShape
 
 _HEAD: Final = (
     "| what | who | seconds | spread | MB/s | CPU s/GB | with its servers | peak MiB | with its servers "
-    "| requests: source, S3 | MB: source, to S3, from S3 | limit s |\n" + "|---" * 12 + "|"
+    "| requests: source, S3 | MB: source, to S3, from S3 | limit s | all CPU ÷ cores, s |\n" + "|---" * 13 + "|"
 )
 _RIGS: Final = {
     "loopback": "Loopback, uncapped",
@@ -89,6 +89,7 @@ class Report:
             f"{middle.source_requests}, {middle.s3_requests}",
             ", ".join(_megabytes(amount) for amount in (middle.source_bytes, middle.s3_up, middle.s3_down)),
             f"{summary.limit:.2f}" if total else "–",
+            f"{(sum(middle.cpu.values()) + middle.rig_cpu) / self.floor.cores:.2f}",
         ]
         return f"| {' | '.join(cells)} |"
 

@@ -12,6 +12,7 @@ from mirror.errors import RedisUnavailable
 from mirror.log import configure
 from mirror.settings import InvalidSettings
 from worker import tasks  # noqa: F401 - imported before the first fork, so that no horse has to
+from worker.allocation import give_large_buffers_back
 from worker.rq_worker import MirrorWorker
 from worker.workshop import Workshop, workshop
 
@@ -43,6 +44,7 @@ def wait_for_redis(redis: Redis) -> None:
 
 def work(equipped: Workshop) -> None:
     """Perform tasks until SIGTERM."""
+    give_large_buffers_back()
     equipped.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
     worker = MirrorWorker(
         [equipped.queue.rq],
