@@ -17,6 +17,7 @@ MIB = 2**20
 PART = 8 * MIB
 """What a budget of 32 MiB makes of a large blob: four parts at once."""
 BUDGET = {"MIRROR_MEMORY_BUDGET": "32MiB"}
+IN_FLIGHT = 32 * MIB
 
 
 def held_at(fleet: Fleet, layer: Synthetic, parts: int, *small: images.Layer) -> tuple[Traffic, Hold]:
@@ -121,7 +122,8 @@ def test_a_blob_whose_upload_s3_has_lost_begins_again_and_its_job_succeeds(
         hold.let_go()
         ended = fleet.ended(job, within=60)
     assert (ended.state, ended.attempt) == ("succeeded", 1)
-    assert traffic.sent(layer.digest, since=before) == layer.size
+    again = traffic.sent(layer.digest, since=before) - layer.size
+    assert 0 <= again <= IN_FLIGHT  # what was on its way before S3 said that it has lost the upload
 
 
 @pytest.mark.versitygw
