@@ -19,8 +19,8 @@ _PROGRESS: Final = (10.0, 150.0)
 """MiB that the source sends between two kills."""
 _PATIENCE: Final = (0.5, 17.0)
 """Seconds between two kills where so much is not sent."""
-_AWAY: Final = (0.0, 5.0)
-"""Seconds for which a server stays away."""
+_AWAY: Final = (0.5, 5.0)
+"""Seconds for which a server stays away, unless it comes back at once; the first time it does not."""
 _VICTIMS: Final = {"worker": 35, "horse": 30, "redis": 15, "s3": 15, "scheduler": 5}
 _TICK: Final = 0.05
 
@@ -77,7 +77,9 @@ class Havoc:
             self.scheduler.kill()
             self.scheduler.start()
         else:
-            away = self.rng.choice([0.0, self.rng.uniform(*_AWAY)])
+            away = self.rng.uniform(*_AWAY)
+            if self.killed[victim]:
+                away = self.rng.choice([0.0, away])
             self._note(victim, f"{victim} for {away:.1f} s")
             self.outages.begin(victim)
             self.servers[victim].kill()
@@ -91,7 +93,7 @@ class Havoc:
         horses = worker.children()
         self._note("worker", f"{worker.log.stem}{', at work' if horses else ''}")
         worker.kill()
-        eventually(lambda: not any(map(is_alive, horses)), within=10, what="the work horse died with its worker")
+        eventually(lambda: not any(map(is_alive, horses)), within=5, what="the work horse died with its worker")
         worker.start()
 
     def _kill_horse(self) -> None:
