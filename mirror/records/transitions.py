@@ -122,7 +122,8 @@ return 1
 RELEASE: Final = (
     LIBRARY
     + f"""
--- ARGV: task id, fence, token, wait in ms (0: none), waiting_for as JSON or empty. No loss, whatever the reason.
+-- ARGV: task id, fence, token, wait in ms (0: none), waiting_for as JSON or empty. No loss, whatever the reason:
+-- a worker that gives its task back is alive, and losses before it are in a row with none behind it.
 -- Answers 0 if the task was taken away, or is canceled now.
 local id, task = ARGV[1], '{keys.TASK}' .. ARGV[1]
 if not is_held_by(task, ARGV[2], ARGV[3]) then
@@ -135,7 +136,7 @@ if is_canceling(task) then
   return 0
 end
 local job = leave_running(task, id, string.format('%d', moment))
-redis.call('HSET', task, 'state', 'queued', 'waiting_for', ARGV[5])
+redis.call('HSET', task, 'state', 'queued', 'waiting_for', ARGV[5], 'losses', '0')
 if tonumber(ARGV[4]) == 0 then
   queue_again(task, id, string.format('%d', moment))
 else

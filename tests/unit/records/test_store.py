@@ -191,3 +191,10 @@ def test_a_record_of_a_newer_release_is_read_without_its_new_fields(store: JobSt
     job, _ = submitted(store)
     redis.call("HSET", keys.job(job.id), "novelty", json.dumps({"a": 1}))
     assert store.job(job.id) == job
+
+
+def test_a_worker_that_gives_its_task_back_ends_a_row_of_losses(store: JobStore, redis: Redis) -> None:
+    _, [task] = submitted(store)
+    redis.call("HSET", keys.task(task.id), "losses", 2)
+    assert store.release(claimed(store, task), wait=5)
+    assert store.losses(task.id) == 0
