@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPResponse as RawResponse
 from typing import Any, Final
 
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
@@ -36,6 +37,21 @@ def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
     return [(found[0], found[4]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
+class ReadingInto(RawResponse):
+    """http.client's answer, which urllib3's stands before, reading into the buffer that was named instead of a new one.
+
+    `into` is named for one read at a time, by whoever reads. What urllib3 makes of a read stays: its errors, its
+    counting, and the connection's return to its pool.
+    """
+
+    into: memoryview | None = None
+
+    def read(self, amt: int | None = None) -> Any:
+        if self.into is None:
+            return super().read(amt)
+        return self.into[: self.readinto(self.into)]
+
+
 def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPConnectionPool]]:
     """urllib3's pools by scheme, with connections that *guard* has judged."""
 
@@ -46,6 +62,11 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
         def connect(self) -> None:
             super().connect()
             self.live_socket = self.sock  # http.client forgets `sock` while the answer is still being read
+
+        def response_class(self, *args: Any, **options: Any) -> ReadingInto:  # type: ignore[override]
+            """Called by http.client to make an answer, which is remembered."""
+            self.answering = ReadingInto(*args, **options)
+            return self.answering
 
         def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 overrides http.client's
             try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from botocore.exceptions import ClientError
+from isal import isal_zlib
 
 from mirror.errors import StorageDamaged, StorageUnavailable
 from mirror.oci.digest import Digest
@@ -24,6 +24,7 @@ from mirror.storage.s3_failures import UploadGone, error_code, error_status, tra
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import UploadPartOutputTypeDef
 
 __all__ = ["Body", "Bucket", "ObjectStream", "OpenUpload", "StoredPart", "UploadGone"]
 
@@ -61,7 +62,7 @@ class Bucket:
         self._clients = clients
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._public_endpoint = public_endpoint
-        self._checks_crc32 = False
+        self._wants_md5 = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -202,27 +203,26 @@ class Bucket:
         """Store part *number* (from 1). What S3 stored is what *body* holds.
 
         Every part carries its CRC-32; S3 checks it and says so in its answer (API reference, UploadPart,
-        x-amz-checksum-crc32). Until this server has once said so, parts carry their MD5 too, and it must be their ETag,
-        which is the MD5 of what S3 stored, except under KMS or customer keys and on servers that make their ETags in
-        another way (API reference, "Object", ETag). The MD5 costs seven times the CRC-32: 1.2 s of CPU per GB.
+        x-amz-checksum-crc32). For a server that does not say so, the ETag must be the part's MD5: it is the MD5 of what
+        S3 stored, except under KMS or customer keys and on servers that make their ETags in another way (API
+        reference, "Object", ETag). One that shows neither gets the part again, with an MD5 to check (Content-MD5), and
+        all later parts so. An MD5 costs 1.2 s of CPU per GB, and so is made only where it is needed.
         Raises UploadGone if S3 does not know the upload.
         """
-        action, crc32 = f"store part {number} of {key}", _base64(zlib.crc32(body).to_bytes(4, "big"))
-        digest = None if self._checks_crc32 else md5(body)
-        also: dict[str, Any] = {} if digest is None else {"ContentMD5": _base64(digest)}
-        with translated(action):
-            answer = self._client.upload_part(
-                Bucket=self.name,
-                Key=self._prefix + key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=_sendable(body),
-                ChecksumCRC32=crc32,
-                **also,
-            )
-        self._checks_crc32 = "ChecksumCRC32" in answer
-        _require_unchanged(action, answer, crc32, digest)
+        action, crc32 = f"store part {number} of {key}", _base64(isal_zlib.crc32(body).to_bytes(4, "big"))
+        sent: dict[str, Any] = {"Key": self._prefix + key, "UploadId": upload_id, "PartNumber": number}
+        sent |= {"Body": _sendable(body), "ChecksumCRC32": crc32}
+        if self._wants_md5:
+            sent["ContentMD5"] = _base64(md5(body))
+        answer = self._send_part(action, sent)
+        if not _is_proven(action, answer, crc32, body) and not self._wants_md5:
+            self._wants_md5 = True
+            answer = self._send_part(action, {**sent, "ContentMD5": _base64(md5(body))})
         return StoredPart(answer["ETag"], crc32)
+
+    def _send_part(self, action: str, sent: Mapping[str, Any]) -> UploadPartOutputTypeDef:
+        with translated(action):
+            return self._client.upload_part(Bucket=self.name, **sent)
 
     def complete_upload(self, key: str, upload_id: str, parts: Mapping[int, StoredPart], *, size: int) -> None:
         """Make the object of *size* bytes visible, at once and whole, of the parts by their numbers.
@@ -322,13 +322,17 @@ def _size_of_ranged(content_range: str, start: int, given: int) -> int | None:
     return int(size)
 
 
-def _require_unchanged(action: str, answer: Mapping[str, Any], crc32: str, digest: bytes | None) -> None:
-    """What S3 says it stored is what was sent, by its CRC-32 or, where it knows none, by the MD5 *digest*."""
-    proven = answer.get("ChecksumCRC32") == crc32
-    if not proven and digest is not None and "ChecksumCRC32" not in answer:
-        proven = answer["ETag"].strip('"').lower() == digest.hex() or not _is_md5(answer["ETag"], answer)
-    if not proven:
+def _is_proven(action: str, answer: Mapping[str, Any], crc32: str, body: Body) -> bool:
+    """Whether the answer shows that S3 stored *body*; StorageUnavailable if it shows that it stored something else."""
+    if told := answer.get("ChecksumCRC32"):
+        unchanged = told == crc32
+    elif _is_md5(answer["ETag"], answer):
+        unchanged = answer["ETag"].strip('"').lower() == md5(body).hex()
+    else:
+        return False
+    if not unchanged:
         raise StorageUnavailable(action, "the part was changed on its way")
+    return True
 
 
 def _is_md5(etag: str, answer: Mapping[str, Any]) -> bool:
