@@ -20,6 +20,7 @@ from typing import Final
 from bench import floor
 from bench.contender import Contender, CopyFailed
 from bench.measurement import Rig
+from bench.memory import warmed
 from bench.ours import ImageMirror
 from bench.peers import PEER_NAMES, peers
 from bench.programs import REPOSITORY, Missing, require, version
@@ -34,6 +35,8 @@ _RIGS: Final[tuple[Rig, ...]] = ("loopback", "capped")
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of one's own is made in it
 _ROOM: Final = 12_000_000_000
 """Bytes: the source's images, and twice the largest copy."""
+_TIMES: Final = 4
+"""How often a copy's bytes are in memory while a registry pushes them: parts, upload, parts of the blob, blob."""
 _QUICK_ROUNDS, _ROUNDS = 3, 5
 _QUICK_SECONDS: Final = 17 * 60.0
 _QUICK_PEERS: Final = ("ours", "skopeo", "regsync")
@@ -88,7 +91,9 @@ def measure(wish: Wish) -> Report:
         loader, every = Loader(bench.source.url), shapes(wish.scale)
         loaded = {name: loader.load(every[name]) for name in wish.shapes}
         programme = Programme(wish.rigs, loaded, contenders, wish.rounds, wish.seed, wish.warm_only, wish.seconds)
-        measured = perform(programme, bench, tell)
+        tell("warming memory")
+        with warmed(_TIMES * max(shape.bytes_to_copy for shape in loaded.values())):
+            measured = perform(programme, bench, tell)
         return Report(
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             floor=least,
