@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// quantum is what is moved at once: at 90 MB/s a connection wakes 340 times a second.
-const quantum = 256 << 10
+// quantum is what is moved at once: at 90 MB/s a connection wakes 170 times a second.
+const quantum = 512 << 10
 
 const (
 	setPipeSize   = 1031 // F_SETPIPE_SZ
