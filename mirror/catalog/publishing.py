@@ -100,8 +100,9 @@ class Publisher:
         if target.tag is None:
             return Published(image.digest)
         entry = self._entry(target, image, origin, config)
+        before = partial(self._links.current, target.repository, target.tag, timeout=COMMIT_TIMEOUT)
         with self._holding(target) as lease:
-            return self._commit(ticket, lease, image, entry, before=self._links.current(target.repository, target.tag))
+            return self._commit(ticket, lease, image, entry, before=before)
 
     def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
         """Note that the ticket's target shows *digest* already; None if it does not, or not completely."""
@@ -140,7 +141,7 @@ class Publisher:
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
             self._require(target, before, allowed)
-            return self._commit(ticket, lease, image, entry, before=before)
+            return self._commit(ticket, lease, image, entry, before=lambda: before)
 
     def delete(self, target: LocalImage, *, allowed: Precondition) -> None:
         """Take a tag away at once; its blobs stay for the collector, and so does what other tags need.
@@ -190,19 +191,24 @@ class Publisher:
             return config.result()
 
     def _commit(
-        self, ticket: Ticket, lease: Lease, image: Image, entry: ImageEntry, *, before: Digest | None
+        self, ticket: Ticket, lease: Lease, image: Image, entry: ImageEntry, *, before: Callable[[], Digest | None]
     ) -> Published:
-        """Under the tag's lease: move the tag, which shows *before* now, unless a later change was there first."""
+        """Under the tag's lease: move the tag, unless a later change was there first. What it shows *before* is asked
+        while its history is written.
+        """
         repository, tag = ticket.target.repository, str(ticket.target.tag)
         if by := self._sequence.overtaken_by(repository, tag, ticket.number):
             return Published(image.digest, superseded_by=by)
-        self._links.add_to_history(repository, tag, image.digest)
+        with ThreadPoolExecutor(1, thread_name_prefix="before") as beside:
+            asked = beside.submit(before)
+            self._links.add_to_history(repository, tag, image.digest)
+            created = asked.result() is None
         if not self._leases.renew(lease):
             raise TagBusy(str(ticket.target))
         self._links.set_current(repository, tag, image.digest, timeout=COMMIT_TIMEOUT)
         self._index.put(entry, image.sizes)
         self._sequence.publish(repository, tag, ticket.number, ticket.by)
-        return Published(image.digest, created=before is None)
+        return Published(image.digest, created=created)
 
     def _list(self, target: LocalImage, current: Digest | None) -> None:
         """Under the tag's lease: list the tag as the bucket holds it, showing *current*, or not at all."""

@@ -11,6 +11,7 @@ the checkpoint is written by the lease's holder alone.
 from __future__ import annotations
 
 import threading
+from concurrent.futures import wait
 from functools import partial
 from typing import Final
 
@@ -24,7 +25,7 @@ from mirror.copying.parts_copy import PartsCopy
 from mirror.copying.progress import Progress
 from mirror.errors import DigestMismatch, SizeInvalid, Unavailable
 from mirror.oci.descriptor import Descriptor
-from mirror.oci.verification import Hasher
+from mirror.oci.verification import Hasher, Verified
 from mirror.storage.blobs import Upload, UploadCheckpoint
 from mirror.storage.bucket import StoredPart, UploadGone
 
@@ -91,7 +92,19 @@ class BlobTransfer:
         hasher = self._resume(resumed) if resumed else Hasher(self._blob)
         self._copy_parts(hasher, done=resumed.frontier if resumed else 0)
         self._progress.advanced(self._blob.digest, "verifying", self._blob.size)
-        self._upload.complete(hasher.finish())
+        self._complete(hasher.finish())
+
+    def _complete(self, proof: Verified) -> None:
+        """Make the blob visible and note where it was verified from, side by side: the latter is true by now."""
+        source = self._means.reference
+        noted = self._means.own.submit(
+            self._means.provenance.record_blob_source, self._blob.digest, source.registry, source.repository
+        )
+        try:
+            self._upload.complete(proof)
+        finally:
+            wait([noted])
+        noted.result()
 
     def _checkpoint(self) -> Checkpoint | None:
         """What an earlier transfer of the blob left to go on from; what cannot be used is not left open either."""
@@ -144,7 +157,7 @@ class BlobTransfer:
             proof = hasher.finish()
             self._progress.advanced(self._blob.digest, "verifying", size)
             self._upload.put_part(1, buffer)
-            self._upload.complete(proof)
+            self._complete(proof)
 
     def _copy_parts(self, hasher: Hasher, *, done: int) -> None:
         self._require_room(self._upload.part_size)

@@ -121,15 +121,16 @@ class Copier:
                 source=self._source,
                 reference=reference,
                 blobs=self._blobs,
+                provenance=self._provenance,
                 checkpoints=self._checkpoints,
                 memory=self._memory,
                 stalls=open_.enter_context(StallWatch()),
-                first_fetchers=threads(_BLOBS, "first"),
+                own=threads(_BLOBS, "own"),
                 fetchers=threads(_PARTS, "fetch"),
                 storers=threads(_PARTS, "store"),
             )
             queue = BlobQueue(blobs, together)
-            transfers = _Transfers(means, keeper, self._provenance, queue, progress, together, looked_at=looked_at)
+            transfers = _Transfers(means, keeper, queue, progress, together, looked_at=looked_at)
             transfers.run(threads(_BLOBS, "blob"), min(len(blobs), _BLOBS))
 
 
@@ -140,7 +141,6 @@ class _Transfers:
         self,
         means: Means,
         keeper: LeaseKeeper,
-        provenance: ProvenanceStore,
         queue: BlobQueue,
         progress: Progress,
         interruption: Interruption,
@@ -149,7 +149,6 @@ class _Transfers:
     ) -> None:
         self._means = means
         self._keeper = keeper
-        self._provenance = provenance
         self._queue = queue
         self._progress = progress
         self._interruption = interruption
@@ -193,9 +192,6 @@ class _Transfers:
             transfer = BlobTransfer(self._means, blob, lease, progress=self._progress, interruption=own)
             if not self._finished(blob, transfer):
                 return False
-        self._provenance.record_blob_source(
-            blob.digest, self._means.reference.registry, self._means.reference.repository
-        )
         self._keeper.give_back(lease)
         self._progress.advanced(blob.digest, "copied", blob.size)
         return True

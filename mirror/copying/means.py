@@ -14,22 +14,25 @@ from mirror.copying.stalls import StallWatch
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
 from mirror.storage.blobs import BlobStore
+from mirror.storage.provenance import ProvenanceStore
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
     """Shared by all transfers of a copy.
 
-    Its threads for parts: *first_fetchers*, as many as there are blobs at once, *fetchers* and *storers*.
+    Its threads: *own*, as many as there are blobs at once, so that each blob always has one; and for the parts of all
+    blobs *fetchers* and *storers*.
     """
 
     source: Source
     reference: Reference
     blobs: BlobStore
+    provenance: ProvenanceStore
     checkpoints: Checkpoints
     memory: MemoryBudget
     stalls: StallWatch
-    first_fetchers: ThreadPoolExecutor
+    own: ThreadPoolExecutor
     fetchers: ThreadPoolExecutor
     storers: ThreadPoolExecutor
 

@@ -103,7 +103,7 @@ class PartsCopy:
         if not knows_ranges:
             self._read_through(reader, buffer)
             return
-        self._in(self._means.first_fetchers, self._fetch, self._first, reader, buffer)
+        self._in(self._means.own, self._fetch, self._first, reader, buffer)
         for number in range(self._first + 1, self._last + 1):
             self._in(self._means.fetchers, self._fetch, number, self._reader(number), self._taken(number))
 

@@ -108,9 +108,12 @@ class Bucket:
                     return None
                 raise
 
-    def read(self, key: str, limit: int) -> bytes | None:
-        """A small object whole, None if it is absent. Raises StorageDamaged if it has more than *limit* bytes."""
-        stream = self.open(key)
+    def read(self, key: str, limit: int, *, timeout: float | None = None, retries: bool = True) -> bytes | None:
+        """A small object whole, None if it is absent. Raises StorageDamaged if it has more than *limit* bytes.
+
+        *timeout* and *retries* as in `put`.
+        """
+        stream = self.open(key, client=self._clients.client(_patience(timeout, retries=retries)))
         if stream is None:
             return None
         with stream:
@@ -118,7 +121,9 @@ class Bucket:
                 raise StorageDamaged(key, f"it has {stream.length} bytes, more than the {limit} it may have")
             return stream.read(limit + 1)
 
-    def open(self, key: str, start: int = 0, length: int | None = None) -> ObjectStream | None:
+    def open(
+        self, key: str, start: int = 0, length: int | None = None, *, client: S3Client | None = None
+    ) -> ObjectStream | None:
         """The bytes from *start* on, at most *length* of them; None if the object is absent.
 
         *start* must lie inside the object (an empty one has only 0) and *length* be positive.
@@ -129,7 +134,7 @@ class Bucket:
         asked: dict[str, Any] = {} if whole else {"Range": _range(start, length)}
         with translated(f"read {key}"):
             try:
-                answer = self._client.get_object(Bucket=self.name, Key=self._prefix + key, **asked)
+                answer = (client or self._client).get_object(Bucket=self.name, Key=self._prefix + key, **asked)
             except ClientError as error:
                 if error_code(error) == "NoSuchKey":
                     return None
@@ -300,13 +305,14 @@ def _patience(timeout: float | None, *, retries: bool) -> Patience:
 
 
 def _sendable(body: Body) -> bytes:
-    """What boto3 sends without copying. It takes no memoryview: one of a whole buffer is unwrapped, a part copied."""
-    if not isinstance(body, memoryview):
-        return cast("bytes", body)  # boto3's stubs forget the bytearray it takes
-    whole = body.obj
-    if isinstance(whole, (bytes, bytearray)) and len(whole) == body.nbytes and body.c_contiguous:
-        return cast("bytes", whole)
-    return bytes(body)
+    """A bytearray, which boto3 sends as it is; a memoryview of a whole one is unwrapped.
+
+    Of bytes it makes a file, and before a file it asks S3 (Expect: 100-continue): one turn more for every write.
+    """
+    whole = body.obj if isinstance(body, memoryview) else body
+    if not isinstance(whole, bytearray) or len(whole) != memoryview(body).nbytes:
+        whole = bytearray(body)
+    return cast("bytes", whole)  # boto3's stubs forget the bytearray it takes
 
 
 def _range(start: int, length: int | None) -> str:

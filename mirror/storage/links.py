@@ -51,10 +51,13 @@ class LinkStore:
             layout.tag_current_key(repository, tag), str(digest).encode("ascii"), timeout=timeout, retries=False
         )
 
-    def current(self, repository: str, tag: str) -> Digest | None:
-        """What the tag points at, None if there is no such tag. Raises StorageDamaged if its link holds no digest."""
+    def current(self, repository: str, tag: str, *, timeout: float | None = None) -> Digest | None:
+        """What the tag points at, None if there is no such tag. Raises StorageDamaged if its link holds no digest.
+
+        With a *timeout* it is asked as `set_current` writes: once, and over the connection that writes next.
+        """
         key = layout.tag_current_key(repository, tag)
-        content = self._bucket.read(key, _LONGEST_LINK)
+        content = self._bucket.read(key, _LONGEST_LINK, timeout=timeout, retries=timeout is None)
         return None if content is None else _digest_in(key, content)
 
     def history(self, repository: str, tag: str) -> list[Digest]:
