@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from marshmallow import EXCLUDE, Schema, fields, post_load
 
@@ -32,7 +32,7 @@ class ImageEntry:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        loaded: Self = _EntrySchema().load(json.loads(text))
+        loaded: Self = _SCHEMA.load(json.loads(text))
         return loaded
 
 
@@ -62,3 +62,6 @@ class _EntrySchema(Schema):
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> ImageEntry:
         return ImageEntry(**{**data, "platforms": tuple(data["platforms"])})
+
+
+_SCHEMA: Final = _EntrySchema()

@@ -113,7 +113,7 @@ class Publisher:
         with self._holding(target):
             if by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number):
                 return Published(digest, superseded_by=by)
-            if self._links.current(target.repository, target.tag) != digest:
+            if self._links.current(target.repository, target.tag, timeout=COMMIT_TIMEOUT) != digest:
                 return None
             self._list(target, digest)
             self._sequence.publish(target.repository, target.tag, ticket.number, ticket.by)

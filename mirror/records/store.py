@@ -24,6 +24,9 @@ LEASE_SECONDS: Final = 20
 """A worker that is silent for so long has lost its task."""
 LOSSES_ALLOWED: Final = 3
 _PAGE: Final = 100
+_JOBS: Final = JobRecordSchema()  # made once: a schema copies its fields, which takes longer than a record does
+_TASKS: Final = TaskRecordSchema()
+_BLOBS: Final = BlobSchema()
 _JOB_ID: Final = re.compile("job_[0-9A-Z]{26}", re.ASCII)
 
 
@@ -78,7 +81,7 @@ class JobStore:
         source, target = pairs[0]
         job = Job(_new_id("job", now), source, target, "queued", at(now), ImageCounts(total=len(pairs)))
         tasks = [Task(_new_id("task", now), job.id, s, t, "queued", at(now)) for s, t in pairs]
-        stored = [TaskRecordSchema().dump(task) for task in tasks]
+        stored = [_TASKS.dump(task) for task in tasks]
         args = [json.dumps(_texts(_flat(job))), json.dumps([_texts(t) for t in stored]), keys.jobs_by_source(source)]
         self._submit(args=args)
         return job, tasks
@@ -106,9 +109,8 @@ class JobStore:
     def blobs(self, task_id: str) -> list[BlobReport]:
         """The blobs of a task, in the order in which its plan named them."""
         found: Mapping[str, str] = self._redis.call("HGETALL", keys.task_blobs(task_id))
-        schema = BlobSchema()
         entries = sorted((json.loads(text) for text in found.values()), key=lambda entry: entry.get("position", 0))
-        return [schema.load(entry) for entry in entries]
+        return [_BLOBS.load(entry) for entry in entries]
 
     def page(
         self, *, limit: int, before: str | None, state: JobState | None, source: str | None
@@ -261,8 +263,8 @@ def _new_id(kind: str, now: int) -> str:
 def _flat(job: Job) -> dict[str, Any]:
     nested = {f"bytes_{name}": getattr(job.bytes, name) for name in ("total", "copied", "skipped")}
     counts = {name: getattr(job.images, name) for name in IMAGE_COUNTS}
-    own = {name: getattr(job, name) for name in JobRecordSchema().fields if name not in nested and name not in counts}
-    dumped: dict[str, Any] = JobRecordSchema().dump({**own, **nested, **counts})
+    own = {name: getattr(job, name) for name in _JOBS.fields if name not in nested and name not in counts}
+    dumped: dict[str, Any] = _JOBS.dump({**own, **nested, **counts})
     return dumped
 
 
@@ -272,10 +274,10 @@ def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _job(found: Mapping[str, str]) -> Job:
-    job: Job = JobRecordSchema().load(found)
+    job: Job = _JOBS.load(found)
     return job
 
 
 def _task(found: Mapping[str, str]) -> Task:
-    task: Task = TaskRecordSchema().load(found)
+    task: Task = _TASKS.load(found)
     return task
