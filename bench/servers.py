@@ -57,8 +57,8 @@ class Registry(Server):
 class BucketServer(VersityGateway):
     """The S3 server. Its access log, which names every request, is `access_log`.
 
-    Its ETags are made of CRCs, not of MD5: the MD5 of a part takes longer than all else that it does with it, and nobody
-    here needs it. A real S3 spends that on its own machines.
+    Its ETags are made of CRCs, not of MD5: the MD5 of a part takes longer than all else that it does with it, and is of
+    no use to anybody here. A real S3 spends that on its own machines.
     """
 
     def __init__(self, directory: Path) -> None:

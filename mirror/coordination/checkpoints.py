@@ -80,10 +80,25 @@ class Checkpoints:
             parts={number: (etag, crc32) for number, (etag, crc32) in receipts.items()},
         )
 
-    def begin(self, lease: Lease, digest: Digest, upload_id: str, part_size: int) -> bool:
-        """An upload was opened, and nothing stored yet; False if the lease is no longer ours."""
-        values = ["upload_id", upload_id, "part_size", str(part_size), "frontier", "0", "midstate", ""]
+    def begin(self, lease: Lease, digest: Digest, upload_id: str, part_size: int, *, holder: str) -> bool:
+        """An upload was opened for *holder*, and nothing stored yet; False if the lease is no longer ours."""
+        values = [
+            "upload_id",
+            upload_id,
+            "part_size",
+            str(part_size),
+            "frontier",
+            "0",
+            "midstate",
+            "",
+            "holder",
+            holder,
+        ]
         return self._written(lease, digest, values, anew=True)
+
+    def adopt(self, lease: Lease, digest: Digest, *, holder: str) -> bool:
+        """*holder* goes on with it; False if the lease is no longer ours."""
+        return self._written(lease, digest, ["holder", holder], anew=False)
 
     def advance(
         self, lease: Lease, digest: Digest, frontier: int, midstate: bytes, stored: Mapping[int, tuple[str, str]]
@@ -107,10 +122,10 @@ class Checkpoints:
         """Whether somebody brought the blob in the last `NEWS_SECONDS`. Should Redis forget it, it is fetched again."""
         return bool(self._redis.call("EXISTS", keys.blob_brought(digest)))
 
-    def upload_id(self, digest: Digest) -> str | None:
-        """The open upload that the blob's checkpoint counts on."""
-        found: str | None = self._redis.call("HGET", keys.blob_checkpoint(digest), "upload_id")
-        return found
+    def open_upload(self, digest: Digest) -> tuple[str, str] | None:
+        """The id of the upload that the blob's checkpoint counts on, and for whom it was last gone on with."""
+        upload_id, holder = self._redis.call("HMGET", keys.blob_checkpoint(digest), "upload_id", "holder")
+        return (upload_id, holder or "") if upload_id else None
 
     def _written(self, lease: Lease, digest: Digest, values: list[str], *, anew: bool) -> bool:
         written = self._write(

@@ -82,7 +82,7 @@ class Copier:
             ]
         )
         if plan.to_copy:
-            self._transfer_all(reference, plan.to_copy, progress, interruption, looked_at)
+            self._transfer_all(reference, plan.to_copy, holder, progress, interruption, looked_at)
         return plan
 
     def _pin(self, holder: str, digests: list[Digest], interruption: Interruption) -> None:
@@ -106,6 +106,7 @@ class Copier:
         self,
         reference: Reference,
         blobs: tuple[Descriptor, ...],
+        holder: str,
         progress: Progress,
         interruption: Interruption,
         looked_at: float,
@@ -120,6 +121,7 @@ class Copier:
             means = Means(
                 source=self._source,
                 reference=reference,
+                holder=holder,
                 blobs=self._blobs,
                 provenance=self._provenance,
                 checkpoints=self._checkpoints,

@@ -19,7 +19,7 @@ from mirror.storage.provenance import ProvenanceStore
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Shared by all transfers of a copy.
+    """Shared by all transfers of a copy, which is made for *holder*.
 
     Its threads: *own*, as many as there are blobs at once, so that each blob always has one; and for the parts of all
     blobs *fetchers* and *storers*.
@@ -27,6 +27,7 @@ class Means:
 
     source: Source
     reference: Reference
+    holder: str
     blobs: BlobStore
     provenance: ProvenanceStore
     checkpoints: Checkpoints

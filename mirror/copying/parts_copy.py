@@ -84,12 +84,12 @@ class PartsCopy:
         """Have S3 expect the parts, and note the upload before anything is in it, so that it is somebody's."""
         self._interruption.check()
         upload_id = self._upload.open().upload_id
+        checkpoints, digest, holder = self._means.checkpoints, self._blob.digest, self._means.holder
         if self._first == 1 and upload_id is not None:
-            self._note(
-                partial(
-                    self._means.checkpoints.begin, self._lease, self._blob.digest, upload_id, self._upload.part_size
-                )
-            )
+            part_size = self._upload.part_size
+            self._note(partial(checkpoints.begin, self._lease, digest, upload_id, part_size, holder=holder))
+        else:
+            self._note(partial(checkpoints.adopt, self._lease, digest, holder=holder))
 
     def _coordinate(self) -> None:
         buffer = self._taken(self._first)

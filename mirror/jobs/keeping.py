@@ -31,12 +31,22 @@ _GRACE: Final = 1.5
 _LOG = structlog.get_logger(__name__)
 
 
+def holder_of(claim: Claim) -> str:
+    """The name under which a claim holds pins and checkpoints."""
+    return f"{claim.task.id}-{claim.fence}"
+
+
+def task_of(holder: str) -> str:
+    """The id of the task whose claim it was."""
+    return holder.rpartition("-")[0]
+
+
 class ClaimKeeper:
     """A context in which the claim is kept; at its end the last progress is written."""
 
     def __init__(self, store: JobStore, pins: Pins, claim: Claim, interruption: Interruption) -> None:
         self.progress = TaskReporter(store, claim)
-        self.holder = f"{claim.task.id}-{claim.fence}"
+        self.holder = holder_of(claim)
         self._store = store
         self._pins = pins
         self._claim = claim

@@ -1,10 +1,12 @@
 """Aborting the multipart uploads that nobody will go on with: S3 keeps their parts, and bills them, for ever.
 
 Harbor and Quay leave them (Harbor #17651, Quay #6885). An upload of ours is somebody's while a worker holds its blob's
-lease, or while its checkpoint, which a dead worker's successor goes on from, names it; a checkpoint ends a day after
-it was last written. The list is taken first and each upload judged after, and a worker takes the lease before it
-opens an upload, so one that is nobody's then was nobody's all the time. Should one be aborted under a worker that was
-frozen past its lease, that worker is told by S3, and begins the blob again.
+lease, or while its checkpoint, which a dead worker's successor goes on from, names it and the task that it was made for
+has not ended. It has where its job was canceled while it waited, or where the tag had moved when it was taken up again.
+What other tasks might have saved by it is not worth an upload that stays.
+
+Each is judged and aborted under its blob's lease, so no worker begins to go on with it meanwhile. Should one be aborted
+under a worker that was frozen past its lease, that worker is told by S3, and begins the blob again.
 """
 
 from __future__ import annotations
@@ -19,12 +21,18 @@ from mirror.coordination import keys
 from mirror.coordination.checkpoints import Checkpoints
 from mirror.coordination.lease import Leases
 from mirror.coordination.redis import Redis
+from mirror.jobs.keeping import task_of
+from mirror.oci.digest import Digest
 from mirror.records.fields import at
+from mirror.records.job import UNFINISHED
+from mirror.records.store import JobStore
 from mirror.storage import layout
-from mirror.storage.bucket import Bucket
+from mirror.storage.bucket import Bucket, OpenUpload
 
 OLD: Final = timedelta(hours=1)
 """Younger ones are left alone: the bucket may have another writer, with a Redis of its own."""
+_LEASE_SECONDS: Final = 60.0
+"""Of a blob's lease while its upload is aborted, which may take S3 its time."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -40,15 +48,29 @@ class Sweeper:
 
         Raises StorageUnavailable, StorageRefused or RedisUnavailable.
         """
-        leases, checkpoints = Leases(self.redis), Checkpoints(self.redis)
         swept = 0
         for upload in self.bucket.open_uploads(layout.blobs_prefix()):
             digest = layout.parse_blob(upload.key)
             if digest is None or at(self.redis.now()) - upload.initiated < older_than:
                 continue
-            if leases.is_held(keys.blob_lease(digest)) or checkpoints.upload_id(digest) == upload.upload_id:
-                continue
-            self.bucket.abort_upload(upload.key, upload.upload_id)
-            _LOG.info("orphaned upload aborted", blob=str(digest), initiated=str(upload.initiated))
-            swept += 1
+            swept += self._swept(upload, digest)
         return swept
+
+    def _swept(self, upload: OpenUpload, digest: Digest) -> bool:
+        """Abort the upload unless it is somebody's."""
+        checkpoints = Checkpoints(self.redis)
+        with Leases(self.redis).holding(keys.blob_lease(digest), _LEASE_SECONDS, patience=0) as lease:
+            if lease is None:
+                return False
+            upload_id, holder = checkpoints.open_upload(digest) or ("", "")
+            if upload_id == upload.upload_id:
+                if self._is_unfinished(task_of(holder)):
+                    return False
+                checkpoints.forget(lease, digest)
+            self.bucket.abort_upload(upload.key, upload.upload_id)
+        _LOG.info("orphaned upload aborted", blob=str(digest), initiated=str(upload.initiated))
+        return True
+
+    def _is_unfinished(self, task_id: str) -> bool:
+        task = JobStore(self.redis).task(task_id)
+        return task is not None and task.state in UNFINISHED

@@ -26,31 +26,31 @@ def lease(redis: Redis) -> Lease:
 
 def test_a_blob_that_nobody_began_has_none(checkpoints: Checkpoints) -> None:
     assert checkpoints.load(DIGEST) is None
-    assert checkpoints.upload_id(DIGEST) is None
+    assert checkpoints.open_upload(DIGEST) is None
 
 
 def test_a_checkpoint_comes_back_as_it_was_written(checkpoints: Checkpoints, lease: Lease) -> None:
-    assert checkpoints.begin(lease, DIGEST, "an id", 5)
+    assert checkpoints.begin(lease, DIGEST, "an id", 5, holder="task-1")
     assert checkpoints.load(DIGEST) == Checkpoint("an id", 5)
     assert checkpoints.advance(lease, DIGEST, 2, MIDSTATE, {1: ("one", "a="), 2: ("two", "b=")})
     assert checkpoints.advance(lease, DIGEST, 3, MIDSTATE[::-1], {3: ('"three"', "c=")})
     parts = {1: ("one", "a="), 2: ("two", "b="), 3: ('"three"', "c=")}
     assert checkpoints.load(DIGEST) == Checkpoint("an id", 5, 3, MIDSTATE[::-1], parts)
-    assert checkpoints.upload_id(DIGEST) == "an id"
+    assert checkpoints.open_upload(DIGEST) == ("an id", "task-1")
 
 
 def test_a_new_beginning_leaves_nothing_of_the_old_one(checkpoints: Checkpoints, lease: Lease) -> None:
-    checkpoints.begin(lease, DIGEST, "first", 5)
+    checkpoints.begin(lease, DIGEST, "first", 5, holder="task-1")
     checkpoints.advance(lease, DIGEST, 1, MIDSTATE, {1: ("one", "a=")})
-    checkpoints.begin(lease, DIGEST, "second", 6)
+    checkpoints.begin(lease, DIGEST, "second", 6, holder="task-1")
     assert checkpoints.load(DIGEST) == Checkpoint("second", 6)
 
 
 def test_without_the_lease_nothing_is_written(checkpoints: Checkpoints, lease: Lease, redis: Redis) -> None:
-    checkpoints.begin(lease, DIGEST, "ours", 5)
+    checkpoints.begin(lease, DIGEST, "ours", 5, holder="task-1")
     Leases(redis).end(lease)
     Leases(redis).take(lease.key, 60)
-    assert not checkpoints.begin(lease, DIGEST, "late", 5)
+    assert not checkpoints.begin(lease, DIGEST, "late", 5, holder="task-1")
     assert not checkpoints.advance(lease, DIGEST, 1, MIDSTATE, {1: ("one", "a=")})
     checkpoints.forget(lease, DIGEST)
     assert checkpoints.load(DIGEST) == Checkpoint("ours", 5)
@@ -64,7 +64,7 @@ def test_what_redis_has_lost_is_not_half_rebuilt(checkpoints: Checkpoints, lease
 def test_a_checkpoint_is_forgotten_when_told_and_a_day_after_its_last_write(
     checkpoints: Checkpoints, lease: Lease, redis: Redis
 ) -> None:
-    checkpoints.begin(lease, DIGEST, "an id", 5)
+    checkpoints.begin(lease, DIGEST, "an id", 5, holder="task-1")
     assert KEPT_SECONDS - 60 < redis.call("TTL", keys.blob_checkpoint(DIGEST)) <= KEPT_SECONDS
     checkpoints.forget(lease, DIGEST)
     assert checkpoints.load(DIGEST) is None
@@ -73,7 +73,7 @@ def test_a_checkpoint_is_forgotten_when_told_and_a_day_after_its_last_write(
 def test_that_a_blob_has_come_is_told_for_a_while_and_its_checkpoint_is_gone(
     checkpoints: Checkpoints, lease: Lease, redis: Redis
 ) -> None:
-    checkpoints.begin(lease, DIGEST, "an id", 5)
+    checkpoints.begin(lease, DIGEST, "an id", 5, holder="task-1")
     assert not checkpoints.has_come(DIGEST)
     checkpoints.finish(lease, DIGEST)
     assert checkpoints.has_come(DIGEST)

@@ -74,14 +74,16 @@ class Engine:
         self.registry.put(image, "team/app", "1")
         return [Descriptor(images.OCI_LAYER, Digest.of(content, algorithm), len(content)) for content in layers]
 
-    def copy(self, interruption: Interruption | None = None, *, budget: int = 4 * PART) -> Notebook:
+    def copy(
+        self, interruption: Interruption | None = None, *, budget: int = 4 * PART, holder: str = "engine"
+    ) -> Notebook:
         """Copy once, as one worker would; raises what the copier raises."""
         interruption = interruption or Interruption()
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
         self.notebook = Notebook()
         copier = Copier(self.client, self.bucket, self.redis, MemoryBudget(budget))
         image = Resolver(self.client, BlobStore(self.bucket), interruption).image(reference, None)
-        copier.copy(reference, image, holder="engine", progress=self.notebook, interruption=interruption)
+        copier.copy(reference, image, holder=holder, progress=self.notebook, interruption=interruption)
         return self.notebook
 
     def content(self, blob: Descriptor) -> bytes | None:

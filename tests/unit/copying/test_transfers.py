@@ -85,13 +85,15 @@ def frontier(engine: Engine, blob: Descriptor) -> int:
     return found.frontier if found else -1
 
 
-def interrupted_at_a_part(engine: Engine, blob: Descriptor, part: int, *, resumable: bool = True) -> None:
+def interrupted_at_a_part(
+    engine: Engine, blob: Descriptor, part: int, *, resumable: bool = True, holder: str = "first"
+) -> None:
     """Begin the copy, hold *part* (from 1) back, and stop when all before it are behind the frontier."""
     gate = threading.Event()
     engine.registry.scripts += [on_range(blob, (part - 1) * PART, faults.gated(gate, 1000))]
     interruption = Interruption()
     with ThreadPoolExecutor(1) as pool:
-        copying = pool.submit(engine.copy, interruption)
+        copying = pool.submit(engine.copy, interruption, holder=holder)
         wait_for(copying, lambda: frontier(engine, blob) == part - 1, "all parts before it are done")
         interruption.interrupt("stopped", resumable=resumable)
         with pytest.raises(Interrupted):
@@ -212,6 +214,14 @@ def test_an_interrupted_blob_goes_on_from_its_frontier(strict: Engine) -> None:
     assert strict.bucket.open_uploads("") == []
 
 
+def test_a_checkpoint_names_whom_the_blob_was_last_gone_on_with_for(strict: Engine) -> None:
+    [blob] = strict.put(BIG)
+    for part, holder in ((3, "first"), (5, "second")):
+        interrupted_at_a_part(strict, blob, part, holder=holder)
+        [upload] = strict.bucket.open_uploads("")
+        assert Checkpoints(strict.redis).open_upload(blob.digest) == (upload.upload_id, holder)
+
+
 def test_a_cancelled_blob_leaves_nothing_open(strict: Engine) -> None:
     [blob] = strict.put(BIG)
     interrupted_at_a_part(strict, blob, 3, resumable=False)
@@ -247,7 +257,7 @@ def test_a_checkpoint_that_no_longer_fits_the_budget_is_thrown_away_with_its_upl
     assert lease is not None
     store = BlobStore(strict.bucket, min_part=3 * PART)
     opened = store.begin(blob).open()
-    Checkpoints(strict.redis).begin(lease, blob.digest, str(opened.upload_id), 3 * PART)
+    Checkpoints(strict.redis).begin(lease, blob.digest, str(opened.upload_id), 3 * PART, holder="task-1")
     Leases(strict.redis).end(lease)
     strict.copy(budget=2 * PART)
     assert strict.content(blob) == BIG

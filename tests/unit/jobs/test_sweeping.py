@@ -10,8 +10,11 @@ from mirror.coordination import keys
 from mirror.coordination.checkpoints import Checkpoints
 from mirror.coordination.lease import Leases
 from mirror.coordination.redis import Redis
+from mirror.jobs.keeping import holder_of
 from mirror.jobs.sweeping import Sweeper
 from mirror.oci.digest import Digest
+from mirror.records.store import Claim, JobStore, Outcome
+from mirror.records.task import WaitingFor
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 
@@ -56,14 +59,68 @@ def test_an_upload_under_a_living_lease_is_left_alone(sweeper: Sweeper, redis: R
     assert still_open(sweeper) == [upload_id]
 
 
-def test_of_two_uploads_the_one_that_the_checkpoint_names_is_left(sweeper: Sweeper, redis: Redis) -> None:
-    lost, kept = sweeper.bucket.create_upload(KEY), sweeper.bucket.create_upload(KEY)
+def begun(redis: Redis, upload_id: str, claim: Claim) -> None:
+    """A checkpoint of the claim's worker, which has died since."""
     lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
     assert lease is not None
-    Checkpoints(redis).begin(lease, DIGEST, kept, 5)
+    Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=holder_of(claim))
     Leases(redis).end(lease)
+
+
+@pytest.fixture
+def claim(redis: Redis) -> Claim:
+    store = JobStore(redis)
+    _, (task,) = store.submit([("docker.io/library/redis:7", "redis:7")])
+    claim = store.claim(task.id, task.fence)
+    assert claim is not None
+    return claim
+
+
+def test_of_two_uploads_the_one_that_an_unfinished_tasks_checkpoint_names_is_left(
+    sweeper: Sweeper, redis: Redis, claim: Claim
+) -> None:
+    lost, kept = sweeper.bucket.create_upload(KEY), sweeper.bucket.create_upload(KEY)
+    begun(redis, kept, claim)
     assert sweeper.sweep(NOW) == 1
     assert still_open(sweeper) == [kept] != [lost]
+
+
+def test_a_parked_tasks_upload_is_left(sweeper: Sweeper, redis: Redis, claim: Claim) -> None:
+    upload_id = sweeper.bucket.create_upload(KEY)
+    begun(redis, upload_id, claim)
+    assert JobStore(redis).release(claim, wait=60, waiting_for=WaitingFor("quota", "later", None))
+    assert sweeper.sweep(NOW) == 0
+    assert still_open(sweeper) == [upload_id]
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "canceled"])
+def test_an_upload_whose_task_has_ended_without_it_is_aborted_with_its_checkpoint(
+    sweeper: Sweeper, redis: Redis, claim: Claim, state: str
+) -> None:
+    begun(redis, sweeper.bucket.create_upload(KEY), claim)
+    assert JobStore(redis).settle(claim, state, Outcome())
+    assert sweeper.sweep(NOW) == 1
+    assert still_open(sweeper) == []
+    assert Checkpoints(redis).load(DIGEST) is None
+    assert not Leases(redis).is_held(keys.blob_lease(DIGEST))
+
+
+def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
+    sweeper: Sweeper, redis: Redis, claim: Claim
+) -> None:
+    store = JobStore(redis)
+    _, (task,) = store.submit([("docker.io/library/redis:8", "redis:8")])
+    later = store.claim(task.id, task.fence)
+    lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
+    assert later is not None
+    assert lease is not None
+    upload_id = sweeper.bucket.create_upload(KEY)
+    Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=holder_of(claim))
+    assert Checkpoints(redis).adopt(lease, DIGEST, holder=holder_of(later))
+    Leases(redis).end(lease)
+    store.settle(claim, "succeeded", Outcome())
+    assert sweeper.sweep(NOW) == 0
+    assert still_open(sweeper) == [upload_id]
 
 
 @pytest.mark.parametrize("key", ["docker/registry/v2/repositories/a/_uploads/1/data", "other/thing"])
