@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import structlog
@@ -54,6 +55,8 @@ def work(equipped: Workshop) -> None:
         maintenance_interval=60,
         log_job_description=False,
     )
+    gc.collect()
+    gc.freeze()  # what is there by now stays for ever: a horse neither looks through it nor copies its pages for that
     worker.work(logging_level="WARNING")
 
 

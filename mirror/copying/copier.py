@@ -27,6 +27,7 @@ from mirror.copying.plan import CopyPlan, plan_copy
 from mirror.copying.progress import PlannedBlob, Progress
 from mirror.copying.source import Source
 from mirror.copying.stalls import StallWatch
+from mirror.copying.turns import Turns
 from mirror.errors import BlobBeingDeleted, MirrorError
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -126,6 +127,7 @@ class Copier:
                 provenance=self._provenance,
                 checkpoints=self._checkpoints,
                 memory=self._memory,
+                turns=Turns(),
                 stalls=open_.enter_context(StallWatch()),
                 own=threads(_BLOBS, "own"),
                 fetchers=threads(_PARTS, "fetch"),

@@ -11,6 +11,7 @@ from mirror.copying.memory import MemoryBudget
 from mirror.copying.range_reader import RangeReader
 from mirror.copying.source import Source
 from mirror.copying.stalls import StallWatch
+from mirror.copying.turns import Turns
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
 from mirror.storage.blobs import BlobStore
@@ -32,6 +33,7 @@ class Means:
     provenance: ProvenanceStore
     checkpoints: Checkpoints
     memory: MemoryBudget
+    turns: Turns
     stalls: StallWatch
     own: ThreadPoolExecutor
     fetchers: ThreadPoolExecutor

@@ -104,8 +104,9 @@ class PartsCopy:
             self._read_through(reader, buffer)
             return
         self._in(self._means.own, self._fetch, self._first, reader, buffer)
-        for number in range(self._first + 1, self._last + 1):
-            self._in(self._means.fetchers, self._fetch, number, self._reader(number), self._taken(number))
+        with self._means.turns.turn(self._blob.size, self._interruption):
+            for number in range(self._first + 1, self._last + 1):
+                self._in(self._means.fetchers, self._fetch, number, self._reader(number), self._taken(number))
 
     def _taken(self, number: int) -> bytearray:
         return self._means.memory.take(self._size_of(number), self._interruption)
