@@ -27,6 +27,7 @@ from bench.programs import REPOSITORY, Missing, require, version
 from bench.report import Report, publish
 from bench.rig import running
 from bench.rounds import Programme, perform, summaries
+from bench.servers import CAP
 from bench.shapes import shapes
 from bench.source import Loader
 from bench.verification import CopyIsWrong
@@ -37,6 +38,7 @@ _ROOM: Final = 12_000_000_000
 """Bytes: the source's images, and twice the largest copy."""
 _TIMES: Final = 4
 """How often a copy's bytes are in memory while a registry pushes them: parts, upload, parts of the blob, blob."""
+_MB: Final = 1_000_000
 _QUICK_ROUNDS, _ROUNDS = 3, 5
 _QUICK_SECONDS: Final = 17 * 60.0
 _QUICK_PEERS: Final = ("ours", "skopeo", "regsync")
@@ -60,7 +62,8 @@ class Wish:
     logs: Path | None
     warm_only: Sequence[str]
     seconds: float
-    publish: bool
+    rate: int
+    publish: str | None
 
 
 def main() -> int:
@@ -78,15 +81,15 @@ def main() -> int:
     print(report.markdown())
     print(f"Written to {path}.md and .json")
     if wish.publish:
-        publish(report.markdown(), _PAGE)
+        publish(report.markdown(), _PAGE, wish.publish)
     return 0
 
 
 def measure(wish: Wish) -> Report:
-    with folders(wish.data) as (directory, disk), running(directory, disk, wish.logs) as bench:
+    with folders(wish.data) as (directory, disk), running(directory, disk, wish.logs, rate=wish.rate) as bench:
         contenders = _contenders(wish)
         tell("measuring the floor")
-        least = floor.measure()
+        least = floor.measure(wish.rate)
         tell("making the source's images")
         loader, every = Loader(bench.source.url), shapes(wish.scale)
         loaded = {name: loader.load(every[name]) for name in wish.shapes}
@@ -122,7 +125,8 @@ def wished(arguments: Sequence[str]) -> Wish:
         "--checkout", type=Path, default=REPOSITORY, help="measure the Image Mirror of another checkout"
     )
     parser.add_argument("--logs", type=Path, help="folder in which the contenders' logs are kept, by bucket")
-    parser.add_argument("--publish", action="store_true", help="put the result into docs/benchmarks.md")
+    parser.add_argument("--rate", type=int, default=CAP // _MB, help="MB/s of a paced connection")
+    parser.add_argument("--publish", metavar="NAME", help="put the result into its place in docs/benchmarks.md")
     asked = parser.parse_args(arguments)
     named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else ("ours", *PEER_NAMES))
     return Wish(
@@ -137,6 +141,7 @@ def wished(arguments: Sequence[str]) -> Wish:
         logs=asked.logs,
         warm_only=_QUICK_WARM_ONLY if asked.quick and not asked.peers else (),
         seconds=_QUICK_SECONDS if asked.quick else math.inf,
+        rate=asked.rate * _MB,
         publish=asked.publish,
     )
 

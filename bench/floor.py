@@ -19,11 +19,14 @@ _AMOUNT: Final = 1024 * _BUFFER
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """``hash_rate`` in bytes per second on one core; ``relay`` in CPU seconds per GB; ``cores`` of this machine."""
+    """``hash_rate`` in bytes per second on one core; ``relay`` in CPU seconds per GB; ``cores`` of this machine;
+    ``rate`` of a paced connection, in bytes per second.
+    """
 
     hash_rate: float
     relay: float
     cores: int
+    rate: int = CAP
 
     @property
     def cpu_per_gb(self) -> float:
@@ -35,12 +38,12 @@ class Floor:
         The three that bind: the bandwidth of the connections, the hash of the largest blob (one after the other,
         SHA-256 cannot be divided), and the CPU of all cores together.
         """
-        paced = total / (connections * CAP) if connections else 0.0
+        paced = total / (connections * self.rate) if connections else 0.0
         return max(paced, largest / self.hash_rate, self.cpu_per_gb * total / _GB / self.cores)
 
 
-def measure() -> Floor:
-    return Floor(_hash_rate(), _relay_cost(), os.cpu_count() or 1)
+def measure(rate: int) -> Floor:
+    return Floor(_hash_rate(), _relay_cost(), os.cpu_count() or 1, rate)
 
 
 def _hash_rate() -> float:

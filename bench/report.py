@@ -12,20 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from bench.floor import Floor
-from bench.measurement import GB, MIB, Summary
-from bench.servers import CAP, LATENCY_MS
+from bench.measurement import GB, MIB, Rig, Summary
+from bench.servers import LATENCY_MS
 from bench.source import LoadedShape
 
 _HEAD: Final = (
     "| what | who | seconds | spread | MB/s | CPU s/GB | with its servers | peak MiB | with its servers "
     "| requests: source, S3 | MB: source, to S3, from S3 | limit s | all CPU ÷ cores, s |\n" + "|---" * 13 + "|"
 )
-_RIGS: Final = {
-    "loopback": "Loopback, uncapped",
-    "capped": f"Capped: {CAP // 1_000_000} MB/s per connection and direction, {LATENCY_MS} ms per turn",
-}
-BEGIN: Final = "<!-- results: written by bench/run --publish -->"
-END: Final = "<!-- end of results -->"
+BEGIN: Final = "<!-- {name}: written by bench/run --publish {name} -->"
+END: Final = "<!-- end of {name} -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +65,15 @@ class Report:
 
     def _tables(self) -> list[str]:
         return [
-            "\n".join([f"### {_RIGS[rig]}\n", _HEAD, *(self._row(summary) for summary in group)])
+            "\n".join([f"### {self._title(rig)}\n", _HEAD, *(self._row(summary) for summary in group)])
             for rig, group in groupby(self.summaries, key=lambda summary: summary.case.rig)
         ]
+
+    def _title(self, rig: Rig) -> str:
+        if rig == "loopback":
+            return "Loopback, uncapped"
+        rate = self.floor.rate // 1_000_000
+        return f"Capped: {rate} MB/s per connection and direction, {LATENCY_MS} ms per turn"
 
     def _row(self, summary: Summary) -> str:
         loaded, middle = self.shapes[summary.case.shape], summary.middle
@@ -121,11 +123,17 @@ def machine() -> str:
     return f"{cores} cores of {model.group(1) if model else platform.machine()}{size}, Linux {platform.release()}"
 
 
-def publish(markdown: str, page: Path) -> None:
-    """Put the result between the page's markers, in the place of an earlier one."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{markdown}\n{END}{after}")
+def publish(markdown: str, page: Path, name: str) -> None:
+    """Put the result between the markers that the page has for *name*, in the place of an earlier one.
+
+    Raises ValueError, and changes nothing, where it has none.
+    """
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    before, found, rest = page.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"{page.name} has no place for {name}")
+    page.write_text(f"{before}{begin}\n{markdown}\n{end}{after}")
 
 
 def _megabytes(amount: int | None) -> str:

@@ -114,14 +114,14 @@ class Bench:
 
 
 @contextmanager
-def running(directory: Path, disk: Path, logs: Path | None = None) -> Iterator[Bench]:
+def running(directory: Path, disk: Path, logs: Path | None, *, rate: int) -> Iterator[Bench]:
     """Every server of both rigs, ended with the block."""
     storage = {"filesystem": {"rootdirectory": str(directory / "source-images")}, "delete": {"enabled": True}}
     (directory / "s3").mkdir()
     with (
         Registry(directory / "source", storage) as source,
         BucketServer(directory / "s3") as bucket,
-        Pacer(directory / "pacer", source, bucket) as pacer,
+        Pacer(directory / "pacer", source, bucket, rate=rate) as pacer,
     ):
         yield Bench(directory, disk, source, bucket, pacer, logs, count(), set())
 

@@ -108,10 +108,11 @@ class Pacer(Server):
 
     name = "pacer"
 
-    def __init__(self, directory: Path, source: Server, bucket: Server) -> None:
+    def __init__(self, directory: Path, source: Server, bucket: Server, *, rate: int = CAP) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory)
         self._servers = {"source": source, "s3": bucket}
+        self._rate = rate
         self._listens: dict[str, int] = {}
 
     def address(self, link: str) -> str:
@@ -121,7 +122,7 @@ class Pacer(Server):
     def command(self) -> list[str]:
         self._listens = {name: free_port() for name in self._servers}
         links = [f"{name}={self.address(name)},127.0.0.1:{server.port}" for name, server in self._servers.items()]
-        limits = ["-rate", str(CAP), "-latency", f"{LATENCY_MS}ms"]
+        limits = ["-rate", str(self._rate), "-latency", f"{LATENCY_MS}ms"]
         return [str(require("pacer")), *limits, "-control", f"127.0.0.1:{self.port}", *links]
 
     def answers(self) -> bool:

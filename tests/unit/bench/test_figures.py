@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def test_the_limit_is_what_binds_most(total: int, largest: int, connections: int
     assert FLOOR.limit(total=total, largest=largest, connections=connections) == pytest.approx(seconds)
 
 
+def test_a_slower_line_makes_a_later_limit() -> None:
+    assert replace(FLOOR, rate=CAP // 3).limit(total=CAP * 10, largest=1, connections=2) == pytest.approx(15.0)
+
+
 def test_a_summary_is_the_middle_with_its_spread() -> None:
     summary = Summary.of(Case("capped", "one-layer", "ours"), [copied(3.0, 7), copied(9.0), copied(4.0, 9)], 1.0)
     assert (summary.middle.seconds, summary.fastest, summary.slowest, summary.copies) == (4.0, 3.0, 9.0, 3)
@@ -56,8 +61,17 @@ def test_s3_is_asked_as_often_as_its_log_says() -> None:
     assert requests_to_s3(b"log starts 2026-11-25 03:03:46\n" + line * 3) == 3
 
 
-def test_a_result_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+def test_a_result_takes_the_place_of_the_one_before_and_no_other(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    publish("new", page)
-    assert page.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    places = {name: f"{BEGIN.format(name=name)}\n{{}}\n{END.format(name=name)}" for name in ("one", "two")}
+    page.write_text(f"before\n{places['one'].format('old')}\n{places['two'].format('kept')}\nafter\n")
+    publish("new", page, "one")
+    assert page.read_text() == f"before\n{places['one'].format('new')}\n{places['two'].format('kept')}\nafter\n"
+
+
+def test_a_result_without_a_place_changes_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n")
+    with pytest.raises(ValueError, match=r"page\.md has no place for one"):
+        publish("new", page, "one")
+    assert page.read_text() == "before\n"
