@@ -14,8 +14,8 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _SETTINGS: Final = {
-    _M_MMAP_THRESHOLD: 2 * 2**20,  # above the pieces of 1 MiB that are read, which are better served from a heap
-    _M_TRIM_THRESHOLD: 16 * 2**20,
+    _M_MMAP_THRESHOLD: 512 * 2**10,  # above the pieces of 256 KiB that are hashed, which come and go all the time
+    _M_TRIM_THRESHOLD: 2**20,
     _M_ARENA_MAX: 4,
 }
 
