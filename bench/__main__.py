@@ -44,6 +44,7 @@ _QUICK_SECONDS: Final = 17 * 60.0
 _QUICK_PEERS: Final = ("ours", "skopeo", "regsync")
 _QUICK_WARM_ONLY: Final = ("regsync",)
 _RESULTS: Final = REPOSITORY / "build" / "bench"
+_PLACES: Final = ("main", "shared-base", "slower")
 _PAGE: Final = REPOSITORY / "docs" / "benchmarks.md"
 
 
@@ -126,7 +127,7 @@ def wished(arguments: Sequence[str]) -> Wish:
     )
     parser.add_argument("--logs", type=Path, help="folder in which the contenders' logs are kept, by bucket")
     parser.add_argument("--rate", type=int, default=CAP // _MB, help="MB/s of a paced connection")
-    parser.add_argument("--publish", metavar="NAME", help="put the result into its place in docs/benchmarks.md")
+    parser.add_argument("--publish", choices=_PLACES, help="put the result into this place in docs/benchmarks.md")
     asked = parser.parse_args(arguments)
     named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else ("ours", *PEER_NAMES))
     return Wish(

@@ -22,11 +22,11 @@ _SHARE: Final = 0.6
 
 
 @contextmanager
-def warmed(wanted: int) -> Iterator[int]:
-    """Hold *wanted* bytes of free memory warm for the block, or less where there is less; says how many."""
+def warmed(wanted: int) -> Iterator[None]:
+    """Hold *wanted* bytes of free memory warm for the block, or less where there is less."""
     size = min(wanted, int(_available() * _SHARE)) // _STRIDE * _STRIDE
     if size <= 0:
-        yield 0
+        yield
         return
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -35,7 +35,7 @@ def warmed(wanted: int) -> Iterator[int]:
             memory[start : start + _MIB] = touch[: size - start]
         for start in range(0, size, _STRIDE):
             memory.madvise(mmap.MADV_DONTNEED, start + mmap.PAGESIZE, _STRIDE - mmap.PAGESIZE)
-        yield size
+        yield
 
 
 def _available() -> int:

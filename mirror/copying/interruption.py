@@ -67,6 +67,17 @@ class Interruption:
             with self._lock:
                 self._wakers.pop(id(wake), None)
 
+    def wait_for(self, changed: threading.Condition, predicate: Callable[[], object]) -> None:
+        """Wait on a condition that the caller holds until *predicate* is true; raises Interrupted."""
+
+        def wake() -> None:
+            with changed:
+                changed.notify_all()
+
+        with self.waking(wake):
+            changed.wait_for(lambda: self.is_set() or predicate())
+            self.check()
+
     def adopt(self) -> None:
         """Make the calling thread one of this interruption's: `pause` ends with it."""
         _THREAD.interruption = self

@@ -38,13 +38,12 @@ class MemoryBudget:
         if size > self.limit:
             raise ValueError(f"a buffer of {size} bytes exceeds the budget of {self.limit}")
         turn = object()
-        with self._changed, interruption.waking(self._wake):
+        with self._changed:
             self._waiting.append(turn)
             try:
-                self._changed.wait_for(
-                    lambda: interruption.is_set() or (self._waiting[0] is turn and self._used + size <= self.limit)
+                interruption.wait_for(
+                    self._changed, lambda: self._waiting[0] is turn and self._used + size <= self.limit
                 )
-                interruption.check()
                 self._used += size
             finally:
                 self._waiting.remove(turn)
@@ -98,10 +97,6 @@ class MemoryBudget:
     def _idle_bytes(self) -> int:
         return sum(size * len(buffers) for size, buffers in self._idle.items())
 
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
 
 class BufferRing:
     """Buffers of one size that go round among the parts of one blob: the first, and more while memory is free.
@@ -124,18 +119,14 @@ class BufferRing:
 
     def take(self, interruption: Interruption) -> bytearray:
         """A free one, if need be when another part gives it back; raises Interrupted while it waits."""
-        with self._changed, interruption.waking(self._wake):
+        interruption.check()
+        with self._changed:
             if not self._free and (more := self._memory.take_if_free(self._size)):
                 return more
-            self._changed.wait_for(lambda: self._free or interruption.is_set())
-            interruption.check()
+            interruption.wait_for(self._changed, lambda: self._free)
             return self._free.pop()
 
     def give_back(self, buffer: bytearray) -> None:
         with self._changed:
             self._free.append(buffer)
-            self._changed.notify_all()
-
-    def _wake(self) -> None:
-        with self._changed:
             self._changed.notify_all()

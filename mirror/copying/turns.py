@@ -28,11 +28,10 @@ class Turns:
     def turn(self, size: int, interruption: Interruption) -> Iterator[None]:
         """The block runs when nobody else's does and no larger blob waits; raises Interrupted while it waits."""
         mine = (size, object())
-        with self._changed, interruption.waking(self._wake):
+        with self._changed:
             self._waiting.append(mine)
             try:
-                self._changed.wait_for(lambda: interruption.is_set() or self._is_next(mine))
-                interruption.check()
+                interruption.wait_for(self._changed, lambda: self._is_next(mine))
                 self._taken = True
             finally:
                 self._waiting.remove(mine)
@@ -52,7 +51,3 @@ class Turns:
 
     def _is_next(self, mine: tuple[int, object]) -> bool:
         return not self._taken and mine is max(self._waiting, key=lambda waiting: waiting[0])
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()

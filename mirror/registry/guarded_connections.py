@@ -63,7 +63,7 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
             super().connect()
             self.live_socket = self.sock  # http.client forgets `sock` while the answer is still being read
 
-        def response_class(self, *args: Any, **options: Any) -> ReadingInto:  # type: ignore[override]
+        def response_class(self, *args: Any, **options: Any) -> ReadingInto:  # type: ignore[override]  # a class there
             """Called by http.client to make an answer, which is remembered."""
             self.answering = ReadingInto(*args, **options)
             return self.answering
