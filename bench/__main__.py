@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from bench import floor
+from bench.buckets import BUCKET_SERVERS
 from bench.contender import Contender, CopyFailed
 from bench.measurement import Rig
 from bench.memory import warmed
 from bench.ours import ImageMirror
 from bench.peers import PEER_NAMES, peers
-from bench.programs import REPOSITORY, Missing, require, version
+from bench.programs import REPOSITORY, Missing, find, require, version
 from bench.report import Report, publish
 from bench.rig import running
 from bench.rounds import Programme, perform, summaries
@@ -65,6 +66,7 @@ class Wish:
     seconds: float
     rate: int
     publish: str | None
+    s3: str
 
 
 def main() -> int:
@@ -87,7 +89,10 @@ def main() -> int:
 
 
 def measure(wish: Wish) -> Report:
-    with folders(wish.data) as (directory, disk), running(directory, disk, wish.logs, rate=wish.rate) as bench:
+    with (
+        folders(wish.data) as (directory, disk),
+        running(directory, disk, wish.logs, rate=wish.rate, s3=wish.s3) as bench,
+    ):
         contenders = _contenders(wish)
         tell("measuring the floor")
         least = floor.measure(wish.rate)
@@ -101,7 +106,7 @@ def measure(wish: Wish) -> Report:
         return Report(
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             floor=least,
-            versions=_versions(contenders),
+            versions=_versions(contenders, wish.s3),
             rounds=len(next(iter(measured.values()))),
             seed=wish.seed,
             scale=wish.scale,
@@ -128,6 +133,7 @@ def wished(arguments: Sequence[str]) -> Wish:
     parser.add_argument("--logs", type=Path, help="folder in which the contenders' logs are kept, by bucket")
     parser.add_argument("--rate", type=int, default=CAP // _MB, help="MB/s of a paced connection")
     parser.add_argument("--publish", choices=_PLACES, help="put the result into this place in docs/benchmarks.md")
+    parser.add_argument("--s3", choices=list(BUCKET_SERVERS), help="the S3 server; the first that is installed")
     asked = parser.parse_args(arguments)
     named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else ("ours", *PEER_NAMES))
     return Wish(
@@ -144,6 +150,7 @@ def wished(arguments: Sequence[str]) -> Wish:
         seconds=_QUICK_SECONDS if asked.quick else math.inf,
         rate=asked.rate * _MB,
         publish=asked.publish,
+        s3=asked.s3 or next((name for name in BUCKET_SERVERS if find(name)), next(iter(BUCKET_SERVERS))),
     )
 
 
@@ -174,9 +181,9 @@ def _contenders(wish: Wish) -> dict[str, Contender]:
     return {name: contender for name, contender in found.items() if name in wish.peers}
 
 
-def _versions(contenders: dict[str, Contender]) -> list[str]:
+def _versions(contenders: dict[str, Contender], s3: str) -> list[str]:
     lines = [line for contender in contenders.values() for line in contender.versions()]
-    lines.append(f"S3: {version(require('versitygw'))}")
+    lines.append(f"S3: {version(require(s3))}")
     return list(dict.fromkeys(lines))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bench.servers import BucketServer
+from bench.buckets import BucketServer
 from bench.source import SourceImage
 
 PATIENCE = 1800.0

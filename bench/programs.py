@@ -17,7 +17,7 @@ _GO: Final = re.compile(r"\bgo(\d+\.\d+(?:\.\d+)?)")
 _GO_USES_SHA_INSTRUCTIONS_SINCE: Final = (1, 21)
 _MODULE: Final = re.compile(r"^\s*mod\s+\S+\s+(v\S+)", re.MULTILINE)
 _VERSION_ARGUMENTS: Final = {"crane": "version", "regctl": "version", "regsync": "version"}
-_VERSION: Final = re.compile(r"v?\d+\.\d+\.\d+\S*")
+_VERSION: Final = re.compile(r"\bv?\d+\.\d+\.\d+\S*")
 
 
 class Missing(Exception):

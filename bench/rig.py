@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from bench.buckets import BUCKET_SERVERS, BucketServer
 from bench.contender import Contender, Copying, Site
 from bench.measurement import Case, Measurement, Rig
 from bench.processes import PeakMemory, cpu_seconds
-from bench.servers import BucketServer, Pacer, Registry
+from bench.servers import Pacer, Registry
 from bench.source import LoadedShape
-from bench.traffic import AccessLog, asked_of_source, requests_to_s3
+from bench.traffic import AccessLog, asked_of_source
 from bench.verification import verify
 
 _SETTLED_WITHIN = 2.0
@@ -65,8 +66,8 @@ class Bench:
         return bucket
 
     def _measured(self, case: Case, copying: Copying, loaded: LoadedShape) -> Measurement:
-        logs = AccessLog(self.source.log), AccessLog(self.bucket.access_log)
-        positions = [_settled(log) for log in logs]
+        log = AccessLog(self.source.log)
+        position, requests = _settled(log.position), _settled(self.bucket.requests)
         passed, cpu, rig_cpu = self.pacer.counters(), copying.cpu(), self._cpu()
         with PeakMemory(copying.memory) as memory:
             begun = time.perf_counter()
@@ -74,10 +75,8 @@ class Bench:
             seconds = time.perf_counter() - begun
         spent = {group: after - cpu[group] for group, after in copying.cpu().items()}
         rig_spent = self._cpu() - rig_cpu
-        for log in logs:
-            _settled(log)
-        source, s3 = (log.since(position) for log, position in zip(logs, positions, strict=True))
-        asked, paced, now = asked_of_source(source), case.rig == "capped", self.pacer.counters()
+        _settled(log.position)
+        asked, paced, now = asked_of_source(log.since(position)), case.rig == "capped", self.pacer.counters()
         return Measurement(
             seconds=seconds,
             cpu=spent,
@@ -85,7 +84,7 @@ class Bench:
             rig_cpu=rig_spent,
             source_requests=asked.requests,
             source_bytes=asked.bytes,
-            s3_requests=requests_to_s3(s3),
+            s3_requests=_settled(self.bucket.requests) - requests,
             s3_up=now["s3"].up - passed["s3"].up if paced else None,
             s3_down=now["s3"].down - passed["s3"].down if paced else None,
             source_connections=now["source"].peak if paced else None,
@@ -114,26 +113,26 @@ class Bench:
 
 
 @contextmanager
-def running(directory: Path, disk: Path, logs: Path | None, *, rate: int) -> Iterator[Bench]:
+def running(directory: Path, disk: Path, logs: Path | None, *, rate: int, s3: str) -> Iterator[Bench]:
     """Every server of both rigs, ended with the block."""
     storage = {"filesystem": {"rootdirectory": str(directory / "source-images")}, "delete": {"enabled": True}}
     (directory / "s3").mkdir()
     with (
         Registry(directory / "source", storage) as source,
-        BucketServer(directory / "s3") as bucket,
+        BUCKET_SERVERS[s3](directory / "s3") as bucket,
         Pacer(directory / "pacer", source, bucket, rate=rate) as pacer,
     ):
         yield Bench(directory, disk, source, bucket, pacer, logs, count(), set())
 
 
-def _settled(log: AccessLog) -> int:
-    """Where the log ends once nothing has been added for a moment: a line is written after its answer was sent."""
-    position, deadline = log.position(), time.monotonic() + _SETTLED_WITHIN
+def _settled(count: Callable[[], int]) -> int:
+    """What is counted once nothing has been added for a moment: a line is written after its answer was sent."""
+    counted, deadline = count(), time.monotonic() + _SETTLED_WITHIN
     while time.monotonic() < deadline:
         time.sleep(_POLL)
-        if position == (position := log.position()):
+        if counted == (counted := count()):
             break
-    return position
+    return counted
 
 
 def _name(case: Case) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ import urllib3
 
 from bench.programs import require
 from tests.servers.process import Server, free_port
-from tests.servers.s3 import REGION
-from tests.servers.versity import VersityGateway
 
 CAP: Final = 90_000_000
 """Bytes per second of a paced connection in one direction: what one connection to S3 or to a large registry gives."""
@@ -52,45 +49,6 @@ class Registry(Server):
 
     def answers(self) -> bool:
         return _answers(f"{self.url}/v2/")
-
-
-class BucketServer(VersityGateway):
-    """The S3 server. Its access log, which names every request, is `access_log`.
-
-    Its ETags are made of CRCs, not of MD5: the MD5 of a part takes longer than all else that it does with it, and is of
-    no use to anybody here. A real S3 spends that on its own machines.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.access_log = directory / "access.log"
-
-    def command(self) -> list[str]:
-        program, *rest, data = super().command()
-        return [program, "--access-log", str(self.access_log), *rest, "--data-integrity-etag", data]
-
-    def make_bucket(self, name: str) -> None:
-        client = self.client()
-        client.create_bucket(Bucket=name)
-        client.close()
-
-    def drop_bucket(self, name: str) -> None:
-        """Its files, at once: S3 itself would be asked for every object."""
-        for folder in (self.data, self.directory / "metadata"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-
-    def registry_storage(self, bucket: str, endpoint: str) -> dict[str, Any]:
-        """A stock registry's configuration for the root of *bucket*: the driver's own defaults (parts of 10 MiB)."""
-        driver = {
-            "accesskey": self.access_key,
-            "secretkey": self.secret_key,
-            "region": REGION,
-            "regionendpoint": endpoint,
-            "forcepathstyle": True,
-            "bucket": bucket,
-            "secure": False,
-        }
-        return {"s3": driver, "redirect": {"disable": True}, "delete": {"enabled": True}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How much was asked: requests and bytes, from the access logs that the source and S3 write anyway."""
+"""How much was asked of the source: requests and bytes, from the access log that it writes anyway."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 _SOURCE_LINE: Final = re.compile(rb'"[A-Z]+ \S+ HTTP/[0-9.]+" \d{3} (\d+) ')
-_S3_LINE: Final = re.compile(rb"^\S+ \S+ \[[^]]+\] \S+ \S+ \S+ (?:s3_)?\w+ ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,3 @@ def asked_of_source(log: bytes) -> Asked:
     """Of a registry's log; bytes are the bodies it sent."""
     bodies = [int(body) for body in _SOURCE_LINE.findall(log)]
     return Asked(len(bodies), sum(bodies))
-
-
-def requests_to_s3(log: bytes) -> int:
-    """Of the S3 server's log, which does not tell the bytes of parts."""
-    return len(_S3_LINE.findall(log))

@@ -9,7 +9,8 @@ from typing import Final
 
 import urllib3
 
-from bench.servers import BucketServer, Registry
+from bench.buckets import BucketServer
+from bench.servers import Registry
 from bench.source import LoadedShape, SourceImage
 from mirror.oci import media_types
 

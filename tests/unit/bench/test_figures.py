@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.buckets import Versity, counted
 from bench.floor import Floor
 from bench.measurement import Case, Measurement, Summary
 from bench.report import BEGIN, END, publish
 from bench.servers import CAP
-from bench.traffic import Asked, asked_of_source, requests_to_s3
+from bench.traffic import Asked, asked_of_source
 
 FLOOR = Floor(hash_rate=2e9, relay=0.25, cores=2)
 
@@ -56,9 +57,19 @@ def test_the_source_is_asked_as_often_as_its_log_says() -> None:
     assert asked_of_source(log) == Asked(requests=2, bytes=109)
 
 
-def test_s3_is_asked_as_often_as_its_log_says() -> None:
+def test_s3_is_asked_as_often_as_its_log_says(tmp_path: Path) -> None:
     line = b"key images [25/November/2026:03:03:47 +0000] 127.0.0.1 key ID s3_PutObject a/b /images/a/b 200 - 0 9 1 1\n"
-    assert requests_to_s3(b"log starts 2026-11-25 03:03:46\n" + line * 3) == 3
+    (tmp_path / "access.log").write_bytes(b"log starts 2026-11-25 03:03:46\n" + line * 3)
+    assert Versity(tmp_path).requests() == 3
+
+
+def test_s3_is_asked_as_often_as_its_metrics_say() -> None:
+    metrics = """# TYPE minio_api_requests_total counter
+minio_api_requests_4xx_errors_total{name="HeadObject",server="127.0.0.1:1",type="s3"} 7
+minio_api_requests_total{name="HeadObject",server="127.0.0.1:1",type="s3"} 9
+minio_api_requests_total{name="PutObjectPart",server="127.0.0.1:1",type="s3"} 1.2e+01
+"""
+    assert counted(metrics) == 21
 
 
 def test_a_result_takes_the_place_of_the_one_before_and_no_other(tmp_path: Path) -> None:
