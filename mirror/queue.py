@@ -24,12 +24,19 @@ TASK_FUNCTION: Final = "worker.tasks.mirror_image"
 _FAILURE_SECONDS: Final = 3600
 """RQ keeps what it calls failed (a killed work horse) so long; by default it would be a year."""
 
+_TAKE: Final = """
+local entry = redis.call('LPOP', KEYS[1])
+if entry then redis.call('DEL', ARGV[1] .. entry) end
+return entry
+"""
+
 
 class TaskQueue:
     """The queue that workers listen on. *connection* must not decode answers: RQ does that itself."""
 
     def __init__(self, connection: redis.Redis) -> None:
         self.rq = rq.Queue(QUEUE_NAME, connection=connection, serializer="json")
+        self._take = connection.register_script(_TAKE)
 
     def put(self, task_id: str, fence: int) -> None:
         """Wake a worker for the task; raises RedisUnavailable."""
@@ -51,16 +58,13 @@ class TaskQueue:
 
         For a worker that has begun already. Should it die before it claims the task, the reconciler finds it.
         """
-        connection = self.rq.connection
         try:
-            popped = connection.lpop(self.rq.key)  # RQ's own pop_job_id raises ValueError for an empty queue
-            if not isinstance(popped, bytes):
-                return None
-            entry = popped.decode()
-            connection.delete(Job.key_for(entry))
+            entry = self._take(keys=[self.rq.key], args=[Job.key_for("")])
         except (redis.ConnectionError, redis.TimeoutError):
             raise RedisUnavailable from None
-        task_id, _, fence = entry.rpartition("-")
+        if entry is None:
+            return None
+        task_id, _, fence = entry.decode().rpartition("-")
         return task_id, int(fence)
 
     def holds(self, task_id: str, fence: int) -> bool:

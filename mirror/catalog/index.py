@@ -89,6 +89,14 @@ class CatalogIndex:
         found = self._redis.call("HGET", keys.index_entries(repository), tag)
         return _entry(found) if found else None
 
+    def shows(self, repository: str, tag: str, digest: Digest) -> bool | None:
+        """Whether the tag is listed as *digest*; None where nothing is listed because the index is not built yet."""
+        commands = [["HGET", keys.index_entries(repository), tag], ["EXISTS", keys.INDEX_BUILT]]
+        found, is_built = self._redis.calls(commands)
+        if found:
+            return _entry(found).digest == str(digest)
+        return False if is_built else None
+
     def repositories(self, *, limit: int, after: str = "") -> tuple[list[RepositoryEntry], str | None]:
         """At most *limit* repositories in lexical order behind *after*, and the name to go on from, if any are left."""
         names, more = self._names(keys.INDEX_REPOSITORIES, limit, after)

@@ -105,19 +105,26 @@ class Publisher:
             return self._commit(ticket, lease, image, entry, before=before)
 
     def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
-        """Note that the ticket's target shows *digest* already; None if it does not, or not completely."""
+        """Note that the ticket's target shows *digest* already; None if it does not, or not completely.
+
+        Where the index lists something else the bucket is not asked: should the index be wrong, the image is published
+        once more, and then it is right.
+        """
         target = ticket.target
         if target.tag is None:
             kept = target.digest == digest and self._links.has_revision(target.repository, digest)
             return Published(digest) if kept and self._kept.is_kept(target.repository, digest) else None
-        with self._holding(target):
-            if by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number):
-                return Published(digest, superseded_by=by)
-            if self._links.current(target.repository, target.tag, timeout=COMMIT_TIMEOUT) != digest:
-                return None
-            self._list(target, digest)
-            self._sequence.publish(target.repository, target.tag, ticket.number, ticket.by)
-            return Published(digest)
+        repository, tag = target.repository, target.tag
+        listed = self._index.shows(repository, tag, digest)
+        if listed is not False:
+            with self._holding(target):
+                if self._links.current(repository, tag, timeout=COMMIT_TIMEOUT) == digest:
+                    if not listed:
+                        self._list(target, digest)
+                    by = self._sequence.publish(repository, tag, ticket.number, ticket.by)
+                    return Published(digest, superseded_by=by)
+        by = self._sequence.overtaken_by(repository, tag, ticket.number)
+        return Published(digest, superseded_by=by) if by else None
 
     def retag(self, target: LocalImage, source: LocalImage, *, allowed: Precondition) -> Published:
         """Point *target* at what *source* holds, moving no bytes.

@@ -14,10 +14,12 @@ from mirror.coordination import keys
 from mirror.coordination.redis import Redis
 
 _PUBLISH = """
+-- KEYS: what was published. ARGV: tag, number, the publication. Answers who published a higher number, if anybody did.
 local before = redis.call('HGET', KEYS[1], ARGV[1])
-if before and cjson.decode(before).number > tonumber(ARGV[2]) then return 0 end
+before = before and cjson.decode(before)
+if before and before.number > tonumber(ARGV[2]) then return before.by end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return 1
+return false
 """
 
 
@@ -49,7 +51,11 @@ class TagSequence:
         last = self.published(repository, tag)
         return last.by if last and last.number > number else None
 
-    def publish(self, repository: str, tag: str, number: int, by: str) -> None:
-        """Note that *number* is what the tag shows now; called under the tag's lease, after the commit."""
+    def publish(self, repository: str, tag: str, number: int, by: str) -> str | None:
+        """Note that *number* is what the tag shows now; called under the tag's lease, after the commit.
+
+        Answers who published a higher number, and then notes nothing.
+        """
         value = json.dumps({"number": number, "by": by})
-        self._publish([keys.tag_published(repository)], [tag, number, value])
+        overtaken_by: str | None = self._publish([keys.tag_published(repository)], [tag, number, value])
+        return overtaken_by

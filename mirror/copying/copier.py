@@ -40,7 +40,7 @@ from mirror.storage.provenance import ProvenanceStore
 BLOB_LEASE_SECONDS: Final = 15.0
 """How long a dead worker's blob waits for the next one."""
 _BLOBS: Final = 16
-_PARTS: Final = 8
+_PARTS: Final = 12
 _HEADS: Final = 16
 FOREIGN: Final = "non-distributable layer: it stays with its publisher"
 

@@ -51,7 +51,8 @@ class ClaimKeeper:
         self._pins = pins
         self._claim = claim
         self._interruption = interruption
-        self._renewed = self._pinned = 0.0
+        self._renewed = 0.0
+        self._pinned: float | None = None
         self._lock = threading.Lock()
         self._publishing = False
         self._canceled: float | None = None
@@ -59,8 +60,7 @@ class ClaimKeeper:
         self._thread = threading.Thread(target=self._keep, name="claim-keeper", daemon=True)
 
     def __enter__(self) -> Self:
-        self._pins.pin(self.holder, [])
-        self._renewed = self._pinned = monotonic()
+        self._renewed = monotonic()
         self._thread.start()
         return self
 
@@ -69,8 +69,15 @@ class ClaimKeeper:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self.progress.flush()
-        self._pins.release(self.holder)
+        if kind is not None or self._pinned is not None:
+            self.progress.flush()  # of an image that was there already, the task's outcome says it all
+        if self._pinned is not None:
+            self._pins.release(self.holder)
+
+    def begin_copying(self) -> None:
+        """From here on pins are taken as `holder`, and kept; an image that is there already needs none."""
+        self._pins.pin(self.holder, [])
+        self._pinned = monotonic()
 
     def begin_publishing(self) -> None:
         """From here on a cancellation comes too late; raises Interrupted if the work was to stop before."""
@@ -106,8 +113,11 @@ class ClaimKeeper:
         if standing is not Standing.TAKEN_AWAY and monotonic() - self._renewed > LEASE_SECONDS / 4:
             standing = self._store.renew(self._claim)
             self._renewed = monotonic()
-        if standing is not Standing.TAKEN_AWAY and monotonic() - self._pinned > HOLDER_SECONDS / 4:
+        if standing is not Standing.TAKEN_AWAY and self._pins_are_due():
             if not self._pins.renew(self.holder):
                 return Standing.TAKEN_AWAY
             self._pinned = monotonic()
         return self._store.standing(self._claim) if standing is None else standing
+
+    def _pins_are_due(self) -> bool:
+        return self._pinned is not None and monotonic() - self._pinned > HOLDER_SECONDS / 4

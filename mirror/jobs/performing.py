@@ -98,6 +98,7 @@ class Performer:
                 return outcome
         image = resolver.image(reference, digest)
         keeper.progress.resolved(image.digest)
+        keeper.begin_copying()
         self.copier.copy(reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption)
         keeper.begin_publishing()
         moment = timestamp(at(self.redis.now()))

@@ -135,9 +135,11 @@ class JobStore:
     def claim(self, task_id: str, fence: int) -> Claim | None:
         """The task, if *fence* is what it was queued with and nobody works on it; None for a stale queue entry."""
         token = secrets.token_hex(16)
-        granted = int(self._claim(args=[task_id, fence, token, LEASE_SECONDS * 1000]))
-        task = self.task(task_id) if granted else None
-        return Claim(task, granted, token) if task else None
+        found = self._claim(args=[task_id, fence, token, LEASE_SECONDS * 1000])
+        if not found:
+            return None
+        task = _task(dict(zip(found[::2], found[1::2], strict=True)))
+        return Claim(task, task.fence, token)
 
     def renew(self, claim: Claim) -> Standing:
         """Start the lease anew."""

@@ -39,13 +39,14 @@ return 1
 CLAIM: Final = (
     LIBRARY
     + f"""
--- ARGV: task id, the fence its queue entry carries, the claim's token, the lease in ms. Answers the new fence, or 0.
+-- ARGV: task id, the fence its queue entry carries, the claim's token, the lease in ms. Answers the claimed task's
+-- fields and values, none if it is not granted.
 local id, task = ARGV[1], '{keys.TASK}' .. ARGV[1]
 local found = redis.call('HMGET', task, 'state', 'fence', 'holder', 'job', 'started_at')
-if found[1] == 'running' and found[3] == ARGV[3] then return tonumber(found[2]) end
-if found[1] ~= 'queued' or found[2] ~= ARGV[2] or redis.call('ZSCORE', '{keys.TASKS_PARKED}', id) then return 0 end
+if found[1] == 'running' and found[3] == ARGV[3] then return redis.call('HGETALL', task) end
+if found[1] ~= 'queued' or found[2] ~= ARGV[2] or redis.call('ZSCORE', '{keys.TASKS_PARKED}', id) then return {{}} end
 local moment = now()
-local fence = redis.call('HINCRBY', task, 'fence', 1)
+redis.call('HINCRBY', task, 'fence', 1)
 redis.call('HSET', task, 'state', 'running', 'holder', ARGV[3], 'waiting_for', '',
            'checkpoints_at_claim', number(task, 'checkpoints'))
 redis.call('ZREM', '{keys.TASKS_QUEUED}', id)
@@ -58,7 +59,7 @@ end
 redis.call('HINCRBY', key, 'running', 1)
 redis.call('HSET', key, 'waiting_for', '')
 set_job_state(found[4], 'running')
-return fence
+return redis.call('HGETALL', task)
 """
 )
 
