@@ -37,7 +37,8 @@ def create_job(_: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, An
     Names are checked at once and the network is not touched: what can never work is refused here, what the registry
     says is told by the job.
     """
-    document = job_document(services().submitter.submit(request["source"], request["target"]))
+    job, tasks = services().submitter.submit(request["source"], request["target"])
+    document = {**job_summary(job), "tasks": [{**asdict(task), "blobs": []} for task in tasks[:INLINE_TASKS]]}
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 

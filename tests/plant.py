@@ -41,7 +41,7 @@ class Plant:
 
     def submit(self, source: str, target: str | None = None) -> Job:
         """*source* is a path at the fake registry."""
-        return self.submitter.submit(f"{self.registry.host}/{source}", target)
+        return self.submitter.submit(f"{self.registry.host}/{source}", target)[0]
 
     def perform(self, job: Job, interruption: Interruption | None = None) -> Job:
         """Do the job's one task as a worker would, with whatever queue entry it has now; the job after that."""

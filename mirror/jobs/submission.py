@@ -28,8 +28,8 @@ class Submitter:
         self._queue = queue
         self._settings = settings
 
-    def submit(self, source: str, target: str | None = None) -> Job:
-        """Queue a job for one image.
+    def submit(self, source: str, target: str | None = None) -> tuple[Job, list[Task]]:
+        """Queue a job for one image; the job and its tasks as they were stored.
 
         Raises InvalidInput (malformed names, a reserved or too long target, an address no worker may connect to), or
         RedisUnavailable: then nothing was accepted.
@@ -40,7 +40,7 @@ class Submitter:
         job, tasks = self._store.submit([(str(reference), str(image))])
         for task in tasks:
             self._wake_a_worker(task)
-        return job
+        return job, tasks
 
     def _wake_a_worker(self, task: Task) -> None:
         """Put the task's entry; where that fails the job is accepted all the same, and the reconciler puts it."""

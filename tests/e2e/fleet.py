@@ -42,7 +42,7 @@ class Fleet:
         return Process("worker.scheduler", self.environment, self.logs / "scheduler.log")
 
     def submit(self, source: str) -> Job:
-        return self.submitter.submit(f"{self.registry.host}/{source}")
+        return self.submitter.submit(f"{self.registry.host}/{source}")[0]
 
     def ended(self, job: Job, *, within: float) -> Job:
         def ask() -> Job | None:

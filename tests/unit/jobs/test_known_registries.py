@@ -77,7 +77,7 @@ def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authori
         submitter=Submitter(plant.store, plant.queue, chosen),
         performer=replace(plant.performer, source=client, copier=copier),
     )
-    job = known.perform(known.submitter.submit(source))
+    job = known.perform(known.submitter.submit(source)[0])
     client.close()
     assert (job.state, job.error, job.target, job.digest) == ("succeeded", None, target, str(image.digest))
     [asked] = plant.registry.log(path="/token")

@@ -80,6 +80,6 @@ def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(plant: Plan
 def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(plant: Plant) -> None:
     """Redis goes away between the record and the entry: the reconciler puts the entry when it is back."""
     away = open_client("redis://127.0.0.1:1/0", retries=0, decode_responses=False)
-    job = Submitter(plant.store, TaskQueue(away), plant.settings).submit(f"{plant.registry.host}/team/app:1")
+    job, _ = Submitter(plant.store, TaskQueue(away), plant.settings).submit(f"{plant.registry.host}/team/app:1")
     assert plant.store.job(job.id).state == "queued"
     away.close()

@@ -101,7 +101,7 @@ def test_a_mistyped_host_fails_at_once(plant: Plant) -> None:
     """Nothing listens there, and nothing ever did."""
     port = plant.registry.host.partition(":")[2]
     for _ in range(7):
-        job = plant.submitter.submit(f"{NOWHERE}:{port}/team/app:1", None)
+        job, _ = plant.submitter.submit(f"{NOWHERE}:{port}/team/app:1", None)
         failed = plant.perform(job)
         assert failed.error is not None
         assert (failed.state, failed.error.code) == ("failed", "SOURCE_UNREACHABLE")
