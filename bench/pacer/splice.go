@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// quantum is what is moved at once: at 90 MB/s a connection wakes 170 times a second.
-const quantum = 512 << 10
+// quantum is what is moved at once: at 90 MB/s a connection wakes 86 times a second.
+const quantum = 1 << 20
 
 const (
 	setPipeSize   = 1031 // F_SETPIPE_SZ
