@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_SAMPLE_EVERY: Final = 0.25
+_SAMPLE_EVERY: Final = 0.5
 """Seconds; the kernel walks every page for it, 8 ms of CPU for a full worker."""
 _KIB: Final = 1024
 
@@ -48,7 +48,7 @@ def proportional_bytes(roots: Iterable[int]) -> int:
 
 @dataclass(slots=True)
 class PeakMemory:
-    """Samples the memory of groups of process trees four times a second while the block runs."""
+    """Samples the memory of groups of process trees twice a second while the block runs."""
 
     groups: Callable[[], dict[str, list[int]]]
     peaks: dict[str, int] = field(default_factory=dict)

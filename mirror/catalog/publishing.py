@@ -62,7 +62,9 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What became of a change: ``created`` if the tag is new, ``superseded_by`` if a later change was there first."""
+    """What became of a change: ``superseded_by`` if a later one was there first; of a re-tag also whether it ``created``
+    the tag.
+    """
 
     digest: Digest
     created: bool = False
@@ -100,9 +102,8 @@ class Publisher:
         if target.tag is None:
             return Published(image.digest)
         entry = self._entry(target, image, origin, config)
-        before = partial(self._links.current, target.repository, target.tag, timeout=COMMIT_TIMEOUT)
         with self._holding(target) as lease:
-            return self._commit(ticket, lease, image, entry, before=before)
+            return self._commit(ticket, lease, image, entry)
 
     def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
         """Note that the ticket's target shows *digest* already; None if it does not, or not completely.
@@ -148,7 +149,7 @@ class Publisher:
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
             self._require(target, before, allowed)
-            return self._commit(ticket, lease, image, entry, before=lambda: before)
+            return self._commit(ticket, lease, image, entry, is_new=before is None)
 
     def delete(self, target: LocalImage, *, allowed: Precondition) -> None:
         """Take a tag away at once; its blobs stay for the collector, and so does what other tags need.
@@ -198,24 +199,19 @@ class Publisher:
             return config.result()
 
     def _commit(
-        self, ticket: Ticket, lease: Lease, image: Image, entry: ImageEntry, *, before: Callable[[], Digest | None]
+        self, ticket: Ticket, lease: Lease, image: Image, entry: ImageEntry, *, is_new: bool = False
     ) -> Published:
-        """Under the tag's lease: move the tag, unless a later change was there first. What it shows *before* is asked
-        while its history is written.
-        """
+        """Under the tag's lease: move the tag, unless a later change was there first."""
         repository, tag = ticket.target.repository, str(ticket.target.tag)
         if by := self._sequence.overtaken_by(repository, tag, ticket.number):
             return Published(image.digest, superseded_by=by)
-        with ThreadPoolExecutor(1, thread_name_prefix="before") as beside:
-            asked = beside.submit(before)
-            self._links.add_to_history(repository, tag, image.digest)
-            created = asked.result() is None
+        self._links.add_to_history(repository, tag, image.digest)
         if not self._leases.renew(lease):
             raise TagBusy(str(ticket.target))
         self._links.set_current(repository, tag, image.digest, timeout=COMMIT_TIMEOUT)
         self._index.put(entry, image.sizes)
         self._sequence.publish(repository, tag, ticket.number, ticket.by)
-        return Published(image.digest, created=created)
+        return Published(image.digest, created=is_new)
 
     def _list(self, target: LocalImage, current: Digest | None) -> None:
         """Under the tag's lease: list the tag as the bucket holds it, showing *current*, or not at all."""

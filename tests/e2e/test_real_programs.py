@@ -60,7 +60,7 @@ def mirror(
 def mirrored(mirror: Submitter, redis_url: str, source: str, target: str) -> Job:
     redis = Redis.connect(redis_url)
     store = JobStore(redis)
-    job = mirror.submit(source, target)
+    job, _ = mirror.submit(source, target)
 
     def ask() -> Job | None:
         now = store.job(job.id)
