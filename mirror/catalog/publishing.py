@@ -62,8 +62,8 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What became of a change: ``superseded_by`` if a later one was there first; of a re-tag also whether it ``created``
-    the tag.
+    """What became of a change: ``superseded_by`` if a later one was there first; of a re-tag also whether the tag was
+    ``created``.
     """
 
     digest: Digest
