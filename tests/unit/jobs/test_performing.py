@@ -88,6 +88,39 @@ def test_what_is_there_already_is_unchanged_and_costs_one_request(plant: Plant) 
     assert plant.stored() == stored
 
 
+def test_a_lost_index_does_not_make_a_copy_of_what_the_bucket_shows(plant: Plant) -> None:
+    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
+    plant.mirror("team/app:1", "prod/app:1")
+    plant.index.remove("prod/app", "1")
+    job = plant.mirror("team/app:1", "prod/app:1")
+    assert (job.state, job.images.unchanged) == ("succeeded", 1)
+    assert plant.index.entry("prod/app", "1")
+
+
+def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_layers(plant: Plant) -> None:
+    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
+    plant.mirror("team/app:1", "prod/app:1")
+    plant.index.mark_built()
+    plant.index.remove("prod/app", "1")
+    stored, served = plant.stored(), served_blobs(plant)
+    job = plant.mirror("team/app:1", "prod/app:1")
+    assert (job.state, job.images.unchanged) == ("succeeded", 0)
+    assert served_blobs(plant) == served
+    assert plant.stored() == stored
+    assert plant.index.entry("prod/app", "1")
+
+
+def test_the_index_alone_makes_no_image_unchanged(plant: Plant) -> None:
+    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
+    plant.mirror("team/app:1", "prod/app:1")
+    plant.index.mark_built()
+    stored = plant.stored()
+    plant.bucket.delete([layout.tag_current_key("prod/app", "1")])
+    job = plant.mirror("team/app:1", "prod/app:1")
+    assert (job.state, job.images.unchanged) == ("succeeded", 0)
+    assert plant.stored() == stored
+
+
 def test_foreign_layers_are_left_out_and_named_in_the_job(plant: Plant) -> None:
     foreign = images.foreign_layer("windows")
     plant.registry.put(images.image(images.layer("a"), foreign=[foreign]), "team/app", "1")
