@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from mirror.oci.reference import Reference
 from mirror.records.job import RETRYABLE, UNFINISHED, Job
+from mirror.records.task import BlobReport, Task
 from service.api_blueprint import api_blueprint, header, refuses
 from service.public_urls import next_page, public_url
 from service.schemas.fields import NoParameters
@@ -38,7 +40,7 @@ def create_job(_: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, An
     says is told by the job.
     """
     job, tasks = services().submitter.submit(request["source"], request["target"])
-    document = {**job_summary(job), "tasks": [{**asdict(task), "blobs": []} for task in tasks[:INLINE_TASKS]]}
+    document = _document(job, [(task, []) for task in tasks[:INLINE_TASKS]])
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
@@ -112,5 +114,8 @@ def job_links(job: Job) -> dict[str, str]:
 
 def job_document(job: Job) -> dict[str, Any]:
     jobs = services().jobs
-    tasks = jobs.tasks(job.id, INLINE_TASKS)
-    return {**job_summary(job), "tasks": [{**asdict(task), "blobs": jobs.blobs(task.id)} for task in tasks]}
+    return _document(job, [(task, jobs.blobs(task.id)) for task in jobs.tasks(job.id, INLINE_TASKS)])
+
+
+def _document(job: Job, tasks: Sequence[tuple[Task, Sequence[BlobReport]]]) -> dict[str, Any]:
+    return {**job_summary(job), "tasks": [{**asdict(task), "blobs": blobs} for task, blobs in tasks]}

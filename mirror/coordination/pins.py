@@ -59,11 +59,8 @@ class Pins:
         self._begin_delete = redis.script(_BEGIN_DELETE)
 
     def pin(self, holder: str, digests: Sequence[Digest]) -> None:
-        """Pin all of *digests* for *holder*; raises BlobBeingDeleted for the first that is being deleted.
-
-        With no digests it only brings the holder to life.
-        """
-        for start in range(0, max(1, len(digests)), _BATCH):
+        """Pin all of *digests* for *holder*; raises BlobBeingDeleted for the first that is being deleted."""
+        for start in range(0, len(digests), _BATCH):
             batch = [str(digest) for digest in digests[start : start + _BATCH]]
             refused = self._pin(args=[holder, HOLDER_SECONDS * 1000, *batch])
             if refused:

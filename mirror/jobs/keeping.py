@@ -75,8 +75,7 @@ class ClaimKeeper:
             self._pins.release(self.holder)
 
     def begin_copying(self) -> None:
-        """From here on pins are taken as `holder`, and kept; an image that is there already needs none."""
-        self._pins.pin(self.holder, [])
+        """The copy takes its pins as `holder` now, and they are kept; an image that is there already needs none."""
         self._pinned = monotonic()
 
     def begin_publishing(self) -> None:
