@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.buckets import BUCKET_SERVERS, BucketServer
 from bench.contender import Contender, Copying, Site
 from bench.measurement import Case, Measurement, Rig
+from bench.memory import freed_in_huge_pages
 from bench.processes import PeakMemory, cpu_seconds
 from bench.servers import Pacer, Registry
 from bench.source import LoadedShape
@@ -21,6 +22,8 @@ from bench.verification import verify
 
 _SETTLED_WITHIN = 2.0
 _POLL = 0.05
+_WORKING_MEMORY = 512 * 2**20
+"""Bytes for each worker."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class Bench:
     def _measured(self, case: Case, copying: Copying, loaded: LoadedShape) -> Measurement:
         log = AccessLog(self.source.log)
         position, requests = _settled(log.position), _settled(self.bucket.requests)
+        freed_in_huge_pages(_WORKING_MEMORY * case.workers)
         passed, cpu, rig_cpu = self.pacer.counters(), copying.cpu(), self._cpu()
         with PeakMemory(copying.memory) as memory:
             begun = time.perf_counter()

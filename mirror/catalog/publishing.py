@@ -3,8 +3,9 @@
 Every change of a tag runs under the tag's one lease, and with a number from the tag's sequence that it took before it
 looked at what the tag should become. The commit is a single PUT of ``current/link`` with retries off and less time
 than the lease has left, so a holder that lost its lease cannot write late: its PUT has ended, one way or the other,
-before anybody else holds the lease. Blobs, layer links and revision links are written before, outside the lease; they
-are idempotent and nobody takes them away, so two publishers of one image only write the same twice.
+before anybody else holds the lease. Blobs and layer links are written before, outside the lease, revision links under
+it, beside the tag's history; all are idempotent and nobody takes them away, so two publishers of one image only write
+the same twice.
 
 The index in Redis is changed after the commit and under the same lease. A crash between the two is mended by the
 task that runs again, since it finds the tag in place and lists it (`confirm`).
@@ -98,8 +99,9 @@ class Publisher:
         target = ticket.target
         if target.tag and (by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number)):
             return Published(image.digest, superseded_by=by)
-        config = self._write_below_the_tag(target, image, origin)
+        config = self._write_below_the_manifests(target, image, origin)
         if target.tag is None:
+            self._link_manifests(target.repository, image)
             return Published(image.digest)
         entry = self._entry(target, image, origin, config)
         with self._holding(target) as lease:
@@ -144,7 +146,7 @@ class Publisher:
         found = self._provenance.image(source.repository, image.digest)
         origin = found or ImageProvenance(source=str(source), digest=image.digest, mirrored_at="", job="")
         self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
-        config = self._write_below_the_tag(target, image, origin)
+        config = self._write_below_the_manifests(target, image, origin)
         entry = self._entry(target, image, origin, config)
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
@@ -174,11 +176,10 @@ class Publisher:
         with self._holding(target):
             self._list(target, self._links.current(repository, tag))
 
-    def _write_below_the_tag(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Config | None:
-        """Everything a reader of the tag will need, in an order in which no reader sees a part as the whole.
+    def _write_below_the_manifests(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Config | None:
+        """Everything a reader of the manifests will need. Nothing of it can be read yet, but blobs by their digest.
 
-        ``kept`` stands before the revision it protects; manifests become readable, by their revision links, children
-        first, when all blobs are linked. Answers the image's config, which is read meanwhile.
+        ``kept`` stands before the revision it protects. Answers the image's config, which is read meanwhile.
         """
         repository = target.repository
         if target.tag is None:
@@ -191,12 +192,18 @@ class Publisher:
                 *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
-            link = partial(self._links.link_revision, repository)
-            manifests, indexes = image.split
-            _all_at_once(pool, *(partial(link, manifest.descriptor.digest) for manifest in manifests))
-            for index in indexes:
-                link(index.descriptor.digest)
             return config.result()
+
+    def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:
+        """Make the manifests readable by their digests, children first, so that no reader sees a part as the whole;
+        *others* are written beside them.
+        """
+        link = partial(self._links.link_revision, repository)
+        manifests, indexes = image.split
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
+            _all_at_once(pool, *others, *(partial(link, manifest.descriptor.digest) for manifest in manifests))
+        for index in indexes:
+            link(index.descriptor.digest)
 
     def _commit(
         self, ticket: Ticket, lease: Lease, image: Image, entry: ImageEntry, *, is_new: bool = False
@@ -205,7 +212,8 @@ class Publisher:
         repository, tag = ticket.target.repository, str(ticket.target.tag)
         if by := self._sequence.overtaken_by(repository, tag, ticket.number):
             return Published(image.digest, superseded_by=by)
-        self._links.add_to_history(repository, tag, image.digest)
+        history = partial(self._links.add_to_history, repository, tag, image.digest, timeout=COMMIT_TIMEOUT)
+        self._link_manifests(repository, image, history)
         if not self._leases.renew(lease):
             raise TagBusy(str(ticket.target))
         self._links.set_current(repository, tag, image.digest, timeout=COMMIT_TIMEOUT)

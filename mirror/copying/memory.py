@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Self, cast
+from typing import Self
 
+from mirror.copying.huge_pages import new_buffer
 from mirror.copying.interruption import Interruption
-
-_NEW_BYTEARRAY: Final = ctypes.pythonapi.PyByteArray_FromStringAndSize
-_NEW_BYTEARRAY.argtypes, _NEW_BYTEARRAY.restype = (ctypes.c_char_p, ctypes.c_ssize_t), ctypes.py_object
 
 
 class MemoryBudget:
@@ -22,8 +19,7 @@ class MemoryBudget:
     No deadlock: a buffer is taken before a connection to the source, never behind one, and what a blob holds is given
     back without its taking more (`parts_copy`: parts take theirs in the blob's order and give them back in it).
 
-    Buffers are kept for the next one of their size: fresh memory is zeroed page by page, reused memory is not. Nor is
-    it zeroed twice: ``bytearray(size)`` touches every page, 10 ms for a part, and lets no other thread run meanwhile.
+    Buffers are kept for the next one of their size: fresh memory is zeroed page by page, reused memory is not.
     """
 
     def __init__(self, limit: int) -> None:
@@ -92,7 +88,7 @@ class MemoryBudget:
             length, buffers = next((length, buffers) for length, buffers in self._idle.items() if buffers)
             buffers.pop()
             idle -= length
-        return cast("bytearray", _NEW_BYTEARRAY(None, size))
+        return new_buffer(size)
 
     def _idle_bytes(self) -> int:
         return sum(size * len(buffers) for size, buffers in self._idle.items())

@@ -37,9 +37,11 @@ class LinkStore:
     def has_revision(self, repository: str, digest: Digest) -> bool:
         return self._bucket.size(layout.revision_link_key(repository, digest)) is not None
 
-    def add_to_history(self, repository: str, tag: str, digest: Digest) -> None:
-        """Note that the tag points, or is about to point, at *digest*."""
-        self._write(layout.tag_history_key(repository, tag, digest), digest)
+    def add_to_history(self, repository: str, tag: str, digest: Digest, *, timeout: float) -> None:
+        """Note that the tag points, or is about to point, at *digest*; written as `set_current` writes: once, and over
+        the connection that writes next.
+        """
+        self._write(layout.tag_history_key(repository, tag, digest), digest, timeout=timeout, retries=False)
 
     def set_current(self, repository: str, tag: str, digest: Digest, *, timeout: float) -> None:
         """Point the tag at *digest*: the one PUT that publishes an image.
@@ -47,9 +49,7 @@ class LinkStore:
         It is tried once and bounded by *timeout* seconds, so that it cannot land after the lease that covers it. After
         StorageUnavailable it may have happened or not; `current` tells.
         """
-        self._bucket.put(
-            layout.tag_current_key(repository, tag), str(digest).encode("ascii"), timeout=timeout, retries=False
-        )
+        self._write(layout.tag_current_key(repository, tag), digest, timeout=timeout, retries=False)
 
     def current(self, repository: str, tag: str, *, timeout: float | None = None) -> Digest | None:
         """What the tag points at, None if there is no such tag. Raises StorageDamaged if its link holds no digest.
@@ -76,8 +76,8 @@ class LinkStore:
             if found := layout.parse_tag_current(key):
                 yield found
 
-    def _write(self, key: str, digest: Digest) -> None:
-        self._bucket.put(key, str(digest).encode("ascii"))
+    def _write(self, key: str, digest: Digest, *, timeout: float | None = None, retries: bool = True) -> None:
+        self._bucket.put(key, str(digest).encode("ascii"), timeout=timeout, retries=retries)
 
 
 def _digest_in(key: str, content: bytes) -> Digest:

@@ -32,7 +32,7 @@ def links(bucket: Bucket) -> LinkStore:
 def test_a_link_holds_its_digest_and_nothing_else(links: LinkStore, bucket: Bucket) -> None:
     links.link_layer("team/app", ONE)
     links.link_revision("team/app", TWO)
-    links.add_to_history("team/app", "7", ONE)
+    links.add_to_history("team/app", "7", ONE, timeout=10)
     links.set_current("team/app", "7", ONE, timeout=10)
     written = {key: bucket.read(key, 500) for key in bucket.keys("")}
     assert written == {
@@ -57,7 +57,7 @@ def test_a_tag_points_at_what_was_set_last_and_remembers_the_rest(links: LinkSto
     assert links.current("team/app", "7") is None
     assert links.history("team/app", "7") == []
     for digest in (ONE, TWO):
-        links.add_to_history("team/app", "7", digest)
+        links.add_to_history("team/app", "7", digest, timeout=10)
         links.set_current("team/app", "7", digest, timeout=10)
     assert links.current("team/app", "7") == TWO
     assert sorted(links.history("team/app", "7")) == sorted([ONE, TWO])
@@ -65,7 +65,7 @@ def test_a_tag_points_at_what_was_set_last_and_remembers_the_rest(links: LinkSto
 
 def test_deleting_a_tag_takes_its_history_and_no_other_tag(links: LinkStore) -> None:
     for tag in ("7", "7.1"):
-        links.add_to_history("team/app", tag, ONE)
+        links.add_to_history("team/app", tag, ONE, timeout=10)
         links.set_current("team/app", tag, ONE, timeout=10)
     links.delete_tag("team/app", "7")
     links.delete_tag("team/app", "7")
@@ -79,10 +79,10 @@ def test_deleting_a_tag_takes_its_history_and_no_other_tag(links: LinkStore) -> 
 def test_every_tag_of_nested_repositories_is_found(links: LinkStore, bucket: Bucket) -> None:
     expected = {("team", "7"), ("team/app", "7"), ("team/app", "latest"), ("docker.io/library/redis", "current")}
     for repository, tag in expected:
-        links.add_to_history(repository, tag, ONE)
+        links.add_to_history(repository, tag, ONE, timeout=10)
         links.set_current(repository, tag, ONE, timeout=10)
         links.link_layer(repository, ONE)
-    links.add_to_history("team/app", "deleted", ONE)
+    links.add_to_history("team/app", "deleted", ONE, timeout=10)
     bucket.put("docker/registry/v2/repositories/UPPER/_manifests/tags/7/current/link", b"")
     assert set(links.tags()) == expected
 
@@ -172,7 +172,7 @@ def test_a_stock_registry_serves_what_is_linked_and_nothing_else(
     for content in (config, layer):
         links.link_layer("team/app", Digest.of(content))
     links.link_revision("team/app", digest)
-    links.add_to_history("team/app", "7", digest)
+    links.add_to_history("team/app", "7", digest, timeout=10)
     headers = {"Accept": media_types.OCI_MANIFEST}
     with DockerRegistry(tmp_path, S3Storage(s3_server, s3_prefix)) as registry, urllib3.PoolManager() as http:
         at = f"{registry.url}/v2/team/app"
