@@ -1,7 +1,7 @@
 """Large buffers on huge pages, where the kernel gives them to who asks.
 
 A buffer is written once and read three times (checksum, hash, socket), and in pages of 4 KiB each of its 4096 has to be
-found again every time: measured 6 % of a copy's CPU. The kernel gives pages of 2 MiB by default to whoever advises so
+found again every time: measured 5 % of a copy's CPU. The kernel gives pages of 2 MiB by default to whoever advises so
 (Documentation/admin-guide/mm/transhuge.rst); where it does not, the buffer is an ordinary one.
 """
 
