@@ -26,7 +26,6 @@ from mirror.copying.parts_copy import LEASE_LOST
 from mirror.copying.plan import CopyPlan, plan_copy
 from mirror.copying.progress import PlannedBlob, Progress
 from mirror.copying.source import Source
-from mirror.copying.stalls import StallWatch
 from mirror.copying.turns import Turns
 from mirror.errors import BlobBeingDeleted, MirrorError
 from mirror.oci.descriptor import Descriptor
@@ -128,7 +127,6 @@ class Copier:
                 checkpoints=self._checkpoints,
                 memory=self._memory,
                 turns=Turns(),
-                stalls=open_.enter_context(StallWatch()),
                 own=threads(_BLOBS, "own"),
                 fetchers=threads(_PARTS, "fetch"),
                 storers=threads(_PARTS, "store"),

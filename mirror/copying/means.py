@@ -10,7 +10,6 @@ from mirror.copying.interruption import Interruption
 from mirror.copying.memory import MemoryBudget
 from mirror.copying.range_reader import RangeReader
 from mirror.copying.source import Source
-from mirror.copying.stalls import StallWatch
 from mirror.copying.turns import Turns
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
@@ -34,10 +33,9 @@ class Means:
     checkpoints: Checkpoints
     memory: MemoryBudget
     turns: Turns
-    stalls: StallWatch
     own: ThreadPoolExecutor
     fetchers: ThreadPoolExecutor
     storers: ThreadPoolExecutor
 
     def reader(self, blob: Descriptor, interruption: Interruption, *, start: int, end: int) -> RangeReader:
-        return RangeReader(self.source, self.reference, blob, interruption, self.stalls, start=start, end=end)
+        return RangeReader(self.source, self.reference, blob, interruption, start=start, end=end)

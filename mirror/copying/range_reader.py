@@ -11,7 +11,6 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from mirror.copying.interruption import Interruption
 from mirror.copying.source import BlobStream, Source
-from mirror.copying.stalls import StallWatch
 from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid, SourceUnreachable
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
@@ -20,6 +19,7 @@ _FRUITLESS: Final = 5
 """Connections in a row that may break with nothing gained before the source counts as broken."""
 _GAIN: Final = 64 * 1024
 _READ: Final = 1024 * 1024
+"""Asked of a stream at a time, which gives up where so little takes a minute."""
 _LOG = structlog.get_logger(__name__)
 
 Report = Callable[[int], None]
@@ -39,7 +39,6 @@ class RangeReader:
         reference: Reference,
         blob: Descriptor,
         interruption: Interruption,
-        stalls: StallWatch,
         *,
         start: int,
         end: int,
@@ -48,7 +47,6 @@ class RangeReader:
         self._reference = reference
         self._blob = blob
         self._interruption = interruption
-        self._stalls = stalls
         self._reached = start
         self._end = end
         self._open = ExitStack()
@@ -107,8 +105,7 @@ class RangeReader:
             stream = self._connected()
             while (done := self._reached - begin) < want:
                 self._interruption.check()
-                with self._stalls.watching(stream):
-                    count = stream.readinto(buffer[done : min(done + _READ, want)])
+                count = stream.readinto(buffer[done : min(done + _READ, want)])
                 if count == 0:
                     raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
                 self._reached += count
@@ -139,8 +136,7 @@ class RangeReader:
         scratch = memoryview(bytearray(min(count, _READ)))
         while count > 0:
             self._interruption.check()
-            with self._stalls.watching(stream):
-                skipped = stream.readinto(scratch[: min(count, _READ)])
+            skipped = stream.readinto(scratch[: min(count, _READ)])
             if skipped == 0:
                 raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
             count -= skipped

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from http.client import HTTPResponse as RawResponse
-from typing import Any, Final
+from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -21,15 +19,12 @@ from urllib3.exceptions import InvalidHeader
 
 from mirror.errors import SourceUnreachable
 from mirror.registry.address_guard import AddressGuard
+from mirror.registry.stalls import StallWatch
 
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings print whole URLs, presigned ones too
 
 Resolve = Callable[[str, int], Sequence[tuple[socket.AddressFamily, Any]]]
 """From a host and a port to (family, socket address) pairs, as getaddrinfo gives them."""
-
-
-WHOLE_SECONDS: Final = 60.0
-"""The most that the head of an answer may take, and the body of a manifest or a token; not a blob."""
 
 
 def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
@@ -52,8 +47,8 @@ class ReadingInto(RawResponse):
         return self.into[: self.readinto(self.into)]
 
 
-def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3's pools by scheme, with connections that *guard* has judged."""
+def pool_classes(guard: AddressGuard, resolve: Resolve, stalls: StallWatch) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's pools by scheme, with connections that *guard* has judged and *stalls* watches."""
 
     class GuardedHTTPConnection(HTTPConnection):
         def _new_conn(self) -> socket.socket:
@@ -70,7 +65,7 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
 
         def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 overrides http.client's
             try:
-                with interrupted_after(WHOLE_SECONDS, self):
+                with stalls.watching(self):
                     return super().getresponse()
             except InvalidHeader:
                 _drop(self.live_socket)
@@ -86,43 +81,6 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
         ConnectionCls = GuardedHTTPSConnection
 
     return {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
-
-
-def interrupt(connection: object) -> None:
-    """Wake whoever reads from the connection, from any thread: its socket is shut down, not closed.
-
-    The base class's shutdown, since SSLSocket's own would turn the reader's socket into a plain one.
-    """
-    live = getattr(connection, "live_socket", None)
-    if live is None:
-        return
-    try:
-        socket.socket.shutdown(live, socket.SHUT_RDWR)
-    except OSError:
-        return  # it was closed already
-
-
-@contextmanager
-def interrupted_after(seconds: float, connection: object) -> Iterator[None]:
-    """Interrupt the connection if the block lasts longer, and raise TimeoutError, also if the block took it for an end.
-
-    A server that sends a byte now and then outlasts any timeout between two reads (slow-loris).
-    """
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        interrupt(connection)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-    if late.is_set():
-        raise TimeoutError
 
 
 def _drop(live: socket.socket | None) -> None:

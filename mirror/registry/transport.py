@@ -25,15 +25,8 @@ from urllib3.exceptions import (
 from mirror import __version__
 from mirror.errors import AnswerTooLarge, AnswerTruncated, MirrorError, SourceFailed, SourceUnreachable
 from mirror.registry.address_guard import AddressGuard
-from mirror.registry.guarded_connections import (
-    WHOLE_SECONDS,
-    ReadingInto,
-    Resolve,
-    interrupt,
-    interrupted_after,
-    pool_classes,
-    resolve,
-)
+from mirror.registry.guarded_connections import ReadingInto, Resolve, pool_classes, resolve
+from mirror.registry.stalls import StallWatch, interrupt
 
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
@@ -78,6 +71,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     response: BaseHTTPResponse = field(repr=False)
+    stalls: StallWatch = field(repr=False)
 
     def read(self, limit: int, what: str) -> bytes:
         """The whole body, at most *limit* bytes and in at most a minute.
@@ -88,7 +82,7 @@ class Answer:
             raise AnswerTooLarge(self.registry, what, limit)
         pieces: list[bytes] = []
         total = 0
-        with translated(self.registry, what), interrupted_after(WHOLE_SECONDS, self.response.connection):
+        with translated(self.registry, what), self.stalls.watching(self.response.connection):
             while piece := self.response.read(_PIECE, decode_content=False):
                 pieces.append(piece)
                 total += len(piece)
@@ -99,6 +93,8 @@ class Answer:
     def read_into(self, buffer: memoryview) -> int:
         """The next bytes of the body, as many as *buffer* takes, right into it; 0 behind the last one.
 
+        Raises TimeoutError if they take more than a minute: ask for little at a time, 1 MiB, say.
+
         Measured 0.15 s of CPU per GB, against 0.21 for urllib3's own `read` and a copy.
         """
         connection = self.response.connection
@@ -107,7 +103,8 @@ class Answer:
         answering: ReadingInto = connection.answering  # type: ignore[attr-defined]  # all connections here are guarded
         answering.into = buffer
         try:
-            return len(self.response.read(len(buffer), decode_content=False))
+            with self.stalls.watching(connection):
+                return len(self.response.read(len(buffer), decode_content=False))
         finally:
             answering.into = None
 
@@ -139,6 +136,7 @@ class Transport:
     """A pool of guarded connections, to be shared by threads. Proxies and .netrc of the environment are ignored."""
 
     def __init__(self, guard: AddressGuard, *, resolve: Resolve = resolve, ca_certs: str | None = None) -> None:
+        self._stalls = StallWatch()
         self._pools = PoolManager(
             num_pools=64,
             maxsize=_CONNECTIONS,
@@ -146,7 +144,7 @@ class Transport:
             timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             retries=False,
         )
-        self._pools.pool_classes_by_scheme = pool_classes(guard, resolve)
+        self._pools.pool_classes_by_scheme = pool_classes(guard, resolve, self._stalls)
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], *, registry: str, body: bytes | None = None
@@ -166,10 +164,11 @@ class Transport:
                 preload_content=False,
                 decode_content=False,
             )
-        return Answer(registry, response.status, response.headers, response)
+        return Answer(registry, response.status, response.headers, response, self._stalls)
 
     def close(self) -> None:
         self._pools.clear()
+        self._stalls.close()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -17,10 +18,10 @@ from mirror.coordination.lease import Leases
 from mirror.coordination.redis import Redis
 from mirror.copying import blob_queue, copier
 from mirror.copying.interruption import Interrupted, Interruption
-from mirror.copying.stalls import StallWatch
 from mirror.errors import BlobBusy, DigestMismatch, SizeInvalid, SourceUnreachable
 from mirror.oci.descriptor import Descriptor
 from mirror.registry.client import RegistryClient
+from mirror.registry.stalls import StallWatch
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from tests.conftest import MakeSettings
@@ -165,15 +166,21 @@ def test_a_source_that_gives_nothing_any_more_is_given_up(engine: Engine) -> Non
     assert engine.content(blob) is None
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.registry.transport.StallWatch", partial(StallWatch, 0.2))
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_connection_that_trickles_is_given_up_and_another_one_goes_on(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    registry: FakeRegistry, bucket: Bucket, redis_url: str, settings: MakeSettings
 ) -> None:
-    monkeypatch.setattr(copier, "StallWatch", lambda: StallWatch(0.2))
-    [blob] = engine.put(BIG)
-    never = threading.Event()
-    engine.registry.script(on_range(blob, PART, faults.gated(never, 2**20 + 10), times=1))
-    engine.copy()
-    assert engine.content(blob) == BIG
+    with engine_on(registry, bucket, redis_url, settings) as engine:
+        [blob] = engine.put(BIG)
+        never = threading.Event()
+        engine.registry.script(on_range(blob, PART, faults.gated(never, 2**20 + 10), times=1))
+        engine.copy()
+        assert engine.content(blob) == BIG
 
 
 @pytest.mark.parametrize("position", [0, PART + 1, len(BIG) - 1])

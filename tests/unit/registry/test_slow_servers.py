@@ -11,6 +11,7 @@ import pytest
 
 from mirror.errors import AnswerTruncated, SourceUnreachable
 from mirror.oci.reference import Reference
+from mirror.registry.stalls import StallWatch
 from tests.unit.registry.conftest import MakeClient
 
 TRICKLE_SECONDS = 0.01
@@ -19,8 +20,7 @@ TRICKLE_SECONDS = 0.01
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up after moments instead of a minute, and long before the timeout between two reads."""
-    for module in ("guarded_connections", "transport"):
-        monkeypatch.setattr(f"mirror.registry.{module}.WHOLE_SECONDS", 0.2)
+    monkeypatch.setattr("mirror.registry.transport.StallWatch", partial(StallWatch, 0.2))
 
 
 class Trickle(socketserver.ThreadingTCPServer):
