@@ -26,6 +26,8 @@ def main() -> int:
     try:
         equipped = workshop()
         wait_for_redis(equipped.redis)
+        equipped.redis.prepare()
+        equipped.admission.prepare()
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2

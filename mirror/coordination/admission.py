@@ -30,10 +30,15 @@ class SharedAdmission:
     """Admits requests to registries, agreed on with every other worker through Redis."""
 
     def __init__(self, redis: Redis, *, most: Mapping[str, int]) -> None:
+        self._redis = redis
         self._slots = Slots(SharedLimits(redis, most))
         self._breaker = Breaker(redis)
         self._ledger = QuotaLedger(redis)
         self._away_until = 0.0
+
+    def prepare(self) -> None:
+        """See `Redis.prepare`."""
+        self._redis.prepare()
 
     def close(self) -> None:
         """Give back what this process holds."""

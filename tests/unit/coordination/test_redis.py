@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_a_patient_client_rides_out_a_restart_and_scripts_are_loaded_again(tmp_p
         server.restart()
         assert script(["mirror:count"]) == 2
         redis.close()
+
+
+def test_scripts_that_were_prepared_are_there_for_their_first_user(redis: Redis) -> None:
+    source = "return 'prepared'"
+    redis.script(source)
+    redis.prepare()
+    sha1 = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    assert redis.call("EVALSHA", sha1, 0) == "prepared"
 
 
 def test_a_redis_that_may_forget_jobs_is_warned_about(redis: Redis) -> None:
