@@ -9,8 +9,10 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 
+import botocore
 import pytest
 
+from mirror import __version__
 from mirror.errors import StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
 from mirror.storage.bucket import Bucket, StoredPart, UploadGone
@@ -289,3 +291,9 @@ def test_a_forked_process_never_speaks_on_its_parents_connection(scripted: OpenB
     before, child, after = (request.client_port for request in server.requests)
     assert child != before
     assert after == before
+
+
+def test_requests_say_who_we_are_and_nothing_of_the_machine(scripted: OpenBucket) -> None:
+    bucket, s3 = scripted(in_turn(Answer()))
+    bucket.size("blobs/x")
+    assert s3.requests[0].headers["User-Agent"] == f"image-mirror/{__version__} Botocore/{botocore.__version__}"
