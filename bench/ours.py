@@ -26,7 +26,8 @@ _TOKEN: Final = "the-benchmark-and-nobody-else"  # noqa: S105 - of a service on 
 _PAUSE: Final = 0.05
 """Seconds between two looks at what tells nothing yet."""
 _SHORTEST, _LONGEST = 0.02, 1.0
-_ENDED: Final = frozenset({"succeeded", "failed", "partial", "canceled"})
+_UNFINISHED: Final = ("queued", "running")
+_FAILED: Final = ("failed", "partial", "canceled")
 _UP_WITHIN: Final = 60.0
 _DOWN_WITHIN: Final = 20.0
 
@@ -79,10 +80,13 @@ class _Product:
         self._http.clear()
 
     def copy(self, images: Sequence[SourceImage]) -> None:
-        """POST every image, then watch each until it has succeeded."""
+        """POST every image, one after the other, then watch until all are there."""
         begun = time.monotonic()
-        for job in [self._post(image) for image in images]:
-            self._watch(job, begun)
+        jobs = [self._post(image) for image in images]
+        if len(jobs) == 1:
+            self._watch(jobs[0], begun)
+        else:
+            self._watch_all(begun)
 
     def cpu(self) -> dict[str, float]:
         own = [*self._workers, self._scheduler]
@@ -119,14 +123,37 @@ class _Product:
 
     def _watch(self, job: str, begun: float) -> None:
         while (passed := time.monotonic() - begun) < PATIENCE:
-            answer = self._http.request("GET", f"{self._service.url}/v1/jobs/{job}")
-            document: dict[str, Any] = answer.json()
-            if answer.status == 200 and document["state"] == "succeeded":
+            document = self._get(f"/v1/jobs/{job}")
+            if document["state"] == "succeeded":
                 return
-            if answer.status != 200 or document["state"] in _ENDED:
-                raise CopyFailed(f"{document}\n{_tail(self._site.directory / 'worker.log')}")
+            if document["state"] not in _UNFINISHED:
+                raise self._failure(document)
             time.sleep(until_the_next_look(passed, document))
         raise CopyFailed(f"{job} takes more than {PATIENCE:.0f} s")
+
+    def _watch_all(self, begun: float) -> None:
+        """Until no job is unfinished, asked in the order in which a job goes through the states."""
+        while any(self._one_that_is(state) for state in _UNFINISHED):
+            if time.monotonic() - begun > PATIENCE:
+                raise CopyFailed(f"the jobs take more than {PATIENCE:.0f} s")
+            time.sleep(_PAUSE)
+        for state in _FAILED:
+            if document := self._one_that_is(state):
+                raise self._failure(document)
+
+    def _one_that_is(self, state: str) -> dict[str, Any] | None:
+        found: list[dict[str, Any]] = self._get(f"/v1/jobs?state={state}&limit=1")["items"]
+        return found[0] if found else None
+
+    def _get(self, path: str) -> dict[str, Any]:
+        answer = self._http.request("GET", self._service.url + path)
+        if answer.status != 200:
+            raise CopyFailed(f"{answer.status} for {path}: {answer.data.decode(errors='replace')}")
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def _failure(self, document: dict[str, Any]) -> CopyFailed:
+        return CopyFailed(f"{document}\n{_tail(self._site.directory / 'worker.log')}")
 
 
 def until_the_next_look(passed: float, document: Mapping[str, Any]) -> float:
