@@ -59,7 +59,7 @@ class Redis:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client: Any = client  # redis-py leaves execute_command untyped
-        self._sources: list[str] = []
+        self._sources: set[str] = set()
         self._now = self.script(NOW + "return now()")
 
     @classmethod
@@ -85,11 +85,14 @@ class Redis:
             raise RedisUnavailable from None
 
     def script(self, source: str) -> Script:
-        self._sources.append(source)
+        self._sources.add(source)
         return Script(self.client, source)
 
     def prepare(self) -> None:
-        """Load every script that was made, in one turn; else each costs its first user two. Raises RedisUnavailable."""
+        """Load every script that was made, each once and all in one turn; else each costs its first user two.
+
+        Raises RedisUnavailable.
+        """
         self.calls([["SCRIPT LOAD", source] for source in self._sources])
 
     def now(self) -> int:

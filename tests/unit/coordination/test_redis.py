@@ -49,6 +49,20 @@ def test_scripts_that_were_prepared_are_there_for_their_first_user(redis: Redis)
     assert redis.call("EVALSHA", sha1, 0) == "prepared"
 
 
+def test_a_script_that_is_made_again_and_again_is_loaded_once(redis: Redis) -> None:
+    """The sweeper makes its stores anew for each upload it looks at, for as long as the scheduler runs."""
+
+    def loads() -> int:
+        return int(redis.call("INFO", "commandstats").get("cmdstat_script|load", {"calls": 0})["calls"])
+
+    again = Redis(redis.client)
+    for _ in range(3):
+        again.script("return 'again'")
+    before = loads()
+    again.prepare()
+    assert loads() - before == 2  # this one, and the clock of every Redis
+
+
 def test_a_redis_that_may_forget_jobs_is_warned_about(redis: Redis) -> None:
     assert redis.warnings() == ["neither appendonly nor save is configured: a restart of Redis loses the jobs"]
     redis.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
