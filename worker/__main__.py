@@ -11,6 +11,7 @@ from mirror.catalog.publishing import COMMIT_TIMEOUT
 from mirror.coordination.redis import Redis
 from mirror.errors import RedisUnavailable
 from mirror.log import configure
+from mirror.oci import sha256
 from mirror.settings import InvalidSettings
 from worker import tasks  # noqa: F401 - imported before the first fork, so that no horse has to
 from worker.allocation import give_large_buffers_back
@@ -49,6 +50,7 @@ def work(equipped: Workshop) -> None:
     """Perform tasks until SIGTERM."""
     give_large_buffers_back()
     equipped.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
+    sha256.prepare()
     worker = MirrorWorker(
         [equipped.queue.rq],
         connection=equipped.queue.rq.connection,

@@ -4,6 +4,8 @@
     fetchers      one range each: source ──► buffer ──► frontier (hash) and
     storers       one part each: buffer ──► S3 ──► frontier ──► checkpoint, buffer free
 
+Fetchers hash and storers make CRCs, never the other way round (`mirror.oci.sha256` says why).
+
 The first range shows whether the source knows ranges. If not, the coordinator reads the parts one after the other from
 that one stream.
 

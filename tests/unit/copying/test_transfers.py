@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
+from isal import isal_zlib
 
 from mirror.coordination import keys
 from mirror.coordination.admission import SharedAdmission
@@ -20,6 +22,7 @@ from mirror.copying import blob_queue, copier
 from mirror.copying.interruption import Interrupted, Interruption
 from mirror.errors import BlobBusy, DigestMismatch, SizeInvalid, SourceUnreachable
 from mirror.oci.descriptor import Descriptor
+from mirror.oci.sha256 import Sha256
 from mirror.registry.client import RegistryClient
 from mirror.registry.stalls import StallWatch
 from mirror.storage.blobs import BlobStore
@@ -119,6 +122,31 @@ def test_several_large_and_small_blobs_share_a_budget_smaller_than_any_two(engin
     blobs = engine.put(*layers)
     engine.copy(budget=PART)
     assert [engine.content(blob) for blob in blobs] == layers
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_no_thread_that_makes_a_parts_crc_hashes_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, *, ranges: bool
+) -> None:
+    """The CRC leaves registers in a state in which SHA-256 takes a third longer: see `mirror.oci.sha256`."""
+    hashing, making_crcs = set[int](), set[int]()
+
+    def noted(threads: set[int], work: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any) -> Any:
+            threads.add(threading.get_ident())
+            return work(*args)
+
+        return noting
+
+    monkeypatch.setattr(Sha256, "update", noted(hashing, Sha256.update))
+    monkeypatch.setattr(isal_zlib, "crc32", noted(making_crcs, isal_zlib.crc32))
+    engine.registry.ranges = ranges
+    [blob] = engine.put(BIG)
+    engine.copy()
+    assert engine.content(blob) == BIG
+    assert hashing
+    assert making_crcs
+    assert not hashing & making_crcs
 
 
 def test_a_source_that_knows_no_ranges_is_read_once(engine: Engine) -> None:

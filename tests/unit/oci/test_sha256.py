@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from mirror.errors import DigestMismatch
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.sha256 import BLOCK, Sha256, is_available
+from mirror.oci.sha256 import BLOCK, Sha256, gains_by_copying, is_available, prepare
 from mirror.oci.verification import Hasher
 
 CONTENT = random.Random("content").randbytes(5 * BLOCK + 7)
@@ -32,6 +33,24 @@ def test_any_pieces_give_hashlibs_digest(pieces: list[bytes]) -> None:
     for piece in pieces:
         ours.update(memoryview(bytearray(piece)))
     assert ours.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
+
+
+@pytest.mark.parametrize("way", [Sha256.update_in_place, Sha256.update_by_copying])
+@pytest.mark.parametrize("size", [0, 1, 2**18 - 1, 2**18, 2**18 + 1, 3 * 2**18 + BLOCK])
+def test_in_place_or_by_copying_it_is_the_same_hash(way: Callable[[Sha256, memoryview], None], size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    ours = Sha256()
+    way(ours, memoryview(bytearray(content)))
+    way(ours, memoryview(content))
+    assert ours.hexdigest() == hashlib.sha256(2 * content).hexdigest()
+
+
+def test_which_way_is_faster_is_tried_once() -> None:
+    prepare()
+    before = gains_by_copying.cache_info()
+    gains_by_copying()
+    assert gains_by_copying.cache_info()[:2] == (before.hits + 1, before.misses)
+    assert before.currsize == 1
 
 
 def test_bytes_that_cannot_be_written_to_are_hashed_too() -> None:
