@@ -18,6 +18,7 @@ from bench.contender import PATIENCE, CopyFailed, Copying, Site
 from bench.processes import cpu_seconds
 from bench.programs import REPOSITORY
 from bench.source import SourceImage
+from mirror.jobs.submission import MOST_IMAGES
 from tests.servers.process import Server
 from tests.servers.s3 import REGION
 from tests.servers.valkey import ValkeyServer
@@ -80,10 +81,10 @@ class _Product:
         self._http.clear()
 
     def copy(self, images: Sequence[SourceImage]) -> None:
-        """POST every image, one after the other, then watch until all are there."""
+        """POST a job of all the images, or as many jobs as that takes, then watch until all are there."""
         begun = time.monotonic()
-        jobs = [self._post(image) for image in images]
-        if len(jobs) == 1:
+        jobs = [self._post(images[start : start + MOST_IMAGES]) for start in range(0, len(images), MOST_IMAGES)]
+        if len(images) == 1:
             self._watch(jobs[0], begun)
         else:
             self._watch_all(begun)
@@ -112,12 +113,13 @@ class _Product:
                 time.sleep(_PAUSE)
         raise CopyFailed(f"the workers did not come up: {_tail(self._site.directory / 'worker.log')}")
 
-    def _post(self, image: SourceImage) -> str:
-        name = f"{image.repository}:{image.tag}"
-        request = {"source": f"{self._site.source}/{name}", "target": name}
+    def _post(self, images: Sequence[SourceImage]) -> str:
+        names = [f"{image.repository}:{image.tag}" for image in images]
+        wanted = [{"source": f"{self._site.source}/{name}", "target": name} for name in names]
+        request = wanted[0] if len(wanted) == 1 else {"images": wanted}
         answer = self._http.request("POST", f"{self._service.url}/v1/jobs", json=request)
         if answer.status != 202:
-            raise CopyFailed(f"{answer.status} for {name}: {answer.data.decode(errors='replace')}")
+            raise CopyFailed(f"{answer.status} for {names[0]}: {answer.data.decode(errors='replace')}")
         job: str = answer.json()["id"]
         return job
 

@@ -6,7 +6,8 @@
     │   ├── InvalidTag              TAG_INVALID
     │   ├── InvalidDigest           DIGEST_INVALID
     │   ├── NameTooLong             NAME_TOO_LONG
-    │   └── TargetReserved          TARGET_RESERVED
+    │   ├── TargetReserved          TARGET_RESERVED
+    │   └── TargetRepeated          TARGET_REPEATED
     ├── SourceError             the registry that was asked, or what it answered
     │   ├── SourceUnreachable       SOURCE_UNREACHABLE
     │   ├── RegistryDown            SOURCE_UNREACHABLE
@@ -133,6 +134,16 @@ class TargetReserved(InvalidInput):
         super().__init__(
             f"The target '{repository}' is reserved for images from '{owner}', and the source is '{source}'"
         )
+
+
+class TargetRepeated(InvalidInput):
+    """Two images of one job want the same place: which of them it shows in the end would be chance."""
+
+    code = "TARGET_REPEATED"
+    hint = "Give every image of a job a target of its own."
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"More than one image of the job has the target '{target}'")
 
 
 class SourceError(MirrorError):

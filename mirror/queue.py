@@ -7,6 +7,7 @@ twice (the claim takes one). An entry's id is ``<task>-<fence>``, so that an ent
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Final
 
 from mirror.coordination import keys
@@ -40,8 +41,15 @@ class TaskQueue:
 
     def put(self, task_id: str, fence: int) -> None:
         """Wake a worker for the task; raises RedisUnavailable."""
-        try:
-            self.rq.enqueue_call(
+        self.put_all([(task_id, fence)])
+
+    def put_all(self, tasks: Iterable[tuple[str, int]]) -> None:
+        """Wake workers for the tasks, given with their fences: all of them in one turn, or none.
+
+        Raises RedisUnavailable.
+        """
+        entries = [
+            self.rq.prepare_data(
                 TASK_FUNCTION,
                 args=(task_id, fence),
                 job_id=entry_id(task_id, fence),
@@ -50,6 +58,10 @@ class TaskQueue:
                 failure_ttl=_FAILURE_SECONDS,
                 description=task_id,
             )
+            for task_id, fence in tasks
+        ]
+        try:
+            self.rq.enqueue_many(entries)
         except (redis.ConnectionError, redis.TimeoutError):
             raise RedisUnavailable from None
 

@@ -1,4 +1,4 @@
-"""``/v1/jobs``: queue a mirror job, watch it, list jobs; cancel one, and retry one."""
+"""``/v1/jobs``: queue a mirror job, watch it and its tasks, list jobs; cancel one, and retry one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from mirror.jobs.submission import Wanted
 from mirror.oci.reference import Reference
 from mirror.records.job import RETRYABLE, UNFINISHED, Job
 from mirror.records.task import BlobReport, Task
 from service.api_blueprint import api_blueprint, header, refuses
 from service.public_urls import next_page, public_url
-from service.schemas.fields import NoParameters
-from service.schemas.job import JobPageSchema, JobQuery, JobRequestSchema, JobSchema
+from service.schemas.fields import NoParameters, PageQuery
+from service.schemas.job import JobPageSchema, JobQuery, JobRequestSchema, JobSchema, TaskPageSchema
 from service.services import services
 
-JOBS: Final = api_blueprint("jobs", "Copy an image from a registry into the mirror, and watch it.")
+JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
 INLINE_TASKS: Final = 20
 _LOOK_AGAIN: Final = "2"
 """Seconds after which a job that was just changed is worth a look."""
@@ -33,14 +34,15 @@ _RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AG
     headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 400, 401, 413, 415, 422, 503)
-def create_job(_: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def create_job(_: dict[str, Any], images: list[Wanted]) -> tuple[dict[str, Any], dict[str, str]]:
     """Queue a mirror job.
 
-    Names are checked at once and the network is not touched: what can never work is refused here, what the registry
-    says is told by the job.
+    One image is named by `source` and `target`, up to a hundred by `images`; all of them are accepted or none. Names
+    are checked at once and the network is not touched: what can never work is refused here, what the registry says is
+    told by the job.
     """
-    job, tasks = services().submitter.submit(request["source"], request["target"])
-    document = _document(job, [(task, []) for task in tasks[:INLINE_TASKS]])
+    job, tasks = services().submitter.submit(images)
+    document = {**job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
@@ -63,6 +65,23 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def read_job(job_id: str) -> dict[str, Any]:
     """Read one job, with the progress of every blob."""
     return job_document(services().jobs.job(job_id))
+
+
+@JOBS.get("/v1/jobs/<job_id>/tasks")
+@JOBS.arguments(PageQuery, location="query")
+@JOBS.response(200, TaskPageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(JOBS, 401, 404, 422, 503)
+def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """List a job's tasks.
+
+    There is one for each image, in the order in which they were given, with the progress of every blob.
+    """
+    jobs, limit = services().jobs, query["limit"]
+    job = jobs.job(job_id)
+    found = jobs.tasks(job.id, limit + 1, after=query["cursor"])
+    following = found[limit - 1].id if len(found) > limit else None
+    page = {"items": _task_documents(found[:limit]), "next": following}
+    return page, next_page("jobs.list_tasks", job_id=job.id, limit=limit, after=following)
 
 
 @JOBS.post("/v1/jobs/<job_id>/cancel")
@@ -109,13 +128,18 @@ def job_links(job: Job) -> dict[str, str]:
     """Where to read the job, and what may be done to it in its state."""
     steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
     allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
-    return {"self": public_url("jobs.read_job", job_id=job.id), **allowed}
+    own = {"self": public_url("jobs.read_job", job_id=job.id), "tasks": public_url("jobs.list_tasks", job_id=job.id)}
+    return {**own, **allowed}
 
 
 def job_document(job: Job) -> dict[str, Any]:
-    jobs = services().jobs
-    return _document(job, [(task, jobs.blobs(task.id)) for task in jobs.tasks(job.id, INLINE_TASKS)])
+    return {**job_summary(job), "tasks": _task_documents(services().jobs.tasks(job.id, INLINE_TASKS))}
 
 
-def _document(job: Job, tasks: Sequence[tuple[Task, Sequence[BlobReport]]]) -> dict[str, Any]:
-    return {**job_summary(job), "tasks": [{**asdict(task), "blobs": blobs} for task, blobs in tasks]}
+def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    blobs = services().jobs.blobs_of([task.id for task in tasks])
+    return [_task_document(*found) for found in zip(tasks, blobs, strict=True)]
+
+
+def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
+    return {**asdict(task), "blobs": blobs}

@@ -11,7 +11,7 @@ from mirror.coordination.redis import Redis
 from mirror.copying.interruption import Interruption
 from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
-from mirror.jobs.submission import Submitter
+from mirror.jobs.submission import MOST_IMAGES, Submitter, Wanted
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import JobStore
@@ -41,12 +41,16 @@ class Plant:
 
     def submit(self, source: str, target: str | None = None) -> Job:
         """*source* is a path at the fake registry."""
-        return self.submitter.submit(f"{self.registry.host}/{source}", target)[0]
+        return self.submit_all((source, target))
+
+    def submit_all(self, *images: tuple[str, str | None]) -> Job:
+        """A job of several images, each given by the path of its source and its target."""
+        return self.submitter.submit([Wanted(f"{self.registry.host}/{path}", target) for path, target in images])[0]
 
     def perform(self, job: Job, interruption: Interruption | None = None) -> Job:
-        """Do the job's one task as a worker would, with whatever queue entry it has now; the job after that."""
-        [task] = self.store.tasks(job.id, 1)
-        self.performer.perform(task.id, task.fence, interruption or Interruption(), claimed=lambda _: None)
+        """Do the job's tasks as a worker would, with whatever queue entries they have now; the job after that."""
+        for task in self.store.tasks(job.id, MOST_IMAGES):
+            self.performer.perform(task.id, task.fence, interruption or Interruption(), claimed=lambda _: None)
         return self.store.job(job.id)
 
     def mirror(self, source: str, target: str | None = None) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -37,15 +38,14 @@ class Steering:
 
         Raises JobUnknown, JobUnfinished, JobSucceeded, or RedisUnavailable.
         """
-        for task_id, fence in self.store.retry(job_id):
-            self._wake_a_worker(task_id, fence)
+        self._wake_workers(job_id, self.store.retry(job_id))
         job = self.store.job(job_id)
         _LOG.info("job is retried", job_id=job_id, attempt=job.attempt)
         return job
 
-    def _wake_a_worker(self, task_id: str, fence: int) -> None:
-        """Put the task's entry; where that fails the retry is accepted all the same, and the reconciler puts it."""
+    def _wake_workers(self, job_id: str, tasks: Sequence[tuple[str, int]]) -> None:
+        """Put the tasks' entries; where that fails the retry is accepted all the same, and the reconciler puts them."""
         try:
-            self.queue.put(task_id, fence)
+            self.queue.put_all(tasks)
         except RedisUnavailable:
-            _LOG.warning("task queued without an entry; the scheduler will put one", task_id=task_id)
+            _LOG.warning("job retried without queue entries; the scheduler will put them", job_id=job_id)

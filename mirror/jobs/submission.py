@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
-from mirror.errors import InvalidReference, NameTooLong, RedisUnavailable
+from mirror.errors import InvalidReference, NameTooLong, RedisUnavailable, TargetRepeated
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.names import MAX_NAME_LENGTH
 from mirror.oci.reference import Reference
@@ -17,7 +20,17 @@ from mirror.records.task import Task
 from mirror.registry.address_guard import AddressGuard
 from mirror.settings import Settings
 
+MOST_IMAGES: Final = 100
+"""In one job, whose tasks are all queued at once: no job is to fill the queue before the others."""
 _LOG = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image as it was asked for: what to mirror, and where to keep it if not under its own name."""
+
+    source: str
+    target: str | None = None
 
 
 class Submitter:
@@ -28,26 +41,37 @@ class Submitter:
         self._queue = queue
         self._settings = settings
 
-    def submit(self, source: str, target: str | None = None) -> tuple[Job, list[Task]]:
-        """Queue a job for one image; the job and its tasks as they were stored.
+    def submit(self, images: Sequence[Wanted]) -> tuple[Job, list[Task]]:
+        """Queue a job for one to `MOST_IMAGES` images; the job and its tasks, in that order, as they were stored.
 
-        Raises InvalidInput (malformed names, a reserved or too long target, an address no worker may connect to), or
-        RedisUnavailable: then nothing was accepted.
+        Raises InvalidInput (malformed names, a reserved, repeated or too long target, an address no worker may connect
+        to), or RedisUnavailable: then nothing was accepted. ValueError for another number of images.
         """
-        reference = Reference.parse(source)
-        image = resolve_target(reference, target, self._settings.public_host)
-        self._require_reachable(reference.registry)
-        job, tasks = self._store.submit([(str(reference), str(image))])
-        for task in tasks:
-            self._wake_a_worker(task)
+        if not 1 <= len(images) <= MOST_IMAGES:
+            raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
+        pairs = [self._resolved(image) for image in images]
+        seen: set[str] = set()
+        for _, target in pairs:
+            if target in seen:
+                raise TargetRepeated(target)
+            seen.add(target)
+        job, tasks = self._store.submit(pairs)
+        self._wake_workers(job, tasks)
         return job, tasks
 
-    def _wake_a_worker(self, task: Task) -> None:
-        """Put the task's entry; where that fails the job is accepted all the same, and the reconciler puts it."""
+    def _resolved(self, image: Wanted) -> tuple[str, str]:
+        """The canonical source and the target."""
+        reference = Reference.parse(image.source)
+        target = resolve_target(reference, image.target, self._settings.public_host)
+        self._require_reachable(reference.registry)
+        return str(reference), str(target)
+
+    def _wake_workers(self, job: Job, tasks: Sequence[Task]) -> None:
+        """Put the tasks' entries; where that fails the job is accepted all the same, and the reconciler puts them."""
         try:
-            self._queue.put(task.id, task.fence)
+            self._queue.put_all([(task.id, task.fence) for task in tasks])
         except RedisUnavailable:
-            _LOG.warning("job accepted without a queue entry; the scheduler will put one", task_id=task.id)
+            _LOG.warning("job accepted without queue entries; the scheduler will put them", job_id=job.id)
 
     def _require_reachable(self, registry: str) -> None:
         """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""

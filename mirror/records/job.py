@@ -44,14 +44,15 @@ class ByteCounts:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands in Redis. ``source`` is a canonical `Reference`, ``target`` a `LocalImage`, both as text.
+    """A job as it stands in Redis. ``source`` is a canonical `Reference`, ``target`` a `LocalImage`, both as text; of a
+    job of several images both are None, and its tasks have them.
 
     Behind ``cancel_requested_at`` no more of its tasks begin, and the job ends as soon as those have stopped that run.
     """
 
     id: str
-    source: str
-    target: str
+    source: str | None
+    target: str | None
     state: JobState
     created_at: datetime
     images: ImageCounts
@@ -70,8 +71,8 @@ class JobRecordSchema(RecordSchema):
     """The hash of a job."""
 
     id = fields.String(required=True)
-    source = fields.String(required=True)
-    target = fields.String(required=True)
+    source = Text(required=True)
+    target = Text(required=True)
     state = fields.String(required=True)
     created_at = Moment(required=True)
     total = fields.Integer(required=True)

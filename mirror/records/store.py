@@ -76,14 +76,15 @@ class JobStore:
         self._retry = redis.script(request_scripts.RETRY)
 
     def submit(self, pairs: Sequence[tuple[str, str]]) -> tuple[Job, list[Task]]:
-        """Store a job with one task for each (source, target), queued; all of it or nothing."""
+        """Store a job with one task for each (source, target), queued, in that order; all of it or nothing."""
         now = self._redis.now()
-        source, target = pairs[0]
+        source, target = pairs[0] if len(pairs) == 1 else (None, None)
         job = Job(_new_id("job", now), source, target, "queued", at(now), ImageCounts(total=len(pairs)))
-        tasks = [Task(_new_id("task", now), job.id, s, t, "queued", at(now)) for s, t in pairs]
-        stored = [_TASKS.dump(task) for task in tasks]
-        args = [json.dumps(_texts(_flat(job))), json.dumps([_texts(t) for t in stored]), keys.jobs_by_source(source)]
-        self._submit(args=args)
+        ids = sorted(_new_id("task", now) for _ in pairs)  # of one moment, and so in no order
+        tasks = [Task(i, job.id, s, t, "queued", at(now)) for i, (s, t) in zip(ids, pairs, strict=True)]
+        stored = [_texts(_TASKS.dump(task)) for task in tasks]
+        indexes = sorted({keys.jobs_by_source(source) for source, _ in pairs})
+        self._submit(args=[json.dumps(_texts(_flat(job))), json.dumps(stored), json.dumps(indexes)])
         return job, tasks
 
     def job(self, job_id: str) -> Job:
@@ -101,16 +102,20 @@ class JobStore:
         """How many workers in a row the task has lost without getting further."""
         return int(self._redis.call("HGET", keys.task(task_id), "losses") or 0)
 
-    def tasks(self, job_id: str, limit: int) -> list[Task]:
-        """The first *limit* tasks of a job, oldest first."""
-        ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), "-", "+", "LIMIT", 0, limit)
+    def tasks(self, job_id: str, limit: int, *, after: str | None = None) -> list[Task]:
+        """The first *limit* tasks of a job behind the task *after*, in the order in which its images were given."""
+        start = f"({after}" if after else "-"
+        ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), start, "+", "LIMIT", 0, limit)
         return [_task(found) for found in self._redis.calls([["HGETALL", keys.task(i)] for i in ids]) if found]
 
     def blobs(self, task_id: str) -> list[BlobReport]:
         """The blobs of a task, in the order in which its plan named them."""
-        found: Mapping[str, str] = self._redis.call("HGETALL", keys.task_blobs(task_id))
-        entries = sorted((json.loads(text) for text in found.values()), key=lambda entry: entry.get("position", 0))
-        return [_BLOBS.load(entry) for entry in entries]
+        return self.blobs_of([task_id])[0]
+
+    def blobs_of(self, task_ids: Sequence[str]) -> list[list[BlobReport]]:
+        """The blobs of each of the tasks, asked for in one turn."""
+        found = self._redis.calls([["HGETALL", keys.task_blobs(task_id)] for task_id in task_ids])
+        return [_blobs(blobs) for blobs in found]
 
     def page(
         self, *, limit: int, before: str | None, state: JobState | None, source: str | None
@@ -273,6 +278,11 @@ def _flat(job: Job) -> dict[str, Any]:
 def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
     """Redis keeps texts; cjson would turn a large number into ``1e+12``."""
     return {name: "" if value is None else str(value) for name, value in fields.items()}
+
+
+def _blobs(found: Mapping[str, str]) -> list[BlobReport]:
+    entries = sorted((json.loads(text) for text in found.values()), key=lambda entry: entry.get("position", 0))
+    return [_BLOBS.load(entry) for entry in entries]
 
 
 def _job(found: Mapping[str, str]) -> Job:

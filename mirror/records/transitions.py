@@ -17,7 +17,7 @@ from mirror.records.job_scripts import LIBRARY
 SUBMIT: Final = (
     LIBRARY
     + f"""
--- ARGV: job as JSON, tasks as a JSON list; both flat and of texts.
+-- ARGV: job as JSON, tasks as a JSON list, both flat and of texts; the keys of the sources' indexes as a JSON list.
 local job, tasks = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local key = '{keys.JOB}' .. job.id
 if redis.call('EXISTS', key) == 1 then return 0 end
@@ -25,7 +25,7 @@ local moment = string.format('%d', now())
 for field, value in pairs(job) do redis.call('HSET', key, field, value) end
 redis.call('ZADD', '{keys.JOBS}', 0, job.id)
 redis.call('ZADD', '{keys.JOBS_BY_STATE}' .. job.state, 0, job.id)
-redis.call('ZADD', ARGV[3], 0, job.id)
+for _, index in ipairs(cjson.decode(ARGV[3])) do redis.call('ZADD', index, 0, job.id) end
 for _, fields in ipairs(tasks) do
   local task = '{keys.TASK}' .. fields.id
   for field, value in pairs(fields) do redis.call('HSET', task, field, value) end

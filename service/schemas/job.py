@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
+from mirror.jobs.submission import MOST_IMAGES, Wanted
 from mirror.records.job import JOB_STATES
 from mirror.records.task import BlobState, TaskState
 from service.schemas.fields import DIGEST_EXAMPLE, Cursor, PageQuery, Timestamp
@@ -15,23 +17,55 @@ _JOB = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
 _URL = f"http://127.0.0.1:8080/v1/jobs/{_JOB}"
 
 
+_SOURCE = {
+    "description": "What to mirror, written as `docker pull` takes it.",
+    "example": "docker.io/library/redis:7",
+}
+_TARGET = {
+    "description": "Where to keep it: `repository[:tag]`. Without it: the source's canonical name; "
+    "without a tag: the source's tag.",
+    "example": "library/redis:7",
+}
+
+
+class ImageRequestSchema(Schema):
+    """One image of a job of several."""
+
+    source = fields.String(required=True, metadata=_SOURCE)
+    target = fields.String(allow_none=True, load_default=None, metadata=_TARGET)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> Wanted:
+        return Wanted(**data)
+
+
 class JobRequestSchema(Schema):
-    source = fields.String(
-        required=True,
+    """What to mirror: one image as `source` and `target`, or several as `images`. Loads as a list of `Wanted`."""
+
+    source = fields.String(metadata=_SOURCE)
+    target = fields.String(allow_none=True, metadata=_TARGET)
+    images = fields.List(
+        fields.Nested(ImageRequestSchema),
+        validate=validate.Length(1, MOST_IMAGES),
         metadata={
-            "description": "What to mirror, written as `docker pull` takes it.",
-            "example": "docker.io/library/redis:7",
+            "description": "Several images at once, in the place of `source` and `target`; each has its own task."
         },
     )
-    target = fields.String(
-        allow_none=True,
-        load_default=None,
-        metadata={
-            "description": "Where to keep it: `repository[:tag]`. Without it: the source's canonical name; "
-            "without a tag: the source's tag.",
-            "example": "library/redis:7",
-        },
-    )
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def require_one_image_or_several(self, _: Any, original: Any, **__: Any) -> None:
+        if not isinstance(original, Mapping):
+            return
+        if "images" not in original:
+            if "source" not in original:
+                raise ValidationError({"source": ["Missing data for required field."]})
+        elif beside := [name for name in ("source", "target") if name in original]:
+            raise ValidationError({name: ["Not beside 'images'."] for name in beside})
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> list[Wanted]:
+        several: list[Wanted] | None = data.get("images")
+        return [Wanted(data["source"], data.get("target"))] if several is None else several
 
 
 class JobQuery(PageQuery):
@@ -96,8 +130,14 @@ class TaskSchema(Schema):
     blobs = fields.List(fields.Nested(BlobSchema), required=True)
 
 
+class TaskPageSchema(Schema):
+    items = fields.List(fields.Nested(TaskSchema), required=True)
+    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+
+
 class JobLinksSchema(Schema):
     self = fields.String(required=True, metadata={"example": _URL})
+    tasks = fields.String(required=True, metadata={"description": "All of its tasks.", "example": f"{_URL}/tasks"})
     cancel = fields.String(
         metadata={"description": "POST to it; there until the job ends.", "example": f"{_URL}/cancel"}
     )
@@ -114,8 +154,12 @@ class JobSummarySchema(Schema):
     attempt = fields.Integer(
         required=True, metadata={"description": "From 1; grows when a worker is lost, and with a retry."}
     )
-    source = fields.String(required=True, metadata={"example": _IMAGE})
-    target = fields.String(required=True, metadata={"example": _IMAGE})
+    source = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null for a job of several images: its tasks have theirs.", "example": _IMAGE},
+    )
+    target = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
     digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
     images = fields.Nested(ImageCountsSchema, required=True)
     bytes = fields.Nested(ByteCountsSchema, required=True)

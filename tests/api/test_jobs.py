@@ -48,9 +48,52 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, ser
         "cancel_requested_at": None,
         "started_at": None,
         "finished_at": None,
-        "links": {"self": response.headers["Location"], "cancel": f"{response.headers['Location']}/cancel"},
+        "links": {
+            "self": response.headers["Location"],
+            "tasks": f"{response.headers['Location']}/tasks",
+            "cancel": f"{response.headers['Location']}/cancel",
+        },
     }
     assert (task["source"], task["target"], task["blobs"]) == (job["source"], job["target"], [])
+
+
+def test_a_job_of_several_images_has_its_names_in_its_tasks(api: FlaskClient, services: Services) -> None:
+    wanted = [{"source": "alpine:3.20"}, {"source": "redis", "target": "team/redis"}, {"source": "alpine:3.21"}]
+    response = api.post("/v1/jobs", json={"images": wanted})
+    assert response.status_code == 202, response.json
+    job = response.get_json()
+    assert (job["source"], job["target"], job["state"]) == (None, None, "queued")
+    assert job["images"] == {**COUNTS, "total": 3}
+    assert [(task["source"], task["target"]) for task in job["tasks"]] == [
+        ("docker.io/library/alpine:3.20", "docker.io/library/alpine:3.20"),
+        ("docker.io/library/redis:latest", "team/redis:latest"),
+        ("docker.io/library/alpine:3.21", "docker.io/library/alpine:3.21"),
+    ]
+    assert all(services.queue.holds(task["id"], 0) for task in job["tasks"])
+    assert api.get(f"/v1/jobs/{job['id']}").get_json() == job
+    for source in ("alpine:3.20", "redis", "alpine:3.21"):
+        assert [found["id"] for found in api.get(f"/v1/jobs?source={source}").get_json()["items"]] == [job["id"]]
+
+
+def test_the_job_shows_twenty_tasks_and_their_list_all_in_pages(api: FlaskClient) -> None:
+    response = api.post("/v1/jobs", json={"images": [{"source": f"alpine:{n}"} for n in range(45)]})
+    job = response.get_json()
+    assert len(job["tasks"]) == 20
+    seen: list[str] = []
+    url = f"{job['links']['tasks']}?limit=20".removeprefix("https://mirror.example:8443")
+    while url:
+        response = api.get(url)
+        assert response.status_code == 200, response.json
+        seen += [task["source"] for task in response.get_json()["items"]]
+        link = response.headers.get("Link", "")
+        assert bool(link) == (response.get_json()["next"] is not None)
+        url = link.partition(";")[0].strip("<>").removeprefix("https://mirror.example:8443")
+    assert seen == [f"docker.io/library/alpine:{n}" for n in range(45)]
+
+
+def test_the_tasks_of_an_unknown_job_are_404(api: FlaskClient) -> None:
+    response = api.get("/v1/jobs/job_none/tasks")
+    assert (response.status_code, response.get_json()["code"]) == (404, "JOB_UNKNOWN")
 
 
 def test_the_body_is_read_as_json_when_curl_calls_it_a_form(api: FlaskClient) -> None:
@@ -128,6 +171,8 @@ def test_an_unknown_job_is_404(api: FlaskClient) -> None:
         ({"source": "quay.io/evil/redis:7", "target": "docker.io/library/redis:7"}, "TARGET_RESERVED"),
         ({"source": "redis", "target": "a" * 250}, "NAME_TOO_LONG"),
         ({"source": "169.254.169.254/a/b:1"}, "ADDRESS_NOT_ALLOWED"),
+        ({"images": [{"source": "redis"}, {"source": "Redis:7"}]}, "NAME_INVALID"),
+        ({"images": [{"source": "redis"}, {"source": "docker.io/library/redis:latest"}]}, "TARGET_REPEATED"),
     ],
 )
 def test_what_can_never_work_is_refused_before_there_is_a_job(api: FlaskClient, body: object, code: str) -> None:
@@ -151,6 +196,34 @@ def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
         "/sources": "Unknown field.",
         "/a~1b~0c": "Unknown field.",
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, {"/source": "Missing data for required field."}),
+        ({"images": []}, {"/images": "Length must be between 1 and 100."}),
+        ({"images": [{"source": "redis"}] * 101}, {"/images": "Length must be between 1 and 100."}),
+        ({"images": "redis"}, {"/images": "Not a valid list."}),
+        ({"images": None}, {"/images": "Field may not be null."}),
+        ({"images": ["redis"]}, {"/images/0": "Invalid input type."}),
+        (
+            {"images": [{"source": "redis"}, {"sauce": "redis", "target": 7}]},
+            {
+                "/images/1/source": "Missing data for required field.",
+                "/images/1/sauce": "Unknown field.",
+                "/images/1/target": "Not a valid string.",
+            },
+        ),
+        (
+            {"images": [{"source": "redis"}], "source": "redis", "target": "redis"},
+            {"/source": "Not beside 'images'.", "/target": "Not beside 'images'."},
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_list_of_images_is_named(api: FlaskClient, body: object, expected: object) -> None:
+    assert {error["pointer"]: error["detail"] for error in errors_of(api.post("/v1/jobs", json=body))} == expected
+    assert api.get("/v1/jobs").get_json()["items"] == []
 
 
 def test_a_body_that_is_no_object_is_named_as_a_whole(api: FlaskClient) -> None:

@@ -55,7 +55,8 @@ def test_a_queued_job_is_canceled_in_the_answer_already(api: FlaskClient, servic
     assert (job["id"], job["state"], job["images"]["canceled"]) == (job_id, "canceled", 1)
     assert (job["tasks"][0]["state"], job["error"]) == ("canceled", None)
     assert job["finished_at"] == job["cancel_requested_at"] is not None
-    assert job["links"] == {"self": f"{job['links']['self']}", "retry": f"{job['links']['self']}/retry"}
+    own = job["links"]["self"]
+    assert job["links"] == {"self": own, "tasks": f"{own}/tasks", "retry": f"{own}/retry"}
     assert job == api.get(f"/v1/jobs/{job_id}").get_json()
     assert [found["id"] for found in api.get("/v1/jobs?state=canceled").get_json()["items"]] == [job_id]
     [task] = services.jobs.tasks(job_id, 1)
@@ -111,7 +112,7 @@ def test_a_job_that_did_not_succeed_is_queued_again(api: FlaskClient, services: 
     assert (job["id"], job["state"], job["attempt"], job["error"]) == (job_id, "queued", 2, None)
     assert (job["finished_at"], job["cancel_requested_at"]) == (None, None)
     assert (job["tasks"][0]["attempt"], job["tasks"][0]["error"], job["tasks"][0]["blobs"]) == (2, None, [])
-    assert set(job["links"]) == {"self", "cancel"}
+    assert set(job["links"]) == {"self", "tasks", "cancel"}
     [task] = services.jobs.tasks(job_id, 1)
     assert services.queue.holds(task.id, task.fence)
     assert claimed(services, job_id).task.state == "running"
@@ -146,7 +147,7 @@ def test_a_job_that_succeeded_is_not_retried(api: FlaskClient, services: Service
     job_id = posted(api)
     ended(services, job_id, "succeeded")
     assert refused(api.post(f"/v1/jobs/{job_id}/retry")) == (409, "JOB_SUCCEEDED")
-    assert set(api.get(f"/v1/jobs/{job_id}").get_json()["links"]) == {"self"}
+    assert set(api.get(f"/v1/jobs/{job_id}").get_json()["links"]) == {"self", "tasks"}
 
 
 @pytest.mark.parametrize("step", ["cancel", "retry"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mirror.coordination.checkpoints import Checkpoints
 from mirror.coordination.redis import Redis
-from mirror.jobs.submission import Submitter
+from mirror.jobs.submission import Submitter, Wanted
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job, JobState
@@ -42,7 +42,7 @@ class Fleet:
         return Process("worker.scheduler", self.environment, self.logs / "scheduler.log")
 
     def submit(self, source: str) -> Job:
-        return self.submitter.submit(f"{self.registry.host}/{source}")[0]
+        return self.submitter.submit([Wanted(f"{self.registry.host}/{source}")])[0]
 
     def ended(self, job: Job, *, within: float) -> Job:
         def ask() -> Job | None:

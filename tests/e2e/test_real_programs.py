@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from mirror.coordination.redis import Redis, open_client
-from mirror.jobs.submission import Submitter
+from mirror.jobs.submission import Submitter, Wanted
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
@@ -60,7 +60,7 @@ def mirror(
 def mirrored(mirror: Submitter, redis_url: str, source: str, target: str) -> Job:
     redis = Redis.connect(redis_url)
     store = JobStore(redis)
-    job, _ = mirror.submit(source, target)
+    job, _ = mirror.submit([Wanted(source, target)])
 
     def ask() -> Job | None:
         now = store.job(job.id)

@@ -13,7 +13,7 @@ import pytest
 
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
-from mirror.jobs.submission import Submitter
+from mirror.jobs.submission import Submitter, Wanted
 from mirror.registry.client import RegistryClient
 from tests import images
 from tests.conftest import MakeSettings
@@ -77,7 +77,7 @@ def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authori
         submitter=Submitter(plant.store, plant.queue, chosen),
         performer=replace(plant.performer, source=client, copier=copier),
     )
-    job = known.perform(known.submitter.submit(source)[0])
+    job = known.perform(known.submitter.submit([Wanted(source)])[0])
     client.close()
     assert (job.state, job.error, job.target, job.digest) == ("succeeded", None, target, str(image.digest))
     [asked] = plant.registry.log(path="/token")

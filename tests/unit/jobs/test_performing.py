@@ -78,6 +78,18 @@ def test_the_second_image_with_a_base_copies_only_its_own_layers(plant: Plant) -
     assert {b.digest: b.state for b in plant.store.blobs(task.id)}[str(base.digest)] == "exists"
 
 
+def test_a_job_of_several_images_is_partial_when_one_is_not_there(plant: Plant) -> None:
+    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
+    plant.registry.put(images.image(images.layer("b")), "team/app", "2")
+    job = plant.perform(plant.submit_all(("team/app:1", None), ("team/app:none", None), ("team/app:2", "prod/app:2")))
+    assert (job.state, job.images.succeeded, job.images.failed) == ("partial", 2, 1)
+    assert job.error is not None
+    assert job.error.code == "MANIFEST_UNKNOWN"
+    tasks = plant.store.tasks(job.id, 5)
+    assert [task.state for task in tasks] == ["succeeded", "failed", "succeeded"]
+    assert str(plant.links.current("prod/app", "2")) == tasks[2].digest
+
+
 def test_what_is_there_already_is_unchanged_and_costs_one_request(plant: Plant) -> None:
     plant.registry.put(images.image(images.layer("a")), "team/app", "1")
     plant.mirror("team/app:1")

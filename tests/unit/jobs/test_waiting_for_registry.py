@@ -6,6 +6,7 @@ import pytest
 
 from mirror.coordination import keys
 from mirror.errors import RegistryDown
+from mirror.jobs.submission import Wanted
 from mirror.records.job import Job
 from tests import images
 from tests.fakes import faults
@@ -101,7 +102,7 @@ def test_a_mistyped_host_fails_at_once(plant: Plant) -> None:
     """Nothing listens there, and nothing ever did."""
     port = plant.registry.host.partition(":")[2]
     for _ in range(7):
-        job, _ = plant.submitter.submit(f"{NOWHERE}:{port}/team/app:1", None)
+        job, _ = plant.submitter.submit([Wanted(f"{NOWHERE}:{port}/team/app:1")])
         failed = plant.perform(job)
         assert failed.error is not None
         assert (failed.state, failed.error.code) == ("failed", "SOURCE_UNREACHABLE")

@@ -187,6 +187,21 @@ def test_jobs_are_listed_by_state_and_source(store: JobStore) -> None:
     assert listed(state="failed") == []
 
 
+def test_a_job_of_several_images_is_found_by_each_of_its_sources(store: JobStore) -> None:
+    pairs = [(f"docker.io/library/{name}:1", f"{name}:1") for name in ("nginx", "redis", "alpine")]
+    job, tasks = store.submit(pairs)
+    assert [(task.source, task.target) for task in tasks] == pairs
+    for source, _ in pairs:
+        assert store.page(limit=5, before=None, state=None, source=source) == ([job], None)
+
+
+def test_tasks_are_listed_in_the_order_of_their_images_behind_any_of_them(store: JobStore) -> None:
+    job, tasks = submitted(store, 50)
+    assert store.tasks(job.id, 50) == tasks
+    assert store.tasks(job.id, 7, after=tasks[29].id) == tasks[30:37]
+    assert store.tasks(job.id, 7, after=tasks[-1].id) == []
+
+
 def test_a_record_of_a_newer_release_is_read_without_its_new_fields(store: JobStore, redis: Redis) -> None:
     job, _ = submitted(store)
     redis.call("HSET", keys.job(job.id), "novelty", json.dumps({"a": 1}))
