@@ -1,8 +1,9 @@
 """How many requests a registry is sent at once, agreed on by all workers: additive increase, multiplicative decrease.
 
 Per registry and action there is one limit. Every process that asks the registry is a holder, and twice a second it
-reports what it uses and is given its share. Shares are granted from what is left: what the others were granted, or
-still have under way, counts as taken, so that the sum of all shares never exceeds the limit, whoever joins when. A
+reports what it may use and is given its share. Shares are granted from what is left: what the others were granted, or
+may still use, counts as taken, so that the sum of all shares never exceeds the limit, whoever joins when. A share that
+becomes smaller is taken down here only with the holder's next report: until it knows of it, it goes by the old one. A
 holder that is silent for `HOLDER_SECONDS` is dead and its share is free.
 """
 
@@ -24,10 +25,10 @@ HOLDER_SECONDS: Final = 5
 _REPORT: Final = (
     NOW
     + f"""
--- KEYS: limit, holders, shares. ARGV: holder, in use, saturated, succeeded, troubled, the most. Flags are 0 or 1.
--- Answers the share, the limit, and how many seconds with trouble there were in a row.
+-- KEYS: limit, holders, shares. ARGV: holder, what it may use, saturated, succeeded, troubled, the most; flags are 0
+-- or 1. Answers the share, the limit, and how many seconds with trouble there were in a row.
 local state, holders, shares = KEYS[1], KEYS[2], KEYS[3]
-local holder, in_use, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[6])
+local holder, may_use, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[6])
 local moment = now()
 
 local function number(field, otherwise)
@@ -70,7 +71,7 @@ local whole = math.floor(limit)
 local fair = math.floor(whole / #names)
 if rank < whole % #names then fair = fair + 1 end
 local share = math.max(0, math.min(fair, whole - taken, {MOST_OF_ONE}))
-redis.call('HSET', shares, holder, math.max(share, in_use))
+redis.call('HSET', shares, holder, math.max(share, may_use))
 redis.call('EXPIRE', state, 86400)
 redis.call('EXPIRE', holders, 60)
 redis.call('EXPIRE', shares, 60)
@@ -86,9 +87,11 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a holder reports: requests under way, and what has happened since it last did."""
+    """What a holder reports: how many requests are under way, or may be before it is answered, and what has happened
+    since it last did.
+    """
 
-    in_use: int = 0
+    may_use: int = 0
     saturated: bool = False
     succeeded: bool = False
     troubled: bool = False
@@ -123,7 +126,7 @@ class SharedLimits:
         where = (registry, action)
         names = [keys.slots_limit(*where), keys.slots_holders(*where), keys.slots_shares(*where)]
         flags = [int(flag) for flag in (usage.saturated, usage.succeeded, usage.troubled)]
-        slots, limit, streak = self._report(names, [holder, usage.in_use, *flags, self.most(registry)])
+        slots, limit, streak = self._report(names, [holder, usage.may_use, *flags, self.most(registry)])
         return Share(int(slots), float(limit), int(streak))
 
     def leave(self, registry: str, action: str, holder: str) -> None:

@@ -22,9 +22,13 @@ Wait = Callable[[float], None]
 
 
 class Gate:
-    """Shared by the threads of a process; the share comes from outside and may be less than is in use."""
+    """Shared by the threads of a process; the share comes from outside and may be less than is in use.
+
+    Who reports for it and brings the new share holds `reporting`: of two at once the older answer could come last.
+    """
 
     def __init__(self) -> None:
+        self.reporting = threading.Lock()
         self._changed = threading.Condition()
         self._share: int | None = None
         self._in_use = 0
@@ -46,9 +50,9 @@ class Gate:
             return not self._in_use and not self._waiting and monotonic() - self._used_at >= seconds
 
     def usage(self, *, troubled: bool = False) -> Usage:
-        """What has happened since this was last asked."""
+        """What may come of its share until `give`, and what has happened since this was last asked."""
         with self._changed:
-            used = Usage(self._in_use, self._saturated, self._succeeded, troubled)
+            used = Usage(max(self._in_use, self._share or 0), self._saturated, self._succeeded, troubled)
             self._saturated = self._succeeded = False
             return used
 

@@ -125,13 +125,14 @@ class Slots:
             return True
 
     def _report(self, registry: str, action: str, gate: Gate, *, troubled: bool = False) -> None:
-        try:
-            gate.give(self._limits.report(registry, action, self._holder, gate.usage(troubled=troubled)))
-        except RedisUnavailable:
-            _LOG.warning("Redis does not answer; the registry is asked as before", registry=registry, action=action)
-            if not gate.is_open:
-                slots = min(_BLIND, self._limits.most(registry))
-                gate.give(Share(slots, slots, 0))
+        with gate.reporting:
+            try:
+                gate.give(self._limits.report(registry, action, self._holder, gate.usage(troubled=troubled)))
+            except RedisUnavailable:
+                _LOG.warning("Redis does not answer; the registry is asked as before", registry=registry, action=action)
+                if not gate.is_open:
+                    slots = min(_BLIND, self._limits.most(registry))
+                    gate.give(Share(slots, slots, 0))
 
     def _give_back(self, registry: str, action: str) -> None:
         """Nothing happens if the gate is in use anew: a first report and a leave never overtake one another."""

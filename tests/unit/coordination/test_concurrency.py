@@ -12,7 +12,7 @@ from mirror.coordination.redis import Redis
 from tests.unit.coordination.stopped_clock import StoppedClock
 
 HUB = ("docker.io", "blobs")
-BUSY = Usage(in_use=1, saturated=True, succeeded=True)
+BUSY = Usage(may_use=1, saturated=True, succeeded=True)
 TROUBLE = Usage(troubled=True)
 
 
@@ -47,9 +47,9 @@ def test_holders_share_evenly_once_each_has_reported(limits: SharedLimits) -> No
 def test_a_holder_that_joins_gets_what_is_free_and_no_more(limits: SharedLimits) -> None:
     assert [limits.report(*HUB, holder, Usage()).slots for holder in "ab"] == [16, 16]
     assert limits.report(*HUB, "c", Usage()).slots == 0
-    assert limits.report(*HUB, "a", Usage(in_use=14)).slots == 11
+    assert limits.report(*HUB, "a", Usage(may_use=14)).slots == 11
     assert limits.report(*HUB, "c", Usage()).slots == 2  # the first still has fourteen under way
-    assert limits.report(*HUB, "a", Usage(in_use=3)).slots == 11
+    assert limits.report(*HUB, "a", Usage(may_use=3)).slots == 11
     assert limits.report(*HUB, "b", Usage()).slots == 11
     assert limits.report(*HUB, "c", Usage()).slots == 10
 
@@ -87,7 +87,7 @@ def test_the_shares_never_add_up_to_more_than_the_limit(
 
 def test_the_share_of_a_silent_holder_is_free_after_some_seconds(limits: SharedLimits, clock: StoppedClock) -> None:
     for holder in ("dead", "dead too"):
-        limits.report(*HUB, holder, Usage(in_use=16))
+        limits.report(*HUB, holder, Usage(may_use=16))
     clock.advance(HOLDER_SECONDS - 1)
     assert limits.report(*HUB, "b", Usage()).slots == 0
     clock.advance(1)
@@ -131,7 +131,7 @@ def test_a_holder_that_could_use_more_than_one_may_have_is_no_reason_to_grow(
         assert limits.report(*HUB, "a", BUSY).limit == START
 
 
-@pytest.mark.parametrize("usage", [Usage(succeeded=True), Usage(saturated=True), Usage(in_use=16)])
+@pytest.mark.parametrize("usage", [Usage(succeeded=True), Usage(saturated=True), Usage(may_use=16)])
 def test_the_limit_does_not_grow_without_need_or_without_success(
     limits: SharedLimits, clock: StoppedClock, usage: Usage
 ) -> None:

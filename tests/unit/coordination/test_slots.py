@@ -13,7 +13,7 @@ import pytest
 from mirror.coordination import gate as gate_module
 from mirror.coordination import keys
 from mirror.coordination import slots as slots_module
-from mirror.coordination.concurrency import MOST_OF_ONE, Share, SharedLimits
+from mirror.coordination.concurrency import MOST_OF_ONE, Share, SharedLimits, Usage
 from mirror.coordination.gate import Gate
 from mirror.coordination.redis import Redis
 from mirror.coordination.slots import Slots
@@ -180,6 +180,45 @@ def test_a_forked_child_begins_with_gates_of_its_own_under_its_parents_name(slot
     leave(DONE)
 
 
+def test_what_goes_through_while_a_report_is_under_way_is_taken_from_nobody_else(redis: Redis) -> None:
+    """The share gets smaller in Redis before its gate knows of it."""
+    limits, gate = SharedLimits(redis, {"registry.example": 2}), Gate()
+    gate.give(limits.report(*WHERE, "one", gate.usage()))
+    limits.report(*WHERE, "other", Usage())
+    smaller = limits.report(*WHERE, "one", gate.usage())
+    assert smaller.slots == 1
+    for _ in range(2):
+        gate.approach()
+        assert gate.enter(stay, lambda: None)
+    assert limits.report(*WHERE, "other", Usage()).slots == 0
+    gate.give(smaller)
+    gate.leave(succeeded=True)
+    gate.give(limits.report(*WHERE, "one", gate.usage()))
+    assert limits.report(*WHERE, "other", Usage()).slots == 1
+
+
+def test_of_two_reports_for_a_gate_the_older_answer_never_comes_last(redis: Redis) -> None:
+    inside, most = 0, 0
+
+    class Watched(SharedLimits):
+        def report(self, registry: str, action: str, holder: str, usage: Usage) -> Share:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            try:
+                return super().report(registry, action, holder, usage)
+            finally:
+                inside -= 1
+
+    slots = Slots(Watched(redis, {}))
+    leave = slots.enter(*WHERE, stay)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: slots.troubled(*WHERE), range(100)))
+    leave(DONE)
+    slots.close()
+    assert most == 1
+
+
 def test_a_gate_takes_less_than_is_in_use() -> None:
     gate = Gate()
     gate.give(Share(2, 2, 0))
@@ -188,7 +227,7 @@ def test_a_gate_takes_less_than_is_in_use() -> None:
         assert gate.enter(stay, lambda: None)
     gate.give(Share(1, 1, 0))
     gate.leave(succeeded=True)
-    assert gate.usage().in_use == 1
+    assert gate.usage().may_use == 1
     gate.leave(succeeded=True)
     gate.approach()
     assert gate.enter(stay, lambda: None)

@@ -96,7 +96,7 @@ def test_two_processes_together_never_ask_for_more_at_once_than_is_set(registry:
     environment = {**os.environ, "MIRROR_REDIS_URL": redis_url}
     asking = [subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
-        eventually(lambda: crowd.now == SLOTS, within=60, what="as many requests as are allowed")
+        eventually(lambda: crowd.now >= SLOTS, within=60, what="as many requests as are allowed")
         crowd.let_go.set()
         printed = [process.communicate(timeout=90)[0] for process in asking]
     finally:
