@@ -2,7 +2,7 @@
 
     coordinator   takes a buffer for each part, in the blob's order, and hands it to
     fetchers      one range each: source ──► buffer ──► frontier (hash) and
-    storers       one part each: buffer ──► S3 ──► frontier ──► checkpoint, buffer free
+    storers       one part each: buffer ──► CRC ──► S3 ──► frontier ──► checkpoint, buffer free
 
 Fetchers hash and storers make CRCs, never the other way round (`mirror.oci.sha256` says why).
 

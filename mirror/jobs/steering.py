@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from mirror.errors import RedisUnavailable
+from mirror.jobs.waking import wake_workers
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import JobStore
@@ -38,14 +37,7 @@ class Steering:
 
         Raises JobUnknown, JobUnfinished, JobSucceeded, or RedisUnavailable.
         """
-        self._wake_workers(job_id, self.store.retry(job_id))
+        wake_workers(self.queue, job_id, self.store.retry(job_id))
         job = self.store.job(job_id)
         _LOG.info("job is retried", job_id=job_id, attempt=job.attempt)
         return job
-
-    def _wake_workers(self, job_id: str, tasks: Sequence[tuple[str, int]]) -> None:
-        """Put the tasks' entries; where that fails the retry is accepted all the same, and the reconciler puts them."""
-        try:
-            self.queue.put_all(tasks)
-        except RedisUnavailable:
-            _LOG.warning("job retried without queue entries; the scheduler will put them", job_id=job_id)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
-from mirror.errors import InvalidReference, NameTooLong, RedisUnavailable, TargetRepeated
+from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
+from mirror.jobs.waking import wake_workers
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.names import MAX_NAME_LENGTH
 from mirror.oci.reference import Reference
@@ -22,7 +21,6 @@ from mirror.settings import Settings
 
 MOST_IMAGES: Final = 100
 """In one job, whose tasks are all queued at once: no job is to fill the queue before the others."""
-_LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Submitter:
                 raise TargetRepeated(target)
             seen.add(target)
         job, tasks = self._store.submit(pairs)
-        self._wake_workers(job, tasks)
+        wake_workers(self._queue, job.id, [(task.id, task.fence) for task in tasks])
         return job, tasks
 
     def _resolved(self, image: Wanted) -> tuple[str, str]:
@@ -65,13 +63,6 @@ class Submitter:
         target = resolve_target(reference, image.target, self._settings.public_host)
         self._require_reachable(reference.registry)
         return str(reference), str(target)
-
-    def _wake_workers(self, job: Job, tasks: Sequence[Task]) -> None:
-        """Put the tasks' entries; where that fails the job is accepted all the same, and the reconciler puts them."""
-        try:
-            self._queue.put_all([(task.id, task.fence) for task in tasks])
-        except RedisUnavailable:
-            _LOG.warning("job accepted without queue entries; the scheduler will put them", job_id=job.id)
 
     def _require_reachable(self, registry: str) -> None:
         """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""

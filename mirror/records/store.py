@@ -108,12 +108,8 @@ class JobStore:
         ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), start, "+", "LIMIT", 0, limit)
         return [_task(found) for found in self._redis.calls([["HGETALL", keys.task(i)] for i in ids]) if found]
 
-    def blobs(self, task_id: str) -> list[BlobReport]:
-        """The blobs of a task, in the order in which its plan named them."""
-        return self.blobs_of([task_id])[0]
-
     def blobs_of(self, task_ids: Sequence[str]) -> list[list[BlobReport]]:
-        """The blobs of each of the tasks, asked for in one turn."""
+        """The blobs of each of the tasks, in the order in which its plan named them; asked for in one turn."""
         found = self._redis.calls([["HGETALL", keys.task_blobs(task_id)] for task_id in task_ids])
         return [_blobs(blobs) for blobs in found]
 

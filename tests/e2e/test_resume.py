@@ -36,7 +36,9 @@ def test_a_killed_workers_job_goes_on_elsewhere_and_no_finished_blob_is_fetched_
 
     def finished() -> bool:
         [task] = fleet.store.tasks(job.id, 1)
-        return sum(blob.state == "copied" for blob in fleet.store.blobs(task.id)) == len(small) + 1  # and the config
+        return (
+            sum(blob.state == "copied" for blob in fleet.store.blobs_of([task.id])[0]) == len(small) + 1
+        )  # and the config
 
     with fleet.scheduler(), fleet.worker("one") as one, fleet.worker("other") as other:
         job = fleet.submit("team/app:1")

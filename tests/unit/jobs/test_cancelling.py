@@ -279,4 +279,4 @@ def test_a_retry_mirrors_what_the_tag_shows_now(plant: Plant, steering: Steering
     assert (done.state, done.attempt, done.digest) == ("succeeded", 2, str(new.digest))
     total = sum(map(len, new.blobs.values()))
     assert (done.bytes.total, done.bytes.copied) == (total, total)
-    assert len(plant.store.blobs(only_task(plant, job).id)) == len(new.blobs)
+    assert len(plant.store.blobs_of([only_task(plant, job).id])[0]) == len(new.blobs)

@@ -75,7 +75,7 @@ def test_the_second_image_with_a_base_copies_only_its_own_layers(plant: Plant) -
     assert job.bytes == ByteCounts(own + len(base.content), own, len(base.content))
     assert served_blobs(plant).count(str(base.digest)) == 1
     [task] = plant.store.tasks(job.id, 1)
-    assert {b.digest: b.state for b in plant.store.blobs(task.id)}[str(base.digest)] == "exists"
+    assert {b.digest: b.state for b in plant.store.blobs_of([task.id])[0]}[str(base.digest)] == "exists"
 
 
 def test_a_job_of_several_images_is_partial_when_one_is_not_there(plant: Plant) -> None:
@@ -138,7 +138,7 @@ def test_foreign_layers_are_left_out_and_named_in_the_job(plant: Plant) -> None:
     plant.registry.put(images.image(images.layer("a"), foreign=[foreign]), "team/app", "1")
     job = plant.mirror("team/app:1")
     [task] = plant.store.tasks(job.id, 1)
-    [left_out] = [b for b in plant.store.blobs(task.id) if b.state == "skipped"]
+    [left_out] = [b for b in plant.store.blobs_of([task.id])[0] if b.state == "skipped"]
     assert (job.state, left_out.digest) == ("succeeded", foreign["digest"])
     assert left_out.reason is not None
     assert foreign["digest"] not in "".join(served_blobs(plant))

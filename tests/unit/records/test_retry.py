@@ -36,7 +36,7 @@ def test_a_failed_job_is_as_new_but_for_its_attempt_and_its_fence(store: JobStor
     assert (begun.state, begun.attempt, begun.losses, begun.fence) == ("queued", 2, 0, 2)
     assert (begun.error, begun.digest, begun.started_at, begun.finished_at) == (None, None, None, None)
     assert begun.created_at == job.created_at
-    assert store.blobs(task.id) == []
+    assert store.blobs_of([task.id])[0] == []
     assert redis.call("ZRANGE", keys.TASKS_QUEUED, 0, -1) == [task.id]
 
 

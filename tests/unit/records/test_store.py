@@ -157,7 +157,7 @@ def test_progress_adds_up_in_the_job_and_corrects_itself(store: JobStore) -> Non
     assert store.job(job.id).bytes == ByteCounts(2**40 + 7, 10, 7)
     assert store.progress(first, [], ByteCounts(2**40, 4, 0), digest=None, checkpoints=0)
     assert store.job(job.id).bytes == ByteCounts(2**40 + 7, 4, 7)
-    assert store.blobs(one.id) == [blob]
+    assert store.blobs_of([one.id])[0] == [blob]
 
 
 def test_jobs_are_listed_newest_first_in_pages(store: JobStore) -> None:

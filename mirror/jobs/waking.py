@@ -1,0 +1,20 @@
+"""Waking workers for tasks whose records are stored: the records count, an entry only saves waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from mirror.errors import RedisUnavailable
+from mirror.queue import TaskQueue
+
+_LOG = structlog.get_logger(__name__)
+
+
+def wake_workers(queue: TaskQueue, job_id: str, tasks: Iterable[tuple[str, int]]) -> None:
+    """Put the entries of a job's tasks, given with their fences; where that fails, the reconciler puts them."""
+    try:
+        queue.put_all(tasks)
+    except RedisUnavailable:
+        _LOG.warning("job stored without queue entries; the scheduler will put them", job_id=job_id)
