@@ -26,9 +26,10 @@ _FAILURE_SECONDS: Final = 3600
 """RQ keeps what it calls failed (a killed work horse) so long; by default it would be a year."""
 
 _TAKE: Final = """
-local entry = redis.call('LPOP', KEYS[1])
-if entry then redis.call('DEL', ARGV[1] .. entry) end
-return entry
+-- ARGV: what an entry's key begins with, how many entries.
+local taken = redis.call('LPOP', KEYS[1], ARGV[2]) or {}
+for _, entry in ipairs(taken) do redis.call('DEL', ARGV[1] .. entry) end
+return taken
 """
 
 
@@ -65,19 +66,16 @@ class TaskQueue:
         except (redis.ConnectionError, redis.TimeoutError):
             raise RedisUnavailable from None
 
-    def take(self) -> tuple[str, int] | None:
-        """The next task and the fence of its entry, which is gone now; None if the queue is empty.
+    def take(self, most: int) -> list[tuple[str, int]]:
+        """The next tasks, at most so many, each with the fence of its entry, which is gone now.
 
-        For a worker that has begun already. Should it die before it claims the task, the reconciler finds it.
+        For a worker that has begun already. Should it die before it claims them, the reconciler finds them.
         """
         try:
-            entry = self._take(keys=[self.rq.key], args=[Job.key_for("")])
+            taken = self._take(keys=[self.rq.key], args=[Job.key_for(""), most])
         except (redis.ConnectionError, redis.TimeoutError):
             raise RedisUnavailable from None
-        if entry is None:
-            return None
-        task_id, _, fence = entry.decode().rpartition("-")
-        return task_id, int(fence)
+        return [_parse_entry_id(entry.decode()) for entry in taken]
 
     def holds(self, task_id: str, fence: int) -> bool:
         """Whether a worker will find the task's entry: it is listed and its record exists."""
@@ -91,3 +89,8 @@ class TaskQueue:
 
 def entry_id(task_id: str, fence: int) -> str:
     return f"{task_id}-{fence}"
+
+
+def _parse_entry_id(entry: str) -> tuple[str, int]:
+    task_id, _, fence = entry.rpartition("-")
+    return task_id, int(fence)

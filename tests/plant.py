@@ -50,7 +50,9 @@ class Plant:
     def perform(self, job: Job, interruption: Interruption | None = None) -> Job:
         """Do the job's tasks as a worker would, with whatever queue entries they have now; the job after that."""
         for task in self.store.tasks(job.id, MOST_IMAGES):
-            self.performer.perform(task.id, task.fence, interruption or Interruption(), claimed=lambda _: None)
+            entry, stop = (task.id, task.fence), interruption or Interruption()
+            for errand in self.performer.begin([entry], stop, claimed=lambda _: None):
+                self.performer.mirror(errand)
         return self.store.job(job.id)
 
     def mirror(self, source: str, target: str | None = None) -> Job:

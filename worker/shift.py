@@ -5,6 +5,11 @@ the next tasks rather than leave each to a horse of its own; and a task that wai
 another worker's blob, leaves its turn to the others. An entry that stands in the queue stands there because every
 worker is busy: idle ones are waiting for it and are served first.
 
+Tasks whose tags are there already are looked at in rounds, for most of them have nothing to do: their sources are asked
+side by side, and those that have not changed are settled together. A round that finds no change is followed by a large
+one; one that does, by one of as many tasks as can be mirrored at once. What a round finds beyond that is given back to
+the queue: another worker may have nothing to do.
+
 Nothing is shared between the tasks but the memory budget, which they wait for in turn, and each has its own claim. But
 they share a horse's death. So a task that has lost its worker before is performed alone: if it is what kills horses, it
 takes no other with it, and if it is not, no other does it harm again.
@@ -12,22 +17,27 @@ takes no other with it, and if it is not, no other does it harm again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from mirror.copying.interruption import Interrupted, Interruption
+from mirror.copying.interruption import Interruption
 from mirror.errors import RedisUnavailable
-from mirror.jobs.performing import Performer
+from mirror.jobs.performing import Errand, Performer
 from mirror.queue import TaskQueue
 from mirror.records.store import Claim
 
 AT_ONCE: Final = 8
 TASKS: Final = 1_000
 """How many tasks a horse takes before it leaves the rest to its successor, whose memory is as new."""
+LARGE_ROUND: Final = 64
+_LOOKERS: Final = 16
+_ROUND_SECONDS: Final = 0.1
+"""How long those of a round that were looked at wait for the others, to be settled with them."""
 _LOOK_AGAIN: Final = 0.1
+_ELSEWHERE: Final = "another worker may mirror it at once"
 _LOG = structlog.get_logger(__name__)
 
 
@@ -51,53 +61,150 @@ class Shift:
         self._claimed = claimed
         self._settled = settled
         self._at_once = at_once
+        self._round = at_once
         self._left = tasks
+        self._looking: dict[Future[bool], Errand] = {}
+        self._mirroring: set[Future[None]] = set()
 
     def work(self, task_id: str, fence: int) -> None:
         """Perform the task, and others until none is queued; raises nothing a task did."""
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="task") as pool:
+        with (
+            ThreadPoolExecutor(_LOOKERS, thread_name_prefix="look") as self._lookers,
+            ThreadPoolExecutor(self._at_once, thread_name_prefix="task") as self._mirrorers,
+        ):
             if self._was_lost(task_id):
                 self._left = 0
-            running = {pool.submit(self._perform, task_id, fence)}
-            while running := running | self._begun(pool, self._at_once - len(running)):
-                done, running = wait(running, _LOOK_AGAIN, FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+            self._begin([(task_id, fence), *self._next(self._at_once - 1)])
+            while self._looking or self._mirroring:
+                changed, same = self._looked_at()
+                self._begin(self._next(self._room()))
+                self._conclude(changed, same)
 
-    def _begun(self, pool: ThreadPoolExecutor, free: int) -> set[Future[None]]:
-        begun: set[Future[None]] = set()
-        while len(begun) < free and (entry := self._next()):
-            begun.add(pool.submit(self._perform, *entry))
-        return begun
+    def _room(self) -> int:
+        """How many tasks more may be begun: as many as could be mirrored, or looked at if nothing is mirrored."""
+        if self._mirroring:
+            return self._at_once - len(self._mirroring) - len(self._looking)
+        return self._round - len(self._looking)
 
-    def _next(self) -> tuple[str, int] | None:
-        """An entry to perform beside the others; one that is to be alone goes back, for a horse of its own."""
-        if self._left == 0 or self._interruption.is_set():
-            return None
+    def _begin(self, entries: Sequence[tuple[str, int]]) -> None:
+        """Claim the tasks; look first at those whose tags are there."""
+        if not entries:
+            return
         try:
-            entry = self._queue.take()
-            if entry is not None and self._performer.store.losses(entry[0]):
-                self._queue.put(*entry)
-                self._left, entry = 0, None
+            errands = self._performer.begin(entries, self._interruption, claimed=self._claimed)
         except RedisUnavailable:
-            return None
-        self._left -= 1 if entry else 0
-        return entry
+            _note_silence(task_id for task_id, _ in entries)
+            errands = []
+        begun = {errand.claim.task.id for errand in errands}
+        self._note_settled(task_id for task_id, _ in entries if task_id not in begun)
+        for errand in errands:
+            if errand.listed is None:
+                self._mirror(errand)
+            else:
+                self._looking[self._lookers.submit(self._look, errand)] = errand
+
+    def _looked_at(self) -> tuple[list[Errand], list[Errand]]:
+        """Wait until something has ended. What was looked at and goes on: those whose source has changed, or would not
+        say, and those that are what the index lists; the whole round if it is quick.
+        """
+        under_way: list[Future[Any]] = [*self._looking, *self._mirroring]
+        wait(self._looking, _ROUND_SECONDS)
+        wait(under_way, _LOOK_AGAIN, FIRST_COMPLETED)
+        for mirrored in [future for future in self._mirroring if future.done()]:
+            self._mirroring.remove(mirrored)
+            mirrored.result()
+        looked = {future: self._looking.pop(future) for future in list(self._looking) if future.done()}
+        going_on = [errand for future, errand in looked.items() if future.result()]
+        changed = [errand for errand in going_on if errand.digest != errand.listed]
+        if looked:
+            self._round = self._at_once if changed else LARGE_ROUND
+        return changed, [errand for errand in going_on if errand.digest == errand.listed]
+
+    def _conclude(self, changed: list[Errand], same: list[Errand]) -> None:
+        """Settle those of the *same* that their tags show in the bucket too, and mirror the rest as far as possible."""
+        left = changed + self._not_settled(same)
+        for errand in left:
+            if len(self._mirroring) < self._at_once:
+                self._mirror(errand)
+            else:
+                self._hand_back(errand)
+
+    def _not_settled(self, same: Sequence[Errand]) -> list[Errand]:
+        if not same:
+            return []
+        ids = {errand.claim.task.id for errand in same}
+        try:
+            left = self._performer.settle_unchanged(same)
+        except RedisUnavailable:
+            _note_silence(ids)
+            left = []
+        if left:
+            self._round = self._at_once
+        self._note_settled(ids - {errand.claim.task.id for errand in left})
+        return left
+
+    def _next(self, most: int) -> list[tuple[str, int]]:
+        """Entries to perform beside the others. One that is to be alone goes back, with what stands behind it, and no
+        more are taken: it is for a horse of its own.
+        """
+        most = min(most, self._left)
+        if most <= 0 or self._interruption.is_set():
+            return []
+        try:
+            entries = self._queue.take(most)
+            losses = self._performer.store.losses([task_id for task_id, _ in entries])
+            alone = next((place for place, lost in enumerate(losses) if lost), None)
+            if alone is not None:
+                self._left = 0
+                self._queue.put_all(entries[alone:])
+                return entries[:alone]
+        except RedisUnavailable:
+            return []
+        self._left -= len(entries)
+        return entries
 
     def _was_lost(self, task_id: str) -> bool:
         try:
-            return self._performer.store.losses(task_id) > 0
+            return self._performer.store.losses([task_id]) != [0]
         except RedisUnavailable:
             return True
 
-    def _perform(self, task_id: str, fence: int) -> None:
+    def _mirror(self, errand: Errand) -> None:
+        self._mirroring.add(self._mirrorers.submit(self._mirrored, errand))
+
+    def _look(self, errand: Errand) -> bool:
+        """In a thread of its own; whether the task goes on."""
+        goes_on = False
         try:
-            with self._interruption.part() as own:
-                own.adopt()
-                self._performer.perform(task_id, fence, own, claimed=self._claimed)
-        except Interrupted:
-            _LOG.info("task left in the queue: the work horse is to end", task_id=task_id)
+            goes_on = self._performer.look(errand)
         except RedisUnavailable:
-            _LOG.error("Redis stayed away; the task's lease will end and another worker will take it", task_id=task_id)
+            _note_silence([errand.claim.task.id])
+        if not goes_on:
+            self._settled(errand.claim.task.id)
+        return goes_on
+
+    def _mirrored(self, errand: Errand) -> None:
+        """In a thread of its own."""
+        try:
+            self._performer.mirror(errand)
+        except RedisUnavailable:
+            _note_silence([errand.claim.task.id])
         finally:
+            self._settled(errand.claim.task.id)
+
+    def _hand_back(self, errand: Errand) -> None:
+        try:
+            self._performer.hand_back(errand, _ELSEWHERE)
+        except RedisUnavailable:
+            _note_silence([errand.claim.task.id])
+        finally:
+            self._settled(errand.claim.task.id)
+
+    def _note_settled(self, task_ids: Iterable[str]) -> None:
+        for task_id in task_ids:
             self._settled(task_id)
+
+
+def _note_silence(task_ids: Iterable[str]) -> None:
+    for task_id in task_ids:
+        _LOG.error("Redis stayed away; the task's lease will end and another worker will take it", task_id=task_id)

@@ -18,6 +18,7 @@ from mirror.coordination.redis import BRISK, PATIENT, Redis, open_client
 from mirror.copying.copier import Copier
 from mirror.copying.interruption import pause
 from mirror.copying.memory import MemoryBudget
+from mirror.jobs.keeping import ClaimKeeping
 from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
 from mirror.jobs.sweeping import Sweeper
@@ -56,7 +57,8 @@ class Workshop:
         redis = Redis.connect(settings.redis_url, retries=PATIENT)
         queue = TaskQueue(open_client(settings.redis_url, retries=PATIENT, decode_responses=False))
         bucket = Bucket.from_settings(settings)
-        store, pins = JobStore(redis), Pins(redis)
+        store = JobStore(redis)
+        keeping = ClaimKeeping(store, Pins(redis))
         publisher = Publisher(bucket, redis)
         brisk = Redis.connect(settings.redis_url, retries=BRISK)
         admission = SharedAdmission(brisk, most=settings.registry_concurrency)
@@ -72,7 +74,7 @@ class Workshop:
             links=LinkStore(bucket),
             index=CatalogIndex(redis),
             publisher=publisher,
-            performer=Performer(store, queue, redis, pins, publisher, source, BlobStore(bucket), copier),
+            performer=Performer(store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier),
             reconciler=Reconciler(store, queue, redis),
             sweeper=Sweeper(bucket, redis),
         )

@@ -8,7 +8,7 @@ lists answer CATALOG_REBUILDING until `rebuild` has read the bucket, rather than
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from mirror.catalog.entry import ImageEntry, RepositoryEntry
@@ -96,6 +96,11 @@ class CatalogIndex:
         if found:
             return _entry(found).digest == str(digest)
         return False if is_built else None
+
+    def digests(self, tags: Sequence[tuple[str, str]]) -> list[Digest | None]:
+        """For each (repository, tag) the digest it is listed with, None where it is not listed; in one turn."""
+        found = self._redis.calls([["HGET", keys.index_entries(repository), tag] for repository, tag in tags])
+        return [Digest.parse(_entry(text).digest) if text else None for text in found]
 
     def repositories(self, *, limit: int, after: str = "") -> tuple[list[RepositoryEntry], str | None]:
         """At most *limit* repositories in lexical order behind *after*, and the name to go on from, if any are left."""

@@ -14,11 +14,12 @@ task that runs again, since it finds the tag in place and lists it (`confirm`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 from mirror.catalog.entry import ImageEntry
@@ -88,8 +89,18 @@ class Publisher:
 
     def ticket(self, target: LocalImage, by: str) -> Ticket:
         """Take a number for a change of *target*, before looking at what it should become."""
-        number = self._sequence.take(target.repository, target.tag) if target.tag else 0
-        return Ticket(target, number, by)
+        return self.tickets([(target, by)])[0]
+
+    def tickets(self, wanted: Sequence[tuple[LocalImage, str]]) -> list[Ticket]:
+        """For each (target, by) its ticket, in one turn."""
+        tags = [(target.repository, target.tag) for target, _ in wanted if target.tag]
+        numbers = iter(self._sequence.take(tags))
+        return [Ticket(target, next(numbers) if target.tag else 0, by) for target, by in wanted]
+
+    def listed(self, targets: Sequence[LocalImage]) -> list[Digest | None]:
+        """For each target the digest that the index lists its tag with, None for one that is not listed or no tag."""
+        digests = self._index.digests([(target.repository, target.tag or "") for target in targets])
+        return [digest if target.tag else None for target, digest in zip(targets, digests, strict=True)]
 
     def publish(self, ticket: Ticket, image: Image, origin: ImageProvenance) -> Published:
         """Make *image*, whose blobs are all held and pinned, readable as the ticket's target.
@@ -128,6 +139,26 @@ class Publisher:
                     return Published(digest, superseded_by=by)
         by = self._sequence.overtaken_by(repository, tag, ticket.number)
         return Published(digest, superseded_by=by) if by else None
+
+    def confirm_all(self, found: Sequence[tuple[Ticket, Digest]]) -> list[Published | None]:
+        """For each ticket, whose tag the index lists with the digest, what `confirm` answers: with a turn to Redis for
+        each step, and few to S3. None also stands for a tag whose lease others hold, or that could not be looked at in
+        time: `confirm` tells.
+
+        Raises StorageUnavailable or StorageRefused.
+        """
+        names = [keys.tag_lease(*_tag(ticket)) for ticket, _ in found]
+        begun, leases = monotonic(), self._leases.take_all(names, LEASE_SECONDS)
+        try:
+            held = [asked for asked, lease in zip(found, leases, strict=True) if lease]
+            shown = self._links.showing({_tag(t): digest for t, digest in held}, timeout=COMMIT_TIMEOUT)
+            in_time = monotonic() - begun < LEASE_SECONDS / 2
+            confirmed = [t for t, _ in held if in_time and _tag(t) in shown]
+            superseded = self._sequence.publish_all([(*_tag(t), t.number, t.by) for t in confirmed])
+        finally:
+            self._leases.end_all([lease for lease in leases if lease])
+        by = dict(zip(confirmed, superseded, strict=True))
+        return [Published(digest, superseded_by=by[t]) if t in by else None for t, digest in found]
 
     def retag(self, target: LocalImage, source: LocalImage, *, allowed: Precondition) -> Published:
         """Point *target* at what *source* holds, moving no bytes.
@@ -279,6 +310,10 @@ class Publisher:
             if lease is None:
                 raise TagBusy(str(target))
             yield lease
+
+
+def _tag(ticket: Ticket) -> tuple[str, str]:
+    return ticket.target.repository, str(ticket.target.tag)
 
 
 def _all_at_once(pool: ThreadPoolExecutor, *writes: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ write less time than the lease has (`catalog.publishing`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -55,6 +55,12 @@ class Leases:
         lease = Lease(key, secrets.token_hex(16), seconds)
         return lease if self.take_again(lease) else None
 
+    def take_all(self, keys: Sequence[str], seconds: float) -> list[Lease | None]:
+        """For each key what `take` answers, in one turn."""
+        leases = [Lease(key, secrets.token_hex(16), seconds) for key in keys]
+        taken = self._take.many([([lease.key], [lease.token, _ms(seconds)]) for lease in leases])
+        return [lease if granted else None for lease, granted in zip(leases, taken, strict=True)]
+
     def take_again(self, lease: Lease) -> bool:
         """Take a lease that has ended, as after a long silence of Redis; False if somebody else holds it now."""
         return bool(self._take([lease.key], [lease.token, _ms(lease.seconds)]))
@@ -70,6 +76,10 @@ class Leases:
     def end(self, lease: Lease) -> None:
         """Give the lease back; nothing happens if it is no longer ours."""
         self._end([lease.key], [lease.token])
+
+    def end_all(self, leases: Iterable[Lease]) -> None:
+        """Give all of them back in one turn."""
+        self._end.many([([lease.key], [lease.token]) for lease in leases])
 
     @contextmanager
     def holding(self, key: str, seconds: float, *, patience: float) -> Iterator[Lease | None]:

@@ -44,12 +44,28 @@ class Script:
     """A Lua script that is loaded where it is missing, as after a restart of Redis."""
 
     def __init__(self, client: redis.Redis, source: str) -> None:
+        self._client = client
         self._script = client.register_script(source)
 
     def __call__(self, keys: Sequence[str] = (), args: Sequence[str | float] = ()) -> Any:
         """Run the script; raises RedisUnavailable."""
         try:
             return self._script(keys=list(keys), args=list(args))
+        except _AWAY:
+            raise RedisUnavailable from None
+
+    def many(self, runs: Sequence[tuple[Sequence[str], Sequence[str | float]]]) -> list[Any]:
+        """Run the script once for each (keys, args), in that order and in one turn, not as a transaction.
+
+        Raises RedisUnavailable; then any of the runs may have been made.
+        """
+        if not runs:
+            return []
+        pipeline = self._client.pipeline(transaction=False)
+        for names, args in runs:
+            self._script(keys=list(names), args=list(args), client=pipeline)
+        try:
+            return list(pipeline.execute())
         except _AWAY:
             raise RedisUnavailable from None
 

@@ -8,6 +8,7 @@ tag alone. So of two jobs the one that asked the source later wins, in whatever 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mirror.coordination import keys
@@ -38,9 +39,10 @@ class TagSequence:
         self._redis = redis
         self._publish = redis.script(_PUBLISH)
 
-    def take(self, repository: str, tag: str) -> int:
-        """The next number: higher than every number taken before."""
-        return int(self._redis.call("HINCRBY", keys.tag_taken(repository), tag, 1))
+    def take(self, tags: Sequence[tuple[str, str]]) -> list[int]:
+        """For each (repository, tag) its next number, higher than every number taken before; in one turn."""
+        taken = self._redis.calls([["HINCRBY", keys.tag_taken(repository), tag, 1] for repository, tag in tags])
+        return [int(number) for number in taken]
 
     def published(self, repository: str, tag: str) -> Publication | None:
         found = self._redis.call("HGET", keys.tag_published(repository), tag)
@@ -56,6 +58,14 @@ class TagSequence:
 
         Answers who published a higher number, and then notes nothing.
         """
-        value = json.dumps({"number": number, "by": by})
-        overtaken_by: str | None = self._publish([keys.tag_published(repository)], [tag, number, value])
+        [overtaken_by] = self.publish_all([(repository, tag, number, by)])
         return overtaken_by
+
+    def publish_all(self, changes: Sequence[tuple[str, str, int, str]]) -> list[str | None]:
+        """For each (repository, tag, number, by) what `publish` answers, in one turn."""
+        return self._publish.many(
+            [
+                ([keys.tag_published(repository)], [tag, number, json.dumps({"number": number, "by": by})])
+                for repository, tag, number, by in changes
+            ]
+        )

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
-from mirror.catalog.publishing import Publisher, Ticket
+from mirror.catalog.publishing import Published, Publisher, Ticket
 from mirror.coordination import keys
-from mirror.coordination.pins import Pins
 from mirror.coordination.redis import Redis
 from mirror.copying.copier import Copier
 from mirror.copying.interruption import Interrupted, Interruption
 from mirror.copying.resolver import Resolver
 from mirror.copying.source import Source
-from mirror.errors import InternalError, MirrorError, RedisUnavailable
-from mirror.jobs.keeping import CANCELED, LOST, ClaimKeeper
+from mirror.errors import (
+    InternalError,
+    InvalidInput,
+    MirrorError,
+    RedisUnavailable,
+    StorageRefused,
+    StorageUnavailable,
+)
+from mirror.jobs.keeping import CANCELED, LOST, ClaimKeeping
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
@@ -33,44 +40,140 @@ from mirror.storage.provenance import ImageProvenance
 HANDOVER: Final = "the worker is shutting down"
 _QUIET_SECONDS: Final = 600
 _LOG = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Errand:
+    """A task that this process has claimed, with what it needs until its `Performer` has ended it.
+
+    ``listed`` is the digest with which the index lists its target, ``digest`` what its source was found to be.
+    """
+
+    def __init__(
+        self, claim: Claim, ticket: Ticket, listed: Digest | None, keeping: ClaimKeeping, interruption: Interruption
+    ) -> None:
+        self.claim = claim
+        self.ticket = ticket
+        self.listed = listed
+        self.digest: Digest | None = None
+        self._held = ExitStack()
+        self.interruption = self._held.enter_context(interruption.part())
+        self.keeper = keeping.keep(claim, self.interruption)
+
+    @contextmanager
+    def in_this_thread(self) -> Iterator[None]:
+        """Work on it in the calling thread: waits end with its interruption, and what is logged names it."""
+        self.interruption.adopt()
+        with structlog.contextvars.bound_contextvars(job_id=self.claim.task.job, task_id=self.claim.task.id):
+            yield
+
+    def end(self, *, failed: bool) -> None:
+        """Keep the claim no longer; raises RedisUnavailable."""
+        self._held.close()
+        self.keeper.end(failed=failed)
 
 
 @dataclass(frozen=True, slots=True)
 class Performer:
-    """What a worker needs to perform tasks; it keeps nothing of one task for the next."""
+    """What a worker needs to perform tasks; it keeps nothing of one task for the next.
+
+    A task is begun, then mirrored. In between many may be looked at side by side and settled in one go, if their tags
+    show already what their sources are. What a task does wrong is never raised, but written to its record. Raised is
+    RedisUnavailable alone, when the outcome cannot be noted: then the lease expires and the task is found again.
+    """
 
     store: JobStore
     queue: TaskQueue
     redis: Redis
-    pins: Pins
+    keeping: ClaimKeeping
     publisher: Publisher
     source: Source
     blobs: BlobStore
     copier: Copier
 
-    def perform(
-        self, task_id: str, fence: int, interruption: Interruption, *, claimed: Callable[[Claim], None]
-    ) -> None:
-        """Work on the task if its queue entry is not stale; never raises what the task did.
+    def begin(
+        self, entries: Sequence[tuple[str, int]], interruption: Interruption, *, claimed: Callable[[Claim], None]
+    ) -> list[Errand]:
+        """Claim the tasks whose queue entries, given as (task id, fence), are not stale.
 
-        *claimed* is told the claim before the work begins, so that a watchdog can give it back.
-
-        Raises RedisUnavailable alone, when the outcome cannot be noted: then the lease expires and the task is found
-        again.
+        *claimed* is told each claim before anything else happens to it, so that a watchdog can give it back.
         """
-        claim = self.store.claim(task_id, fence)
-        if claim is None:
-            _LOG.info("stale queue entry", task=task_id, fence=fence)
-            return
-        claimed(claim)
-        with structlog.contextvars.bound_contextvars(job_id=claim.task.job, task_id=task_id):
-            _LOG.info("task started", source=claim.task.source, target=claim.task.target, attempt=claim.task.attempt)
-            self._perform(claim, interruption)
+        claims = self._claimed(entries, claimed)
+        tickets = self.publisher.tickets([(target, claim.task.job) for claim, target in claims])
+        listed = self.publisher.listed([target for _, target in claims])
+        begun = []
+        for (claim, _), ticket, digest in zip(claims, tickets, listed, strict=True):
+            try:
+                begun.append(Errand(claim, ticket, digest, self.keeping, interruption))
+            except Interrupted as interrupted:
+                self.hand_over(claim, interrupted.reason)
+        return begun
 
-    def _perform(self, claim: Claim, interruption: Interruption) -> None:
+    def _claimed(
+        self, entries: Sequence[tuple[str, int]], claimed: Callable[[Claim], None]
+    ) -> list[tuple[Claim, LocalImage]]:
+        """Each claim with its target; a task whose target is none ends here."""
+        found = []
+        for (task_id, fence), claim in zip(entries, self.store.claim_all(entries), strict=True):
+            if claim is None:
+                _LOG.info("stale queue entry", task_id=task_id, fence=fence)
+                continue
+            claimed(claim)
+            task = claim.task
+            _note("task started", claim, source=task.source, target=task.target, attempt=task.attempt)
+            try:
+                found.append((claim, LocalImage.parse(task.target)))
+            except InvalidInput as error:
+                self._fail(claim, error)
+        return found
+
+    def look(self, errand: Errand) -> bool:
+        """Ask the source what it is now; whether the task goes on. Costs no pull quota."""
+        with errand.in_this_thread():
+            return self._attempted(errand, lambda: self._look(errand)) is not None
+
+    def settle_unchanged(self, errands: Sequence[Errand]) -> list[Errand]:
+        """End those whose tags show what was found of their sources. The others are answered: they are to be mirrored,
+        which also tells what is wrong with one of them.
+        """
         try:
-            with ClaimKeeper(self.store, self.pins, claim, interruption) as keeper:
-                outcome = self._mirror(claim, keeper, interruption)
+            found = self.publisher.confirm_all([(errand.ticket, _found(errand)) for errand in errands])
+        except (StorageUnavailable, StorageRefused):
+            return list(errands)
+        except BaseException:
+            _end_all(errands)
+            raise
+        shown = [(errand, published) for errand, published in zip(errands, found, strict=True) if published]
+        outcomes = [(errand.claim, _unchanged(published)) for errand, published in shown]
+        _end_all(errand for errand, _ in shown)
+        self.store.settle_all("succeeded", outcomes)
+        for claim, outcome in outcomes:
+            _note("task succeeded", claim, digest=outcome.digest, unchanged=outcome.unchanged)
+        settled = {errand for errand, _ in shown}
+        return [errand for errand in errands if errand not in settled]
+
+    def mirror(self, errand: Errand) -> None:
+        """Copy the image if that is needed, publish it, and end the task."""
+        with errand.in_this_thread():
+            outcome = self._attempted(errand, lambda: self._mirror(errand))
+            if outcome is not None:
+                self._succeed(errand, outcome)
+
+    def hand_back(self, errand: Errand, reason: str) -> None:
+        """Leave a task that was begun to another worker."""
+        errand.end(failed=False)
+        self.hand_over(errand.claim, reason)
+
+    def _attempted(self, errand: Errand, work: Callable[[], T]) -> T | None:
+        """What *work* answers; None if that ended the errand, as the task's record says then."""
+        claim = errand.claim
+        try:
+            try:
+                errand.interruption.check()
+                return work()
+            except BaseException:
+                errand.end(failed=True)
+                raise
         except Interrupted as interrupted:
             self._interrupted(claim, interrupted.reason)
         except RedisUnavailable:
@@ -83,35 +186,36 @@ class Performer:
         except Exception:  # noqa: BLE001 - the task's boundary: what escaped would be stored by RQ as a traceback
             _LOG.exception("task failed unexpectedly")
             self._fail(claim, InternalError())
-        else:
-            self.store.settle(claim, "succeeded", outcome)
-            _LOG.info("task succeeded", digest=outcome.digest, unchanged=outcome.unchanged)
+        return None
 
-    def _mirror(self, claim: Claim, keeper: ClaimKeeper, interruption: Interruption) -> Outcome:
-        reference, target = Reference.parse(claim.task.source), LocalImage.parse(claim.task.target)
-        ticket = self.publisher.ticket(target, claim.task.job)
-        resolver = Resolver(self.source, self.blobs, interruption)
-        digest = resolver.digest(reference)
+    def _look(self, errand: Errand) -> bool:
+        reference = Reference.parse(errand.claim.task.source)
+        errand.digest = Resolver(self.source, self.blobs, errand.interruption).digest(reference)
+        return True
+
+    def _mirror(self, errand: Errand) -> Outcome:
+        reference, keeper, interruption = Reference.parse(errand.claim.task.source), errand.keeper, errand.interruption
+        if errand.digest is None:
+            self._look(errand)
+        digest = errand.digest
         if digest is not None:
             keeper.progress.resolved(digest)
-            if (outcome := self._unchanged(ticket, digest)) is not None:
-                return outcome
-        image = resolver.image(reference, digest)
+            if (shown := self.publisher.confirm(errand.ticket, digest)) is not None:
+                return _unchanged(shown)
+        image = Resolver(self.source, self.blobs, interruption).image(reference, digest)
         keeper.progress.resolved(image.digest)
         keeper.begin_copying()
         self.copier.copy(reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption)
         keeper.begin_publishing()
         moment = timestamp(at(self.redis.now()))
-        origin = ImageProvenance(str(reference), image.digest, moment, claim.task.job)
-        published = self.publisher.publish(ticket, image, origin)
+        origin = ImageProvenance(str(reference), image.digest, moment, errand.claim.task.job)
+        published = self.publisher.publish(errand.ticket, image, origin)
         return Outcome(str(image.digest), superseded_by=published.superseded_by)
 
-    def _unchanged(self, ticket: Ticket, digest: Digest) -> Outcome | None:
-        """The outcome if the target shows the digest already: nothing is read from the source, nothing written."""
-        published = self.publisher.confirm(ticket, digest)
-        if published is None:
-            return None
-        return Outcome(str(digest), unchanged=published.superseded_by is None, superseded_by=published.superseded_by)
+    def _succeed(self, errand: Errand, outcome: Outcome) -> None:
+        errand.end(failed=False)
+        self.store.settle(errand.claim, "succeeded", outcome)
+        _note("task succeeded", errand.claim, digest=outcome.digest, unchanged=outcome.unchanged)
 
     def _interrupted(self, claim: Claim, reason: str) -> None:
         if reason == LOST:
@@ -129,7 +233,7 @@ class Performer:
         """
         if self.store.release(claim):
             self.queue.put(claim.task.id, claim.fence)
-            _LOG.info("task handed over", reason=reason)
+            _note("task handed over", claim, reason=reason)
 
     def _park(self, claim: Claim, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
@@ -153,3 +257,25 @@ class Performer:
     def _fail(self, claim: Claim, error: MirrorError) -> None:
         self.store.settle(claim, "failed", Outcome(error=ErrorReport.of(error)))
         _LOG.warning("task failed", code=error.code, reason=error.message)
+
+
+def _end_all(errands: Iterable[Errand]) -> None:
+    for errand in errands:
+        errand.end(failed=False)
+
+
+def _note(event: str, claim: Claim, **facts: object) -> None:
+    _LOG.info(event, job_id=claim.task.job, task_id=claim.task.id, **facts)
+
+
+def _found(errand: Errand) -> Digest:
+    """What was found of the source of an errand that was looked at."""
+    if errand.digest is None:
+        raise ValueError(f"nobody knows what {errand.claim.task.source} is")
+    return errand.digest
+
+
+def _unchanged(published: Published) -> Outcome:
+    """Nothing was read from the source, nothing written."""
+    by = published.superseded_by
+    return Outcome(str(published.digest), unchanged=by is None, superseded_by=by)

@@ -57,6 +57,16 @@ class Outcome:
     superseded_by: str | None = None
     error: ErrorReport | None = None
 
+    def fields(self) -> dict[str, object]:
+        """What the settling script is told."""
+        found: dict[str, object] = {"unchanged": True} if self.unchanged else {}
+        for name in ("digest", "superseded_by"):
+            if value := getattr(self, name):
+                found[name] = value
+        if self.error:
+            found["error"] = json.dumps(self.error.fields())
+        return found
+
 
 class JobStore:
     """All jobs and tasks. Safe to share between threads."""
@@ -98,9 +108,10 @@ class JobStore:
         found = self._redis.call("HGETALL", keys.task(task_id))
         return _task(found) if found else None
 
-    def losses(self, task_id: str) -> int:
-        """How many workers in a row the task has lost without getting further."""
-        return int(self._redis.call("HGET", keys.task(task_id), "losses") or 0)
+    def losses(self, task_ids: Sequence[str]) -> list[int]:
+        """How many workers in a row each task has lost without getting further."""
+        found = self._redis.calls([["HGET", keys.task(task_id), "losses"] for task_id in task_ids])
+        return [int(losses or 0) for losses in found]
 
     def tasks(self, job_id: str, limit: int, *, after: str | None = None) -> list[Task]:
         """The first *limit* tasks of a job behind the task *after*, in the order in which its images were given."""
@@ -135,20 +146,26 @@ class JobStore:
 
     def claim(self, task_id: str, fence: int) -> Claim | None:
         """The task, if *fence* is what it was queued with and nobody works on it; None for a stale queue entry."""
-        token = secrets.token_hex(16)
-        found = self._claim(args=[task_id, fence, token, LEASE_SECONDS * 1000])
-        if not found:
-            return None
-        task = _task(dict(zip(found[::2], found[1::2], strict=True)))
-        return Claim(task, task.fence, token)
+        return self.claim_all([(task_id, fence)])[0]
+
+    def claim_all(self, entries: Sequence[tuple[str, int]]) -> list[Claim | None]:
+        """For each (task id, fence) what `claim` answers, in one turn."""
+        tokens = [secrets.token_hex(16) for _ in entries]
+        found = self._claim.many(
+            [
+                ([], [task_id, fence, token, LEASE_SECONDS * 1000])
+                for (task_id, fence), token in zip(entries, tokens, strict=True)
+            ]
+        )
+        return [_claim(fields, token) if fields else None for fields, token in zip(found, tokens, strict=True)]
 
     def renew(self, claim: Claim) -> Standing:
         """Start the lease anew."""
         return Standing(self._renew(args=[*_proof(claim), LEASE_SECONDS * 1000]))
 
-    def standing(self, claim: Claim) -> Standing:
-        """Only ask; Redis writes nothing."""
-        return Standing(self._standing(args=list(_proof(claim))))
+    def standings(self, claims: Sequence[Claim]) -> list[Standing]:
+        """Only ask, for each claim and in one turn; Redis writes nothing."""
+        return [Standing(found) for found in self._standing.many([([], _proof(claim)) for claim in claims])]
 
     def progress(
         self,
@@ -174,13 +191,12 @@ class JobStore:
 
         While its job is being canceled a task that did not succeed ends as ``canceled``, whatever *state* says.
         """
-        fields: dict[str, object] = {"unchanged": True} if outcome.unchanged else {}
-        for name in ("digest", "superseded_by"):
-            if value := getattr(outcome, name):
-                fields[name] = value
-        if outcome.error:
-            fields["error"] = json.dumps(outcome.error.fields())
-        return bool(self._settle(args=[*_proof(claim), state, json.dumps(fields)]))
+        return self.settle_all(state, [(claim, outcome)])[0]
+
+    def settle_all(self, state: str, outcomes: Sequence[tuple[Claim, Outcome]]) -> list[bool]:
+        """For each claim what `settle` answers, in one turn."""
+        told = [[*_proof(claim), state, json.dumps(outcome.fields())] for claim, outcome in outcomes]
+        return [bool(settled) for settled in self._settle.many([([], args) for args in told])]
 
     def release(self, claim: Claim, *, wait: float = 0, waiting_for: WaitingFor | None = None) -> bool:
         """Give the task back without a loss: to be queued now, or parked for *wait* seconds with the reason shown.
@@ -250,6 +266,11 @@ class JobStore:
 
 def _proof(claim: Claim) -> tuple[str | float, ...]:
     return claim.task.id, claim.fence, claim.token
+
+
+def _claim(found: Sequence[str], token: str) -> Claim:
+    task = _task(dict(zip(found[::2], found[1::2], strict=True)))
+    return Claim(task, task.fence, token)
 
 
 def _job_id(text: str) -> str:

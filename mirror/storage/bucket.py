@@ -181,6 +181,17 @@ class Bucket:
             for found in page.get("Contents", ()):
                 yield found["Key"].removeprefix(self._prefix)
 
+    def etags(self, prefix: str, *, after: str, timeout: float) -> Iterator[dict[str, str]]:
+        """What starts with *prefix* and comes behind *after* in S3's order, as pages of key -> ETag, unquoted.
+
+        The ETag is the MD5 of what was PUT, in hex, unless the bucket encrypts with a key service or the object came in
+        parts (S3 API reference, Object). A page is asked for once, as by `put` with a *timeout* and no retries.
+        """
+        client = self._clients.client(_patience(timeout, retries=False))
+        for page in self._pages(prefix, client=client, StartAfter=self._prefix + after):
+            found = page.get("Contents", ())
+            yield {entry["Key"].removeprefix(self._prefix): entry["ETag"].strip('"') for entry in found}
+
     def common_prefixes(self, prefix: str) -> Iterator[str]:
         """The "directories" right under *prefix*, each as the whole relative key and a slash."""
         for page in self._pages(prefix, Delimiter="/"):
@@ -279,8 +290,8 @@ class Bucket:
     def _client(self) -> S3Client:
         return self._clients.client(_USUAL)
 
-    def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:
-        paginator = self._client.get_paginator("list_objects_v2")
+    def _pages(self, prefix: str, *, client: S3Client | None = None, **options: Any) -> Iterator[Any]:
+        paginator = (client or self._client).get_paginator("list_objects_v2")
         pages = iter(paginator.paginate(Bucket=self.name, Prefix=self._prefix + prefix, **options))
         while True:
             with translated(f"list {prefix}"):

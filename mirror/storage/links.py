@@ -5,16 +5,22 @@ A link holds its digest and nothing else; a newline at its end makes CNCF distri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Final
 
 from mirror.errors import InvalidDigest, StorageDamaged
 from mirror.oci.digest import Digest
 from mirror.storage import layout
-from mirror.storage.bucket import Bucket
+from mirror.storage.bucket import Bucket, md5
 
 _LONGEST_LINK: Final = 256
 """Bytes; the longest digest has 135."""
+_READERS: Final = 8
+_WORTH_A_PAGE: Final = 12
+"""Tags that a page of a listing has to tell of."""
 
 
 class LinkStore:
@@ -60,6 +66,48 @@ class LinkStore:
         content = self._bucket.read(key, _LONGEST_LINK, timeout=timeout, retries=timeout is None)
         return None if content is None else _digest_in(key, content)
 
+    def showing(self, wanted: Mapping[tuple[str, str], Digest], *, timeout: float) -> set[tuple[str, str]]:
+        """Those of the (repository, tag) that point at the digest beside them, asked for together, as `current` asks.
+
+        Many tags of a repository are looked for in the bucket's listing. The rest is read link by link, as long as
+        *timeout* seconds have not passed; of what is left then nothing is said.
+        """
+        until = monotonic() + timeout
+        shown = self._shown_by_listings(wanted, timeout=timeout)
+
+        def shows(name: tuple[str, str]) -> bool:
+            try:
+                return monotonic() < until and self.current(*name, timeout=timeout) == wanted[name]
+            except StorageDamaged:
+                return False
+
+        left = [name for name in wanted if name not in shown]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="links") as pool:
+            return shown | {name for name, does in zip(left, pool.map(shows, left), strict=True) if does}
+
+    def _shown_by_listings(self, wanted: Mapping[tuple[str, str], Digest], *, timeout: float) -> set[tuple[str, str]]:
+        by_repository: dict[str, dict[str, str]] = defaultdict(dict)
+        for (repository, tag), digest in wanted.items():
+            by_repository[repository][tag] = _etag(digest)
+        return {
+            (repository, tag)
+            for repository, etags in by_repository.items()
+            if len(etags) >= _WORTH_A_PAGE
+            for tag in self._listed_with(repository, etags, timeout=timeout)
+        }
+
+    def _listed_with(self, repository: str, etags: Mapping[str, str], *, timeout: float) -> Iterator[str]:
+        """Those of the tags whose link is listed with the ETag, read on as long as a page is worth what it costs: as
+        much as a dozen GETs (S3 pricing).
+        """
+        links = {layout.tag_current_key(repository, tag): tag for tag in etags}
+        first, last = min(layout.tag_prefix(repository, tag) for tag in etags), max(links)
+        for page in self._bucket.etags(layout.tags_prefix(repository), after=first, timeout=timeout):
+            found = [links[key] for key, etag in page.items() if key in links and etags[links[key]] == etag]
+            yield from found
+            if len(found) < _WORTH_A_PAGE or max(page) >= last:
+                return
+
     def history(self, repository: str, tag: str) -> list[Digest]:
         """Every digest the tag ever pointed at since it was last deleted, by digest: S3 keeps no order of time."""
         parsed = map(layout.parse_tag_history, self._bucket.keys(layout.tag_history_prefix(repository, tag)))
@@ -78,6 +126,11 @@ class LinkStore:
 
     def _write(self, key: str, digest: Digest, *, timeout: float | None = None, retries: bool = True) -> None:
         self._bucket.put(key, str(digest).encode("ascii"), timeout=timeout, retries=retries)
+
+
+def _etag(digest: Digest) -> str:
+    """That of a link which holds *digest*."""
+    return md5(str(digest).encode("ascii")).hex()
 
 
 def _digest_in(key: str, content: bytes) -> Digest:

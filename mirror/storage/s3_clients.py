@@ -6,10 +6,14 @@ import os
 import threading
 import weakref
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 
 from mirror import __version__
 from mirror.storage.s3_failures import translated
@@ -43,7 +47,7 @@ class S3Clients:
     def __init__(self, region: str, endpoint: str | None) -> None:
         self._region = region
         self._endpoint = endpoint
-        self._session = boto3.session.Session()
+        self._session = boto3.session.Session(botocore_session=_session())
         self._lock = threading.Lock()
         self._clients: dict[tuple[str | None, Patience], S3Client] = {}
         _EVERY.add(self)
@@ -84,6 +88,25 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _session() -> botocore.session.Session:
+    """One whose clients read times by their notation; botocore tries all notations there are, which takes 0.1 ms, and a
+    page of a listing has a thousand times.
+    """
+    session = botocore.session.get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+    return session
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339, as in S3's bodies, or RFC 9110, as in its headers; whatever else a server sends is botocore's to read,
+    and raises ValueError if it cannot.
+    """
+    try:
+        return parsedate_to_datetime(text) if text[3:4] == "," else datetime.fromisoformat(text)
+    except ValueError:
+        return parse_timestamp(text)
 
 
 def _config(patience: Patience, *, addressing: Literal["path", "auto"]) -> Config:

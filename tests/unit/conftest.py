@@ -13,6 +13,7 @@ from mirror.coordination.pins import Pins
 from mirror.coordination.redis import Redis, open_client
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
+from mirror.jobs.keeping import ClaimKeeping
 from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
 from mirror.jobs.submission import Submitter
@@ -45,7 +46,8 @@ def plant(
     )
     redis = Redis.connect(redis_url)
     raw = open_client(redis_url, retries=2, decode_responses=False)
-    store, queue, pins, publisher = JobStore(redis), TaskQueue(raw), Pins(redis), Publisher(bucket, redis)
+    store, queue, publisher = JobStore(redis), TaskQueue(raw), Publisher(bucket, redis)
+    keeping = ClaimKeeping(store, Pins(redis))
     admission = SharedAdmission(redis, most={})
     source = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None)
     copier = Copier(source, bucket, redis, MemoryBudget(64 * 2**20))
@@ -62,7 +64,7 @@ def plant(
         reader=CatalogReader(bucket),
         index=CatalogIndex(redis),
         links=LinkStore(bucket),
-        performer=Performer(store, queue, redis, pins, publisher, source, BlobStore(bucket), copier),
+        performer=Performer(store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier),
     )
     source.close()
     admission.close()

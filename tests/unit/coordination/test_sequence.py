@@ -6,12 +6,13 @@ from mirror.coordination.sequence import Publication, TagSequence
 
 def test_numbers_grow_per_tag(redis: Redis) -> None:
     sequence = TagSequence(redis)
-    assert [sequence.take("team/app", "1"), sequence.take("team/app", "1"), sequence.take("team/app", "2")] == [1, 2, 1]
+    assert sequence.take([("team/app", "1"), ("team/app", "1"), ("team/app", "2")]) == [1, 2, 1]
+    assert sequence.take([("team/app", "1"), ("team", "app:1")]) == [3, 1]
 
 
 def test_a_lower_number_is_overtaken_by_whoever_published_a_higher_one(redis: Redis) -> None:
     sequence = TagSequence(redis)
-    first, second = sequence.take("team/app", "1"), sequence.take("team/app", "1")
+    first, second = sequence.take([("team/app", "1")] * 2)
     assert sequence.overtaken_by("team/app", "1", first) is None
     sequence.publish("team/app", "1", second, "job_B")
     assert sequence.overtaken_by("team/app", "1", first) == "job_B"

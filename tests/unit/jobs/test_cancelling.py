@@ -13,7 +13,7 @@ from mirror.coordination.pins import Pins
 from mirror.coordination.redis import open_client
 from mirror.copying.interruption import Interrupted, Interruption
 from mirror.jobs import keeping
-from mirror.jobs.keeping import CANCELED, ClaimKeeper
+from mirror.jobs.keeping import CANCELED, ClaimKeeper, ClaimKeeping
 from mirror.jobs.performing import HANDOVER
 from mirror.jobs.steering import Steering
 from mirror.oci.digest import Digest
@@ -220,8 +220,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "LEASE_SECONDS", 10**6)
 
 
-def kept(plant: Plant, claim: Claim, interruption: Interruption) -> ClaimKeeper:
-    return ClaimKeeper(plant.store, Pins(plant.redis), claim, interruption)
+@contextmanager
+def kept(plant: Plant, claim: Claim, interruption: Interruption) -> Iterator[ClaimKeeper]:
+    keeper = ClaimKeeping(plant.store, Pins(plant.redis)).keep(claim, interruption)
+    yield keeper
+    keeper.end(failed=False)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -51,12 +51,12 @@ def test_a_parked_task_is_canceled_at_once_and_not_due_any_more(store: JobStore,
 def test_a_worker_learns_of_it_whenever_it_writes_or_asks(store: JobStore) -> None:
     job, [task] = submitted(store)
     claim = claimed(store, task)
-    assert store.standing(claim) is Standing.HELD
+    assert store.standings([claim]) == [Standing.HELD]
     store.cancel(job.id)
     assert store.job(job.id).state == "running"
     assert store.job(job.id).cancel_requested_at is not None
     learned = [
-        store.standing(claim),
+        *store.standings([claim]),
         store.renew(claim),
         store.progress(claim, [], ByteCounts(5, 5, 0), digest=DIGEST, checkpoints=1),
     ]
@@ -67,7 +67,7 @@ def test_asking_how_a_claim_stands_writes_nothing(store: JobStore, redis: Redis)
     _, [task] = submitted(store)
     claim = claimed(store, task)
     before = redis.call("ZSCORE", keys.TASKS_RUNNING, task.id), redis.call("GET", keys.CLOCK)
-    assert store.standing(claim) is Standing.HELD
+    assert store.standings([claim]) == [Standing.HELD]
     assert (redis.call("ZSCORE", keys.TASKS_RUNNING, task.id), redis.call("GET", keys.CLOCK)) == before
 
 
@@ -149,7 +149,7 @@ def test_the_task_of_a_lost_worker_ends_instead_of_being_queued_again(store: Job
     assert store.expire(task.id, LOST) is None
     assert store.expire(task.id, LOST) is None
     assert_canceled(store, redis, job.id)
-    assert store.standing(late) is Standing.TAKEN_AWAY
+    assert store.standings([late]) == [Standing.TAKEN_AWAY]
     assert not store.settle(late, "succeeded", Outcome(DIGEST))
     assert_canceled(store, redis, job.id)
 
@@ -211,5 +211,5 @@ def test_a_void_claim_is_taken_away_whatever_became_of_the_task(store: JobStore,
     claim = claimed(store, task)
     stranger = Claim(claim.task, claim.fence, "another token")
     store.cancel(job.id)
-    assert store.standing(stranger) is Standing.TAKEN_AWAY
+    assert store.standings([stranger]) == [Standing.TAKEN_AWAY]
     assert redis.script(transitions.STANDING)(args=["task_nobody", 1, "x"]) == Standing.TAKEN_AWAY

@@ -212,4 +212,4 @@ def test_a_worker_that_gives_its_task_back_ends_a_row_of_losses(store: JobStore,
     _, [task] = submitted(store)
     redis.call("HSET", keys.task(task.id), "losses", 2)
     assert store.release(claimed(store, task), wait=5)
-    assert store.losses(task.id) == 0
+    assert store.losses([task.id]) == [0]
