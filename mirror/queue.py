@@ -61,6 +61,8 @@ class TaskQueue:
             )
             for task_id, fence in tasks
         ]
+        if not entries:
+            return
         try:
             self.rq.enqueue_many(entries)
         except (redis.ConnectionError, redis.TimeoutError):

@@ -6,9 +6,9 @@ another worker's blob, leaves its turn to the others. An entry that stands in th
 worker is busy: idle ones are waiting for it and are served first.
 
 Tasks whose tags are there already are looked at in rounds, for most of them have nothing to do: their sources are asked
-side by side, and those that have not changed are settled together. A round that finds no change is followed by a large
-one; one that does, by one of as many tasks as can be mirrored at once. What a round finds beyond that is given back to
-the queue: another worker may have nothing to do.
+side by side, and those that have not changed are settled together. A round is large as long as nothing new is met, nor
+anything that has changed; then one has as many tasks as can be mirrored at once. What is found to be mirrored beyond
+that is given back to the queue: another worker may have nothing to do.
 
 Nothing is shared between the tasks but the memory budget, which they wait for in turn, and each has its own claim. But
 they share a horse's death. So a task that has lost its worker before is performed alone: if it is what kills horses, it
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -32,8 +33,9 @@ from mirror.records.store import Claim
 AT_ONCE: Final = 8
 TASKS: Final = 1_000
 """How many tasks a horse takes before it leaves the rest to its successor, whose memory is as new."""
-LARGE_ROUND: Final = 64
-_LOOKERS: Final = 16
+LARGE_ROUND: Final = 128
+_CLAIMED_AT_ONCE: Final = 32
+_LOOKERS: Final = 12
 _ROUND_SECONDS: Final = 0.1
 """How long those of a round that were looked at wait for the others, to be settled with them."""
 _LOOK_AGAIN: Final = 0.1
@@ -64,6 +66,8 @@ class Shift:
         self._round = at_once
         self._left = tasks
         self._looking: dict[Future[bool], Errand] = {}
+        self._same: list[Errand] = []
+        self._same_since = monotonic()
         self._mirroring: set[Future[None]] = set()
 
     def work(self, task_id: str, fence: int) -> None:
@@ -75,10 +79,16 @@ class Shift:
             if self._was_lost(task_id):
                 self._left = 0
             self._begin([(task_id, fence), *self._next(self._at_once - 1)])
-            while self._looking or self._mirroring:
-                changed, same = self._looked_at()
-                self._begin(self._next(self._room()))
-                self._conclude(changed, same)
+            while self._looking or self._mirroring or self._same:
+                self._begin_more()
+                self._mirror_or_hand_back(self._changed())
+                if self._is_round_over():
+                    self._mirror_or_hand_back(self._not_settled())
+
+    def _begin_more(self) -> None:
+        """Some at a time, so that the first are looked at while the next are claimed."""
+        while entries := self._next(min(self._room(), _CLAIMED_AT_ONCE)):
+            self._begin(entries)
 
     def _room(self) -> int:
         """How many tasks more may be begun: as many as could be mirrored, or looked at if nothing is mirrored."""
@@ -87,7 +97,7 @@ class Shift:
         return self._round - len(self._looking)
 
     def _begin(self, entries: Sequence[tuple[str, int]]) -> None:
-        """Claim the tasks; look first at those whose tags are there."""
+        """Claim the tasks; look first at those whose tags are there. If all are, the next round is a large one."""
         if not entries:
             return
         try:
@@ -97,15 +107,16 @@ class Shift:
             errands = []
         begun = {errand.claim.task.id for errand in errands}
         self._note_settled(task_id for task_id, _ in entries if task_id not in begun)
+        new = [errand for errand in errands if errand.listed is None]
+        self._round = LARGE_ROUND
         for errand in errands:
-            if errand.listed is None:
-                self._mirror(errand)
-            else:
+            if errand.listed is not None:
                 self._looking[self._lookers.submit(self._look, errand)] = errand
+        self._mirror_or_hand_back(new)
 
-    def _looked_at(self) -> tuple[list[Errand], list[Errand]]:
-        """Wait until something has ended. What was looked at and goes on: those whose source has changed, or would not
-        say, and those that are what the index lists; the whole round if it is quick.
+    def _changed(self) -> list[Errand]:
+        """Wait until something has ended; the errands that were looked at and whose source is not what the index lists,
+        or would not say. Those where it is join the round that is to be settled.
         """
         under_way: list[Future[Any]] = [*self._looking, *self._mirroring]
         wait(self._looking, _ROUND_SECONDS)
@@ -116,32 +127,37 @@ class Shift:
         looked = {future: self._looking.pop(future) for future in list(self._looking) if future.done()}
         going_on = [errand for future, errand in looked.items() if future.result()]
         changed = [errand for errand in going_on if errand.digest != errand.listed]
-        if looked:
-            self._round = self._at_once if changed else LARGE_ROUND
-        return changed, [errand for errand in going_on if errand.digest == errand.listed]
+        if not self._same:
+            self._same_since = monotonic()
+        self._same += [errand for errand in going_on if errand.digest == errand.listed]
+        return changed
 
-    def _conclude(self, changed: list[Errand], same: list[Errand]) -> None:
-        """Settle those of the *same* that their tags show in the bucket too, and mirror the rest as far as possible."""
-        left = changed + self._not_settled(same)
-        for errand in left:
-            if len(self._mirroring) < self._at_once:
-                self._mirror(errand)
-            else:
-                self._hand_back(errand)
+    def _is_round_over(self) -> bool:
+        """Whether nothing more is looked at, or what was has waited long enough for the rest."""
+        return bool(self._same) and (not self._looking or monotonic() - self._same_since > _ROUND_SECONDS)
 
-    def _not_settled(self, same: Sequence[Errand]) -> list[Errand]:
-        if not same:
-            return []
+    def _not_settled(self) -> list[Errand]:
+        """Settle the round; those of it that their tags do not show in the bucket."""
+        same, self._same = self._same, []
         ids = {errand.claim.task.id for errand in same}
         try:
             left = self._performer.settle_unchanged(same)
         except RedisUnavailable:
             _note_silence(ids)
             left = []
-        if left:
-            self._round = self._at_once
         self._note_settled(ids - {errand.claim.task.id for errand in left})
         return left
+
+    def _mirror_or_hand_back(self, errands: Sequence[Errand]) -> None:
+        """Mirror as many as may be at once, and give the others back; the next round is to find no more than that."""
+        if not errands:
+            return
+        self._round = self._at_once
+        room = self._at_once - len(self._mirroring)
+        for errand in errands[:room]:
+            self._mirroring.add(self._mirrorers.submit(self._mirror, errand))
+        if errands[room:]:
+            self._hand_back(errands[room:])
 
     def _next(self, most: int) -> list[tuple[str, int]]:
         """Entries to perform beside the others. One that is to be alone goes back, with what stands behind it, and no
@@ -169,9 +185,6 @@ class Shift:
         except RedisUnavailable:
             return True
 
-    def _mirror(self, errand: Errand) -> None:
-        self._mirroring.add(self._mirrorers.submit(self._mirrored, errand))
-
     def _look(self, errand: Errand) -> bool:
         """In a thread of its own; whether the task goes on."""
         goes_on = False
@@ -183,7 +196,7 @@ class Shift:
             self._settled(errand.claim.task.id)
         return goes_on
 
-    def _mirrored(self, errand: Errand) -> None:
+    def _mirror(self, errand: Errand) -> None:
         """In a thread of its own."""
         try:
             self._performer.mirror(errand)
@@ -192,13 +205,13 @@ class Shift:
         finally:
             self._settled(errand.claim.task.id)
 
-    def _hand_back(self, errand: Errand) -> None:
+    def _hand_back(self, errands: Sequence[Errand]) -> None:
+        ids = [errand.claim.task.id for errand in errands]
         try:
-            self._performer.hand_back(errand, _ELSEWHERE)
+            self._performer.hand_back(errands, _ELSEWHERE)
         except RedisUnavailable:
-            _note_silence([errand.claim.task.id])
-        finally:
-            self._settled(errand.claim.task.id)
+            _note_silence(ids)
+        self._note_settled(ids)
 
     def _note_settled(self, task_ids: Iterable[str]) -> None:
         for task_id in task_ids:

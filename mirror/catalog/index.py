@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from mirror.catalog.entry import ImageEntry, RepositoryEntry
 from mirror.coordination import keys
@@ -100,7 +100,7 @@ class CatalogIndex:
     def digests(self, tags: Sequence[tuple[str, str]]) -> list[Digest | None]:
         """For each (repository, tag) the digest it is listed with, None where it is not listed; in one turn."""
         found = self._redis.calls([["HGET", keys.index_entries(repository), tag] for repository, tag in tags])
-        return [Digest.parse(_entry(text).digest) if text else None for text in found]
+        return [Digest.parse(json.loads(_stored_entry(text))["digest"]) if text else None for text in found]
 
     def repositories(self, *, limit: int, after: str = "") -> tuple[list[RepositoryEntry], str | None]:
         """At most *limit* repositories in lexical order behind *after*, and the name to go on from, if any are left."""
@@ -165,5 +165,9 @@ def _keys(repository: str) -> list[str]:
 
 
 def _entry(stored: str) -> ImageEntry:
-    fields: dict[str, Any] = json.loads(stored)
-    return ImageEntry.from_json(fields["entry"])
+    return ImageEntry.from_json(_stored_entry(stored))
+
+
+def _stored_entry(stored: str) -> str:
+    entry: str = json.loads(stored)["entry"]
+    return entry

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from random import uniform
 from time import monotonic
 from typing import Final
@@ -26,6 +28,7 @@ LONGEST_OPEN: Final = 300.0
 PROBE_SECONDS: Final = 60.0
 KNOWN_SECONDS: Final = 30 * 86400
 _MINUTE: Final = 60.0
+_SHORT: Final = 0.25
 
 _LIBRARY: Final = (
     NOW
@@ -101,11 +104,29 @@ class Outage:
 
 @dataclass(slots=True)
 class _Seen:
-    """What this process last knew, so that a request seldom asks Redis."""
+    """What this process last knew, so that a request seldom asks Redis. Who asks or writes holds the lock, and those
+    who come meanwhile go by what it learns; but they do not wait for a Redis that is silent.
+    """
 
     permitted_at: float = -_MINUTE
     failures: int = 1
     noted_at: float = -_MINUTE
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_permitted(self) -> bool:
+        return monotonic() - self.permitted_at < 1.0
+
+    def is_news(self, *, served: bool) -> bool:
+        return bool(self.failures) or (served and monotonic() - self.noted_at >= _MINUTE)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        held = self.lock.acquire(timeout=_SHORT)
+        try:
+            yield
+        finally:
+            if held:
+                self.lock.release()
 
 
 class Breaker:
@@ -121,13 +142,16 @@ class Breaker:
     def permit(self, registry: str) -> Outage | None:
         """None if the registry may be asked; at most a second old where it may."""
         seen = self._of(registry)
-        if monotonic() - seen.permitted_at < 1.0:
+        if seen.is_permitted():
             return None
-        answer = self._permit([keys.breaker(registry)], [secrets.token_hex(8)])
-        if len(answer) > 1:
-            return _outage(answer)
-        failures = int(answer[0])
-        seen.failures, seen.permitted_at = abs(failures), -_MINUTE if failures < 0 else monotonic()
+        with seen.alone():
+            if seen.is_permitted():
+                return None
+            answer = self._permit([keys.breaker(registry)], [secrets.token_hex(8)])
+            if len(answer) > 1:
+                return _outage(answer)
+            failures = int(answer[0])
+            seen.failures, seen.permitted_at = abs(failures), -_MINUTE if failures < 0 else monotonic()
         return None
 
     def failed(self, registry: str) -> Outage:
@@ -140,13 +164,15 @@ class Breaker:
     def answered(self, registry: str, *, served: bool) -> None:
         """The registry can be reached; *served* if it gave what was asked for. Written at most once a minute."""
         seen = self._of(registry)
-        is_news = seen.failures or (served and monotonic() - seen.noted_at >= _MINUTE)
-        if not is_news:
+        if not seen.is_news(served=served):
             return
-        self._answered([keys.breaker(registry)], [int(served)])
-        seen.failures = 0
-        if served:
-            seen.noted_at = monotonic()
+        with seen.alone():
+            if not seen.is_news(served=served):
+                return
+            self._answered([keys.breaker(registry)], [int(served)])
+            seen.failures = 0
+            if served:
+                seen.noted_at = monotonic()
 
     def _of(self, registry: str) -> _Seen:
         with self._lock:

@@ -119,10 +119,8 @@ class Performer:
                 _LOG.info("stale queue entry", task_id=task_id, fence=fence)
                 continue
             claimed(claim)
-            task = claim.task
-            _note("task started", claim, source=task.source, target=task.target, attempt=task.attempt)
             try:
-                found.append((claim, LocalImage.parse(task.target)))
+                found.append((claim, LocalImage.parse(claim.task.target)))
             except InvalidInput as error:
                 self._fail(claim, error)
         return found
@@ -159,10 +157,13 @@ class Performer:
             if outcome is not None:
                 self._succeed(errand, outcome)
 
-    def hand_back(self, errand: Errand, reason: str) -> None:
-        """Leave a task that was begun to another worker."""
-        errand.end(failed=False)
-        self.hand_over(errand.claim, reason)
+    def hand_back(self, errands: Sequence[Errand], reason: str) -> None:
+        """Leave tasks that were begun to other workers."""
+        _end_all(errands)
+        released = [errand.claim for errand in errands if self.store.release(errand.claim)]
+        self.queue.put_all((claim.task.id, claim.fence) for claim in released)
+        for claim in released:
+            _note("task handed over", claim, reason=reason)
 
     def _attempted(self, errand: Errand, work: Callable[[], T]) -> T | None:
         """What *work* answers; None if that ended the errand, as the task's record says then."""
@@ -194,7 +195,9 @@ class Performer:
         return True
 
     def _mirror(self, errand: Errand) -> Outcome:
-        reference, keeper, interruption = Reference.parse(errand.claim.task.source), errand.keeper, errand.interruption
+        task, keeper, interruption = errand.claim.task, errand.keeper, errand.interruption
+        _note("task started", errand.claim, source=task.source, target=task.target, attempt=task.attempt)
+        reference = Reference.parse(task.source)
         if errand.digest is None:
             self._look(errand)
         digest = errand.digest
@@ -208,7 +211,7 @@ class Performer:
         self.copier.copy(reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption)
         keeper.begin_publishing()
         moment = timestamp(at(self.redis.now()))
-        origin = ImageProvenance(str(reference), image.digest, moment, errand.claim.task.job)
+        origin = ImageProvenance(str(reference), image.digest, moment, task.job)
         published = self.publisher.publish(errand.ticket, image, origin)
         return Outcome(str(image.digest), superseded_by=published.superseded_by)
 

@@ -291,14 +291,15 @@ class Bucket:
         return self._clients.client(_USUAL)
 
     def _pages(self, prefix: str, *, client: S3Client | None = None, **options: Any) -> Iterator[Any]:
-        paginator = (client or self._client).get_paginator("list_objects_v2")
-        pages = iter(paginator.paginate(Bucket=self.name, Prefix=self._prefix + prefix, **options))
+        """Without boto3's paginator, whose first use searches all of AWS's models: 28 ms for every work horse."""
+        client = client or self._client
         while True:
             with translated(f"list {prefix}"):
-                page = next(pages, None)
-            if page is None:
-                return
+                page = client.list_objects_v2(Bucket=self.name, Prefix=self._prefix + prefix, **options)
             yield page
+            if not page.get("IsTruncated"):
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def md5(body: Body) -> bytes:
