@@ -189,3 +189,44 @@ def test_a_stock_registry_serves_what_is_linked_and_nothing_else(
 
 def _entry(content: bytes, media_type: str) -> dict[str, object]:
     return {"mediaType": media_type, "digest": str(Digest.of(content)), "size": len(content)}
+
+
+TAGS = [f"v{number}" for number in range(20)]
+
+
+def pointing(links: LinkStore, repository: str, tags: list[str], digest: Digest) -> dict[tuple[str, str], Digest]:
+    """Let the tags point at the digest, each with a history."""
+    for tag in tags:
+        links.add_to_history(repository, tag, TWO, timeout=10)
+        links.set_current(repository, tag, digest, timeout=10)
+    return dict.fromkeys([(repository, tag) for tag in tags], digest)
+
+
+def test_many_tags_are_looked_at_together(links: LinkStore) -> None:
+    """Their names sort otherwise than their keys: ``v1-`` stands before ``v1/``."""
+    tags = [*TAGS, "v1-alpine", "v1.1", "V1", "_1"]
+    wanted = pointing(links, "team/app", tags, ONE)
+    pointing(links, "team/app/v1", ["v1"], ONE)
+    moved, absent = ("team/app", "v1-alpine"), ("team/app", "v9")
+    links.set_current(*moved, TWO, timeout=10)
+    links.delete_tag(*absent)
+    assert links.showing(wanted, timeout=10) == set(wanted) - {moved, absent}
+
+
+def test_tags_of_many_repositories_are_looked_at_together(links: LinkStore) -> None:
+    wanted = pointing(links, "team/app", TAGS, ONE) | pointing(links, "team", ["v1"], ONE)
+    wanted |= {("other/app", "v1"): ONE}
+    assert links.showing(wanted, timeout=10) == set(wanted) - {("other/app", "v1")}
+    assert links.showing({}, timeout=10) == set()
+
+
+def test_a_link_that_a_listing_cannot_vouch_for_is_read(links: LinkStore, bucket: Bucket) -> None:
+    """Its ETag is not that of a link of ours: another tool has written a newline behind the digest, or none at all."""
+    wanted = pointing(links, "team/app", TAGS, ONE)
+    bucket.put(layout.tag_current_key("team/app", "v3"), f"{ONE}\n".encode())
+    bucket.put(layout.tag_current_key("team/app", "v4"), b"no digest")
+    assert links.showing(wanted, timeout=10) == set(wanted) - {("team/app", "v4")}
+
+
+def test_of_tags_that_there_is_no_time_to_read_nothing_is_said(links: LinkStore) -> None:
+    assert links.showing(pointing(links, "team/app", TAGS[:3], ONE), timeout=0) == set()

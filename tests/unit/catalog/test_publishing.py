@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.catalog.publishing import Published, Ticket
 from mirror.catalog.rebuilding import rebuild
 from mirror.coordination import keys
 from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
-from mirror.errors import BlobBeingDeleted, ImageNotHeld, PreconditionFailed, StorageDamaged, TagBusy
+from mirror.coordination.sequence import Publication, TagSequence
+from mirror.errors import (
+    BlobBeingDeleted,
+    ImageNotHeld,
+    PreconditionFailed,
+    StorageDamaged,
+    StorageRefused,
+    StorageUnavailable,
+    TagBusy,
+)
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
@@ -138,3 +148,69 @@ def test_a_manifest_that_was_changed_in_the_bucket_is_not_served(plant: Plant) -
     plant.bucket.put(layout.blob_key(image.digest), image.body + b" ")
     with pytest.raises(StorageDamaged):
         plant.reader.manifest(APP)
+
+
+def tickets(plant: Plant, *tags: str) -> list[Ticket]:
+    return plant.publisher.tickets([(LocalImage("team/app", tag), f"job for {tag}") for tag in tags])
+
+
+def three_tags(plant: Plant) -> tuple[Digest, list[str]]:
+    image, tags = images.image(images.layer("a")), ["1", "2", "3"]
+    for tag in tags:
+        mirrored(plant, image, LocalImage("team/app", tag))
+    return image.digest, tags
+
+
+def test_many_tags_are_confirmed_together_and_their_leases_given_back(plant: Plant) -> None:
+    digest, tags = three_tags(plant)
+    targets = [LocalImage("team/app", tag) for tag in [*tags, "4"]]
+    assert plant.publisher.listed([*targets, LocalImage("team/app", None, digest)]) == [digest] * 3 + [None, None]
+    found = tickets(plant, *tags)
+    assert plant.publisher.confirm_all([(t, digest) for t in found]) == [Published(digest)] * 3
+    assert not any(Leases(plant.redis).is_held(keys.tag_lease("team/app", tag)) for tag in tags)
+    sequence = TagSequence(plant.redis)
+    assert [sequence.published("team/app", t.target.tag or "") for t in found] == [
+        Publication(t.number, t.by) for t in found
+    ]
+    assert plant.publisher.confirm_all([]) == []
+
+
+def test_of_many_tags_those_that_show_something_else_or_are_busy_are_not_confirmed(plant: Plant) -> None:
+    digest, tags = three_tags(plant)
+    lease = Leases(plant.redis).take(keys.tag_lease("team/app", "2"), 30)
+    assert lease
+    one, two, three = tickets(plant, *tags)
+    other = Digest.of(b"another image")
+    assert plant.publisher.confirm_all([(one, digest), (two, digest), (three, other)]) == [
+        Published(digest),
+        None,
+        None,
+    ]
+    assert Leases(plant.redis).renew(lease)
+
+
+def test_of_two_changes_of_one_tag_one_is_confirmed_at_a_time(plant: Plant) -> None:
+    digest, _ = three_tags(plant)
+    first, second = tickets(plant, "1", "1")
+    assert plant.publisher.confirm_all([(second, digest), (first, digest)]) == [Published(digest), None]
+    assert plant.publisher.confirm_all([(first, digest)]) == [Published(digest, superseded_by="job for 1")]
+
+
+def test_tags_that_s3_took_too_long_to_show_are_not_confirmed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their leases may have ended, and somebody else may have moved them."""
+    digest, tags = three_tags(plant)
+    before = [TagSequence(plant.redis).published("team/app", tag) for tag in tags]
+    monkeypatch.setattr("mirror.catalog.publishing.LEASE_SECONDS", 0.001)
+    assert plant.publisher.confirm_all([(t, digest) for t in tickets(plant, *tags)]) == [None] * 3
+    assert [TagSequence(plant.redis).published("team/app", tag) for tag in tags] == before
+
+
+def test_the_leases_of_tags_that_s3_would_not_show_are_given_back(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, tags = three_tags(plant)
+    found = tickets(plant, *tags)
+    monkeypatch.setattr(plant.bucket, "name", "a-bucket-that-is-not-there")
+    with pytest.raises((StorageRefused, StorageUnavailable)):
+        plant.publisher.confirm_all([(t, digest) for t in found])
+    assert not any(Leases(plant.redis).is_held(keys.tag_lease("team/app", tag)) for tag in tags)

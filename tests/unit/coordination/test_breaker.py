@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from mirror.coordination.breaker import FAILURES, LONGEST_OPEN, OPEN_SECONDS, PROBE_SECONDS, Breaker
@@ -135,3 +138,34 @@ def test_a_working_registry_costs_redis_next_to_nothing(breaker: Breaker, redis:
         breaker.permit(HUB)
         breaker.answered(HUB, served=True)
     assert redis.client.info("stats")["total_commands_processed"] - before < 10
+
+
+def test_of_many_threads_that_begin_together_one_asks_and_one_notes(
+    breaker: Breaker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = elsewhere(redis)
+    asked: list[str] = []
+
+    def counted(name: str) -> None:
+        script = getattr(other, name)
+
+        def run(*args: object) -> object:
+            asked.append(name)
+            return script(*args)
+
+        monkeypatch.setattr(other, name, run)
+
+    counted("_permit")
+    counted("_answered")
+    fail(breaker, 1)
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> None:
+        start.wait()
+        assert other.permit(HUB) is None
+        start.wait()
+        other.answered(HUB, served=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    assert asked == ["_permit", "_answered"]

@@ -62,3 +62,13 @@ def test_holding_gives_the_lease_back_and_gives_up_after_its_patience(redis: Red
         with leases.holding(KEY, 30, patience=0.05) as inner:
             assert inner is None
     assert leases.take(KEY, 30) is not None
+
+
+def test_many_leases_are_taken_and_ended_in_one_turn(redis: Redis) -> None:
+    leases = Leases(redis)
+    assert leases.take("lease:b", 30)
+    taken = leases.take_all(["lease:a", "lease:b", "lease:c", "lease:a"], 30)
+    assert [lease is not None for lease in taken] == [True, False, True, False]
+    assert leases.take_all([], 30) == []
+    leases.end_all([lease for lease in taken if lease])
+    assert [leases.is_held(f"lease:{name}") for name in "abc"] == [False, True, False]

@@ -70,3 +70,19 @@ def test_a_redis_that_may_forget_jobs_is_warned_about(redis: Redis) -> None:
         assert len(redis.warnings()) == 2
     finally:
         redis.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+def test_a_script_is_run_many_times_in_one_turn_also_behind_a_restart(tmp_path: Path) -> None:
+    with ValkeyServer(tmp_path, append_only=True) as server:
+        redis = Redis.connect(server.url, retries=100)
+        script = redis.script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+        assert script.many([]) == []
+        assert script.many([(["mirror:a"], [1]), (["mirror:b"], [10]), (["mirror:a"], [2])]) == [1, 10, 3]
+        server.kill()
+        server.restart()
+        assert script.many([(["mirror:a"], [1]), (["mirror:b"], [1])]) == [4, 11]
+        server.kill()
+        brisk = Redis.connect(server.url, retries=0)
+        with pytest.raises(RedisUnavailable):
+            brisk.script("return 1").many([([], [])])
+        redis.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from mirror.coordination import keys
 from mirror.coordination.redis import Redis
 from mirror.errors import JobUnknown
 from mirror.records.job import ByteCounts, ImageCounts, JobState
-from mirror.records.store import JobStore, Outcome
+from mirror.records.store import JobStore, Outcome, Standing
 from mirror.records.task import BlobReport, WaitingFor
 from tests.unit.records.submitted import DIGEST, LOST, PAIR, claimed, lose, submitted
 
@@ -213,3 +214,19 @@ def test_a_worker_that_gives_its_task_back_ends_a_row_of_losses(store: JobStore,
     redis.call("HSET", keys.task(task.id), "losses", 2)
     assert store.release(claimed(store, task), wait=5)
     assert store.losses([task.id]) == [0]
+
+
+def test_many_tasks_are_claimed_and_settled_in_one_turn(store: JobStore) -> None:
+    job, tasks = submitted(store, 4)
+    claims = store.claim_all([(tasks[0].id, 0), (tasks[1].id, 7), (tasks[2].id, 0), (tasks[2].id, 0)])
+    assert [claim and claim.task.id for claim in claims] == [tasks[0].id, None, tasks[2].id, None]
+    first, _, third, _ = claims
+    assert first is not None
+    assert third is not None
+    assert store.standings([first, third]) == [Standing.HELD] * 2
+    stranger = replace(third, token="somebody else's")
+    settled = store.settle_all("succeeded", [(first, Outcome(DIGEST, unchanged=True)), (stranger, Outcome(DIGEST))])
+    assert settled == [True, False]
+    images = store.job(job.id).images
+    assert (images.succeeded, images.unchanged, images.running) == (1, 1, 1)
+    assert (store.claim_all([]), store.settle_all("succeeded", []), store.standings([])) == ([], [], [])

@@ -8,6 +8,8 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import botocore
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from mirror import __version__
 from mirror.errors import StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
+from mirror.storage import layout
 from mirror.storage.bucket import Bucket, StoredPart, UploadGone
 from mirror.storage.links import LinkStore
 from mirror.storage.s3_clients import S3Clients
@@ -297,3 +300,92 @@ def test_requests_say_who_we_are_and_nothing_of_the_machine(scripted: OpenBucket
     bucket, s3 = scripted(in_turn(Answer()))
     bucket.size("blobs/x")
     assert s3.requests[0].headers["User-Agent"] == f"image-mirror/{__version__} Botocore/{botocore.__version__}"
+
+
+def listing(*links: tuple[str, str], more: str = "") -> Answer:
+    """A page of a listing, of keys with ETags; *more* is the token of the next."""
+    found = "".join(
+        f"<Contents><Key>prefix/{key}</Key><ETag>&quot;{etag}&quot;</ETag><Size>71</Size>"
+        "<LastModified>2026-11-26T14:49:41.620Z</LastModified></Contents>"
+        for key, etag in links
+    )
+    told = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{more}</NextContinuationToken>" if more else ""
+    return Answer(200, f"<ListBucketResult>{found}{told}</ListBucketResult>".encode())
+
+
+def current(number: int) -> str:
+    return layout.tag_current_key("team/app", f"v{number:03}")
+
+
+def etag(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def gets(server: ScriptedS3) -> tuple[list[str], list[str]]:
+    """The continuation tokens of the listings, and the keys that were read."""
+    queries = [parse_qs(urlsplit(r.path).query) for r in server.requests if "list-type" in r.path]
+    read = [urlsplit(r.path).path.removeprefix("/images/prefix/") for r in server.requests if "list-type" not in r.path]
+    return [query.get("continuation-token", [""])[0] for query in queries], sorted(read)
+
+
+WANTED = {("team/app", f"v{number:03}"): DIGEST for number in range(40)}
+RIGHT = etag(str(DIGEST))
+
+
+def test_a_listing_is_read_on_while_its_pages_tell_of_tags_that_are_wanted(scripted: OpenBucket) -> None:
+    pages = [
+        listing(*((current(number), RIGHT) for number in range(15)), more="second"),
+        listing(*((current(number), RIGHT) for number in range(15, 40)), more="third"),
+    ]
+    bucket, server = scripted(in_turn(*pages))
+    assert LinkStore(bucket).showing(WANTED, timeout=10) == set(WANTED)
+    assert gets(server) == (["", "second"], [])
+
+
+def test_a_listing_that_tells_of_little_is_left_for_the_links_themselves(scripted: OpenBucket) -> None:
+    """As of tags with long histories, or in a bucket whose ETags are no MD5s since it encrypts with a key service."""
+    page = listing(
+        *((current(number), RIGHT if number < 11 else etag("encrypted")) for number in range(40)), more="next"
+    )
+
+    def answer(request: Request) -> Answer:
+        return page if "list-type" in request.path else Answer(200, str(DIGEST).encode())
+
+    bucket, server = scripted(answer)
+    assert LinkStore(bucket).showing(WANTED, timeout=10) == set(WANTED)
+    assert gets(server) == ([""], [current(number) for number in range(11, 40)])
+
+
+def test_an_empty_listing_shows_nothing(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda q: listing() if "list-type" in q.path else error(404, "NoSuchKey"))
+    assert LinkStore(bucket).showing(WANTED, timeout=10) == set()
+
+
+def test_a_listing_that_is_refused_says_so(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(in_turn(error(403, "AccessDenied")))
+    with pytest.raises(StorageRefused):
+        LinkStore(bucket).showing(WANTED, timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-26T14:49:41.620Z", 41.62),
+        ("2026-11-26T14:49:41Z", 41),
+        ("2026-11-26T15:49:41+01:00", 41),
+        ("20261126T144941Z", 41),
+        ("Thu Nov 26 14:49:41 2026 UTC", 41),
+    ],
+)
+def test_the_time_of_an_upload_is_read_in_any_notation(scripted: OpenBucket, text: str, seconds: float) -> None:
+    upload = f"<Upload><Key>prefix/a</Key><UploadId>1</UploadId><Initiated>{text}</Initiated></Upload>"
+    listed = f"<ListMultipartUploadsResult>{upload}</ListMultipartUploadsResult>"
+    bucket, _ = scripted(in_turn(Answer(200, listed.encode())))
+    [found] = bucket.open_uploads("")
+    assert found.initiated == datetime(2026, 11, 26, 14, 49, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+def test_an_object_that_was_changed_at_no_time_known_to_man_is_read_all_the_same(scripted: OpenBucket) -> None:
+    headers = {"Last-Modified": "Thu, 26 Nov 2026 14:49:41 GMT"}
+    bucket, _ = scripted(in_turn(Answer(200, b"body", headers)))
+    assert bucket.read("key", 10) == b"body"

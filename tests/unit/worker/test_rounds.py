@@ -41,10 +41,10 @@ def ordered(plant: Plant, count: int) -> Job:
     return plant.submit_all(*((source(number), f"prod/app:v{number}") for number in range(count)))
 
 
-def worked(plant: Plant, job: Job, **limits: int) -> Job:
+def worked(plant: Plant, job: Job) -> Job:
     """The job after horses have worked as long as anything is queued."""
     while entries := plant.queue.take(1):
-        shift(plant, **limits).work(*entries[0])
+        shift(plant).work(*entries[0])
     return plant.store.job(job.id)
 
 

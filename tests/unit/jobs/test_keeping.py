@@ -1,0 +1,120 @@
+"""One thread that keeps every claim of a process."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.coordination.pins import Pins
+from mirror.copying.interruption import Interrupted, Interruption
+from mirror.errors import RedisUnavailable
+from mirror.jobs import keeping
+from mirror.jobs.keeping import LOST, ClaimKeeper, ClaimKeeping
+from mirror.oci.digest import Digest
+from mirror.records.store import Claim
+from tests.e2e.processes import eventually
+from tests.plant import Plant
+
+
+@pytest.fixture
+def kept(plant: Plant) -> ClaimKeeping:
+    return ClaimKeeping(plant.store, Pins(plant.redis))
+
+
+def claims(plant: Plant, count: int) -> list[Claim]:
+    job = plant.submit_all(*((f"team/app:{number}", None) for number in range(count)))
+    found = plant.store.claim_all([(task.id, task.fence) for task in plant.store.tasks(job.id, count)])
+    return [claim for claim in found if claim]
+
+
+def threads() -> int:
+    return sum(thread.name == "claim-keeper" for thread in threading.enumerate())
+
+
+def lease_ends(plant: Plant, claim: Claim) -> float:
+    return float(plant.redis.call("ZSCORE", keys.TASKS_RUNNING, claim.task.id))
+
+
+def end_all(keepers: list[ClaimKeeper]) -> None:
+    for keeper in keepers:
+        keeper.end(failed=False)
+
+
+def test_many_claims_are_renewed_by_one_thread_that_ends_with_the_last(
+    plant: Plant, kept: ClaimKeeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
+    held = claims(plant, 20)
+    before = [lease_ends(plant, claim) for claim in held]
+    keepers = [kept.keep(claim, Interruption()) for claim in held]
+    assert threads() == 1
+    eventually(
+        lambda: all(lease_ends(plant, c) > b for c, b in zip(held, before, strict=True)), what="all were renewed"
+    )
+    end_all(keepers)
+    eventually(lambda: threads() == 0, what="the thread has ended")
+    [again] = claims(plant, 1)
+    keeper = kept.keep(again, Interruption())
+    assert threads() == 1
+    end_all([keeper])
+
+
+def test_a_claim_that_was_taken_away_stops_its_own_work_alone(plant: Plant, kept: ClaimKeeping) -> None:
+    mine, lost = claims(plant, 2)
+    going_on, stopped = Interruption(), Interruption()
+    keepers = [kept.keep(mine, going_on), kept.keep(lost, stopped)]
+    plant.redis.call("HSET", keys.task(lost.task.id), "holder", "somebody else")
+    eventually(stopped.is_set, what="the work is stopped")
+    with pytest.raises(Interrupted, match=LOST):
+        stopped.check()
+    assert not going_on.is_set()
+    end_all(keepers)
+
+
+def test_a_redis_that_is_silent_for_a_moment_loses_no_claim(
+    plant: Plant, kept: ClaimKeeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
+    [claim] = claims(plant, 1)
+    before, renew = lease_ends(plant, claim), plant.store.renew
+    silent = iter([True, True])
+
+    def renewed(claim: Claim) -> object:
+        if next(silent, False):
+            raise RedisUnavailable
+        return renew(claim)
+
+    monkeypatch.setattr(plant.store, "renew", renewed)
+    interruption = Interruption()
+    keeper = kept.keep(claim, interruption)
+    eventually(lambda: lease_ends(plant, claim) > before, what="it was renewed after all")
+    assert not interruption.is_set()
+    end_all([keeper])
+
+
+def test_nothing_is_written_behind_the_end_of_a_keeper(
+    plant: Plant, kept: ClaimKeeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [claim] = claims(plant, 1)
+    keeper = kept.keep(claim, Interruption())
+    keeper.progress.resolved(Digest.of(b"an image"))
+    writing, written = threading.Event(), threading.Event()
+    flush = keeper.progress.flush
+
+    def held_up() -> object:
+        writing.set()
+        assert written.wait(30)
+        return flush()
+
+    monkeypatch.setattr(keeper.progress, "flush", held_up)
+    assert writing.wait(30)
+    ending = threading.Thread(target=end_all, args=([keeper],))
+    ending.start()
+    ending.join(0.2)
+    assert ending.is_alive(), "it waits for what is being written"
+    written.set()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert not keeper.write_and_renew()
