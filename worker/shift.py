@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from time import monotonic
 from typing import Any, Final
 
 import structlog
 
+from mirror.catalog.publishing import HeldTags
 from mirror.copying.interruption import Interruption
 from mirror.errors import RedisUnavailable
 from mirror.jobs.performing import Errand, Performer
@@ -36,11 +36,13 @@ TASKS: Final = 1_000
 LARGE_ROUND: Final = 128
 _CLAIMED_AT_ONCE: Final = 32
 _LOOKERS: Final = 12
-_ROUND_SECONDS: Final = 0.1
+_ROUND_SECONDS: Final = 0.25
 """How long those of a round that were looked at wait for the others, to be settled with them."""
 _LOOK_AGAIN: Final = 0.1
 _ELSEWHERE: Final = "another worker may mirror it at once"
 _LOG = structlog.get_logger(__name__)
+
+Looks = dict[Future[bool], Errand]
 
 
 class Shift:
@@ -65,9 +67,8 @@ class Shift:
         self._at_once = at_once
         self._round = at_once
         self._left = tasks
-        self._looking: dict[Future[bool], Errand] = {}
+        self._looking: Looks = {}
         self._same: list[Errand] = []
-        self._same_since = monotonic()
         self._mirroring: set[Future[None]] = set()
 
     def work(self, task_id: str, fence: int) -> None:
@@ -78,17 +79,22 @@ class Shift:
         ):
             if self._was_lost(task_id):
                 self._left = 0
-            self._begin([(task_id, fence), *self._next(self._at_once - 1)])
+            begun = self._begin([(task_id, fence), *self._next(self._at_once - 1)])
             while self._looking or self._mirroring or self._same:
-                self._begin_more()
-                self._mirror_or_hand_back(self._changed())
-                if self._is_round_over():
-                    self._mirror_or_hand_back(self._not_settled())
+                begun |= self._begin_more()
+                with self._performer.holding([*begun.values(), *self._same]) as tags:
+                    held = {*begun.values(), *self._same}
+                    changed = self._changed(begun)
+                    left = self._not_settled([errand for errand in self._same if errand in held], tags)
+                self._mirror_or_hand_back(changed + left)
+                begun = {}
 
-    def _begin_more(self) -> None:
+    def _begin_more(self) -> Looks:
         """Some at a time, so that the first are looked at while the next are claimed."""
+        begun: Looks = {}
         while entries := self._next(min(self._room(), _CLAIMED_AT_ONCE)):
-            self._begin(entries)
+            begun |= self._begin(entries)
+        return begun
 
     def _room(self) -> int:
         """How many tasks more may be begun: as many as could be mirrored, or looked at if nothing is mirrored."""
@@ -96,10 +102,8 @@ class Shift:
             return self._at_once - len(self._mirroring) - len(self._looking)
         return self._round - len(self._looking)
 
-    def _begin(self, entries: Sequence[tuple[str, int]]) -> None:
+    def _begin(self, entries: Sequence[tuple[str, int]]) -> Looks:
         """Claim the tasks; look first at those whose tags are there. If all are, the next round is a large one."""
-        if not entries:
-            return
         try:
             errands = self._performer.begin(entries, self._interruption, claimed=self._claimed)
         except RedisUnavailable:
@@ -107,41 +111,36 @@ class Shift:
             errands = []
         begun = {errand.claim.task.id for errand in errands}
         self._note_settled(task_id for task_id, _ in entries if task_id not in begun)
-        new = [errand for errand in errands if errand.listed is None]
+        listed = [errand for errand in errands if errand.listed is not None]
+        looks = {self._lookers.submit(self._look, errand): errand for errand in listed}
+        self._looking |= looks
         self._round = LARGE_ROUND
-        for errand in errands:
-            if errand.listed is not None:
-                self._looking[self._lookers.submit(self._look, errand)] = errand
-        self._mirror_or_hand_back(new)
+        self._mirror_or_hand_back([errand for errand in errands if errand.listed is None])
+        return looks
 
-    def _changed(self) -> list[Errand]:
-        """Wait until something has ended; the errands that were looked at and whose source is not what the index lists,
-        or would not say. Those where it is join the round that is to be settled.
+    def _changed(self, begun: Looks) -> list[Errand]:
+        """Wait until something has ended, and for what has just begun to be looked at if that is quick. The errands
+        whose source is not what the index lists, or would not say; those where it is join the `_same`.
         """
         under_way: list[Future[Any]] = [*self._looking, *self._mirroring]
-        wait(self._looking, _ROUND_SECONDS)
-        wait(under_way, _LOOK_AGAIN, FIRST_COMPLETED)
+        wait(begun, _ROUND_SECONDS)
+        wait(under_way, 0 if self._same else _LOOK_AGAIN, FIRST_COMPLETED)
         for mirrored in [future for future in self._mirroring if future.done()]:
             self._mirroring.remove(mirrored)
             mirrored.result()
         looked = {future: self._looking.pop(future) for future in list(self._looking) if future.done()}
         going_on = [errand for future, errand in looked.items() if future.result()]
-        changed = [errand for errand in going_on if errand.digest != errand.listed]
-        if not self._same:
-            self._same_since = monotonic()
         self._same += [errand for errand in going_on if errand.digest == errand.listed]
-        return changed
+        return [errand for errand in going_on if errand.digest != errand.listed]
 
-    def _is_round_over(self) -> bool:
-        """Whether nothing more is looked at, or what was has waited long enough for the rest."""
-        return bool(self._same) and (not self._looking or monotonic() - self._same_since > _ROUND_SECONDS)
-
-    def _not_settled(self) -> list[Errand]:
-        """Settle the round; those of it that their tags do not show in the bucket."""
-        same, self._same = self._same, []
+    def _not_settled(self, same: Sequence[Errand], tags: HeldTags | None) -> list[Errand]:
+        """Settle those of the `_same` whose tags are held now; the rest of those."""
+        if not same:
+            return []
+        self._same = [errand for errand in self._same if errand not in same]
         ids = {errand.claim.task.id for errand in same}
         try:
-            left = self._performer.settle_unchanged(same)
+            left = self._performer.settle_unchanged(same, tags)
         except RedisUnavailable:
             _note_silence(ids)
             left = []

@@ -14,13 +14,15 @@ task that runs again, since it finds the tag in place and lists it (`confirm`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Final
+
+import structlog
 
 from mirror.catalog.entry import ImageEntry
 from mirror.catalog.index import CatalogIndex
@@ -30,7 +32,7 @@ from mirror.coordination.lease import Lease, Leases
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import Redis
 from mirror.coordination.sequence import TagSequence
-from mirror.errors import ImageNotHeld, PreconditionFailed, TagBusy
+from mirror.errors import ImageNotHeld, PreconditionFailed, RedisUnavailable, TagBusy
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
@@ -46,6 +48,7 @@ COMMIT_TIMEOUT: Final = 10.0
 """Seconds for the commit PUT, under half the lease."""
 _PATIENCE: Final = 10.0
 _WRITERS: Final = 16
+_LOG = structlog.get_logger(__name__)
 
 Config = dict[str, Any]
 """An image's config, as JSON has it."""
@@ -61,6 +64,11 @@ class Ticket:
     number: int
     by: str
 
+    @property
+    def tag(self) -> tuple[str, str]:
+        """Repository and tag."""
+        return self.target.repository, str(self.target.tag)
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -71,6 +79,25 @@ class Published:
     digest: Digest
     created: bool = False
     superseded_by: str | None = None
+
+
+class HeldTags:
+    """Tags whose leases are held, and that show what is *found* of them in the bucket."""
+
+    def __init__(self, sequence: TagSequence, found: Mapping[Ticket, Digest], *, until: float) -> None:
+        self._sequence = sequence
+        self._found = found
+        self._until = until
+
+    def confirm(self, wanted: Sequence[tuple[Ticket, Digest]]) -> list[Published | None]:
+        """For each ticket what `Publisher.confirm` answers, in one turn. None also stands for a tag that is not held,
+        and for all of them once their leases may soon end.
+        """
+        in_time = monotonic() < self._until
+        confirmed = [ticket for ticket, digest in wanted if in_time and self._found.get(ticket) == digest]
+        superseded = self._sequence.publish_all([(*ticket.tag, ticket.number, ticket.by) for ticket in confirmed])
+        by = dict(zip(confirmed, superseded, strict=True))
+        return [Published(digest, superseded_by=by[t]) if t in by else None for t, digest in wanted]
 
 
 class Publisher:
@@ -140,25 +167,27 @@ class Publisher:
         by = self._sequence.overtaken_by(repository, tag, ticket.number)
         return Published(digest, superseded_by=by) if by else None
 
-    def confirm_all(self, found: Sequence[tuple[Ticket, Digest]]) -> list[Published | None]:
-        """For each ticket, whose tag the index lists with the digest, what `confirm` answers: with a turn to Redis for
-        each step, and few to S3. None also stands for a tag whose lease others hold, or that could not be looked at in
-        time: `confirm` tells.
+    @contextmanager
+    def holding_tags(self, wanted: Sequence[tuple[Ticket, Digest]]) -> Iterator[HeldTags]:
+        """Hold the leases of many tags, as far as nobody else does, and know which show the digests beside them; with a
+        turn to Redis for each step, and few to S3.
 
         Raises StorageUnavailable or StorageRefused.
         """
-        names = [keys.tag_lease(*_tag(ticket)) for ticket, _ in found]
-        begun, leases = monotonic(), self._leases.take_all(names, LEASE_SECONDS)
+        begun, leases = monotonic(), self._leases.take_all([keys.tag_lease(*t.tag) for t, _ in wanted], LEASE_SECONDS)
+        held = {ticket: digest for (ticket, digest), lease in zip(wanted, leases, strict=True) if lease}
         try:
-            held = [asked for asked, lease in zip(found, leases, strict=True) if lease]
-            shown = self._links.showing({_tag(t): digest for t, digest in held}, timeout=COMMIT_TIMEOUT)
-            in_time = monotonic() - begun < LEASE_SECONDS / 2
-            confirmed = [t for t, _ in held if in_time and _tag(t) in shown]
-            superseded = self._sequence.publish_all([(*_tag(t), t.number, t.by) for t in confirmed])
+            shown = self._links.showing({t.tag: digest for t, digest in held.items()}, timeout=COMMIT_TIMEOUT)
+            found = {ticket: digest for ticket, digest in held.items() if ticket.tag in shown}
+            yield HeldTags(self._sequence, found, until=begun + LEASE_SECONDS / 2)
         finally:
-            self._leases.end_all([lease for lease in leases if lease])
-        by = dict(zip(confirmed, superseded, strict=True))
-        return [Published(digest, superseded_by=by[t]) if t in by else None for t, digest in found]
+            self._give_back([lease for lease in leases if lease])
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        try:
+            self._leases.end_all(leases)
+        except RedisUnavailable:
+            _LOG.warning("the leases of tags are left to end by themselves", leases=len(leases))
 
     def retag(self, target: LocalImage, source: LocalImage, *, allowed: Precondition) -> Published:
         """Point *target* at what *source* holds, moving no bytes.
@@ -310,10 +339,6 @@ class Publisher:
             if lease is None:
                 raise TagBusy(str(target))
             yield lease
-
-
-def _tag(ticket: Ticket) -> tuple[str, str]:
-    return ticket.target.repository, str(ticket.target.tag)
 
 
 def _all_at_once(pool: ThreadPoolExecutor, *writes: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from mirror.catalog.publishing import Published, Publisher, Ticket
+from mirror.catalog.publishing import HeldTags, Published, Publisher, Ticket
 from mirror.coordination import keys
 from mirror.coordination.redis import Redis
 from mirror.copying.copier import Copier
@@ -130,21 +130,36 @@ class Performer:
         with errand.in_this_thread():
             return self._attempted(errand, lambda: self._look(errand)) is not None
 
-    def settle_unchanged(self, errands: Sequence[Errand]) -> list[Errand]:
-        """End those whose tags show what was found of their sources. The others are answered: they are to be mirrored,
-        which also tells what is wrong with one of them.
+    @contextmanager
+    def holding(self, errands: Sequence[Errand]) -> Iterator[HeldTags | None]:
+        """Hold the tags of listed errands, and know which show what the index lists; beside their looks, or behind.
+        None where there are none, or that fails: mirroring them tells why.
         """
-        try:
-            found = self.publisher.confirm_all([(errand.ticket, _found(errand)) for errand in errands])
-        except (StorageUnavailable, StorageRefused):
+        with ExitStack() as stack:
+            tags = None
+            if errands:
+                try:
+                    wanted = [(errand.ticket, errand.listed) for errand in errands if errand.listed]
+                    tags = stack.enter_context(self.publisher.holding_tags(wanted))
+                except (StorageUnavailable, StorageRefused, RedisUnavailable) as error:
+                    _LOG.info("tags could not be looked at together", tags=len(errands), code=error.code)
+            yield tags
+
+    def settle_unchanged(self, errands: Sequence[Errand], tags: HeldTags | None) -> list[Errand]:
+        """End those that are held and whose sources are what their tags show. The others are answered: they are to be
+        mirrored, which also tells what is wrong with one of them.
+        """
+        if tags is None:
             return list(errands)
+        try:
+            found = tags.confirm([(errand.ticket, errand.digest) for errand in errands if errand.digest])
+            shown = [(errand, published) for errand, published in zip(errands, found, strict=True) if published]
+            outcomes = [(errand.claim, _unchanged(published)) for errand, published in shown]
+            _end_all(errand for errand, _ in shown)
+            self.store.settle_all("succeeded", outcomes)
         except BaseException:
             _end_all(errands)
             raise
-        shown = [(errand, published) for errand, published in zip(errands, found, strict=True) if published]
-        outcomes = [(errand.claim, _unchanged(published)) for errand, published in shown]
-        _end_all(errand for errand, _ in shown)
-        self.store.settle_all("succeeded", outcomes)
         for claim, outcome in outcomes:
             _note("task succeeded", claim, digest=outcome.digest, unchanged=outcome.unchanged)
         settled = {errand for errand, _ in shown}
@@ -269,13 +284,6 @@ def _end_all(errands: Iterable[Errand]) -> None:
 
 def _note(event: str, claim: Claim, **facts: object) -> None:
     _LOG.info(event, job_id=claim.task.job, task_id=claim.task.id, **facts)
-
-
-def _found(errand: Errand) -> Digest:
-    """What was found of the source of an errand that was looked at."""
-    if errand.digest is None:
-        raise ValueError(f"nobody knows what {errand.claim.task.source} is")
-    return errand.digest
 
 
 def _unchanged(published: Published) -> Outcome:

@@ -154,6 +154,11 @@ def tickets(plant: Plant, *tags: str) -> list[Ticket]:
     return plant.publisher.tickets([(LocalImage("team/app", tag), f"job for {tag}") for tag in tags])
 
 
+def confirmed(plant: Plant, *wanted: tuple[Ticket, Digest]) -> list[Published | None]:
+    with plant.publisher.holding_tags(wanted) as tags:
+        return tags.confirm(wanted)
+
+
 def three_tags(plant: Plant) -> tuple[Digest, list[str]]:
     image, tags = images.image(images.layer("a")), ["1", "2", "3"]
     for tag in tags:
@@ -166,13 +171,13 @@ def test_many_tags_are_confirmed_together_and_their_leases_given_back(plant: Pla
     targets = [LocalImage("team/app", tag) for tag in [*tags, "4"]]
     assert plant.publisher.listed([*targets, LocalImage("team/app", None, digest)]) == [digest] * 3 + [None, None]
     found = tickets(plant, *tags)
-    assert plant.publisher.confirm_all([(t, digest) for t in found]) == [Published(digest)] * 3
+    assert confirmed(plant, *((t, digest) for t in found)) == [Published(digest)] * 3
     assert not any(Leases(plant.redis).is_held(keys.tag_lease("team/app", tag)) for tag in tags)
     sequence = TagSequence(plant.redis)
     assert [sequence.published("team/app", t.target.tag or "") for t in found] == [
         Publication(t.number, t.by) for t in found
     ]
-    assert plant.publisher.confirm_all([]) == []
+    assert confirmed(plant) == []
 
 
 def test_of_many_tags_those_that_show_something_else_or_are_busy_are_not_confirmed(plant: Plant) -> None:
@@ -181,7 +186,7 @@ def test_of_many_tags_those_that_show_something_else_or_are_busy_are_not_confirm
     assert lease
     one, two, three = tickets(plant, *tags)
     other = Digest.of(b"another image")
-    assert plant.publisher.confirm_all([(one, digest), (two, digest), (three, other)]) == [
+    assert confirmed(plant, (one, digest), (two, digest), (three, other)) == [
         Published(digest),
         None,
         None,
@@ -192,8 +197,8 @@ def test_of_many_tags_those_that_show_something_else_or_are_busy_are_not_confirm
 def test_of_two_changes_of_one_tag_one_is_confirmed_at_a_time(plant: Plant) -> None:
     digest, _ = three_tags(plant)
     first, second = tickets(plant, "1", "1")
-    assert plant.publisher.confirm_all([(second, digest), (first, digest)]) == [Published(digest), None]
-    assert plant.publisher.confirm_all([(first, digest)]) == [Published(digest, superseded_by="job for 1")]
+    assert confirmed(plant, (second, digest), (first, digest)) == [Published(digest), None]
+    assert confirmed(plant, (first, digest)) == [Published(digest, superseded_by="job for 1")]
 
 
 def test_tags_that_s3_took_too_long_to_show_are_not_confirmed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +206,7 @@ def test_tags_that_s3_took_too_long_to_show_are_not_confirmed(plant: Plant, monk
     digest, tags = three_tags(plant)
     before = [TagSequence(plant.redis).published("team/app", tag) for tag in tags]
     monkeypatch.setattr("mirror.catalog.publishing.LEASE_SECONDS", 0.001)
-    assert plant.publisher.confirm_all([(t, digest) for t in tickets(plant, *tags)]) == [None] * 3
+    assert confirmed(plant, *((t, digest) for t in tickets(plant, *tags))) == [None] * 3
     assert [TagSequence(plant.redis).published("team/app", tag) for tag in tags] == before
 
 
@@ -212,5 +217,5 @@ def test_the_leases_of_tags_that_s3_would_not_show_are_given_back(
     found = tickets(plant, *tags)
     monkeypatch.setattr(plant.bucket, "name", "a-bucket-that-is-not-there")
     with pytest.raises((StorageRefused, StorageUnavailable)):
-        plant.publisher.confirm_all([(t, digest) for t in found])
+        confirmed(plant, *((t, digest) for t in found))
     assert not any(Leases(plant.redis).is_held(keys.tag_lease("team/app", tag)) for tag in tags)
