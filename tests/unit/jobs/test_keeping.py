@@ -46,6 +46,7 @@ def test_many_claims_are_renewed_by_one_thread_that_ends_with_the_last(
     plant: Plant, kept: ClaimKeeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
+    eventually(lambda: threads() == 0, what="the threads of other tests have ended")
     held = claims(plant, 20)
     before = [lease_ends(plant, claim) for claim in held]
     keepers = [kept.keep(claim, Interruption()) for claim in held]

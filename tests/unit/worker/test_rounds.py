@@ -74,25 +74,25 @@ def looks_held_up(plant: Plant, path: str = "/manifests/", *, times: int = 1_000
 
 
 def test_tags_that_have_not_changed_cost_one_request_each_and_write_nothing(plant: Plant) -> None:
-    mirrored(plant, 40)
+    mirrored(plant, 24)
     stored, before = plant.stored(), len(plant.registry.log())
-    job = worked(plant, ordered(plant, 40))
-    assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 40, 40)
-    assert asked(plant, before) == ["HEAD"] * 40
+    job = worked(plant, ordered(plant, 24))
+    assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 24, 24)
+    assert asked(plant, before) == ["HEAD"] * 24
     assert plant.stored() == stored
-    tasks = plant.store.tasks(job.id, 40)
-    assert [task.digest for task in tasks] == [str(content(number).digest) for number in range(40)]
+    tasks = plant.store.tasks(job.id, 24)
+    assert [task.digest for task in tasks] == [str(content(number).digest) for number in range(24)]
 
 
 def test_those_among_them_that_have_changed_are_mirrored(plant: Plant) -> None:
-    mirrored(plant, 40)
-    new = range(5, 40, 3)
+    mirrored(plant, 24)
+    new = range(5, 24, 3)
     changed(plant, new)
-    job = worked(plant, ordered(plant, 40))
-    assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 40, 40 - len(new))
-    for number in range(40):
+    job = worked(plant, ordered(plant, 24))
+    assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 24, 24 - len(new))
+    for number in range(24):
         assert shown(plant, number) == str(content(number, "new" if number in new else "old").digest)
-    assert {task.attempt for task in plant.store.tasks(job.id, 40)} == {1}
+    assert {task.attempt for task in plant.store.tasks(job.id, 24)} == {1}
 
 
 def test_what_is_found_to_be_mirrored_beyond_a_horses_share_is_left_to_others(plant: Plant) -> None:
@@ -113,11 +113,11 @@ def test_what_is_found_to_be_mirrored_beyond_a_horses_share_is_left_to_others(pl
 
 
 def test_a_tag_that_the_bucket_has_lost_is_mirrored_again_though_the_index_lists_it(plant: Plant) -> None:
-    mirrored(plant, 20)
+    mirrored(plant, 14)
     stored = plant.stored()
     plant.bucket.delete([layout.tag_current_key("prod/app", "v7")])
-    job = worked(plant, ordered(plant, 20))
-    assert (job.state, job.images.unchanged) == ("succeeded", 19)
+    job = worked(plant, ordered(plant, 14))
+    assert (job.state, job.images.unchanged) == ("succeeded", 13)
     assert plant.stored() == stored
 
 
@@ -131,14 +131,14 @@ def test_a_tag_whose_link_is_damaged_is_mirrored_again_and_keeps_no_other_from_i
 
 
 def test_a_source_that_does_not_answer_keeps_no_other_tag_waiting(plant: Plant) -> None:
-    mirrored(plant, 30)
-    gate, job = looks_held_up(plant, "/manifests/v3"), ordered(plant, 30)
+    mirrored(plant, 16)
+    gate, job = looks_held_up(plant, "/manifests/v3"), ordered(plant, 16)
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(shift(plant).work, *taken(plant))
-        eventually(lambda: plant.store.job(job.id).images.unchanged == 29, what="the others have ended")
+        eventually(lambda: plant.store.job(job.id).images.unchanged == 15, what="the others have ended")
         gate.set()
         working.result(60)
-    assert plant.store.job(job.id).images.unchanged == 30
+    assert plant.store.job(job.id).images.unchanged == 16
 
 
 def test_a_source_that_has_gone_fails_its_own_task(plant: Plant) -> None:
@@ -158,8 +158,8 @@ def test_a_source_that_knows_no_head_is_asked_for_its_manifest(plant: Plant) -> 
 
 
 def test_an_interrupted_horse_hands_over_what_it_is_looking_at(plant: Plant) -> None:
-    mirrored(plant, 20)
-    gate, interruption, job = looks_held_up(plant), Interruption(), ordered(plant, 20)
+    mirrored(plant, 14)
+    gate, interruption, job = looks_held_up(plant), Interruption(), ordered(plant, 14)
     before = len(plant.registry.log())
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(shift(plant, interruption).work, *taken(plant))
@@ -168,7 +168,7 @@ def test_an_interrupted_horse_hands_over_what_it_is_looking_at(plant: Plant) -> 
         gate.set()
         working.result(60)
     done = worked(plant, job)
-    assert (done.state, done.images.succeeded, done.images.unchanged, done.attempt) == ("succeeded", 20, 20, 1)
+    assert (done.state, done.images.succeeded, done.images.unchanged, done.attempt) == ("succeeded", 14, 14, 1)
 
 
 def test_a_job_that_is_canceled_while_it_is_looked_at_ends_without_its_source(plant: Plant) -> None:
