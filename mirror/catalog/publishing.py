@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -82,22 +81,27 @@ class Published:
 
 
 class HeldTags:
-    """Tags whose leases are held, and that show what is *found* of them in the bucket."""
+    """Tags whose leases are held, and what they show in the bucket."""
 
-    def __init__(self, sequence: TagSequence, found: Mapping[Ticket, Digest], *, until: float) -> None:
+    def __init__(self, leases: Leases, sequence: TagSequence, shown: Mapping[Ticket, tuple[Lease, Digest]]) -> None:
+        self._leases = leases
         self._sequence = sequence
-        self._found = found
-        self._until = until
+        self._shown = shown
 
     def confirm(self, wanted: Sequence[tuple[Ticket, Digest]]) -> list[Published | None]:
-        """For each ticket what `Publisher.confirm` answers, in one turn. None also stands for a tag that is not held,
-        and for all of them once their leases may soon end.
+        """For each ticket what `Publisher.confirm` answers, in two turns. None also stands for a tag that is not held,
+        or no more: a lease is renewed right before what it showed is made use of.
         """
-        in_time = monotonic() < self._until
-        confirmed = [ticket for ticket, digest in wanted if in_time and self._found.get(ticket) == digest]
+        found = [(t, lease) for t, digest in wanted if (lease := self._lease_of(t, digest))]
+        renewed = self._leases.renew_all([lease for _, lease in found])
+        confirmed = [ticket for (ticket, _), is_held in zip(found, renewed, strict=True) if is_held]
         superseded = self._sequence.publish_all([(*ticket.tag, ticket.number, ticket.by) for ticket in confirmed])
         by = dict(zip(confirmed, superseded, strict=True))
         return [Published(digest, superseded_by=by[t]) if t in by else None for t, digest in wanted]
+
+    def _lease_of(self, ticket: Ticket, digest: Digest) -> Lease | None:
+        lease, shown = self._shown.get(ticket, (None, None))
+        return lease if shown == digest else None
 
 
 class Publisher:
@@ -174,14 +178,14 @@ class Publisher:
 
         Raises StorageUnavailable or StorageRefused.
         """
-        begun, leases = monotonic(), self._leases.take_all([keys.tag_lease(*t.tag) for t, _ in wanted], LEASE_SECONDS)
-        held = {ticket: digest for (ticket, digest), lease in zip(wanted, leases, strict=True) if lease}
+        leases = self._leases.take_all([keys.tag_lease(*ticket.tag) for ticket, _ in wanted], LEASE_SECONDS)
+        held = [(t, digest, lease) for (t, digest), lease in zip(wanted, leases, strict=True) if lease]
         try:
-            shown = self._links.showing({t.tag: digest for t, digest in held.items()}, timeout=COMMIT_TIMEOUT)
-            found = {ticket: digest for ticket, digest in held.items() if ticket.tag in shown}
-            yield HeldTags(self._sequence, found, until=begun + LEASE_SECONDS / 2)
+            shown = self._links.showing({t.tag: digest for t, digest, _ in held}, timeout=COMMIT_TIMEOUT)
+            found = {t: (lease, digest) for t, digest, lease in held if t.tag in shown}
+            yield HeldTags(self._leases, self._sequence, found)
         finally:
-            self._give_back([lease for lease in leases if lease])
+            self._give_back([lease for _, _, lease in held])
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         try:

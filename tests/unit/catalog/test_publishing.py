@@ -210,6 +210,16 @@ def test_tags_that_s3_took_too_long_to_show_are_not_confirmed(plant: Plant, monk
     assert [TagSequence(plant.redis).published("team/app", tag) for tag in tags] == before
 
 
+def test_a_tag_whose_lease_was_lost_since_is_not_confirmed(plant: Plant) -> None:
+    """As by a restart of Redis: somebody else has it now, and may have moved the tag."""
+    digest, tags = three_tags(plant)
+    wanted = [(ticket, digest) for ticket in tickets(plant, *tags)]
+    with plant.publisher.holding_tags(wanted) as held:
+        plant.redis.call("SET", keys.tag_lease("team/app", "2"), "somebody else")
+        assert held.confirm(wanted) == [Published(digest), None, Published(digest)]
+    assert [Leases(plant.redis).is_held(keys.tag_lease("team/app", tag)) for tag in tags] == [False, True, False]
+
+
 def test_the_leases_of_tags_that_s3_would_not_show_are_given_back(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,5 +70,8 @@ def test_many_leases_are_taken_and_ended_in_one_turn(redis: Redis) -> None:
     taken = leases.take_all(["lease:a", "lease:b", "lease:c", "lease:a"], 30)
     assert [lease is not None for lease in taken] == [True, False, True, False]
     assert leases.take_all([], 30) == []
-    leases.end_all([lease for lease in taken if lease])
+    held = [lease for lease in taken if lease]
+    leases.end(held[1])
+    assert leases.renew_all(held) == [True, False]
+    leases.end_all(held)
     assert [leases.is_held(f"lease:{name}") for name in "abc"] == [False, True, False]
