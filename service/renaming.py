@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mirror.catalog.publishing import Precondition, Published
+from mirror.catalog.publishing import Precondition
+from mirror.catalog.tickets import Published
 from mirror.errors import InvalidReference, ManifestInUse, NameTooLong, PreconditionFailed
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage

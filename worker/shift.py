@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import structlog
 
-from mirror.catalog.publishing import HeldTags
+from mirror.catalog.tickets import HeldTags
 from mirror.copying.interruption import Interruption
 from mirror.errors import RedisUnavailable
 from mirror.jobs.performing import Errand, Performer

@@ -14,10 +14,9 @@ task that runs again, since it finds the tag in place and lists it (`confirm`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ import structlog
 from mirror.catalog.entry import ImageEntry
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.reading import CatalogReader, platforms
+from mirror.catalog.tickets import HeldTags, Published, Ticket
 from mirror.coordination import keys
 from mirror.coordination.lease import Lease, Leases
 from mirror.coordination.pins import Pins
@@ -53,55 +53,6 @@ Config = dict[str, Any]
 """An image's config, as JSON has it."""
 Precondition = Callable[[Digest | None], bool]
 """Given what the tag points at now, whether the change may go on (If-Match, If-None-Match)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A place in a tag's sequence; *by* names the change in ``superseded_by`` of those that it overtakes."""
-
-    target: LocalImage
-    number: int
-    by: str
-
-    @property
-    def tag(self) -> tuple[str, str]:
-        """Repository and tag."""
-        return self.target.repository, str(self.target.tag)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What became of a change: ``superseded_by`` if a later one was there first; of a re-tag also whether the tag was
-    ``created``.
-    """
-
-    digest: Digest
-    created: bool = False
-    superseded_by: str | None = None
-
-
-class HeldTags:
-    """Tags whose leases are held, and what they show in the bucket."""
-
-    def __init__(self, leases: Leases, sequence: TagSequence, shown: Mapping[Ticket, tuple[Lease, Digest]]) -> None:
-        self._leases = leases
-        self._sequence = sequence
-        self._shown = shown
-
-    def confirm(self, wanted: Sequence[tuple[Ticket, Digest]]) -> list[Published | None]:
-        """For each ticket what `Publisher.confirm` answers, in two turns. None also stands for a tag that is not held,
-        or no more: a lease is renewed right before what it showed is made use of.
-        """
-        found = [(t, lease) for t, digest in wanted if (lease := self._lease_of(t, digest))]
-        renewed = self._leases.renew_all([lease for _, lease in found])
-        confirmed = [ticket for (ticket, _), is_held in zip(found, renewed, strict=True) if is_held]
-        superseded = self._sequence.publish_all([(*ticket.tag, ticket.number, ticket.by) for ticket in confirmed])
-        by = dict(zip(confirmed, superseded, strict=True))
-        return [Published(digest, superseded_by=by[t]) if t in by else None for t, digest in wanted]
-
-    def _lease_of(self, ticket: Ticket, digest: Digest) -> Lease | None:
-        lease, shown = self._shown.get(ticket, (None, None))
-        return lease if shown == digest else None
 
 
 class Publisher:

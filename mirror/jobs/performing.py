@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from mirror.catalog.publishing import HeldTags, Published, Publisher, Ticket
+from mirror.catalog.publishing import Publisher
+from mirror.catalog.tickets import HeldTags, Published, Ticket
 from mirror.coordination import keys
 from mirror.coordination.redis import Redis
 from mirror.copying.copier import Copier

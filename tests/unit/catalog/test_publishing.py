@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.catalog.publishing import Published, Ticket
 from mirror.catalog.rebuilding import rebuild
+from mirror.catalog.tickets import Published, Ticket
 from mirror.coordination import keys
 from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
