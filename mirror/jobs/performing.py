@@ -176,10 +176,7 @@ class Performer:
     def hand_back(self, errands: Sequence[Errand], reason: str) -> None:
         """Leave tasks that were begun to other workers."""
         _end_all(errands)
-        released = [errand.claim for errand in errands if self.store.release(errand.claim)]
-        self.queue.put_all((claim.task.id, claim.fence) for claim in released)
-        for claim in released:
-            _note("task handed over", claim, reason=reason)
+        self._hand_over([errand.claim for errand in errands], reason)
 
     def _attempted(self, errand: Errand, work: Callable[[], T]) -> T | None:
         """What *work* answers; None if that ended the errand, as the task's record says then."""
@@ -250,8 +247,12 @@ class Performer:
 
         One whose job is being canceled ends instead.
         """
-        if self.store.release(claim):
-            self.queue.put(claim.task.id, claim.fence)
+        self._hand_over([claim], reason)
+
+    def _hand_over(self, claims: Sequence[Claim], reason: str) -> None:
+        released = [claim for claim in claims if self.store.release(claim)]
+        self.queue.put_all((claim.task.id, claim.fence) for claim in released)
+        for claim in released:
             _note("task handed over", claim, reason=reason)
 
     def _park(self, claim: Claim, error: MirrorError, *, reason: str) -> None:

@@ -356,6 +356,26 @@ def test_a_listing_that_tells_of_little_is_left_for_the_links_themselves(scripte
     assert gets(server) == ([""], [current(number) for number in range(11, 40)])
 
 
+def test_a_listing_that_comes_again_and_again_ends(scripted: OpenBucket) -> None:
+    page = listing(*((current(number), RIGHT) for number in range(15)), more="the same")
+    bucket, server = scripted(in_turn(page))
+    with pytest.raises(StorageRefused):
+        LinkStore(bucket).showing(WANTED, timeout=10)
+    assert gets(server) == (["", "the same"], [])
+
+
+def test_a_listing_without_etags_shows_nothing_by_itself(scripted: OpenBucket) -> None:
+    page = "".join(f"<Contents><Key>prefix/{current(number)}</Key></Contents>" for number in range(40))
+
+    def answer(request: Request) -> Answer:
+        listed = f"<ListBucketResult>{page}</ListBucketResult>".encode()
+        return Answer(200, listed if "list-type" in request.path else str(DIGEST).encode())
+
+    bucket, server = scripted(answer)
+    assert LinkStore(bucket).showing(WANTED, timeout=10) == set(WANTED)
+    assert len(gets(server)[1]) == 40
+
+
 def test_an_empty_listing_shows_nothing(scripted: OpenBucket) -> None:
     bucket, _ = scripted(lambda q: listing() if "list-type" in q.path else error(404, "NoSuchKey"))
     assert LinkStore(bucket).showing(WANTED, timeout=10) == set()
