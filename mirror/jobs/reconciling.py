@@ -48,6 +48,8 @@ class Reconciler:
             if fence is not None:
                 self.queue.put(task_id, fence)
                 _LOG.warning("task lost its worker and is queued again", task_id=task_id)
+            elif (task := self.store.task(task_id)) and task.error == error:
+                _LOG.warning("task failed", job_id=task.job, task_id=task_id, code=error.code, reason=error.message)
 
     def _unpark_due(self) -> None:
         for task_id in self.store.due():

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 from typing import Final
 
 from tests.chaos.outages import Outages
+from tests.chaos.strikes import Strikes
 from tests.e2e.processes import Process, eventually, is_alive
 from tests.servers import Server
 
@@ -37,6 +38,7 @@ class Havoc:
     scheduler: Process
     servers: dict[str, Server]
     outages: Outages
+    strikes: Strikes
     rng: random.Random
     sent: Callable[[], int]
     say: Callable[[str], None]
@@ -92,6 +94,7 @@ class Havoc:
         worker = self.rng.choice(busy or list(self.workers))
         horses = worker.children()
         self._note("worker", f"{worker.log.stem}{', at work' if horses else ''}")
+        self.strikes.note()
         worker.kill()
         eventually(lambda: not any(map(is_alive, horses)), within=5, what="the work horse died with its worker")
         worker.start()
@@ -101,6 +104,7 @@ class Havoc:
         if not horses:
             return
         worker, pid = self.rng.choice(horses)
+        self.strikes.note()
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -13,6 +13,7 @@ import urllib3
 
 from tests.api.live_service import LiveService
 from tests.chaos.outages import Outages
+from tests.chaos.strikes import Strikes
 from tests.chaos.upstream import Upstream
 from tests.e2e.fleet import FINISHED
 
@@ -33,17 +34,26 @@ class Accepted:
 
 
 class PlatformTeam:
-    """One thread that posts and watches. `ended` has the last document of each job, `wrong` what must not happen."""
+    """One thread that posts and watches. `ended` has the last document of each job, `wrong` what must not happen.
 
-    def __init__(self, api: LiveService, upstream: Upstream, outages: Outages, rng: random.Random) -> None:
+    A task whose workers are lost three times in a row before it gets any further is given up, and its job's error says
+    to ask for a retry. Enough kills strike one task that often. The team does then as it is told, once for a job, and
+    only where that many horses were killed on purpose meanwhile; `retried` has those jobs, with the answer before.
+    """
+
+    def __init__(
+        self, api: LiveService, upstream: Upstream, outages: Outages, strikes: Strikes, rng: random.Random
+    ) -> None:
         self.accepted: dict[str, Accepted] = {}
         self.ended: dict[str, Document] = {}
+        self.retried: dict[str, Document] = {}
         self.published: list[str] = []
         self.wrong: list[str] = []
         self.refused = 0
         self._api = api
         self._upstream = upstream
         self._outages = outages
+        self._strikes = strikes
         self._rng = rng
         self._lock = threading.Lock()
         self._posting = threading.Event()
@@ -94,8 +104,17 @@ class PlatformTeam:
     def _watch(self) -> None:
         for job_id in self.unfinished():
             document = self.document(job_id)
-            if document is not None and document["state"] in (*FINISHED, "canceled"):
+            if document is None or document["state"] not in (*FINISHED, "canceled"):
+                continue
+            if job_id not in self.retried and self._strikes.explain(document):
+                self._retry(job_id, document)
+            else:
                 self._note_end(job_id, document)
+
+    def _retry(self, job_id: str, document: Document) -> None:
+        """What is refused while Redis is away is asked for again at the next look."""
+        if self._ask("POST", f"/v1/jobs/{job_id}/retry") is not None:
+            self.retried[job_id] = document
 
     def _note_end(self, job_id: str, document: Document) -> None:
         with self._lock:

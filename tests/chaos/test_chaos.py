@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,12 +21,14 @@ import pytest
 
 from mirror.coordination.redis import Redis
 from mirror.jobs.sweeping import Sweeper
+from mirror.records.store import LOSSES_ALLOWED
 from mirror.storage.bucket import Bucket
 from tests.chaos.havoc import Havoc
 from tests.chaos.mirror import PREFIX, Mirror
 from tests.chaos.outages import Outages
 from tests.chaos.platform_team import PlatformTeam
 from tests.chaos.readers import Reader
+from tests.chaos.strikes import Strikes
 from tests.chaos.upstream import Upstream
 from tests.conftest import SettingsForServer
 from tests.e2e.processes import eventually
@@ -102,6 +105,20 @@ def never_published(mirror: Mirror, team: PlatformTeam, readers: list[Reader]) -
     return [f"{tag} showed {digest}" for reader in readers for tag, digest in reader.seen - published]
 
 
+def horses_that_fell(mirror: Mirror, havoc: Havoc) -> list[str]:
+    """Horses that ended otherwise than killed by this test: their workers say so, with the signal."""
+    lines = [line for path in mirror.logs.glob("worker-*.log") for line in path.read_text().splitlines()]
+    ends = [line for line in lines if "Work-horse terminated unexpectedly" in line]
+    others = [line for line in ends if "(signal 9)" not in line]
+    return others or (ends if len(ends) > havoc.killed["horse"] else [])
+
+
+def taken_from_the_living(mirror: Mirror, team: PlatformTeam) -> list[str]:
+    """Of the jobs that were retried, those of which a worker lived and lost its claim: no kill explains that."""
+    logs = {job_id: mirror.log_of(job_id, lines=sys.maxsize) for job_id in team.retried}
+    return [f"{job_id}:\n{log}" for job_id, log in logs.items() if "task was taken away" in log]
+
+
 def open_uploads(mirror: Mirror) -> list[str]:
     """What S3 itself says is open, ours or not."""
     with closing(mirror.s3.client()) as client:
@@ -123,15 +140,16 @@ def test_every_accepted_job_succeeds_and_every_pull_verifies_while_everything_is
     mirror: Mirror, settings_for_server: SettingsForServer
 ) -> None:
     say(f"CHAOS_SEED={SEED} CHAOS_KILLS={KILLS}, logs in {mirror.logs}")
-    outages = Outages()
+    outages, strikes = Outages(), Strikes()
     upstream = Upstream(mirror.registry, rng("upstream"))
-    team = PlatformTeam(mirror.api, upstream, outages, rng("team"))
+    team = PlatformTeam(mirror.api, upstream, outages, strikes, rng("team"))
     readers = [Reader(mirror.api, outages, rng(f"reader-{number}")) for number in range(READERS)]
     havoc = Havoc(
         mirror.workers,
         mirror.scheduler,
         {"redis": mirror.valkey, "s3": mirror.s3},
         outages,
+        strikes,
         rng("havoc"),
         sent=lambda: upstream.traffic.total,
         say=say,
@@ -151,6 +169,7 @@ def test_every_accepted_job_succeeds_and_every_pull_verifies_while_everything_is
 
     wrong = [*team.wrong, *havoc.fell, *(finding for reader in readers for finding in reader.wrong)]
     wrong += lost_or_wrong(mirror, team, upstream) + never_published(mirror, team, readers)
+    wrong += horses_that_fell(mirror, havoc) + taken_from_the_living(mirror, team)
     assert not wrong, "\n".join([f"CHAOS_SEED={SEED}", *wrong])
 
     with closing(Bucket.from_settings(settings_for_server(mirror.s3, PREFIX))) as bucket:
@@ -160,6 +179,7 @@ def test_every_accepted_job_succeeds_and_every_pull_verifies_while_everything_is
     assert all(last.pull(*local(mirror, source)) for source in team.published), last.wrong
     assert last.wrong == []
     say(f"killed {havoc.killed}; {len(team.accepted)} jobs accepted, all succeeded, {team.refused} requests refused")
+    say(f"{len(team.retried)} of them were retried, having been struck {LOSSES_ALLOWED} times in a row")
     pulled, verified, refused = (sum(getattr(r, name) for r in readers) for name in ("pulled", "verified", "refused"))
     say(f"{pulled} images pulled in {verified} answers, all verified; {refused} answers refused while S3 was away")
     assert pulled > 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from mirror.coordination import keys
 from mirror.jobs import reconciling
@@ -52,14 +53,17 @@ def test_workers_have_a_leases_length_to_come_back_after_redis_did(
 def test_a_task_that_was_lost_three_times_fails_and_is_kept(plant: Plant) -> None:
     job = plant.submit("team/app:1")
     [task] = plant.store.tasks(job.id, 1)
-    for fence in range(3):
-        assert plant.store.claim(task.id, fence) is not None
-        plant.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
-        plant.reconciler.reconcile()
+    with capture_logs() as logged:
+        for fence in range(3):
+            assert plant.store.claim(task.id, fence) is not None
+            plant.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
+            plant.reconciler.reconcile()
     failed = plant.store.job(job.id)
     assert failed.state == "failed"
     assert failed.error is not None
     assert failed.error.code == "WORKER_LOST"
+    assert [line["event"] for line in logged] == [*["task lost its worker and is queued again"] * 2, "task failed"]
+    assert (logged[-1]["code"], logged[-1]["job_id"]) == ("WORKER_LOST", job.id)
 
 
 @pytest.mark.usefixtures("impatient")
