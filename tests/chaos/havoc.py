@@ -94,8 +94,9 @@ class Havoc:
         worker = self.rng.choice(busy or list(self.workers))
         horses = worker.children()
         self._note("worker", f"{worker.log.stem}{', at work' if horses else ''}")
-        self.strikes.note()
         worker.kill()
+        if horses:
+            self.strikes.note()
         eventually(lambda: not any(map(is_alive, horses)), within=5, what="the work horse died with its worker")
         worker.start()
 
@@ -104,11 +105,11 @@ class Havoc:
         if not horses:
             return
         worker, pid = self.rng.choice(horses)
-        self.strikes.note()
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return
+        self.strikes.note()
         self._note("horse", f"the horse of {worker.log.stem}")
 
     def _note(self, victim: str, what: str) -> None:

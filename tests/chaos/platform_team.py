@@ -38,7 +38,7 @@ class PlatformTeam:
 
     A task whose workers are lost three times in a row before it gets any further is given up, and its job's error says
     to ask for a retry. Enough kills strike one task that often. The team does then as it is told, once for a job, and
-    only where that many horses were killed on purpose meanwhile; `retried` has those jobs, with the answer before.
+    only where that many horses were killed on purpose meanwhile; `retried` has those jobs.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PlatformTeam:
     ) -> None:
         self.accepted: dict[str, Accepted] = {}
         self.ended: dict[str, Document] = {}
-        self.retried: dict[str, Document] = {}
+        self.retried: set[str] = set()
         self.published: list[str] = []
         self.wrong: list[str] = []
         self.refused = 0
@@ -107,14 +107,14 @@ class PlatformTeam:
             if document is None or document["state"] not in (*FINISHED, "canceled"):
                 continue
             if job_id not in self.retried and self._strikes.explain(document):
-                self._retry(job_id, document)
+                self._retry(job_id)
             else:
                 self._note_end(job_id, document)
 
-    def _retry(self, job_id: str, document: Document) -> None:
+    def _retry(self, job_id: str) -> None:
         """What is refused while Redis is away is asked for again at the next look."""
         if self._ask("POST", f"/v1/jobs/{job_id}/retry") is not None:
-            self.retried[job_id] = document
+            self.retried.add(job_id)
 
     def _note_end(self, job_id: str, document: Document) -> None:
         with self._lock:

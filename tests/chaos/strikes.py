@@ -18,7 +18,7 @@ class Strikes:
         self._moments: list[datetime] = []
 
     def note(self) -> None:
-        """Called before the kill."""
+        """Called right behind the kill: the loss is found a lease later."""
         with self._lock:
             self._moments.append(datetime.now(UTC))
 
