@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from mirror.storage.bucket import Bucket
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -84,3 +86,12 @@ class ScriptedS3:
             self._server.shutdown()
             thread.join()
             self._server.server_close()
+
+
+OpenBucket = Callable[[Script], tuple[Bucket, ScriptedS3]]
+
+
+def in_turn(*answers: Answer) -> Script:
+    """One answer after the other; the last one stays."""
+    left = list(answers)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]

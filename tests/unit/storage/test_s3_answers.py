@@ -7,9 +7,7 @@ import hashlib
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qs, urlsplit
 
 import botocore
 import pytest
@@ -17,44 +15,15 @@ import pytest
 from mirror import __version__
 from mirror.errors import StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
-from mirror.storage import layout
-from mirror.storage.bucket import Bucket, StoredPart, UploadGone
+from mirror.storage.bucket import StoredPart, UploadGone
 from mirror.storage.links import LinkStore
-from mirror.storage.s3_clients import S3Clients
-from tests.unit.storage.scripted_s3 import Answer, Request, Script, ScriptedS3, error
+from tests.unit.storage.scripted_s3 import Answer, OpenBucket, Request, Script, error, in_turn
 
-OpenBucket = Callable[[Script], tuple[Bucket, ScriptedS3]]
 DIGEST = Digest.of(b"an image")
 BODY_MD5 = "hBotaJrYa9FhFEdFPCLG/A=="
 BODY_CRC32 = base64.b64encode(zlib.crc32(b"body").to_bytes(4, "big")).decode()
 STORED = StoredPart("etag", BODY_CRC32)
 COMPLETED = Answer(200, b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenBucket]:
-    """Opens a bucket on an endpoint with a script."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-access-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-key")
-    closing: list[Callable[[], object]] = []
-
-    def open_bucket(script: Script) -> tuple[Bucket, ScriptedS3]:
-        server = ScriptedS3(script)
-        serving = server.serving()
-        serving.__enter__()
-        bucket = Bucket(S3Clients("us-east-1", server.url), "images", prefix="prefix")
-        closing.extend([lambda: serving.__exit__(None, None, None), bucket.close])
-        return bucket, server
-
-    yield open_bucket
-    for close in reversed(closing):
-        close()
-
-
-def in_turn(*answers: Answer) -> Script:
-    """One answer after the other; the last one stays."""
-    left = list(answers)
-    return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
 
 @pytest.mark.parametrize(
@@ -300,91 +269,6 @@ def test_requests_say_who_we_are_and_nothing_of_the_machine(scripted: OpenBucket
     bucket, s3 = scripted(in_turn(Answer()))
     bucket.size("blobs/x")
     assert s3.requests[0].headers["User-Agent"] == f"image-mirror/{__version__} Botocore/{botocore.__version__}"
-
-
-def listing(*links: tuple[str, str], more: str = "") -> Answer:
-    """A page of a listing, of keys with ETags; *more* is the token of the next."""
-    found = "".join(
-        f"<Contents><Key>prefix/{key}</Key><ETag>&quot;{etag}&quot;</ETag><Size>71</Size>"
-        "<LastModified>2026-11-26T14:49:41.620Z</LastModified></Contents>"
-        for key, etag in links
-    )
-    told = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{more}</NextContinuationToken>" if more else ""
-    return Answer(200, f"<ListBucketResult>{found}{told}</ListBucketResult>".encode())
-
-
-def current(number: int) -> str:
-    return layout.tag_current_key("team/app", f"v{number:03}")
-
-
-def etag(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def gets(server: ScriptedS3) -> tuple[list[str], list[str]]:
-    """The continuation tokens of the listings, and the keys that were read."""
-    queries = [parse_qs(urlsplit(r.path).query) for r in server.requests if "list-type" in r.path]
-    read = [urlsplit(r.path).path.removeprefix("/images/prefix/") for r in server.requests if "list-type" not in r.path]
-    return [query.get("continuation-token", [""])[0] for query in queries], sorted(read)
-
-
-WANTED = {("team/app", f"v{number:03}"): DIGEST for number in range(40)}
-RIGHT = etag(str(DIGEST))
-
-
-def test_a_listing_is_read_on_while_its_pages_tell_of_tags_that_are_wanted(scripted: OpenBucket) -> None:
-    pages = [
-        listing(*((current(number), RIGHT) for number in range(15)), more="second"),
-        listing(*((current(number), RIGHT) for number in range(15, 40)), more="third"),
-    ]
-    bucket, server = scripted(in_turn(*pages))
-    assert LinkStore(bucket).showing(WANTED, timeout=10) == set(WANTED)
-    assert gets(server) == (["", "second"], [])
-
-
-def test_a_listing_that_tells_of_little_is_left_for_the_links_themselves(scripted: OpenBucket) -> None:
-    """As of tags with long histories, or in a bucket whose ETags are no MD5s since it encrypts with a key service."""
-    page = listing(
-        *((current(number), RIGHT if number < 11 else etag("encrypted")) for number in range(40)), more="next"
-    )
-
-    def answer(request: Request) -> Answer:
-        return page if "list-type" in request.path else Answer(200, str(DIGEST).encode())
-
-    bucket, server = scripted(answer)
-    assert LinkStore(bucket).showing(WANTED, timeout=10) == set(WANTED)
-    assert gets(server) == ([""], [current(number) for number in range(11, 40)])
-
-
-def test_a_listing_that_comes_again_and_again_ends(scripted: OpenBucket) -> None:
-    page = listing(*((current(number), RIGHT) for number in range(15)), more="the same")
-    bucket, server = scripted(in_turn(page))
-    with pytest.raises(StorageRefused):
-        LinkStore(bucket).showing(WANTED, timeout=10)
-    assert gets(server) == (["", "the same"], [])
-
-
-def test_a_listing_without_etags_shows_nothing_by_itself(scripted: OpenBucket) -> None:
-    page = "".join(f"<Contents><Key>prefix/{current(number)}</Key></Contents>" for number in range(40))
-
-    def answer(request: Request) -> Answer:
-        listed = f"<ListBucketResult>{page}</ListBucketResult>".encode()
-        return Answer(200, listed if "list-type" in request.path else str(DIGEST).encode())
-
-    bucket, server = scripted(answer)
-    assert LinkStore(bucket).showing(WANTED, timeout=10) == set(WANTED)
-    assert len(gets(server)[1]) == 40
-
-
-def test_an_empty_listing_shows_nothing(scripted: OpenBucket) -> None:
-    bucket, _ = scripted(lambda q: listing() if "list-type" in q.path else error(404, "NoSuchKey"))
-    assert LinkStore(bucket).showing(WANTED, timeout=10) == set()
-
-
-def test_a_listing_that_is_refused_says_so(scripted: OpenBucket) -> None:
-    bucket, _ = scripted(in_turn(error(403, "AccessDenied")))
-    with pytest.raises(StorageRefused):
-        LinkStore(bucket).showing(WANTED, timeout=10)
 
 
 @pytest.mark.parametrize(
