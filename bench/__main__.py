@@ -20,7 +20,7 @@ from typing import Final
 from bench import floor
 from bench.buckets import BUCKET_SERVERS
 from bench.contender import Contender, CopyFailed
-from bench.measurement import Rig
+from bench.measurement import OURS, Rig
 from bench.memory import warmed
 from bench.ours import ImageMirror
 from bench.peers import PEER_NAMES, peers
@@ -42,7 +42,7 @@ _TIMES: Final = 4
 _MB: Final = 1_000_000
 _QUICK_ROUNDS, _ROUNDS = 3, 5
 _QUICK_SECONDS: Final = 17 * 60.0
-_QUICK_PEERS: Final = ("ours", "skopeo", "regsync")
+_QUICK_PEERS: Final = (OURS, "skopeo", "regsync")
 _QUICK_WARM_ONLY: Final = ("regsync",)
 _RESULTS: Final = REPOSITORY / "build" / "bench"
 _PLACES: Final = ("main", "shared-base", "slower")
@@ -61,6 +61,7 @@ class Wish:
     scale: float
     data: Path | None
     checkout: Path
+    budgets: Sequence[str]
     logs: Path | None
     warm_only: Sequence[str]
     seconds: float
@@ -120,7 +121,7 @@ def wished(arguments: Sequence[str]) -> Wish:
     parser.add_argument("--shape", action="append", choices=list(shapes()), help="only this one; may be repeated")
     parser.add_argument("--rig", action="append", choices=_RIGS, help="only this one")
     parser.add_argument(
-        "--peers", default="", help=f"of ours,{','.join(PEER_NAMES)}; all that are installed if not given"
+        "--peers", default="", help=f"of {OURS},{','.join(PEER_NAMES)}; all that are installed if not given"
     )
     parser.add_argument("--rounds", type=int, help=f"copies of each, {_ROUNDS} if not given")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_ROUNDS} rounds, fewer peers: under 20 minutes")
@@ -130,12 +131,15 @@ def wished(arguments: Sequence[str]) -> Wish:
     parser.add_argument(
         "--checkout", type=Path, default=REPOSITORY, help="measure the Image Mirror of another checkout"
     )
+    parser.add_argument(
+        "--budget", action="append", help="also measure Image Mirror with this MIRROR_MEMORY_BUDGET; may be repeated"
+    )
     parser.add_argument("--logs", type=Path, help="folder in which the contenders' logs are kept, by bucket")
     parser.add_argument("--rate", type=int, default=CAP // _MB, help="MB/s of a paced connection")
     parser.add_argument("--publish", choices=_PLACES, help="put the result into this place in docs/benchmarks.md")
     parser.add_argument("--s3", choices=list(BUCKET_SERVERS), help="the S3 server; the first that is installed")
     asked = parser.parse_args(arguments)
-    named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else ("ours", *PEER_NAMES))
+    named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else (OURS, *PEER_NAMES))
     return Wish(
         rigs=asked.rig or _RIGS,
         shapes=asked.shape or list(shapes()),
@@ -145,6 +149,7 @@ def wished(arguments: Sequence[str]) -> Wish:
         scale=asked.scale,
         data=asked.data,
         checkout=asked.checkout.resolve(),
+        budgets=asked.budget or (),
         logs=asked.logs,
         warm_only=_QUICK_WARM_ONLY if asked.quick and not asked.peers else (),
         seconds=_QUICK_SECONDS if asked.quick else math.inf,
@@ -172,13 +177,16 @@ def tell(line: str) -> None:
 
 def _contenders(wish: Wish) -> dict[str, Contender]:
     """Those that are asked for and installed, ours first; raises Missing for a name that nobody has."""
-    found: dict[str, Contender] = {"ours": ImageMirror(wish.checkout), **{peer.name: peer for peer in peers()}}
-    if unknown := set(wish.peers) - {"ours", *PEER_NAMES}:
+    ours = [ImageMirror(wish.checkout), *(ImageMirror(wish.checkout, budget) for budget in wish.budgets)]
+    everybody: list[Contender] = [*ours, *peers()]
+    found = {contender.name: contender for contender in everybody}
+    if unknown := set(wish.peers) - {OURS, *PEER_NAMES}:
         raise Missing(f"no such contender: {', '.join(sorted(unknown))}")
+    wanted = {*wish.peers, *(one.name for one in ours if one.budget)}
     for name in wish.peers:
         if name not in found:
             tell(f"NOT COMPARED WITH {name}: it is not installed (bench/programs)")
-    return {name: contender for name, contender in found.items() if name in wish.peers}
+    return {name: contender for name, contender in found.items() if name in wanted}
 
 
 def _versions(contenders: dict[str, Contender], s3: str) -> list[str]:

@@ -8,6 +8,8 @@ from statistics import median
 from typing import Literal
 
 Rig = Literal["loopback", "capped"]
+OURS = "ours"
+"""The name of Image Mirror among the contenders; with settings other than the default it goes on with a hyphen."""
 GB = 1_000_000_000
 MIB = 1024 * 1024
 
@@ -20,6 +22,10 @@ class Case:
     shape: str
     contender: str
     workers: int = 1
+
+    @property
+    def is_ours(self) -> bool:
+        return self.contender.partition("-")[0] == OURS
 
     @property
     def title(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import urllib3
 
 from bench.contender import PATIENCE, CopyFailed, Copying, Site
+from bench.measurement import OURS
 from bench.processes import cpu_seconds
 from bench.programs import REPOSITORY
 from bench.source import SourceImage
@@ -35,10 +36,14 @@ _DOWN_WITHIN: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ImageMirror:
-    """The product of *checkout*, with the packages of this one."""
+    """The product of *checkout*, with the packages of this one, with *budget* of memory or the default."""
 
     checkout: Path = REPOSITORY
-    name: str = "ours"
+    budget: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{OURS}-{self.budget.lower()}" if self.budget else OURS
 
     def versions(self) -> Sequence[str]:
         git = ["git", "-C", str(self.checkout), "describe", "--always", "--dirty"]
@@ -51,7 +56,7 @@ class ImageMirror:
         valkey_directory.mkdir(exist_ok=True)
         with ExitStack() as stack:
             valkey = stack.enter_context(ValkeyServer(valkey_directory, append_only=True))
-            environment = _environment(site, valkey, self.checkout)
+            environment = _environment(site, valkey, self.checkout, self.budget)
             service = stack.enter_context(_Service(site.directory, environment))
             running = [stack.enter_context(_process("worker", environment, site)) for _ in range(site.workers)]
             scheduler = stack.enter_context(_process("worker.scheduler", environment, site))
@@ -217,9 +222,10 @@ def _process(module: str, environment: dict[str, str], site: Site) -> Iterator[s
             process.wait()
 
 
-def _environment(site: Site, valkey: ValkeyServer, checkout: Path) -> dict[str, str]:
+def _environment(site: Site, valkey: ValkeyServer, checkout: Path, budget: str | None) -> dict[str, str]:
     """The settings of the product; all that is not named here is its default, integrity checks on."""
     return {
+        **({"MIRROR_MEMORY_BUDGET": budget} if budget else {}),
         "MIRROR_REDIS_URL": valkey.url,
         "MIRROR_S3_ENDPOINT": site.endpoint,
         "MIRROR_S3_BUCKET": site.bucket,

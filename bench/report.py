@@ -82,7 +82,7 @@ class Report:
         cpu = [f"{seconds / (total / GB):.2f}" if total else f"{seconds:.2f} s" for seconds in (own, with_servers)]
         cells = [
             loaded.shape.title,
-            f"**{summary.case.title}**" if summary.case.contender == "ours" else summary.case.title,
+            f"**{summary.case.title}**" if summary.case.is_ours else summary.case.title,
             f"{middle.seconds:.2f}",
             f"{summary.fastest:.2f}–{summary.slowest:.2f}",
             f"{total / middle.seconds / 1e6:.0f}" if total else "–",
@@ -100,13 +100,13 @@ class Report:
         lines = []
         for (rig, shape), group in groupby(self.summaries, key=lambda one: (one.case.rig, one.case.shape)):
             compared = list(group)
-            theirs = [one for one in compared if one.case.contender != "ours"]
+            theirs = [one for one in compared if not one.case.is_ours]
             best = min(theirs, key=lambda one: one.middle.seconds, default=None)
             lines += [
                 f"| {rig} | {self.shapes[shape].shape.title} | {one.case.title} | {best.case.title} "
                 f"| {best.middle.seconds / one.middle.seconds:.2f} |"
                 for one in compared
-                if best and one.case.contender == "ours"
+                if best and one.case.is_ours
             ]
         head = (
             "### Against the fastest peer\n\n| rig | what | who | fastest peer | times as fast |\n|---|---|---|---|---|"

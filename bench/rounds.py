@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.contender import Contender
 from bench.floor import Floor
-from bench.measurement import Case, Measurement, Rig, Summary
+from bench.measurement import OURS, Case, Measurement, Rig, Summary
 from bench.rig import Bench
 from bench.source import LoadedShape
 
@@ -46,7 +46,7 @@ class Programme:
 
     def _cases(self, rig: Rig, shape: str) -> list[Case]:
         measured = self.shapes[shape].shape
-        workers = {"ours": measured.workers}
+        workers = {OURS: measured.workers}
         taking_part = [name for name in self.contenders if measured.warm or name not in self.warm_only]
         return [Case(rig, shape, name, n) for name in taking_part for n in workers.get(name, (1,))]
 

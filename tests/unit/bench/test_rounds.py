@@ -42,6 +42,13 @@ def test_nobody_is_always_first() -> None:
     assert {cases[0].contender for cases in compared} == {"ours", "skopeo", "regsync"}
 
 
+def test_another_budget_makes_another_contender_of_ours() -> None:
+    roomy = ImageMirror(budget="384MiB")
+    assert (ImageMirror().name, roomy.name) == ("ours", "ours-384mib")
+    assert Case("capped", "one-layer", roomy.name).is_ours
+    assert not Case("capped", "one-layer", "skopeo").is_ours
+
+
 def test_the_same_seed_is_the_same_order() -> None:
     assert list(programme().shuffled()) == list(programme().shuffled())
 
