@@ -79,15 +79,14 @@ class Shift:
         ):
             if self._was_lost(task_id):
                 self._left = 0
-            begun = self._begin([(task_id, fence), *self._next(self._at_once - 1)])
+            begun = self._begin([(task_id, fence), *self._next(self._at_once - 1)]) | self._begin_more()
             while self._looking or self._mirroring or self._same:
-                begun |= self._begin_more()
                 with self._performer.holding([*begun.values(), *self._same]) as tags:
                     held = {*begun.values(), *self._same}
                     changed = self._changed(begun)
                     left = self._not_settled([errand for errand in self._same if errand in held], tags)
                 self._mirror_or_hand_back(changed + left)
-                begun = {}
+                begun = self._begin_more()  # also where all have ended together: none of them is left to do so
 
     def _begin_more(self) -> Looks:
         """Some at a time, so that the first are looked at while the next are claimed."""

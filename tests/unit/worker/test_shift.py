@@ -88,6 +88,13 @@ def test_no_more_tasks_are_claimed_than_may_run_at_once(plant: Plant) -> None:
     assert states(plant, jobs) == ["succeeded"] * 5
 
 
+def test_a_horse_goes_on_when_all_that_it_performs_has_ended_at_once(plant: Plant) -> None:
+    jobs = submitted(plant, 3)
+    shift(plant, at_once=1).work(*taken(plant))
+    assert states(plant, jobs) == ["succeeded"] * 3
+    assert plant.queue.take(1) == []
+
+
 def test_a_horse_leaves_what_is_beyond_its_share_to_the_next(plant: Plant) -> None:
     jobs = submitted(plant, 5)
     shift(plant, tasks=2).work(*taken(plant))
