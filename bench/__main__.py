@@ -177,12 +177,12 @@ def tell(line: str) -> None:
 
 def _contenders(wish: Wish) -> dict[str, Contender]:
     """Those that are asked for and installed, ours first; raises Missing for a name that nobody has."""
-    ours = [ImageMirror(wish.checkout), *(ImageMirror(wish.checkout, budget) for budget in wish.budgets)]
-    everybody: list[Contender] = [*ours, *peers()]
+    others_of_ours = [ImageMirror(wish.checkout, budget) for budget in wish.budgets]
+    everybody: list[Contender] = [ImageMirror(wish.checkout), *others_of_ours, *peers()]
     found = {contender.name: contender for contender in everybody}
     if unknown := set(wish.peers) - {OURS, *PEER_NAMES}:
         raise Missing(f"no such contender: {', '.join(sorted(unknown))}")
-    wanted = {*wish.peers, *(one.name for one in ours if one.budget)}
+    wanted = {*wish.peers, *(contender.name for contender in others_of_ours)}
     for name in wish.peers:
         if name not in found:
             tell(f"NOT COMPARED WITH {name}: it is not installed (bench/programs)")

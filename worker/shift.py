@@ -86,7 +86,7 @@ class Shift:
                     changed = self._changed(begun)
                     left = self._not_settled([errand for errand in self._same if errand in held], tags)
                 self._mirror_or_hand_back(changed + left)
-                begun = self._begin_more()  # also where all have ended together: none of them is left to do so
+                begun = self._begin_more()  # before the loop's end is decided: all may have ended together
 
     def _begin_more(self) -> Looks:
         """Some at a time, so that the first are looked at while the next are claimed."""
