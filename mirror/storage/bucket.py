@@ -85,6 +85,19 @@ class Bucket:
             client = self._clients.client(patience)
             client.get_paginator("list_objects_v2")  # the first one searches all of AWS's models, for 15 ms
 
+    def rehearse(self, absent: str) -> None:
+        """Ask whether the bucket is there, and for a key that is not: for a worker before it forks.
+
+        No connection stays. A copy begins with asking for what is absent, and the first answer that says no makes
+        botocore read through all errors it knows of S3: the first such question takes 10 ms of CPU after this, and 23
+        without (measured).
+        """
+        try:
+            self.ping()
+            self.size(absent)
+        finally:
+            self._clients.close_connections()
+
     def close(self) -> None:
         """Close the pooled connections; the bucket can be used again afterwards."""
         self._clients.close()

@@ -72,11 +72,15 @@ class S3Clients:
                 client.close()
             self._clients.clear()
 
-    def close_inherited(self) -> None:
-        """In a child process: close the parent's connections on this side; the clients, dear to make, stay usable."""
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+    def close_connections(self) -> None:
+        """The clients, dear to make, stay usable."""
         for client in self._clients.values():
             client.close()
+
+    def close_inherited(self) -> None:
+        """In a child process: close the parent's connections on this side."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self.close_connections()
 
 
 _EVERY: Final[weakref.WeakSet[S3Clients]] = weakref.WeakSet()

@@ -265,6 +265,24 @@ def test_a_forked_process_never_speaks_on_its_parents_connection(scripted: OpenB
     assert after == before
 
 
+def test_a_rehearsal_leaves_the_clients_and_no_connection(scripted: OpenBucket) -> None:
+    bucket, server = scripted(in_turn(Answer(), Answer(404)))
+    bucket.rehearse("blobs/x")
+    assert bucket.size("blobs/y") is None
+    ping, absent, later = server.requests
+    assert (ping.method, ping.path) == ("HEAD", "/images")
+    assert (absent.method, absent.path) == ("HEAD", "/images/prefix/blobs/x")
+    assert ping.client_port == absent.client_port != later.client_port
+
+
+def test_a_rehearsal_says_that_the_bucket_is_absent(scripted: OpenBucket) -> None:
+    """A HEAD of an object in it would not."""
+    bucket, server = scripted(lambda _: Answer(404))
+    with pytest.raises(StorageRefused, match="refused to be reached"):
+        bucket.rehearse("blobs/x")
+    assert len(server.requests) == 1
+
+
 def test_requests_say_who_we_are_and_nothing_of_the_machine(scripted: OpenBucket) -> None:
     bucket, s3 = scripted(in_turn(Answer()))
     bucket.size("blobs/x")
