@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -161,8 +162,8 @@ class Performer:
         except BaseException:
             _end_all(errands)
             raise
-        for claim, outcome in outcomes:
-            _note("task succeeded", claim, digest=outcome.digest, unchanged=outcome.unchanged)
+        for job, tasks in Counter(claim.task.job for claim, _ in outcomes).items():
+            _LOG.info("tasks succeeded, nothing had changed", job_id=job, tasks=tasks)
         settled = {errand for errand, _ in shown}
         return [errand for errand in errands if errand not in settled]
 

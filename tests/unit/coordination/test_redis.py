@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mirror.coordination import keys
-from mirror.coordination.redis import Redis
+from mirror.coordination.redis import Redis, Run
 from mirror.errors import RedisUnavailable
 from tests.servers import ValkeyServer
 
@@ -70,6 +70,19 @@ def test_a_redis_that_may_forget_jobs_is_warned_about(redis: Redis) -> None:
         assert len(redis.warnings()) == 2
     finally:
         redis.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+def test_what_many_runs_answer_is_what_each_would_have(redis: Redis) -> None:
+    script = redis.script("""
+        if ARGV[1] == 'nothing' then return nil end
+        if ARGV[1] == 'false' then return false end
+        local function listed(key) return {key, ARGV[2], #KEYS, #ARGV} end
+        return listed(KEYS[1])""")
+    runs: list[Run] = [(["a", "b"], ["x", "y"]), ([], ["nothing"]), ([], ["false"]), (["c"], ["x", "", 7])]
+    assert script.many(runs) == [["a", "y", 2, 2], None, None, ["c", "", 1, 3]]
+    assert script.many(runs) == [script(*run) for run in runs]
+    count = redis.script("return redis.call('INCR', KEYS[1])")
+    assert count.many([(["mirror:n"], [])] * 1000) == list(range(1, 1001))
 
 
 def test_a_script_is_run_many_times_in_one_turn_also_behind_a_restart(tmp_path: Path) -> None:
