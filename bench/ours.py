@@ -29,6 +29,7 @@ _PAUSE: Final = 0.05
 """Seconds between two looks at what tells nothing yet."""
 _SHORTEST, _LONGEST = 0.02, 1.0
 _UNFINISHED: Final = ("queued", "running")
+_FAILED: Final = ("failed", "partial", "canceled")
 _UP_WITHIN: Final = 60.0
 _DOWN_WITHIN: Final = 20.0
 
@@ -85,11 +86,13 @@ class _Product:
         self._http.clear()
 
     def copy(self, images: Sequence[SourceImage]) -> None:
-        """POST a job of all the images, or as many jobs as that takes, then watch one after the other."""
+        """POST a job of all the images, or as many jobs as that takes, then watch until all are there."""
         begun = time.monotonic()
         jobs = [self._post(images[start : start + MOST_IMAGES]) for start in range(0, len(images), MOST_IMAGES)]
-        for job in jobs:
-            self._watch(job, begun)
+        if len(images) == 1:
+            self._watch(jobs[0], begun)
+        else:
+            self._watch_all(begun)
 
     def cpu(self) -> dict[str, float]:
         own = [*self._workers, self._scheduler]
@@ -134,6 +137,20 @@ class _Product:
                 raise self._failure(document)
             time.sleep(until_the_next_look(passed, document))
         raise CopyFailed(f"{job} takes more than {PATIENCE:.0f} s")
+
+    def _watch_all(self, begun: float) -> None:
+        """Until no job is unfinished, asked in the order in which a job goes through the states."""
+        while any(self._one_that_is(state) for state in _UNFINISHED):
+            if time.monotonic() - begun > PATIENCE:
+                raise CopyFailed(f"the jobs take more than {PATIENCE:.0f} s")
+            time.sleep(_PAUSE)
+        for state in _FAILED:
+            if document := self._one_that_is(state):
+                raise self._failure(document)
+
+    def _one_that_is(self, state: str) -> dict[str, Any] | None:
+        found: list[dict[str, Any]] = self._get(f"/v1/jobs?state={state}&limit=1")["items"]
+        return found[0] if found else None
 
     def _get(self, path: str) -> dict[str, Any]:
         answer = self._http.request("GET", self._service.url + path)
