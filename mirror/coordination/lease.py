@@ -56,7 +56,7 @@ class Leases:
         return lease if self.take_again(lease) else None
 
     def take_all(self, keys: Sequence[str], seconds: float) -> list[Lease | None]:
-        """For each key what `take` answers, in one turn."""
+        """For each key what `take` answers, in few turns."""
         leases = [Lease(key, secrets.token_hex(16), seconds) for key in keys]
         taken = self._take.many([([lease.key], [lease.token, _ms(seconds)]) for lease in leases])
         return [lease if granted else None for lease, granted in zip(leases, taken, strict=True)]
@@ -70,7 +70,7 @@ class Leases:
         return bool(self._renew([lease.key], [lease.token, _ms(lease.seconds)]))
 
     def renew_all(self, leases: Sequence[Lease]) -> list[bool]:
-        """For each lease what `renew` answers, in one turn."""
+        """For each lease what `renew` answers, in few turns."""
         renewed = self._renew.many([([lease.key], [lease.token, _ms(lease.seconds)]) for lease in leases])
         return [bool(is_ours) for is_ours in renewed]
 
@@ -83,7 +83,7 @@ class Leases:
         self._end([lease.key], [lease.token])
 
     def end_all(self, leases: Iterable[Lease]) -> None:
-        """Give all of them back in one turn."""
+        """Give all of them back in few turns."""
         self._end.many([([lease.key], [lease.token]) for lease in leases])
 
     @contextmanager

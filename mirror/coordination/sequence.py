@@ -62,7 +62,7 @@ class TagSequence:
         return overtaken_by
 
     def publish_all(self, changes: Sequence[tuple[str, str, int, str]]) -> list[str | None]:
-        """For each (repository, tag, number, by) what `publish` answers, in one turn."""
+        """For each (repository, tag, number, by) what `publish` answers, in few turns."""
         return self._publish.many(
             [
                 ([keys.tag_published(repository)], [tag, number, json.dumps({"number": number, "by": by})])

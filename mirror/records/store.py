@@ -149,7 +149,7 @@ class JobStore:
         return self.claim_all([(task_id, fence)])[0]
 
     def claim_all(self, entries: Sequence[tuple[str, int]]) -> list[Claim | None]:
-        """For each (task id, fence) what `claim` answers, in one turn."""
+        """For each (task id, fence) what `claim` answers, in few turns."""
         tokens = [secrets.token_hex(16) for _ in entries]
         found = self._claim.many(
             [
@@ -164,7 +164,7 @@ class JobStore:
         return Standing(self._renew(args=[*_proof(claim), LEASE_SECONDS * 1000]))
 
     def standings(self, claims: Sequence[Claim]) -> list[Standing]:
-        """Only ask, for each claim and in one turn; Redis writes nothing."""
+        """Only ask, for each claim and in few turns; Redis writes nothing."""
         return [Standing(found) for found in self._standing.many([([], _proof(claim)) for claim in claims])]
 
     def progress(
@@ -194,7 +194,7 @@ class JobStore:
         return self.settle_all(state, [(claim, outcome)])[0]
 
     def settle_all(self, state: str, outcomes: Sequence[tuple[Claim, Outcome]]) -> list[bool]:
-        """For each claim what `settle` answers, in one turn."""
+        """For each claim what `settle` answers, in few turns."""
         told = [[*_proof(claim), state, json.dumps(outcome.fields())] for claim, outcome in outcomes]
         return [bool(settled) for settled in self._settle.many([([], args) for args in told])]
 
