@@ -69,6 +69,11 @@ class Script:
         self._script = client.register_script(source)
         self._several = client.register_script(_SEVERAL % source)
 
+    @property
+    def sources(self) -> tuple[str, str]:
+        """What Redis is to know of it: for one run, and for many."""
+        return str(self._script.script), str(self._several.script)
+
     def __call__(self, keys: Sequence[str] = (), args: Sequence[str | float] = ()) -> Any:
         """Run the script; raises RedisUnavailable."""
         return _run(self._script, keys, args)
@@ -129,8 +134,9 @@ class Redis:
             raise RedisUnavailable from None
 
     def script(self, source: str) -> Script:
-        self._sources.add(source)
-        return Script(self.client, source)
+        script = Script(self.client, source)
+        self._sources.update(script.sources)
+        return script
 
     def prepare(self) -> None:
         """Load every script that was made, each once and all in one turn; else each costs its first user two.
