@@ -162,8 +162,8 @@ class Performer:
         except BaseException:
             _end_all(errands)
             raise
-        for job, tasks in Counter(claim.task.job for claim, _ in outcomes).items():
-            _LOG.info("tasks succeeded, nothing had changed", job_id=job, tasks=tasks)
+        for (job, unchanged), tasks in Counter((c.task.job, outcome.unchanged) for c, outcome in outcomes).items():
+            _LOG.info("tasks succeeded", job_id=job, tasks=tasks, unchanged=unchanged)
         settled = {errand for errand, _ in shown}
         return [errand for errand in errands if errand not in settled]
 
