@@ -5,10 +5,11 @@ the next tasks rather than leave each to a horse of its own; and a task that wai
 another worker's blob, leaves its turn to the others. An entry that stands in the queue stands there because every
 worker is busy: idle ones are waiting for it and are served first.
 
-Tasks whose tags are there already are looked at in rounds, for most of them have nothing to do: their sources are asked
-side by side, and those that have not changed are settled together. A round is large as long as nothing new is met, nor
-anything that has changed; then one has as many tasks as can be mirrored at once. What is found to be mirrored beyond
-that is given back to the queue: another worker may have nothing to do.
+Tasks whose tags are there already are looked at in rounds, for most of them have nothing to do: their tags are leased,
+and while the bucket tells what all of them show, their sources are asked side by side; those that have not changed are
+settled together. The sources come last, for their many threads leave little of the interpreter to anybody else. A round
+is large as long as nothing new is met, nor anything that has changed; then one has as many tasks as can be mirrored at
+once. What is found to be mirrored beyond that is given back to the queue: another worker may have nothing to do.
 
 Nothing is shared between the tasks but the memory budget, which they wait for in turn, and each has its own claim. But
 they share a horse's death. So a task that has lost its worker before is performed alone: if it is what kills horses, it
@@ -34,7 +35,7 @@ AT_ONCE: Final = 8
 TASKS: Final = 1_000
 """How many tasks a horse takes before it leaves the rest to its successor, whose memory is as new."""
 LARGE_ROUND: Final = 128
-_CLAIMED_AT_ONCE: Final = 32
+_CLAIMED_AT_ONCE: Final = 64
 _LOOKERS: Final = 12
 _ROUND_SECONDS: Final = 0.25
 """How long those of a round that were looked at wait for the others, to be settled with them."""
@@ -79,20 +80,24 @@ class Shift:
         ):
             if self._was_lost(task_id):
                 self._left = 0
-            begun = self._begin([(task_id, fence), *self._next(self._at_once - 1)]) | self._begin_more()
-            while self._looking or self._mirroring or self._same:
-                with self._performer.holding([*begun.values(), *self._same]) as tags:
-                    held = {*begun.values(), *self._same}
-                    changed = self._changed(begun)
+            looks = self._look_at(self._begin([(task_id, fence), *self._next(self._at_once - 1)]))
+            more = self._begin_more()
+            while self._looking or self._mirroring or self._same or more:
+                held = {*looks.values(), *more, *self._same}
+                with self._performer.holding(held) as tags:
+                    looks |= self._look_at(more)
+                    changed = self._changed(looks)
                     left = self._not_settled([errand for errand in self._same if errand in held], tags)
                 self._mirror_or_hand_back(changed + left)
-                begun = self._begin_more()  # before the loop's end is decided: all may have ended together
+                looks, more = {}, self._begin_more()  # before the loop's end is decided: all may have ended together
 
-    def _begin_more(self) -> Looks:
-        """Some at a time, so that the first are looked at while the next are claimed."""
-        begun: Looks = {}
-        while entries := self._next(min(self._room(), _CLAIMED_AT_ONCE)):
-            begun |= self._begin(entries)
+    def _begin_more(self) -> list[Errand]:
+        """Those that are to be looked at, once their tags are held. Some are claimed at a time, since something to be
+        mirrored among them ends the large round.
+        """
+        begun: list[Errand] = []
+        while entries := self._next(min(self._room() - len(begun), _CLAIMED_AT_ONCE)):
+            begun += self._begin(entries)
         return begun
 
     def _room(self) -> int:
@@ -101,8 +106,10 @@ class Shift:
             return self._at_once - len(self._mirroring) - len(self._looking)
         return self._round - len(self._looking)
 
-    def _begin(self, entries: Sequence[tuple[str, int]]) -> Looks:
-        """Claim the tasks; look first at those whose tags are there. If all are, the next round is a large one."""
+    def _begin(self, entries: Sequence[tuple[str, int]]) -> list[Errand]:
+        """Claim the tasks; those whose tags are listed are to be looked at first. If all are, the next round is a large
+        one.
+        """
         try:
             errands = self._performer.begin(entries, self._interruption, claimed=self._claimed)
         except RedisUnavailable:
@@ -110,19 +117,21 @@ class Shift:
             errands = []
         begun = {errand.claim.task.id for errand in errands}
         self._note_settled(task_id for task_id, _ in entries if task_id not in begun)
-        listed = [errand for errand in errands if errand.listed is not None]
-        looks = {self._lookers.submit(self._look, errand): errand for errand in listed}
-        self._looking |= looks
         self._round = LARGE_ROUND
         self._mirror_or_hand_back([errand for errand in errands if errand.listed is None])
+        return [errand for errand in errands if errand.listed is not None]
+
+    def _look_at(self, errands: Sequence[Errand]) -> Looks:
+        looks = {self._lookers.submit(self._look, errand): errand for errand in errands}
+        self._looking |= looks
         return looks
 
-    def _changed(self, begun: Looks) -> list[Errand]:
+    def _changed(self, looks: Looks) -> list[Errand]:
         """Wait until something has ended, and for what has just begun to be looked at if that is quick. The errands
         whose source is not what the index lists, or would not say; those where it is join the `_same`.
         """
         under_way: list[Future[Any]] = [*self._looking, *self._mirroring]
-        wait(begun, _ROUND_SECONDS)
+        wait(looks, _ROUND_SECONDS)
         wait(under_way, 0 if self._same else _LOOK_AGAIN, FIRST_COMPLETED)
         for mirrored in [future for future in self._mirroring if future.done()]:
             self._mirroring.remove(mirrored)

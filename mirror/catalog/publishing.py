@@ -124,19 +124,18 @@ class Publisher:
 
     @contextmanager
     def holding_tags(self, wanted: Sequence[tuple[Ticket, Digest]]) -> Iterator[HeldTags]:
-        """Hold the leases of many tags, as far as nobody else does, and know which show the digests beside them; with a
-        turn to Redis for each step, and few to S3.
-
-        Raises StorageUnavailable or StorageRefused.
+        """Hold the leases of many tags, as far as nobody else does, while the bucket is asked which show the digests
+        beside them; with a turn to Redis for each step, and few to S3. What it answers is waited for when it is used.
         """
         leases = self._leases.take_all([keys.tag_lease(*ticket.tag) for ticket, _ in wanted], LEASE_SECONDS)
-        held = [(t, digest, lease) for (t, digest), lease in zip(wanted, leases, strict=True) if lease]
+        held = {t: (lease, digest) for (t, digest), lease in zip(wanted, leases, strict=True) if lease}
+        hoped_for = {ticket.tag: digest for ticket, (_, digest) in held.items()}
         try:
-            shown = self._links.showing({t.tag: digest for t, digest, _ in held}, timeout=COMMIT_TIMEOUT)
-            found = {t: (lease, digest) for t, digest, lease in held if t.tag in shown}
-            yield HeldTags(self._leases, self._sequence, found)
+            with ThreadPoolExecutor(1, thread_name_prefix="tags") as pool:
+                shown = pool.submit(self._links.showing, hoped_for, timeout=COMMIT_TIMEOUT)
+                yield HeldTags(self._leases, self._sequence, held, shown)
         finally:
-            self._give_back([lease for _, _, lease in held])
+            self._give_back([lease for lease, _ in held.values()])
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from mirror.coordination.lease import Lease, Leases
@@ -37,18 +38,30 @@ class Published:
 
 
 class HeldTags:
-    """Tags whose leases are held, and what they show in the bucket."""
+    """Tags whose leases are *held*, each with the digest that it is hoped to show; *shown* will tell which of them do, as
+    the bucket has it since the leases were taken.
+    """
 
-    def __init__(self, leases: Leases, sequence: TagSequence, shown: Mapping[Ticket, tuple[Lease, Digest]]) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        sequence: TagSequence,
+        held: Mapping[Ticket, tuple[Lease, Digest]],
+        shown: Future[set[tuple[str, str]]],
+    ) -> None:
         self._leases = leases
         self._sequence = sequence
+        self._held = held
         self._shown = shown
 
     def confirm(self, wanted: Sequence[tuple[Ticket, Digest]]) -> list[Published | None]:
         """For each ticket what `Publisher.confirm` answers, in two turns. None also stands for a tag that is not held,
         or no more: a lease is renewed right before what it showed is made use of.
+
+        Raises StorageUnavailable or StorageRefused if the bucket did not tell, or RedisUnavailable.
         """
-        found = [(t, lease) for t, digest in wanted if (lease := self._lease_of(t, digest))]
+        shown = self._shown.result()
+        found = [(t, lease) for t, digest in wanted if t.tag in shown and (lease := self._lease_of(t, digest))]
         renewed = self._leases.renew_all([lease for _, lease in found])
         confirmed = [ticket for (ticket, _), is_held in zip(found, renewed, strict=True) if is_held]
         superseded = self._sequence.publish_all([(*ticket.tag, ticket.number, ticket.by) for ticket in confirmed])
@@ -56,5 +69,5 @@ class HeldTags:
         return [Published(digest, superseded_by=by[t]) if t in by else None for t, digest in wanted]
 
     def _lease_of(self, ticket: Ticket, digest: Digest) -> Lease | None:
-        lease, shown = self._shown.get(ticket, (None, None))
-        return lease if shown == digest else None
+        lease, hoped_for = self._held.get(ticket, (None, None))
+        return lease if hoped_for == digest else None

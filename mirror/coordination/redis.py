@@ -33,7 +33,7 @@ local function now()
   local time = redis.call('TIME')
   local ms = time[1] * 1000 + math.floor(time[2] / 1000)
   local last = tonumber(redis.call('GET', '{keys.CLOCK}') or '0')
-  if ms < last then return last end
+  if ms <= last then return last end
   redis.call('SET', '{keys.CLOCK}', string.format('%d', ms))
   return ms
 end

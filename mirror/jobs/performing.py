@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -133,9 +133,9 @@ class Performer:
             return self._attempted(errand, lambda: self._look(errand)) is not None
 
     @contextmanager
-    def holding(self, errands: Sequence[Errand]) -> Iterator[HeldTags | None]:
-        """Hold the tags of listed errands, and know which show what the index lists; beside their looks, or behind.
-        None where there are none, or that fails: mirroring them tells why.
+    def holding(self, errands: Collection[Errand]) -> Iterator[HeldTags | None]:
+        """Hold the tags of listed errands, while the bucket is asked which show what the index lists; beside their
+        looks. None where there are none, or Redis is away.
         """
         with ExitStack() as stack:
             tags = None
@@ -143,19 +143,16 @@ class Performer:
                 try:
                     wanted = [(errand.ticket, errand.listed) for errand in errands if errand.listed]
                     tags = stack.enter_context(self.publisher.holding_tags(wanted))
-                except (StorageUnavailable, StorageRefused, RedisUnavailable) as error:
-                    _LOG.info("tags could not be looked at together", tags=len(errands), code=error.code)
+                except RedisUnavailable as error:
+                    _note_unseen(errands, error)
             yield tags
 
     def settle_unchanged(self, errands: Sequence[Errand], tags: HeldTags | None) -> list[Errand]:
         """End those that are held and whose sources are what their tags show. The others are answered: they are to be
         mirrored, which also tells what is wrong with one of them.
         """
-        if tags is None:
-            return list(errands)
         try:
-            found = tags.confirm([(errand.ticket, errand.digest) for errand in errands if errand.digest])
-            shown = [(errand, published) for errand, published in zip(errands, found, strict=True) if published]
+            shown = self._shown(errands, tags)
             outcomes = [(errand.claim, _unchanged(published)) for errand, published in shown]
             _end_all(errand for errand, _ in shown)
             self.store.settle_all("succeeded", outcomes)
@@ -166,6 +163,17 @@ class Performer:
             _LOG.info("tasks succeeded", job_id=job, tasks=tasks, unchanged=unchanged)
         settled = {errand for errand, _ in shown}
         return [errand for errand in errands if errand not in settled]
+
+    def _shown(self, errands: Sequence[Errand], tags: HeldTags | None) -> list[tuple[Errand, Published]]:
+        """Those whose tags show what their sources are; none if the bucket did not tell."""
+        if tags is None:
+            return []
+        try:
+            found = tags.confirm([(errand.ticket, errand.digest) for errand in errands if errand.digest])
+        except (StorageUnavailable, StorageRefused) as error:
+            _note_unseen(errands, error)
+            return []
+        return [(errand, published) for errand, published in zip(errands, found, strict=True) if published]
 
     def mirror(self, errand: Errand) -> None:
         """Copy the image if that is needed, publish it, and end the task."""
@@ -287,6 +295,10 @@ def _end_all(errands: Iterable[Errand]) -> None:
 
 def _note(event: str, claim: Claim, **facts: object) -> None:
     _LOG.info(event, job_id=claim.task.job, task_id=claim.task.id, **facts)
+
+
+def _note_unseen(errands: Collection[Errand], error: MirrorError) -> None:
+    _LOG.info("tags could not be looked at together", tags=len(errands), code=error.code)
 
 
 def _unchanged(published: Published) -> Outcome:

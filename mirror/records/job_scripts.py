@@ -23,8 +23,14 @@ local function set_job_state(job, state)
   redis.call('HSET', key, 'state', state)
 end
 
+local function numbers(key, ...)
+  local found = redis.call('HMGET', key, ...)
+  for i = 1, #found do found[i] = tonumber(found[i] or '0') or 0 end
+  return unpack(found)
+end
+
 local function number(key, field)
-  return tonumber(redis.call('HGET', key, field) or '0') or 0
+  return (numbers(key, field))
 end
 
 local function is_held_by(task, fence, token)
@@ -46,9 +52,10 @@ end
 -- What a job shows follows from its counters.
 local function conclude(job, moment)
   local key = '{keys.JOB}' .. job
-  local succeeded, failed, canceled = number(key, 'succeeded'), number(key, 'failed'), number(key, 'canceled')
-  if succeeded + failed + canceled < number(key, 'total') then
-    if number(key, 'running') == 0 then set_job_state(job, 'queued') end
+  local succeeded, failed, canceled, total, running =
+    numbers(key, 'succeeded', 'failed', 'canceled', 'total', 'running')
+  if succeeded + failed + canceled < total then
+    if running == 0 then set_job_state(job, 'queued') end
     return
   end
   redis.call('HSET', key, 'finished_at', moment, 'waiting_for', '')
@@ -59,32 +66,29 @@ local function conclude(job, moment)
 end
 
 -- Whoever held the task stays named as its holder: that is how a script that is sent twice finds its own work.
-local function leave_running(task, id, moment)
-  local job = redis.call('HGET', task, 'job')
+local function leave_running(job, id, moment)
   redis.call('ZREM', '{keys.TASKS_RUNNING}', id)
   redis.call('HINCRBY', '{keys.JOB}' .. job, 'running', -1)
   conclude(job, moment)
-  return job
 end
 
 local function end_task(task, id, state, outcome, moment)
   local found = redis.call('HMGET', task, 'job', 'state')
   local key = '{keys.JOB}' .. found[1]
-  redis.call('HSET', task, 'state', state, 'finished_at', moment, 'waiting_for', '')
+  local fields = {{'state', state, 'finished_at', moment, 'waiting_for', '', 'unchanged', outcome.unchanged and '1' or ''}}
   for _, field in ipairs({{'digest', 'superseded_by', 'error'}}) do
     if outcome[field] then
-      redis.call('HSET', task, field, outcome[field])
+      fields[#fields + 1] = field
+      fields[#fields + 1] = outcome[field]
       local shown = field == 'error' or number(key, 'total') == 1
       if shown and redis.call('HGET', key, field) == '' then redis.call('HSET', key, field, outcome[field]) end
     end
   end
+  redis.call('HSET', task, unpack(fields))
   redis.call('HINCRBY', key, state, 1)
-  if outcome.unchanged then
-    redis.call('HSET', task, 'unchanged', '1')
-    redis.call('HINCRBY', key, 'unchanged', 1)
-  end
+  if outcome.unchanged then redis.call('HINCRBY', key, 'unchanged', 1) end
   if found[2] == 'running' then
-    leave_running(task, id, moment)
+    leave_running(found[1], id, moment)
   else
     redis.call('ZREM', '{keys.TASKS_QUEUED}', id)
     redis.call('ZREM', '{keys.TASKS_PARKED}', id)

@@ -17,20 +17,30 @@ from mirror.records.job_scripts import LIBRARY
 SUBMIT: Final = (
     LIBRARY
     + f"""
--- ARGV: job as JSON, tasks as a JSON list, both flat and of texts; the keys of the sources' indexes as a JSON list.
-local job, tasks = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+-- ARGV: the job as JSON, what its tasks have in common, each task's own fields as a JSON list, all of them flat and of
+-- texts; the keys of the sources' indexes as a JSON list.
+local function flat(fields)
+  local found = {{}}
+  for field, value in pairs(fields) do
+    found[#found + 1] = field
+    found[#found + 1] = value
+  end
+  return found
+end
+local job, common = cjson.decode(ARGV[1]), flat(cjson.decode(ARGV[2]))
 local key = '{keys.JOB}' .. job.id
 if redis.call('EXISTS', key) == 1 then return 0 end
 local moment = string.format('%d', now())
-for field, value in pairs(job) do redis.call('HSET', key, field, value) end
+redis.call('HSET', key, unpack(flat(job)))
 redis.call('ZADD', '{keys.JOBS}', 0, job.id)
 redis.call('ZADD', '{keys.JOBS_BY_STATE}' .. job.state, 0, job.id)
-for _, index in ipairs(cjson.decode(ARGV[3])) do redis.call('ZADD', index, 0, job.id) end
-for _, fields in ipairs(tasks) do
-  local task = '{keys.TASK}' .. fields.id
-  for field, value in pairs(fields) do redis.call('HSET', task, field, value) end
-  redis.call('ZADD', key .. ':tasks', 0, fields.id)
-  redis.call('ZADD', '{keys.TASKS_QUEUED}', moment, fields.id)
+for _, index in ipairs(cjson.decode(ARGV[4])) do redis.call('ZADD', index, 0, job.id) end
+for _, own in ipairs(cjson.decode(ARGV[3])) do
+  local task = '{keys.TASK}' .. own.id
+  redis.call('HSET', task, unpack(common))
+  redis.call('HSET', task, unpack(flat(own)))
+  redis.call('ZADD', key .. ':tasks', 0, own.id)
+  redis.call('ZADD', '{keys.TASKS_QUEUED}', moment, own.id)
 end
 return 1
 """
@@ -42,17 +52,16 @@ CLAIM: Final = (
 -- ARGV: task id, the fence its queue entry carries, the claim's token, the lease in ms. Answers the claimed task's
 -- fields and values, none if it is not granted.
 local id, task = ARGV[1], '{keys.TASK}' .. ARGV[1]
-local found = redis.call('HMGET', task, 'state', 'fence', 'holder', 'job', 'started_at')
+local found = redis.call('HMGET', task, 'state', 'fence', 'holder', 'job', 'started_at', 'checkpoints')
 if found[1] == 'running' and found[3] == ARGV[3] then return redis.call('HGETALL', task) end
 if found[1] ~= 'queued' or found[2] ~= ARGV[2] or redis.call('ZSCORE', '{keys.TASKS_PARKED}', id) then return {{}} end
 local moment = now()
-redis.call('HINCRBY', task, 'fence', 1)
-redis.call('HSET', task, 'state', 'running', 'holder', ARGV[3], 'waiting_for', '',
-           'checkpoints_at_claim', number(task, 'checkpoints'))
+redis.call('HSET', task, 'state', 'running', 'fence', string.format('%d', ARGV[2] + 1), 'holder', ARGV[3],
+           'waiting_for', '', 'checkpoints_at_claim', found[6] or '0',
+           'started_at', found[5] ~= '' and found[5] or string.format('%d', moment))
 redis.call('ZREM', '{keys.TASKS_QUEUED}', id)
 redis.call('ZADD', '{keys.TASKS_RUNNING}', string.format('%d', moment + ARGV[4]), id)
 local key = '{keys.JOB}' .. found[4]
-if found[5] == '' then redis.call('HSET', task, 'started_at', string.format('%d', moment)) end
 if redis.call('HGET', key, 'started_at') == '' then
   redis.call('HSET', key, 'started_at', string.format('%d', moment))
 end
@@ -136,7 +145,8 @@ if is_canceling(task) then
   end_task(task, id, 'canceled', {{}}, string.format('%d', moment))
   return 0
 end
-local job = leave_running(task, id, string.format('%d', moment))
+local job = redis.call('HGET', task, 'job')
+leave_running(job, id, string.format('%d', moment))
 redis.call('HSET', task, 'state', 'queued', 'waiting_for', ARGV[5], 'losses', '0')
 if tonumber(ARGV[4]) == 0 then
   queue_again(task, id, string.format('%d', moment))
@@ -183,7 +193,8 @@ if losses >= tonumber(ARGV[2]) then
   return -2
 end
 local attempt = redis.call('HINCRBY', task, 'attempt', 1)
-local job = leave_running(task, id, string.format('%d', moment))
+local job = redis.call('HGET', task, 'job')
+leave_running(job, id, string.format('%d', moment))
 if number('{keys.JOB}' .. job, 'attempt') < attempt then redis.call('HSET', '{keys.JOB}' .. job, 'attempt', attempt) end
 queue_again(task, id, string.format('%d', moment))
 return number(task, 'fence')

@@ -45,6 +45,30 @@ class Attempts:
     def __call__(self, registry: str, request: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """Raises what the last attempt did; RegistryDown in its place where the registry is known to work."""
         self._admission.permit(registry)
+        try:
+            result = self._tried(request, *args, **named)
+        except (SourceUnreachable, ServerFailed) as error:
+            raise self._admission.failed(registry, error) from None
+        except _REACHED:
+            self._admission.answered(registry, served=False)
+            raise
+        self._admission.answered(registry, served=True)
+        return result
+
+    def _tried(self, request: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Most requests need one attempt, and tenacity's accounts are a tenth of the CPU of a HEAD: it is told of the
+        first one only if that failed.
+        """
+        try:
+            return request(*args, **named)
+        except MirrorError as error:
+            first = [error]
+
+        def attempt(*args: P.args, **named: P.kwargs) -> T:
+            if first:
+                raise first.pop()
+            return request(*args, **named)
+
         retrying = Retrying(
             retry=_MayPass(),
             stop=stop_after_attempt(ATTEMPTS),
@@ -53,15 +77,7 @@ class Attempts:
             before_sleep=_note,
             reraise=True,
         )
-        try:
-            result = retrying(request, *args, **named)
-        except (SourceUnreachable, ServerFailed) as error:
-            raise self._admission.failed(registry, error) from None
-        except _REACHED:
-            self._admission.answered(registry, served=False)
-            raise
-        self._admission.answered(registry, served=True)
-        return result
+        return retrying(attempt, *args, **named)
 
 
 class _MayPass(retry_base):

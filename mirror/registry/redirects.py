@@ -47,7 +47,7 @@ class Redirects:
         self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, registry: str
     ) -> Followed:
         """Request *url*; raises SourceFailed where a redirect leads to what is not permitted, or to no end."""
-        home, origin, left = Origin.of(url), Origin.of(url), False
+        asked, home, left = url, None, False
         for _ in range(_REDIRECTS + 1):
             answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
             if left and answer.status in (401, 403):
@@ -55,8 +55,9 @@ class Redirects:
                 raise ServerFailed(registry, f"the target of its redirect answered {answer.status}")
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTING or not location:
-                return Followed(answer, None if origin == home else url)
+                return Followed(answer, url if home and Origin.of(url) != home else None)
             answer.dismiss()
+            home = home or Origin.of(asked)
             url, origin = self._redirected(registry, url, location)
             if origin != home:
                 authorization, left = None, True
