@@ -83,7 +83,7 @@ class Shift:
             looks = self._look_at(self._begin([(task_id, fence), *self._next(self._at_once - 1)]))
             more = self._begin_more()
             while self._looking or self._mirroring or self._same or more:
-                held = {*looks.values(), *more, *self._same}
+                held = dict.fromkeys([*looks.values(), *more, *self._same])  # in the order of their tickets
                 with self._performer.holding(held) as tags:
                     looks |= self._look_at(more)
                     changed = self._changed(looks)

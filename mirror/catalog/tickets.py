@@ -38,8 +38,9 @@ class Published:
 
 
 class HeldTags:
-    """Tags whose leases are *held*, each with the digest that it is hoped to show; *shown* will tell which of them do, as
-    the bucket has it since the leases were taken.
+    """Tags whose leases are *held*, each with the digest that it is hoped to show; *shown* will tell which of them do.
+
+    The bucket is asked for that behind the leases, so what it answers stands as long as they do.
     """
 
     def __init__(

@@ -75,7 +75,12 @@ end
 local function end_task(task, id, state, outcome, moment)
   local found = redis.call('HMGET', task, 'job', 'state')
   local key = '{keys.JOB}' .. found[1]
-  local fields = {{'state', state, 'finished_at', moment, 'waiting_for', '', 'unchanged', outcome.unchanged and '1' or ''}}
+  local fields = {{'state', state, 'finished_at', moment, 'waiting_for', ''}}
+  if outcome.unchanged then
+    fields[#fields + 1] = 'unchanged'
+    fields[#fields + 1] = '1'
+    redis.call('HINCRBY', key, 'unchanged', 1)
+  end
   for _, field in ipairs({{'digest', 'superseded_by', 'error'}}) do
     if outcome[field] then
       fields[#fields + 1] = field
@@ -86,7 +91,6 @@ local function end_task(task, id, state, outcome, moment)
   end
   redis.call('HSET', task, unpack(fields))
   redis.call('HINCRBY', key, state, 1)
-  if outcome.unchanged then redis.call('HINCRBY', key, 'unchanged', 1) end
   if found[2] == 'running' then
     leave_running(found[1], id, moment)
   else

@@ -170,6 +170,20 @@ def test_jobs_are_listed_newest_first_in_pages(store: JobStore) -> None:
     assert sorted(ids, reverse=True) == [job.id for job in newest + rest]
 
 
+def test_a_page_reads_no_more_jobs_than_it_shows_and_the_next(store: JobStore, redis: Redis) -> None:
+    for _ in range(9):
+        submitted(store)
+    before = reads(redis)
+    assert len(store.page(limit=3, before=None, state=None, source=None)[0]) == 3
+    assert reads(redis) - before == 4
+
+
+def reads(redis: Redis) -> int:
+    """How many hashes were ever read whole."""
+    found = redis.call("INFO", "commandstats").get("cmdstat_hgetall", {})
+    return int(found.get("calls", 0))
+
+
 def test_jobs_are_listed_by_state_and_source(store: JobStore) -> None:
     wanted, [task] = submitted(store)
     store.settle(claimed(store, task), "succeeded", Outcome(DIGEST))
