@@ -23,6 +23,15 @@ local function set_job_state(job, state)
   redis.call('HSET', key, 'state', state)
 end
 
+local function write(key, fields)
+  local flat = {{}}
+  for field, value in pairs(fields) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  redis.call('HSET', key, unpack(flat))
+end
+
 local function numbers(key, ...)
   local found = redis.call('HMGET', key, ...)
   for i = 1, #found do found[i] = tonumber(found[i] or '0') or 0 end
@@ -75,21 +84,19 @@ end
 local function end_task(task, id, state, outcome, moment)
   local found = redis.call('HMGET', task, 'job', 'state')
   local key = '{keys.JOB}' .. found[1]
-  local fields = {{'state', state, 'finished_at', moment, 'waiting_for', ''}}
+  local fields = {{state = state, finished_at = moment, waiting_for = ''}}
   if outcome.unchanged then
-    fields[#fields + 1] = 'unchanged'
-    fields[#fields + 1] = '1'
+    fields.unchanged = '1'
     redis.call('HINCRBY', key, 'unchanged', 1)
   end
   for _, field in ipairs({{'digest', 'superseded_by', 'error'}}) do
     if outcome[field] then
-      fields[#fields + 1] = field
-      fields[#fields + 1] = outcome[field]
+      fields[field] = outcome[field]
       local shown = field == 'error' or number(key, 'total') == 1
       if shown and redis.call('HGET', key, field) == '' then redis.call('HSET', key, field, outcome[field]) end
     end
   end
-  redis.call('HSET', task, unpack(fields))
+  write(task, fields)
   redis.call('HINCRBY', key, state, 1)
   if found[2] == 'running' then
     leave_running(found[1], id, moment)

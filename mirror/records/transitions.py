@@ -19,26 +19,18 @@ SUBMIT: Final = (
     + f"""
 -- ARGV: the job as JSON, what its tasks have in common, each task's own fields as a JSON list, all of them flat and of
 -- texts; the keys of the sources' indexes as a JSON list.
-local function flat(fields)
-  local found = {{}}
-  for field, value in pairs(fields) do
-    found[#found + 1] = field
-    found[#found + 1] = value
-  end
-  return found
-end
-local job, common = cjson.decode(ARGV[1]), flat(cjson.decode(ARGV[2]))
+local job, common = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local key = '{keys.JOB}' .. job.id
 if redis.call('EXISTS', key) == 1 then return 0 end
 local moment = string.format('%d', now())
-redis.call('HSET', key, unpack(flat(job)))
+write(key, job)
 redis.call('ZADD', '{keys.JOBS}', 0, job.id)
 redis.call('ZADD', '{keys.JOBS_BY_STATE}' .. job.state, 0, job.id)
 for _, index in ipairs(cjson.decode(ARGV[4])) do redis.call('ZADD', index, 0, job.id) end
 for _, own in ipairs(cjson.decode(ARGV[3])) do
   local task = '{keys.TASK}' .. own.id
-  redis.call('HSET', task, unpack(common))
-  redis.call('HSET', task, unpack(flat(own)))
+  write(task, common)
+  write(task, own)
   redis.call('ZADD', key .. ':tasks', 0, own.id)
   redis.call('ZADD', '{keys.TASKS_QUEUED}', moment, own.id)
 end

@@ -47,7 +47,9 @@ class Redirects:
         self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, registry: str
     ) -> Followed:
         """Request *url*; raises SourceFailed where a redirect leads to what is not permitted, or to no end."""
-        asked, home, left = url, None, False
+        asked, left = url, False
+        home: Origin | None = None  # made out at the first redirect, which most answers are not
+        origin = home
         for _ in range(_REDIRECTS + 1):
             answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
             if left and answer.status in (401, 403):
@@ -55,7 +57,7 @@ class Redirects:
                 raise ServerFailed(registry, f"the target of its redirect answered {answer.status}")
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTING or not location:
-                return Followed(answer, url if home and Origin.of(url) != home else None)
+                return Followed(answer, None if origin == home else url)
             answer.dismiss()
             home = home or Origin.of(asked)
             url, origin = self._redirected(registry, url, location)
