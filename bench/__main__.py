@@ -45,7 +45,7 @@ _QUICK_SECONDS: Final = 17 * 60.0
 _QUICK_PEERS: Final = (OURS, "skopeo", "regsync")
 _QUICK_WARM_ONLY: Final = ("regsync",)
 _RESULTS: Final = REPOSITORY / "build" / "bench"
-_PLACES: Final = ("main", "unchanged-tags", "shared-base", "slower")
+_PLACES: Final = ("main", "shared-base", "slower")
 _PAGE: Final = REPOSITORY / "docs" / "benchmarks.md"
 
 
