@@ -259,16 +259,19 @@ class Bucket:
 
         May be repeated: where an earlier call did it and its answer was lost, S3 no longer knows the upload, and the
         object of that size is the proof. Otherwise raises UploadGone.
+
+        That an object is there is believed of the answer to the first request only. One that repeats it may be told
+        that the first is at work, which for ever it is where its server was killed (versitygw 1.8.0 says 200).
         """
         listed = [
             {"PartNumber": number, "ETag": part.etag, "ChecksumCRC32": part.crc32}
             for number, part in sorted(parts.items())
         ]
-        client = self._clients.client(_COMPLETING)
+        client, action = self._clients.client(_COMPLETING), f"complete the upload of {key}"
         try:
-            with translated(f"complete the upload of {key}"):
+            with translated(action):
                 # S3 can answer 200 with an error in the body; botocore turns that into a retried 500.
-                client.complete_multipart_upload(
+                answer = client.complete_multipart_upload(
                     Bucket=self.name,
                     Key=self._prefix + key,
                     UploadId=upload_id,
@@ -277,6 +280,9 @@ class Bucket:
         except UploadGone:
             if self.size(key) != size:
                 raise
+            return
+        if answer["ResponseMetadata"]["RetryAttempts"] and self.size(key) != size:
+            raise StorageUnavailable(action, "S3 says that it is done, and holds no such object")
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Throw the upload and its parts away; one that S3 does not know is no error."""

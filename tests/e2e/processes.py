@@ -72,13 +72,13 @@ class Process:
         return self.child.wait(within)
 
 
-def eventually(ask: Callable[[], T | None], *, within: float = 30.0, what: str) -> T:
-    """The first answer that is neither None nor False; fails the test if none comes in time."""
+def eventually(ask: Callable[[], T | None], *, within: float = 30.0, every: float = _POLL, what: str) -> T:
+    """The first answer that is neither None nor False nor empty; fails the test if none comes in time."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if answer := ask():
             return answer
-        time.sleep(_POLL)
+        time.sleep(every)
     raise AssertionError(f"not within {within:.0f} s: {what}")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from mirror.storage import layout
 from tests import images
 from tests.e2e import large_images
 from tests.e2e.conftest import MakeFleet
@@ -126,6 +129,29 @@ def test_a_blob_whose_upload_s3_has_lost_begins_again_and_its_job_succeeds(
     assert (ended.state, ended.attempt) == ("succeeded", 1)
     again = traffic.sent(layer.digest, since=before) - layer.size
     assert 0 <= again <= IN_FLIGHT  # what was on its way before S3 said that it has lost the upload
+
+
+@pytest.mark.versitygw
+def test_a_blob_that_a_killed_s3_says_it_put_together_is_copied_again_if_it_did_not(
+    make_fleet: MakeFleet, own_versitygw: VersityGateway
+) -> None:
+    fleet = make_fleet(own_versitygw, **BUDGET)
+    layer = Synthetic(512 * MIB)
+    large_images.put(fleet.registry, "team/app", "1", layer)
+
+    def begun() -> list[Path]:
+        """The uploads that the gateway puts together, or was putting together when it was killed."""
+        return list(own_versitygw.data.glob("*/.sgwtmp/multipart/*/*.inprogress"))
+
+    with fleet.scheduler(), fleet.worker():
+        job = fleet.submit("team/app:1")
+        eventually(begun, every=0.001, what="the blob is being put together")
+        own_versitygw.kill()
+        assert begun(), "the gateway was killed too late"
+        own_versitygw.restart()
+        ended = fleet.ended(job, within=90)
+    assert (ended.state, ended.attempt) == ("succeeded", 1)
+    assert fleet.bucket.size(layout.blob_key(layer.digest)) == layer.size
 
 
 @pytest.mark.versitygw

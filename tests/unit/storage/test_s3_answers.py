@@ -168,32 +168,51 @@ def test_a_completion_that_answers_200_with_an_error_is_an_error(scripted: OpenB
     assert len(server.requests) == 3
 
 
-def test_a_completion_that_failed_inside_a_200_is_tried_again(scripted: OpenBucket) -> None:
-    bucket, _ = scripted(in_turn(Answer(200, error(200, "InternalError").body), COMPLETED))
-    bucket.complete_upload("key", "id", {1: STORED}, size=4)
-
-
-def completed_but_unheard(size: int) -> Script:
-    """The first answer is lost; by the second try the upload is gone, and an object of *size* bytes is there."""
+def completing(*posts: Answer, holds: int | None) -> Script:
+    """Answers the POSTs in turn; a HEAD shows an object of *holds* bytes, or none."""
 
     def script(request: Request) -> Answer:
         if request.method == "HEAD":
-            return Answer(200, headers={"Content-Length": str(size)})
-        return next(posts)
+            return Answer(404) if holds is None else Answer(200, headers={"Content-Length": str(holds)})
+        return next(answers)
 
-    posts = iter([error(500, "InternalError"), error(404, "NoSuchUpload")])
+    answers = iter(posts)
     return script
 
 
+def test_a_completion_that_failed_inside_a_200_is_tried_again(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(completing(Answer(200, error(200, "InternalError").body), COMPLETED, holds=4))
+    bucket.complete_upload("key", "id", {1: STORED}, size=4)
+
+
+UNHEARD = (error(500, "InternalError"), error(404, "NoSuchUpload"))
+"""The first answer is lost; by the second try the upload is gone."""
+
+
 def test_a_completion_whose_answer_was_lost_is_proved_by_the_object(scripted: OpenBucket) -> None:
-    bucket, _ = scripted(completed_but_unheard(4))
+    bucket, _ = scripted(completing(*UNHEARD, holds=4))
     bucket.complete_upload("key", "id", {2: STORED, 1: STORED}, size=4)
 
 
 def test_an_object_of_another_size_proves_no_completion(scripted: OpenBucket) -> None:
-    bucket, _ = scripted(completed_but_unheard(5))
+    bucket, _ = scripted(completing(*UNHEARD, holds=5))
     with pytest.raises(UploadGone):
         bucket.complete_upload("key", "id", {2: STORED, 1: STORED}, size=4)
+
+
+def test_a_completion_is_believed_at_once_where_it_was_asked_for_once(scripted: OpenBucket) -> None:
+    bucket, server = scripted(completing(COMPLETED, holds=None))
+    bucket.complete_upload("key", "id", {1: STORED}, size=4)
+    assert [request.method for request in server.requests] == ["POST"]
+
+
+@pytest.mark.parametrize("holds", [None, 5])
+def test_a_repeated_completion_is_believed_only_with_the_object(scripted: OpenBucket, holds: int | None) -> None:
+    """A server that was killed on the way may take the first request to be still at work (versitygw 1.8.0)."""
+    bucket, server = scripted(completing(error(503, "SlowDown"), COMPLETED, holds=holds))
+    with pytest.raises(StorageUnavailable, match="holds no such object"):
+        bucket.complete_upload("key", "id", {1: STORED}, size=4)
+    assert [request.method for request in server.requests] == ["POST", "POST", "HEAD"]
 
 
 def test_parts_that_s3_no_longer_has_mean_to_begin_again(scripted: OpenBucket) -> None:
