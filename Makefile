@@ -28,9 +28,10 @@ check: $(VENV)/.tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes, each with servers of its own: half of their time tests wait, for a lease to end or a process to start.
 test: $(VENV)/.tests
 	tests/programs
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 # ARGS is for bench/run; see docs/benchmarks.md.
 bench: $(VENV)/.tests

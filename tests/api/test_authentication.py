@@ -76,6 +76,7 @@ def test_closed_pulls_ask_for_a_login(closed: FlaskClient, path: str) -> None:
         (basic(TOKEN, ""), 401),
         ("Bearer wrong", 401),
     ],
+    ids=["user and token", "token", "bearer", "wrong password", "token as user", "wrong bearer"],
 )
 def test_closed_pulls_take_the_token_as_docker_login_sends_it(
     closed: FlaskClient, authorization: str, status: int
