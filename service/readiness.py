@@ -99,4 +99,7 @@ def _catalog(index: CatalogIndex) -> Finding:
     """Pulls work without the index, so an unfinished one is a warning."""
     if index.is_built():
         return Finding(ok=True)
-    return Finding(ok=True, warnings=("the index of images is being rebuilt from the bucket; lists answer 503",))
+    progress = index.progress()
+    far = f": {progress.tags} tags done, up to {progress.repository}" if progress and progress.tags else ""
+    warning = f"the index of images is being rebuilt from the bucket{far}; lists answer 503 until it is done"
+    return Finding(ok=True, warnings=(warning,))

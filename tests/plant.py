@@ -21,6 +21,12 @@ from mirror.storage.links import LinkStore
 from tests.fakes.registry import FakeRegistry
 
 
+def mark_built(index: CatalogIndex) -> None:
+    """Let lists be answered, as after the rebuild of an empty bucket."""
+    index.begin_rebuild("test")
+    assert index.finish_rebuild("test")
+
+
 @dataclass
 class Plant:
     """Everything a worker and a service have, in this process; a task is performed by calling `perform`."""

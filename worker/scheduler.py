@@ -1,90 +1,44 @@
-"""``python -m worker.scheduler``: finds lost tasks, rebuilds the index when Redis has lost it, sweeps orphaned uploads.
+"""``python -m worker.scheduler``: the periodic work of the fleet.
 
-Any number may run; one at a time holds the lease and works, the others stand by. A second one that worked in spite of
-it would do no harm: each step is safe to repeat.
+``reconcile`` finds lost tasks, ``rebuild`` builds the index anew when Redis has lost it, and ``sweep`` aborts orphaned
+uploads.
+Any number of schedulers may run. Each task is run by one of them at a time, and the others stand by.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-import threading
-from time import monotonic
 from typing import Final
 
-import structlog
-
-from mirror.catalog.rebuilding import rebuild
-from mirror.coordination import keys
-from mirror.coordination.lease import Lease
-from mirror.errors import MirrorError, RedisUnavailable
 from mirror.log import configure
 from mirror.settings import InvalidSettings
+from worker.periodic import PeriodicTask, PeriodicTasks
 from worker.workshop import Workshop, workshop
 
-TICK: Final = 2.0
-LEASE_SECONDS: Final = 15.0
+RECONCILE_SECONDS: Final = 2.0
+REBUILD_SECONDS: Final = 2.0
+"""Between two looks whether the index is there."""
 SWEEP_SECONDS: Final = 15 * 60.0
-_LOG = structlog.get_logger(__name__)
 
 
-class Scheduler:
-    """Ticks until it is told to stop."""
-
-    def __init__(self, equipped: Workshop) -> None:
-        self._equipped = equipped
-        self._stop = threading.Event()
-        self._lease: Lease | None = None
-        self._swept: float | None = None
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def run(self) -> None:
-        """Tick now and every `TICK` seconds; an error of one tick is logged and the next one tries again."""
-        while not self._stop.is_set():
-            try:
-                if self._leads():
-                    self._tick()
-            except MirrorError as error:
-                _LOG.warning("scheduler tick failed", code=error.code, reason=error.message)
-            self._stop.wait(TICK)
-        self._give_way()
-
-    def _tick(self) -> None:
-        self._equipped.reconciler.reconcile()
-        if not self._equipped.index.is_built():
-            rebuild(self._equipped.index, self._equipped.links, self._equipped.publisher, alive=self._leads)
-        if self._swept is None or monotonic() - self._swept > SWEEP_SECONDS:
-            self._swept = monotonic()
-            self._equipped.sweeper.sweep()
-
-    def _leads(self) -> bool:
-        """Whether this scheduler is the one that works, and means to go on; renews its lease."""
-        if self._stop.is_set():
-            return False
-        leases = self._equipped.leases
-        if self._lease and leases.renew(self._lease):
-            return True
-        self._lease = leases.take(keys.lease("scheduler"), LEASE_SECONDS)
-        return self._lease is not None
-
-    def _give_way(self) -> None:
-        if self._lease is None:
-            return
-        try:
-            self._equipped.leases.end(self._lease)
-        except RedisUnavailable:
-            _LOG.info("the scheduler's lease will end by itself")
+def tasks(equipped: Workshop) -> list[PeriodicTask]:
+    """All periodic work there is."""
+    return [
+        PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: equipped.reconciler.reconcile()),
+        PeriodicTask("rebuild", REBUILD_SECONDS, equipped.rebuilder.rebuild_if_missing),
+        PeriodicTask("sweep", SWEEP_SECONDS, lambda _: equipped.sweeper.sweep()),
+    ]
 
 
 def main() -> int:
     configure("scheduler")
     try:
-        scheduler = Scheduler(workshop())
+        equipped = workshop()
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
+    scheduler = PeriodicTasks(tasks(equipped), equipped.leases)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())
     scheduler.run()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
-from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
+from mirror.catalog.rebuilding import Rebuilder
 from mirror.coordination.admission import SharedAdmission
 from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
@@ -28,7 +28,6 @@ from mirror.registry.client import RegistryClient
 from mirror.settings import InvalidSettings, Settings
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
-from mirror.storage.links import LinkStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,7 @@ class Workshop:
     leases: Leases
     admission: SharedAdmission
     bucket: Bucket
-    links: LinkStore
-    index: CatalogIndex
-    publisher: Publisher
+    rebuilder: Rebuilder
     performer: Performer
     reconciler: Reconciler
     sweeper: Sweeper
@@ -71,9 +68,7 @@ class Workshop:
             leases=Leases(redis),
             admission=admission,
             bucket=bucket,
-            links=LinkStore(bucket),
-            index=CatalogIndex(redis),
-            publisher=publisher,
+            rebuilder=Rebuilder(bucket, redis, publisher),
             performer=Performer(store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier),
             reconciler=Reconciler(store, queue, redis),
             sweeper=Sweeper(bucket, redis),

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from marshmallow import EXCLUDE, Schema, fields, post_load
+
+from mirror.oci.image import Image
+from mirror.oci.local_image import LocalImage
+from mirror.oci.platform import Platform
+from mirror.storage.provenance import ImageProvenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,23 @@ class ImageEntry:
     def from_json(cls, text: str) -> Self:
         loaded: Self = _SCHEMA.load(json.loads(text))
         return loaded
+
+
+def entry_of(
+    target: LocalImage, image: Image, origin: ImageProvenance | None, platforms: Iterable[Platform]
+) -> ImageEntry:
+    """What is listed of *image* under the tag *target*."""
+    return ImageEntry(
+        repository=target.repository,
+        tag=str(target.tag),
+        digest=str(image.digest),
+        media_type=image.root.descriptor.media_type,
+        size=sum(image.sizes.values()),
+        platforms=tuple(str(platform) for platform in platforms),
+        source=(origin and origin.source) or None,
+        mirrored_at=(origin and origin.mirrored_at) or None,
+        job=(origin and origin.job) or None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

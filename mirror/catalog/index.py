@@ -8,12 +8,12 @@ lists answer CATALOG_REBUILDING until `rebuild` has read the bucket, rather than
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from mirror.catalog.entry import ImageEntry, RepositoryEntry
 from mirror.coordination import keys
-from mirror.coordination.redis import Redis
+from mirror.coordination.redis import Redis, Run
 from mirror.errors import CatalogRebuilding, RepositoryNotHeld
 from mirror.oci.digest import Digest
 
@@ -48,9 +48,15 @@ local function settle(change)
   end
 end
 """
-_PUT: Final = (
-    _LIBRARY
-    + f"""
+_NOTE: Final = f"""
+if redis.call('EXISTS', '{keys.INDEX_BUILT}') == 0 then
+  redis.call('SADD', '{keys.INDEX_CHANGED}', repository .. ':' .. tag)
+end
+"""
+_PASS_OVER_CHANGED: Final = f"""
+if redis.call('SISMEMBER', '{keys.INDEX_CHANGED}', repository .. ':' .. tag) == 1 then return end
+"""
+_LIST: Final = f"""
 local freed, added = forget(), 0
 for digest, size in pairs(cjson.decode(ARGV[3]).sizes) do
   if tonumber(redis.call('HINCRBY', blobs, digest, 1)) == 1 then added = added + size end
@@ -59,8 +65,27 @@ redis.call('HSET', entries, tag, ARGV[3])
 redis.call('ZADD', '{keys.INDEX_IMAGES}', 0, repository .. ':' .. tag)
 settle(added - freed)
 """
-)
-_REMOVE: Final = _LIBRARY + "settle(-forget())"
+_PUT: Final = _LIBRARY + _NOTE + _LIST
+_PUT_UNCHANGED: Final = _LIBRARY + _PASS_OVER_CHANGED + _LIST
+_REMOVE: Final = _LIBRARY + _NOTE + "settle(-forget())"
+_NOTE_PROGRESS: Final = f"""
+if redis.call('HGET', '{keys.INDEX_REBUILD}', 'run') ~= ARGV[1] then return 0 end
+redis.call('HSET', '{keys.INDEX_REBUILD}', 'tags', ARGV[2], 'repository', ARGV[3])
+return 1
+"""
+_FINISH: Final = f"""
+if redis.call('HGET', '{keys.INDEX_REBUILD}', 'run') ~= ARGV[1] then return 0 end
+redis.call('SET', '{keys.INDEX_BUILT}', 1)
+redis.call('DEL', '{keys.INDEX_REBUILD}', '{keys.INDEX_CHANGED}')
+return 1
+"""
+
+
+class RebuildProgress(NamedTuple):
+    """How far a rebuild is: the tags that are done, and the repository of the last one. Names come in lexical order."""
+
+    tags: int
+    repository: str
 
 
 class CatalogIndex:
@@ -69,12 +94,18 @@ class CatalogIndex:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._put = redis.script(_PUT)
+        self._put_unchanged = redis.script(_PUT_UNCHANGED)
         self._remove = redis.script(_REMOVE)
+        self._note_progress = redis.script(_NOTE_PROGRESS)
+        self._finish = redis.script(_FINISH)
 
     def put(self, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
         """List *entry*; *sizes* are the bytes of everything the image needs, for the repository's sum."""
-        stored = {"entry": entry.to_json(), "sizes": {str(digest): size for digest, size in sizes.items()}}
-        self._put(_keys(entry.repository), [entry.repository, entry.tag, json.dumps(stored)])
+        self._put(*_put_run(entry, sizes))
+
+    def put_unchanged(self, entries: Iterable[tuple[ImageEntry, Mapping[Digest, int]]]) -> None:
+        """List what a rebuild has read. Tags whose change was listed since the index was lost stay as they are."""
+        self._put_unchanged.many([_put_run(entry, sizes) for entry, sizes in entries])
 
     def remove(self, repository: str, tag: str) -> None:
         self._remove(_keys(repository), [repository, tag])
@@ -82,8 +113,22 @@ class CatalogIndex:
     def is_built(self) -> bool:
         return bool(self._redis.call("EXISTS", keys.INDEX_BUILT))
 
-    def mark_built(self) -> None:
-        self._redis.call("SET", keys.INDEX_BUILT, 1)
+    def begin_rebuild(self, run: str) -> None:
+        """Note that the rebuild *run* has begun, in the place of any other."""
+        self._redis.call("HSET", keys.INDEX_REBUILD, "run", run, "tags", 0, "repository", "")
+
+    def note_progress(self, run: str, tags: int, repository: str) -> bool:
+        """Note how far a rebuild is. Returns False if Redis lost its data since it began, or another one began."""
+        return bool(self._note_progress(args=[run, tags, repository]))
+
+    def progress(self) -> RebuildProgress | None:
+        """How far the rebuild is, None if none has begun."""
+        tags, repository = self._redis.call("HMGET", keys.INDEX_REBUILD, "tags", "repository")
+        return None if tags is None else RebuildProgress(int(tags), repository or "")
+
+    def finish_rebuild(self, run: str) -> bool:
+        """End the rebuild *run*: lists are answered from now on. Returns False as `note_progress` does."""
+        return bool(self._finish(args=[run]))
 
     def entry(self, repository: str, tag: str) -> ImageEntry | None:
         found = self._redis.call("HGET", keys.index_entries(repository), tag)
@@ -145,6 +190,10 @@ class CatalogIndex:
         names = self._redis.call("ZRANGEBYLEX", keys.INDEX_IMAGES, "-", "+")
         return [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in names]
 
+    def listed_tags(self, repository: str) -> list[str]:
+        """Every tag of a repository in the index, whether or not it is built."""
+        return list(self._redis.call("HKEYS", keys.index_entries(repository)))
+
     def _names(self, key: str, limit: int, after: str) -> tuple[list[str], str | None]:
         self._require_built()
         found = list(self._redis.call("ZRANGEBYLEX", key, f"({after}" if after else "-", "+", "LIMIT", 0, limit + 1))
@@ -158,6 +207,11 @@ class CatalogIndex:
     def _require_built(self) -> None:
         if not self.is_built():
             raise CatalogRebuilding
+
+
+def _put_run(entry: ImageEntry, sizes: Mapping[Digest, int]) -> Run:
+    stored = {"entry": entry.to_json(), "sizes": {str(digest): size for digest, size in sizes.items()}}
+    return _keys(entry.repository), [entry.repository, entry.tag, json.dumps(stored)]
 
 
 def _keys(repository: str) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import structlog
 
-from mirror.catalog.entry import ImageEntry
+from mirror.catalog.entry import ImageEntry, entry_of
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.reading import CatalogReader, platforms
 from mirror.catalog.tickets import HeldTags, Published, Ticket
@@ -96,7 +96,7 @@ class Publisher:
         if target.tag is None:
             self._link_manifests(target.repository, image)
             return Published(image.digest)
-        entry = self._entry(target, image, origin, config)
+        entry = entry_of(target, image, origin, platforms(image, config))
         with self._holding(target) as lease:
             return self._commit(ticket, lease, image, entry)
 
@@ -161,7 +161,7 @@ class Publisher:
         origin = found or ImageProvenance(source=str(source), digest=image.digest, mirrored_at="", job="")
         self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
         config = self._write_below_the_manifests(target, image, origin)
-        entry = self._entry(target, image, origin, config)
+        entry = entry_of(target, image, origin, platforms(image, config))
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
             self._require(target, before, allowed)
@@ -249,22 +249,8 @@ class Publisher:
             self._index.remove(repository, tag)
             return
         origin = self._provenance.image(repository, image.digest)
-        self._index.put(self._entry(target, image, origin, self._reader.config(image)), image.sizes)
-
-    def _entry(
-        self, target: LocalImage, image: Image, origin: ImageProvenance | None, config: Config | None
-    ) -> ImageEntry:
-        return ImageEntry(
-            repository=target.repository,
-            tag=str(target.tag),
-            digest=str(image.digest),
-            media_type=image.root.descriptor.media_type,
-            size=sum(image.sizes.values()),
-            platforms=tuple(str(p) for p in platforms(image, config)),
-            source=(origin and origin.source) or None,
-            mirrored_at=(origin and origin.mirrored_at) or None,
-            job=(origin and origin.job) or None,
-        )
+        shown = platforms(image, self._reader.config(image))
+        self._index.put(entry_of(target, image, origin, shown), image.sizes)
 
     @contextmanager
     def _pinned(self, image: Image) -> Iterator[None]:

@@ -62,9 +62,25 @@ class CatalogReader:
         digest = self.digest(name)
         if not name.digest and not self._links.has_revision(name.repository, digest):
             raise ImageNotHeld(str(name))
+        content = self._content(digest)
+        if content is None:
+            raise ImageNotHeld(str(name))
+        return content
+
+    def content(self, digest: Digest) -> ManifestContent:
+        """A manifest that the bucket holds for any repository; raises ImageNotHeld or StorageDamaged.
+
+        For work inside the mirror only: what a caller may read is what `manifest` reads.
+        """
+        content = self._content(digest)
+        if content is None:
+            raise ImageNotHeld(str(digest))
+        return content
+
+    def _content(self, digest: Digest) -> ManifestContent | None:
         body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
         if body is None:
-            raise ImageNotHeld(str(name))
+            return None
         try:
             parsed = parse_manifest(body, None, what=str(digest))
             descriptor = Descriptor(parsed.media_type, digest, len(body))

@@ -31,6 +31,8 @@ mirror:slots:holders:<registry>:<action>  the processes that ask, scored by expi
 mirror:slots:shares:<registry>:<action>   holder -> the requests it may have under way, or has
 mirror:breaker:<registry>          failures in a row, until when nothing is asked, when it last answered
 mirror:index:built                 exists once the index has been rebuilt from the bucket
+mirror:index:rebuild               the rebuild under way: run, tags, repository, begun_at (ms)
+mirror:index:changed               ``repository:tag`` of every change that was listed while the index was not built
 mirror:index:repositories          repository names, lexical
 mirror:index:images                ``repository:tag``, lexical
 mirror:index:entries:<repository>  tag -> what is listed of the image, as JSON
@@ -62,6 +64,8 @@ PIN_HOLDER: Final = f"{_ROOT}:pin:holder:"
 PINS_DELETING: Final = f"{_ROOT}:pin:deleting"
 
 INDEX_BUILT: Final = f"{_ROOT}:index:built"
+INDEX_REBUILD: Final = f"{_ROOT}:index:rebuild"
+INDEX_CHANGED: Final = f"{_ROOT}:index:changed"
 INDEX_REPOSITORIES: Final = f"{_ROOT}:index:repositories"
 INDEX_IMAGES: Final = f"{_ROOT}:index:images"
 INDEX_BYTES: Final = f"{_ROOT}:index:bytes"
@@ -69,6 +73,10 @@ INDEX_BYTES: Final = f"{_ROOT}:index:bytes"
 
 def lease(name: str) -> str:
     return f"{_ROOT}:lease:{name}"
+
+
+def periodic_lease(task: str) -> str:
+    return lease(f"periodic:{task}")
 
 
 def tag_lease(repository: str, tag: str) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import UploadPartOutputTypeDef
 
-__all__ = ["Body", "Bucket", "ObjectStream", "OpenUpload", "StoredPart", "UploadGone"]
+__all__ = ["Body", "Bucket", "ListedObject", "ObjectStream", "OpenUpload", "StoredPart", "UploadGone"]
 
 Body = bytes | bytearray | memoryview
 _USUAL: Final = Patience()
@@ -42,6 +42,15 @@ class OpenUpload(NamedTuple):
     key: str
     upload_id: str
     initiated: datetime
+
+
+class ListedObject(NamedTuple):
+    """An object as a listing tells of it: its ETag is unquoted, and empty where the server tells none."""
+
+    key: str
+    etag: str
+    size: int
+    modified: datetime
 
 
 class StoredPart(NamedTuple):
@@ -194,6 +203,13 @@ class Bucket:
         for page in self._pages(prefix):
             for found in page.get("Contents", ()):
                 yield found["Key"].removeprefix(self._prefix)
+
+    def objects(self, prefix: str) -> Iterator[ListedObject]:
+        """What `keys` yields, each with what the listing tells of it."""
+        for page in self._pages(prefix):
+            for found in page.get("Contents", ()):
+                key, etag = found["Key"].removeprefix(self._prefix), found.get("ETag", "").strip('"')
+                yield ListedObject(key, etag, found["Size"], found["LastModified"])
 
     def etags(self, prefix: str, *, after: str, timeout: float) -> Iterator[dict[str, str]]:
         """What starts with *prefix* and comes behind *after* in S3's order, as pages of key -> ETag, unquoted.

@@ -113,6 +113,16 @@ def parse_tag_current(key: str) -> tuple[str, str] | None:
     return None if repository_problem(repository) or not is_tag(tag) else (repository, tag)
 
 
+def parse_revision_link(key: str) -> tuple[str, Digest] | None:
+    """The inverse of `revision_link_key`: repository and digest, or None for any other key."""
+    rest, suffix = key.removeprefix(repositories_prefix()), "/link"
+    if rest == key or not rest.endswith(suffix):
+        return None
+    repository, _, path = rest.removesuffix(suffix).partition("/_manifests/revisions/")
+    digest = _digest(path.replace("/", ":", 1))
+    return None if repository_problem(repository) or digest is None else (repository, digest)
+
+
 def parse_tag_history(key: str) -> tuple[str, str, Digest] | None:
     """The inverse of `tag_history_key`: repository, tag and digest, or None for any other key."""
     rest, suffix = key.removeprefix(repositories_prefix()), "/link"

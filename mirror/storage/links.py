@@ -6,21 +6,43 @@ A link holds its digest and nothing else; a newline at its end makes CNCF distri
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import groupby
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from mirror.errors import InvalidDigest, StorageDamaged
 from mirror.oci.digest import Digest
 from mirror.storage import layout
-from mirror.storage.bucket import Bucket, md5
+from mirror.storage.bucket import Bucket, ListedObject, md5
 
 _LONGEST_LINK: Final = 256
 """Bytes; the longest digest has 135."""
 _READERS: Final = 8
+_WRITTEN_TOGETHER: Final = timedelta(minutes=1)
 _WORTH_A_PAGE: Final = 12
 """Tags that a page of a listing has to tell of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRepository:
+    """The manifests that a repository has, and its tags, each with its digest, or None if the link must be read."""
+
+    name: str
+    revisions: frozenset[Digest]
+    tags: Mapping[str, Digest | None]
+
+
+class _Link(NamedTuple):
+    """A link in a listing: of a tag, of a revision, or, with both *tag* and *digest*, of a tag's history."""
+
+    repository: str
+    tag: str | None
+    digest: Digest | None
+    found: ListedObject
 
 
 class LinkStore:
@@ -118,14 +140,59 @@ class LinkStore:
         self._bucket.delete([layout.tag_current_key(repository, tag)])
         self._bucket.delete(list(self._bucket.keys(layout.tag_history_prefix(repository, tag))))
 
-    def tags(self) -> Iterator[tuple[str, str]]:
-        """Repository and tag of every tag in the bucket, in no useful order. It lists every link, for a rebuild."""
-        for key in self._bucket.keys(layout.repositories_prefix()):
-            if found := layout.parse_tag_current(key):
+    def repositories(self) -> Iterator[ListedRepository]:
+        """Every repository that has tags, as the bucket's listing tells of them. It lists every link, for a rebuild.
+
+        All links of a repository stand together in S3's order, since no component of a name starts with '_'.
+        """
+        links = map(_link, self._bucket.objects(layout.repositories_prefix()))
+        for name, of_one in groupby((link for link in links if link), key=lambda link: link.repository):
+            if found := _listed(name, of_one):
                 yield found
 
     def _write(self, key: str, digest: Digest, *, timeout: float | None = None, retries: bool = True) -> None:
         self._bucket.put(key, str(digest).encode("ascii"), timeout=timeout, retries=retries)
+
+
+def _link(found: ListedObject) -> _Link | None:
+    """What a key of the listing is a link of: a revision, a tag, or an entry of a tag's history."""
+    if current := layout.parse_tag_current(found.key):
+        return _Link(*current, None, found)
+    if revision := layout.parse_revision_link(found.key):
+        return _Link(revision[0], None, revision[1], found)
+    if history := layout.parse_tag_history(found.key):
+        return _Link(*history, found)
+    return None
+
+
+def _listed(name: str, links: Iterable[_Link]) -> ListedRepository | None:
+    revisions: set[Digest] = set()
+    current: dict[str, ListedObject] = {}
+    history: dict[str, dict[Digest, ListedObject]] = defaultdict(dict)
+    for tag, digest, found in ((link.tag, link.digest, link.found) for link in links):
+        if tag is None and digest is not None:
+            revisions.add(digest)
+        elif tag is not None and digest is not None:
+            history[tag][digest] = found
+        elif tag is not None:
+            current[tag] = found
+    tags = {tag: digest_shown(link, history[tag]) for tag, link in current.items()}
+    return ListedRepository(name, frozenset(revisions), tags) if tags else None
+
+
+def digest_shown(current: ListedObject, history: Mapping[Digest, ListedObject]) -> Digest | None:
+    """The digest in a tag's link, as far as the listing proves it: by the link's ETag, which is its MD5.
+
+    Where the server tells no ETags, a tag that has shown one digest only shows that one, if its link was written along
+    with the entry of its history: both are, here and in CNCF distribution, and the entry comes first.
+    """
+    if current.etag:
+        return next((digest for digest in history if _etag(digest) == current.etag), None)
+    if len(history) != 1:
+        return None
+    [(digest, entry)] = history.items()
+    together = entry.modified <= current.modified <= entry.modified + _WRITTEN_TOGETHER
+    return digest if together and current.size == len(str(digest)) else None
 
 
 def _etag(digest: Digest) -> str:

@@ -16,6 +16,7 @@ from service.services import Services
 from tests.api.holding import Holding
 from tests.api.live_service import LiveService
 from tests.conftest import SettingsForServer, bucket_for
+from tests.plant import mark_built
 from tests.servers import RcloneS3, ValkeyServer
 
 TOKEN = secrets.token_hex(16)
@@ -42,7 +43,7 @@ def services(api_settings: Settings, s3_clients: dict[str, S3Clients]) -> Iterat
     url = str(api_settings.redis_url)
     queue = TaskQueue(open_client(url, retries=BRISK, decode_responses=False))
     made = Services.over(api_settings, Redis.connect(url, retries=BRISK), queue, bucket_for(api_settings, s3_clients))
-    made.index.mark_built()
+    mark_built(made.index)
     yield made
     made.close()
 
@@ -97,6 +98,6 @@ def live_mirror(
     settings = settings_for_server(rclone_s3, "live", redis_url=redis_url, admin_token=live.token)
     queue = TaskQueue(open_client(redis_url, retries=BRISK, decode_responses=False))
     made = Services.over(settings, Redis.connect(redis_url), queue, bucket_for(settings, s3_clients))
-    made.index.mark_built()
+    mark_built(made.index)
     yield Holding(made)
     made.close()

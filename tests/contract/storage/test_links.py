@@ -73,18 +73,47 @@ def test_deleting_a_tag_takes_its_history_and_no_other_tag(links: LinkStore) -> 
     assert links.history("team/app", "7") == []
     assert links.current("team/app", "7.1") == ONE
     assert links.history("team/app", "7.1") == [ONE]
-    assert list(links.tags()) == [("team/app", "7.1")]
+    assert tags_in(links) == {("team/app", "7.1"): ONE}
 
 
-def test_every_tag_of_nested_repositories_is_found(links: LinkStore, bucket: Bucket) -> None:
+def tags_in(links: LinkStore) -> dict[tuple[str, str], Digest | None]:
+    """Every tag, each with its digest: told by the listing, or else read."""
+    return {
+        (repository.name, tag): digest or links.current(repository.name, tag)
+        for repository in links.repositories()
+        for tag, digest in repository.tags.items()
+    }
+
+
+def test_every_tag_of_nested_repositories_is_listed_with_its_digest(links: LinkStore, bucket: Bucket) -> None:
     expected = {("team", "7"), ("team/app", "7"), ("team/app", "latest"), ("docker.io/library/redis", "current")}
     for repository, tag in expected:
         links.add_to_history(repository, tag, ONE, timeout=10)
         links.set_current(repository, tag, ONE, timeout=10)
         links.link_layer(repository, ONE)
     links.add_to_history("team/app", "deleted", ONE, timeout=10)
+    links.link_revision("team", ONE)
+    links.link_revision("without/tags", ONE)
     bucket.put("docker/registry/v2/repositories/UPPER/_manifests/tags/7/current/link", b"")
-    assert set(links.tags()) == expected
+    assert tags_in(links) == dict.fromkeys(expected, ONE)
+    revisions = {repository.name: repository.revisions for repository in links.repositories()}
+    assert revisions == {"team": {ONE}, "team/app": frozenset(), "docker.io/library/redis": frozenset()}
+
+
+def test_a_tag_that_has_moved_is_listed_with_the_digest_it_shows(links: LinkStore) -> None:
+    for digest in (ONE, TWO, ONE):
+        links.add_to_history("team/app", "7", digest, timeout=10)
+        links.set_current("team/app", "7", digest, timeout=10)
+    assert tags_in(links) == {("team/app", "7"): ONE}
+
+
+def test_a_listing_is_not_believed_of_a_link_that_was_written_alone(links: LinkStore) -> None:
+    """As by another tool, or by hand: its history does not tell what it shows."""
+    links.add_to_history("team/app", "7", ONE, timeout=10)
+    links.set_current("team/app", "7", TWO, timeout=10)
+    links.set_current("team/app", "8", TWO, timeout=10)
+    digests = {tag: digest for repository in links.repositories() for tag, digest in repository.tags.items()}
+    assert digests == {"7": None, "8": None}
 
 
 def test_a_link_with_a_newline_is_read_and_one_with_anything_else_is_damaged(links: LinkStore, bucket: Bucket) -> None:

@@ -9,6 +9,7 @@ from mirror.catalog.index import CatalogIndex
 from mirror.coordination.redis import Redis
 from mirror.errors import CatalogRebuilding, RepositoryNotHeld
 from mirror.oci.digest import Digest
+from tests.plant import mark_built
 
 BASE, ONE, TWO = (Digest.of(name) for name in (b"base", b"one", b"two"))
 
@@ -17,7 +18,7 @@ BASE, ONE, TWO = (Digest.of(name) for name in (b"base", b"one", b"two"))
 def index(redis_url: str) -> Iterator[CatalogIndex]:
     redis = Redis.connect(redis_url)
     built = CatalogIndex(redis)
-    built.mark_built()
+    mark_built(built)
     yield built
     redis.close()
 

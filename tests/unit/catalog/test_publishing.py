@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.catalog.rebuilding import rebuild
+from mirror.catalog.rebuilding import Rebuilder
 from mirror.catalog.tickets import Published, Ticket
 from mirror.coordination import keys
 from mirror.coordination.lease import Leases
@@ -23,7 +23,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
 from tests import images
-from tests.plant import Plant
+from tests.plant import Plant, mark_built
 
 APP = LocalImage("team/app", "1")
 
@@ -84,7 +84,7 @@ def test_a_delete_takes_the_tag_and_nothing_that_another_tag_needs(plant: Plant)
     with pytest.raises(ImageNotHeld):
         plant.reader.digest(APP)
     assert plant.reader.image(LocalImage("team/app", "2")).digest == image.digest
-    plant.index.mark_built()
+    mark_built(plant.index)
     assert plant.index.tags("team/app", limit=5) == (["2"], None)
     assert not [key for key in plant.stored() if key.startswith(layout.tag_prefix("team/app", "1"))]
     with pytest.raises(ImageNotHeld):
@@ -118,18 +118,18 @@ def test_a_tag_whose_lease_others_hold_is_busy(plant: Plant, monkeypatch: pytest
 def test_a_lost_index_is_rebuilt_from_the_bucket(plant: Plant) -> None:
     mirrored(plant, images.three_platforms("x"))
     mirrored(plant, images.image(images.layer("b", 5000)), LocalImage("team/app", "2"))
-    plant.index.mark_built()
+    mark_built(plant.index)
     before = plant.index.images(limit=10, wanted=lambda _: True), plant.index.repositories(limit=10)
     plant.redis.call("FLUSHALL")
     assert not plant.index.is_built()
-    assert rebuild(plant.index, plant.links, plant.publisher, alive=lambda: True)
+    assert Rebuilder(plant.bucket, plant.redis, plant.publisher).rebuild(lambda: True)
     assert (plant.index.images(limit=10, wanted=lambda _: True), plant.index.repositories(limit=10)) == before
 
 
 def test_a_rebuild_forgets_a_tag_that_the_bucket_does_not_have(plant: Plant) -> None:
     mirrored(plant, images.image(images.layer("a")))
     plant.links.delete_tag("team/app", "1")
-    assert rebuild(plant.index, plant.links, plant.publisher, alive=lambda: True)
+    assert Rebuilder(plant.bucket, plant.redis, plant.publisher).rebuild(lambda: True)
     assert plant.index.repositories(limit=10) == ([], None)
 
 
@@ -138,7 +138,7 @@ def test_one_damaged_tag_does_not_keep_the_others_from_being_listed(plant: Plant
     mirrored(plant, images.image(images.layer("b")), LocalImage("team/app", "2"))
     plant.bucket.put(layout.tag_current_key("team/app", "1"), b"no digest")
     plant.redis.call("FLUSHALL")
-    assert rebuild(plant.index, plant.links, plant.publisher, alive=lambda: True)
+    assert Rebuilder(plant.bucket, plant.redis, plant.publisher).rebuild(lambda: True)
     assert plant.index.tags("team/app", limit=5) == (["2"], None)
 
 

@@ -17,7 +17,7 @@ from mirror.storage import layout
 from mirror.storage.bucket import OpenUpload
 from tests import images
 from tests.fakes.registry import Reply, Request
-from tests.plant import Plant
+from tests.plant import Plant, mark_built
 
 FLIPPED = bytes([255])
 
@@ -112,7 +112,7 @@ def test_a_lost_index_does_not_make_a_copy_of_what_the_bucket_shows(plant: Plant
 def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_layers(plant: Plant) -> None:
     plant.registry.put(images.image(images.layer("a")), "team/app", "1")
     plant.mirror("team/app:1", "prod/app:1")
-    plant.index.mark_built()
+    mark_built(plant.index)
     plant.index.remove("prod/app", "1")
     stored, served = plant.stored(), served_blobs(plant)
     job = plant.mirror("team/app:1", "prod/app:1")
@@ -125,7 +125,7 @@ def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_laye
 def test_the_index_alone_makes_no_image_unchanged(plant: Plant) -> None:
     plant.registry.put(images.image(images.layer("a")), "team/app", "1")
     plant.mirror("team/app:1", "prod/app:1")
-    plant.index.mark_built()
+    mark_built(plant.index)
     stored = plant.stored()
     plant.bucket.delete([layout.tag_current_key("prod/app", "1")])
     job = plant.mirror("team/app:1", "prod/app:1")

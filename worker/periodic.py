@@ -1,0 +1,103 @@
+"""Periodic work of the fleet: each task has a thread and a lease of its own, so that none delays another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from mirror.coordination import keys
+from mirror.coordination.lease import Leases
+from mirror.coordination.lease_keeper import LeaseKeeper
+from mirror.errors import MirrorError
+
+LEASE_SECONDS: Final = 15.0
+"""Seconds after which another scheduler takes over from one that died."""
+_STAND_BY: Final = 2.0
+"""Seconds between two attempts to take the lease of a task."""
+_STOP_SECONDS: Final = 3.0
+"""Seconds that tasks get to end after `stop`. What is cut off is safe to repeat."""
+_LOG = structlog.get_logger(__name__)
+
+Alive = Callable[[], bool]
+"""Returns whether the run should go on: its lease is held and nobody asked it to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodicTask:
+    """*run* is called now and again *every* so many seconds after its end, by one process of the fleet at a time.
+
+    Every run must be safe to repeat: a process that was frozen past its lease may run it beside its successor.
+    """
+
+    name: str
+    every: float
+    run: Callable[[Alive], object]
+
+
+class PeriodicTasks:
+    """Runs the tasks until `stop`. An error of one run is logged, and the next run tries again."""
+
+    def __init__(self, tasks: Sequence[PeriodicTask], leases: Leases) -> None:
+        self._tasks = tasks
+        self._leases = leases
+        self._stopped = threading.Event()
+        self._leading: set[threading.Event] = set()
+
+    def stop(self) -> None:
+        """End `run`. May be called from a signal handler's thread or any other."""
+        self._stopped.set()
+        for ended in tuple(self._leading):
+            ended.set()
+
+    def run(self) -> None:
+        """Run all tasks and return when they have ended after `stop`, at the latest 3 s after it."""
+        with LeaseKeeper(self._leases, LEASE_SECONDS) as keeper:
+            threads = [
+                threading.Thread(target=self._repeat, args=(task, keeper), name=task.name, daemon=True)
+                for task in self._tasks
+            ]
+            for thread in threads:
+                thread.start()
+            self._stopped.wait()
+            until = monotonic() + _STOP_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, until - monotonic()))
+
+    def _repeat(self, task: PeriodicTask, keeper: LeaseKeeper) -> None:
+        """Stand by until the lease of *task* is ours, run it as long as it is, and so on."""
+        while not self._stopped.is_set():
+            with _survived(task.name):
+                self._lead(task, keeper)
+            self._stopped.wait(_STAND_BY)
+
+    def _lead(self, task: PeriodicTask, keeper: LeaseKeeper) -> None:
+        ended = threading.Event()
+        lease = keeper.take(keys.periodic_lease(task.name), ended.set)
+        if lease is None:
+            return
+        self._leading.add(ended)
+        try:
+            while not (self._stopped.is_set() or ended.is_set()):
+                with _survived(task.name):
+                    task.run(lambda: not (self._stopped.is_set() or ended.is_set()))
+                ended.wait(task.every)
+        finally:
+            self._leading.discard(ended)
+            keeper.give_back(lease)
+
+
+@contextmanager
+def _survived(name: str) -> Iterator[None]:
+    """Log whatever the block raises: the thread has to go on."""
+    try:
+        yield
+    except MirrorError as error:
+        _LOG.warning("periodic task failed", task=name, code=error.code, reason=error.message)
+    except Exception as error:  # noqa: BLE001 - logged, and others depend on the thread
+        _LOG.error("periodic task failed", task=name, code="INTERNAL_ERROR", exc_info=error)
