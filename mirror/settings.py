@@ -54,6 +54,7 @@ class Settings:
     s3_region: str = "us-east-1"
     s3_prefix: str = ""
     s3_public_endpoint: str | None = None
+    s3_sync_folder: Path | None = None
     serve_redirect: Literal["auto", "true", "false"] = "auto"
     admin_token: str | None = field(default=None, repr=False)
     anonymous_pull: bool = True
@@ -83,6 +84,7 @@ class Settings:
             s3_region=reader.read("MIRROR_S3_REGION", str, "us-east-1"),
             s3_prefix=reader.read("MIRROR_S3_PREFIX", _prefix, ""),
             s3_public_endpoint=reader.read("MIRROR_S3_PUBLIC_ENDPOINT", _url, None),
+            s3_sync_folder=reader.read("MIRROR_S3_SYNC_FOLDER", _folder, None),
             serve_redirect=reader.read("MIRROR_SERVE_REDIRECT", _serve_redirect, "auto"),
             admin_token=reader.read("MIRROR_ADMIN_TOKEN", _token, None),
             anonymous_pull=reader.read("MIRROR_ANONYMOUS_PULL", _boolean, is_loopback(host)),
@@ -256,6 +258,13 @@ def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
         raise ValidationError("must name a file that exists")
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise ValidationError("must name a folder that exists")
     return path
 
 

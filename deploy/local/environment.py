@@ -36,6 +36,7 @@ def _s3_variables(s3: S3, settings: Settings) -> dict[str, str]:
         "MIRROR_S3_ENDPOINT": s3.endpoint,
         "MIRROR_S3_BUCKET": BUCKET,
         "MIRROR_S3_REGION": settings.s3_region,
+        "MIRROR_S3_SYNC_FOLDER": str(s3.folder),
         "AWS_ACCESS_KEY_ID": s3.access_key,
         "AWS_SECRET_ACCESS_KEY": s3.secret_key,
         "AWS_CONFIG_FILE": os.devnull,
@@ -60,6 +61,7 @@ def for_other_tools(environment: Mapping[str, str], settings: Settings) -> str:
         "MIRROR_S3_ENDPOINT": settings.s3_endpoint or environment.get("MIRROR_S3_ENDPOINT"),
         "MIRROR_S3_BUCKET": settings.s3_bucket or environment.get("MIRROR_S3_BUCKET"),
         "MIRROR_S3_REGION": settings.s3_region,
+        "MIRROR_S3_SYNC_FOLDER": environment.get("MIRROR_S3_SYNC_FOLDER"),
         **{name: environment.get(name) for name in _CREDENTIALS},
     }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in known.items() if value)

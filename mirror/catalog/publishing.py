@@ -7,6 +7,9 @@ before anybody else holds the lease. Blobs and layer links are written before, o
 it, beside the tag's history; all are idempotent and nobody takes them away, so two publishers of one image only write
 the same twice.
 
+Where S3 itself does not promise it, what was written is brought to the disk twice (`Bucket.sync`). The first time is
+before the commit, so that a power cut leaves no tag without its image. The second is before anybody is answered.
+
 The index in Redis is changed after the commit and under the same lease. A crash between the two is mended by the
 task that runs again, since it finds the tag in place and lists it (`confirm`).
 """
@@ -59,6 +62,7 @@ class Publisher:
     """Publishes images whose blobs the bucket holds. Safe to share between threads."""
 
     def __init__(self, bucket: Bucket, redis: Redis) -> None:
+        self._bucket = bucket
         self._blobs = BlobStore(bucket)
         self._links = LinkStore(bucket)
         self._kept = KeptStore(bucket)
@@ -95,10 +99,13 @@ class Publisher:
         config = self._write_below_the_manifests(target, image, origin)
         if target.tag is None:
             self._link_manifests(target.repository, image)
-            return Published(image.digest)
-        entry = entry_of(target, image, origin, platforms(image, config))
-        with self._holding(target) as lease:
-            return self._commit(ticket, lease, image, entry)
+            published = Published(image.digest)
+        else:
+            entry = entry_of(target, image, origin, platforms(image, config))
+            with self._holding(target) as lease:
+                published = self._commit(ticket, lease, image, entry)
+        self._bucket.sync()
+        return published
 
     def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
         """Note that the ticket's target shows *digest* already; None if it does not, or not completely.
@@ -165,7 +172,9 @@ class Publisher:
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
             self._require(target, before, allowed)
-            return self._commit(ticket, lease, image, entry, is_new=before is None)
+            published = self._commit(ticket, lease, image, entry, is_new=before is None)
+        self._bucket.sync()
+        return published
 
     def delete(self, target: LocalImage, *, allowed: Precondition) -> None:
         """Take a tag away at once; its blobs stay for the collector, and so does what other tags need.
@@ -183,6 +192,7 @@ class Publisher:
             self._links.delete_tag(repository, tag)
             self._index.remove(repository, tag)
             self._sequence.publish(repository, tag, ticket.number, ticket.by)
+        self._bucket.sync()
 
     def relist(self, repository: str, tag: str) -> None:
         """Make the index say what the bucket says of one tag; raises TagBusy."""
@@ -193,7 +203,8 @@ class Publisher:
     def _write_below_the_manifests(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Config | None:
         """Everything a reader of the manifests will need. Nothing of it can be read yet, but blobs by their digest.
 
-        ``kept`` stands before the revision it protects. Answers the image's config, which is read meanwhile.
+        All of it survives a power cut before anything refers to it. ``kept`` stands before the revision it protects.
+        Returns the image's config, which is read meanwhile.
         """
         repository = target.repository
         if target.tag is None:
@@ -206,7 +217,8 @@ class Publisher:
                 *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
-            return config.result()
+        self._bucket.sync()
+        return config.result()
 
     def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:
         """Make the manifests readable by their digests, children first, so that no reader sees a part as the whole;

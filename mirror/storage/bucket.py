@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from botocore.exceptions import ClientError
@@ -18,6 +20,7 @@ from isal import isal_zlib
 from mirror.errors import StorageDamaged, StorageUnavailable
 from mirror.oci.digest import Digest
 from mirror.settings import Settings
+from mirror.storage.disk import sync_file_system
 from mirror.storage.object_stream import ObjectStream
 from mirror.storage.s3_clients import CONNECT_TIMEOUT, Patience, S3Clients
 from mirror.storage.s3_failures import UploadGone, error_code, error_status, translated
@@ -66,11 +69,20 @@ class Bucket:
     Every method raises StorageUnavailable if S3 cannot be reached or fails, and StorageRefused if it says no.
     """
 
-    def __init__(self, clients: S3Clients, name: str, *, prefix: str = "", public_endpoint: str | None = None) -> None:
+    def __init__(
+        self,
+        clients: S3Clients,
+        name: str,
+        *,
+        prefix: str = "",
+        public_endpoint: str | None = None,
+        sync_folder: Path | None = None,
+    ) -> None:
         self.name = name
         self._clients = clients
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._public_endpoint = public_endpoint
+        self._sync_folder = sync_folder
         self._wants_md5 = False
 
     @classmethod
@@ -83,6 +95,7 @@ class Bucket:
             settings.s3_bucket,
             prefix=settings.s3_prefix,
             public_endpoint=settings.s3_public_endpoint,
+            sync_folder=settings.s3_sync_folder,
         )
 
     def prepare(self, *, commit_timeout: float) -> None:
@@ -235,6 +248,19 @@ class Bucket:
             return client.generate_presigned_url(
                 "get_object", Params={"Bucket": self.name, "Key": self._prefix + key}, ExpiresIn=expires
             )
+
+    def sync(self) -> None:
+        """Return when all that S3 has answered would survive a power cut.
+
+        S3 itself promises that. A server on this machine that does not, as the embedded one, keeps its objects in the
+        folder of MIRROR_S3_SYNC_FOLDER, whose file system is synced here.
+        """
+        if self._sync_folder is None:
+            return
+        try:
+            sync_file_system(self._sync_folder)
+        except OSError as error:
+            raise StorageUnavailable("bring its objects to the disk", os.strerror(error.errno or 0)) from None
 
     # -- multipart uploads
 

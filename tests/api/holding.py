@@ -11,6 +11,7 @@ from mirror.oci.image import Image, ManifestContent
 from mirror.oci.local_image import LocalImage
 from mirror.oci.parsing import parse_manifest
 from mirror.oci.verification import verify
+from mirror.storage.blobs import BlobStore
 from mirror.storage.links import LinkStore
 from mirror.storage.provenance import ImageProvenance
 from service.services import Services
@@ -28,22 +29,28 @@ class Holding:
 
     def hold(self, image: TestImage, name: str, *, source: str = "docker.io/library/test:1") -> Published:
         """Publish *image* as *name*, a `LocalImage`; by digest it is kept."""
-        for digest, content in image.all_blobs().items():
-            self.put_blob(digest, content)
+        stored(self.services.blobs, image)
         ticket = self.services.publisher.ticket(LocalImage.parse(name), "test")
         origin = ImageProvenance(source, image.digest, MIRRORED_AT, JOB)
         return self.services.publisher.publish(ticket, whole(image), origin)
 
-    def put_blob(self, digest: Digest, content: bytes) -> None:
-        descriptor = Descriptor("application/octet-stream", digest, len(content))
-        self.services.blobs.put(verify(content, descriptor), content)
-
     def link_blob(self, repository: str, content: bytes) -> Digest:
         """A blob that *repository* serves, of no image."""
         digest = Digest.of(content)
-        self.put_blob(digest, content)
+        put_blob(self.services.blobs, digest, content)
         LinkStore(self.services.bucket).link_layer(repository, digest)
         return digest
+
+
+def stored(blobs: BlobStore, image: TestImage) -> None:
+    """Put all blobs of *image* into the bucket."""
+    for digest, content in image.all_blobs().items():
+        put_blob(blobs, digest, content)
+
+
+def put_blob(blobs: BlobStore, digest: Digest, content: bytes) -> None:
+    descriptor = Descriptor("application/octet-stream", digest, len(content))
+    blobs.put(verify(content, descriptor), content)
 
 
 def whole(image: TestImage) -> Image:

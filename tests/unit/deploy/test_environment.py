@@ -14,7 +14,7 @@ from mirror.settings import Settings
 
 NOTHING = Process("any", ("/bin/true",), Stage.S3, stop_within=1)
 VALKEY = Valkey(NOTHING, "redis://:password@127.0.0.1:16379/0")
-EMBEDDED_S3 = S3(NOTHING, "http://127.0.0.1:19000", "access", "secret")
+EMBEDDED_S3 = S3(NOTHING, Path("/data/s3"), "http://127.0.0.1:19000", "access", "secret")
 
 
 def settings(**fields: Any) -> Settings:
@@ -31,6 +31,7 @@ def test_what_is_meant_for_the_real_aws_or_another_rclone_is_dropped_for_an_embe
     told = for_processes(caller, settings(), VALKEY, EMBEDDED_S3)
     assert not told.keys() & {"AWS_PROFILE", "AWS_CA_BUNDLE", "RCLONE_RC"}
     assert told["PATH"] == "/bin"
+    assert told["MIRROR_S3_SYNC_FOLDER"] == "/data/s3"
     assert told["RCLONE_AUTH_KEY"] == '"access,secret"'
 
 
