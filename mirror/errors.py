@@ -125,14 +125,14 @@ class NameTooLong(InvalidInput):
 
 
 class TargetReserved(InvalidInput):
-    """A target under a registry's name takes images from that registry only."""
+    """A target under a registry's name takes images from that registry only, and an official name official ones."""
 
     code = "TARGET_RESERVED"
     hint = "Choose a target whose first component does not look like a registry's host."
 
-    def __init__(self, repository: str, owner: str, source: str) -> None:
+    def __init__(self, repository: str, owner: str, source: str, *, hint: str | None = None) -> None:
         super().__init__(
-            f"The target '{repository}' is reserved for images from '{owner}', and the source is '{source}'"
+            f"The target '{repository}' is reserved for images from '{owner}', and the source is '{source}'", hint=hint
         )
 
 
@@ -210,9 +210,9 @@ class RealmNotAllowed(SourceError):
     code = "REALM_NOT_ALLOWED"
     hint = "If this token server is the registry's own, name it in MIRROR_TOKEN_REALMS as 'registry=host'."
 
-    def __init__(self, registry: str, realm_host: str, reason: str) -> None:
+    def __init__(self, registry: str, realm_host: str, reason: str, *, hint: str | None = None) -> None:
         super().__init__(
-            f"The registry {registry} sends clients to the token server {quoted(realm_host)}, which {reason}"
+            f"The registry {registry} sends clients to the token server {quoted(realm_host)}, which {reason}", hint=hint
         )
 
 

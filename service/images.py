@@ -75,7 +75,8 @@ def retag_image(_: dict[str, Any], body: dict[str, Any], image: str) -> tuple[di
     """Point a tag at an image that the mirror holds; no bytes move.
 
     `If-Match: "<digest>"` moves the tag only if it shows that digest, `If-None-Match: *` only if it does not exist.
-    A name under a registry's host takes only images that stand under that host already.
+    A name under a registry's host takes only images that stand under that host already, and `library/…`,
+    `docker.io/library/…` and `docker.io/<name>` only images of `docker.io/library/…`.
     """
     target = _parse(image)
     moved = point(services(), target, body, allowed=precondition(request))

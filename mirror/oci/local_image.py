@@ -9,10 +9,16 @@ from typing import Final, Self
 from mirror.errors import InvalidReference, InvalidTag, TargetReserved
 from mirror.oci.digest import Digest
 from mirror.oci.names import is_tag, repository_problem
-from mirror.oci.reference import Reference
+from mirror.oci.reference import DOCKER_HUB, Reference
 
+OFFICIAL: Final = f"{DOCKER_HUB}/library"
+"""The namespace of Docker Hub's official images."""
 _HOST_LIKE: Final = re.compile(r".*\..*|localhost|.+_[1-9][0-9]{0,4}", re.ASCII)
 _EXAMPLE: Final = "Write it as 'team/redis:7' or 'docker.io/library/redis@sha256:…'."
+_NOT_OFFICIAL: Final = (
+    "Only Docker Hub's official images, 'docker.io/library/…', may have such a name. Choose a target in a namespace of "
+    "your own, such as 'team/redis'."
+)
 _PORT: Final = "Write a registry's port with an underscore, as in '127.0.0.1_5001/team/app:1'."
 
 
@@ -55,14 +61,30 @@ class LocalImage:
         first, slash, _ = self.repository.partition("/")
         return first if slash and _HOST_LIKE.fullmatch(first) else None
 
-    def require_source(self, source_component: str, source: str) -> None:
-        """Raise TargetReserved unless an image of *source_component* may stand under this name.
+    @property
+    def looks_official(self) -> bool:
+        """Whether clients may take this for one of Docker Hub's official images.
 
-        Nobody can pass an image off as Docker Hub's: a name under a host takes only that host's images.
+        ``docker pull`` completes ``docker.io/redis`` to ``docker.io/library/redis``. A dockerd that has the mirror
+        among its ``registry-mirrors`` asks it for ``library/redis``.
+        """
+        first, _, rest = self.repository.partition("/")
+        if first == DOCKER_HUB:
+            return bool(rest) and ("/" not in rest or rest.startswith("library/"))
+        return first == "library" and bool(rest)
+
+    def require_source(self, source_component: str, source: str) -> None:
+        """Raise TargetReserved unless the image *source* of *source_component* may stand under this name.
+
+        Nobody can pass an image off as Docker Hub's: a name under a host takes only that host's images, and a name that
+        looks official only official ones. An image that has such a name already may get more tags.
         """
         owner = self.registry_component
         if owner is not None and owner != source_component:
             raise TargetReserved(self.repository, owner, source)
+        allowed = (f"{OFFICIAL}/", f"{self.repository}:", f"{self.repository}@")
+        if self.looks_official and not source.startswith(allowed):
+            raise TargetReserved(self.repository, OFFICIAL, source, hint=_NOT_OFFICIAL)
 
     def __str__(self) -> str:
         if self.digest:

@@ -12,7 +12,9 @@ from mirror.oci.names import MAX_NAME_LENGTH, is_tag, repository_problem
 
 DOCKER_HUB: Final = "docker.io"
 DEFAULT_TAG: Final = "latest"
-_DOCKER_HUB_HOSTS: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_DOCKER_HUB_HOSTS: Final = frozenset(
+    {"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
+)
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.ASCII)
 _IMAGE_ID: Final = re.compile(r"[a-f0-9]{64}", re.ASCII)
 _MAX_TEXT: Final = 1024
@@ -100,13 +102,14 @@ def _split_registry(name: str, text: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     if not slash or not ("." in first or ":" in first or first.lower() == "localhost" or first != first.lower()):
         return DOCKER_HUB, name
-    return _normalise_registry(first, text), rest
+    return normalise_registry(first, text), rest
 
 
-def _normalise_registry(first: str, text: str) -> str:
-    """Lower case, no trailing dot, no default port, one name for Docker Hub.
+def normalise_registry(first: str, text: str) -> str:
+    """Return a registry's ``host[:port]`` as `Reference` has it: lower case, without trailing dot or default port.
 
-    A host of one label keeps its port 443, since without it the name would be one on Docker Hub.
+    Docker Hub has one name. A host of one label keeps its port 443, since without it the name would be one on Docker
+    Hub. *text* is what an InvalidReference shows.
     """
     if first.startswith("["):
         raise InvalidReference(text, "IPv6 addresses are not supported; use a host name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from mirror.errors import Denied, MirrorError, SourceFailed
 from mirror.oci.reference import Reference
@@ -11,6 +12,8 @@ from mirror.registry.endpoints import Endpoints
 from mirror.registry.redirects import Followed, Redirects
 from mirror.registry.statuses import error_for_trouble
 from mirror.registry.transport import Answer
+
+_HIDING: Final = frozenset({403, 404})
 
 
 class Exchange:
@@ -28,11 +31,30 @@ class Exchange:
         authorization = self._auth.authorization(registry, repository)
         followed = self._redirects.follow(method, url, headers, authorization, registry)
         if followed.answer.status == 401:
-            challenge = followed.answer.headers.get("WWW-Authenticate", "")
             followed.answer.dismiss()
-            authorization = self._auth.answer(registry, repository, challenge, authorization)
-            followed = self._redirects.follow(method, url, headers, authorization, registry)
+            authorization = self._auth.answer(registry, repository, followed.answer, authorization)
+            return self._redirects.follow(method, url, headers, authorization, registry)
+        if followed.answer.status in _HIDING and authorization is None and followed.target is None:
+            if (login := self._hidden_login(method, reference, followed.answer)) is None:
+                return followed
+            followed.answer.dismiss()
+            followed = self._redirects.follow(method, url, headers, login, registry)
+            if followed.answer.status != 401:
+                self._auth.accepted(registry)
         return followed
+
+    def _hidden_login(self, method: str, reference: Reference, answer: Answer) -> str | None:
+        """What to log in with after a 403 or 404, which may hide what is there from those who are not logged in.
+
+        A HEAD is only a short cut: a login that fails is for the GET after it to tell.
+        """
+        try:
+            return self._auth.hidden_login(reference.registry, reference.repository)
+        except MirrorError as error:
+            if method == "HEAD" and not error.retryable:
+                return None
+            answer.close()
+            raise
 
     def require_ok(
         self, answer: Answer, reference: Reference, unknown: MirrorError, accepted: tuple[int, ...] = (200,)

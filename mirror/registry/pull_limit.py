@@ -106,7 +106,7 @@ class LimitReader:
 
 def hashed(text: str) -> str:
     """Enough of a SHA-256 to tell users and addresses apart without naming them."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _body(answer: Answer) -> bytes:

@@ -24,8 +24,8 @@ from mirror.registry.transport import Answer, Origin, Transport
 TARGET_SECONDS: Final = 15 * 60.0
 """How long a target is reused: presigned URLs live for about 20 minutes."""
 TARGETS: Final = 512
-_REDIRECTS: Final = 5
-_REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECTS: Final = 5
+REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,20 @@ class Redirects:
         asked, left = url, False
         home: Origin | None = None  # made out at the first redirect, which most answers are not
         origin = home
-        for _ in range(_REDIRECTS + 1):
+        for _ in range(REDIRECTS + 1):
             answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
             if left and answer.status in (401, 403):
                 answer.close()
                 raise ServerFailed(registry, f"the target of its redirect answered {answer.status}")
             location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTING or not location:
+            if answer.status not in REDIRECTING or not location:
                 return Followed(answer, None if origin == home else url)
             answer.dismiss()
             home = home or Origin.of(asked)
             url, origin = self._redirected(registry, url, location)
             if origin != home:
                 authorization, left = None, True
-        raise SourceFailed(registry, f"it redirects more than {_REDIRECTS} times")
+        raise SourceFailed(registry, f"it redirects more than {REDIRECTS} times")
 
     def at_target(self, url: str, headers: Mapping[str, str], registry: str) -> Answer | None:
         """A 200 or 206 from where `follow` ended before; None for anything else: the target has expired, or is gone."""

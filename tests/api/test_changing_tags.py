@@ -115,6 +115,20 @@ def test_nobody_passes_an_image_off_as_a_registrys(api: FlaskClient, mirror: Hol
     assert response.status_code == 201
 
 
+def test_nobody_passes_an_image_off_as_an_official_one(api: FlaskClient, mirror: Holding) -> None:
+    for held in ("docker.io/evil/redis:7", "docker.io/library/redis:7", "library/old:7"):
+        mirror.hold(ONE, held)
+    by_digest = f"docker.io/evil/redis@{ONE.digest}"
+    for target in ("docker.io/library/redis:8", "docker.io/redis:8", "library/redis:8"):
+        for source in ("docker.io/evil/redis:7", by_digest, "team/app:1", "library/old:7"):
+            response = api.put(f"/v1/images/{target}", json={"from": source})
+            assert refused(response) == (422, "TARGET_RESERVED"), (target, source)
+        response = api.put(f"/v1/images/{target}", json={"from": "docker.io/library/redis:7"})
+        assert response.status_code == 201, target
+    for body in ({"digest": str(ONE.digest)}, {"from": "library/old:7"}):
+        assert api.put("/v1/images/library/old:8", json=body).status_code in (200, 201)
+
+
 def test_a_deleted_tag_is_gone_and_its_image_is_not(api: FlaskClient) -> None:
     assert api.delete("/v1/images/team/app:1").status_code == 204
     assert refused(api.get("/v1/images/team/app:1")) == (404, "MANIFEST_UNKNOWN")

@@ -74,7 +74,7 @@ def test_the_default_target_is_the_source_s_canonical_name(source: str, target: 
 @pytest.mark.parametrize(
     ("repository", "owner"),
     [
-        ("docker.io/library/redis", "docker.io"),
+        ("docker.io/bitnami/redis", "docker.io"),
         ("index.docker.io/library/redis", "index.docker.io"),
         ("localhost/app", "localhost"),
         ("127.0.0.1_5001/app", "127.0.0.1_5001"),
@@ -91,11 +91,56 @@ def test_a_first_component_that_looks_like_a_host_belongs_to_that_host(repositor
 
 
 @pytest.mark.parametrize(
-    "repository", ["team/redis", "library/redis", "team_a/app", "team_0/app", "redis", "docker.io"]
+    "repository", ["team/redis", "library", "library-x/redis", "team/library/redis", "team_a/app", "redis", "docker.io"]
 )
 def test_any_other_target_takes_images_from_everywhere(repository: str) -> None:
     assert LocalImage(repository).registry_component is None
     LocalImage(repository).require_source("docker.io", "docker.io/library/redis:7")
+
+
+@pytest.mark.parametrize(
+    "repository",
+    ["docker.io/library/redis", "docker.io/library/a/b", "docker.io/redis", "docker.io/library", "library/redis"],
+)
+def test_a_name_that_looks_official_takes_official_images_only(repository: str) -> None:
+    target = LocalImage(repository, "1")
+    target.require_source("docker.io", "docker.io/library/redis:7")
+    for source in ("docker.io/evil/redis:7", "docker.io/libraryx/redis:7", "docker.io/evil/library/redis:7"):
+        with pytest.raises(TargetReserved, match=r"reserved for images from 'docker\.io/library'") as refused:
+            target.require_source("docker.io", source)
+        assert "team/redis" in refused.value.hint
+
+
+@pytest.mark.parametrize("component", ["quay.io", "", "docker.io_80", "index.docker.io"])
+def test_another_registry_s_library_is_not_docker_hub_s(component: str) -> None:
+    for repository in ("docker.io/library/redis", "docker.io/redis", "library/redis"):
+        with pytest.raises(TargetReserved):
+            LocalImage(repository).require_source(component, f"{component}/library/redis:7")
+
+
+@pytest.mark.parametrize("target", ["library/redis:8", "library/redis@" + SHA256])
+def test_an_image_with_an_official_name_may_get_more_tags_there(target: str) -> None:
+    LocalImage.parse(target).require_source("", "library/redis:7")
+    with pytest.raises(TargetReserved):
+        LocalImage.parse(target).require_source("", "library/redis-evil:7")
+
+
+@pytest.mark.parametrize(
+    "target", ["DOCKER.IO/library/redis", "docker.io:443/library/redis", "docker.io./library/redis"]
+)
+def test_no_other_spelling_of_docker_hub_is_a_target(target: str) -> None:
+    with pytest.raises(InvalidReference):
+        LocalImage.parse(target)
+
+
+@pytest.mark.parametrize(
+    "first", ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "docker.io_443"]
+)
+def test_docker_hub_s_other_names_take_nothing(first: str) -> None:
+    """Every source on Docker Hub is one of docker.io, however it is spelled."""
+    source = Reference.parse(f"{first.replace('_', ':')}/library/redis:7")
+    with pytest.raises(TargetReserved):
+        LocalImage(f"{first}/library/redis", "7").require_source(registry_component(source.registry), str(source))
 
 
 def test_a_port_is_spelled_with_an_underscore() -> None:

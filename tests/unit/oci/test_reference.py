@@ -37,7 +37,16 @@ def test_a_name_without_a_registry_is_on_docker_hub(text: str, canonical: str) -
 
 
 @pytest.mark.parametrize(
-    "host", ["index.docker.io", "registry-1.docker.io", "docker.io", "docker.io:443", "Docker.IO."]
+    "host",
+    [
+        "index.docker.io",
+        "registry-1.docker.io",
+        "registry.hub.docker.com",
+        "Registry.Hub.Docker.com:443",
+        "docker.io",
+        "docker.io:443",
+        "Docker.IO.",
+    ],
 )
 def test_docker_hub_has_one_name(host: str) -> None:
     assert str(Reference.parse(f"{host}/redis")) == "docker.io/library/redis:latest"

@@ -54,3 +54,12 @@ def test_a_target_is_reserved_as_the_page_says(row: list[str]) -> None:
         target.require_source(owners[0].replace(":", "_"), f"{owners[0]}/app:1")
         with pytest.raises(TargetReserved):
             target.require_source("anybody.example", "anybody.example/app:1")
+
+
+@pytest.mark.parametrize("row", examples("Names of official images"), ids=lambda row: row[0])
+def test_an_official_name_takes_what_the_page_says(row: list[str]) -> None:
+    target = LocalImage(row[0], "1")
+    source = Reference.parse(row[-1])
+    target.require_source(source.registry, str(source))
+    with pytest.raises(TargetReserved):
+        target.require_source("docker.io", "docker.io/someone/redis:7")

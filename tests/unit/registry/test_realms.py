@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mirror.errors import RealmNotAllowed, SourceFailed
+from mirror.errors import AddressNotAllowed, RealmNotAllowed
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Tokens
+from tests.fakes.server import HttpServer
 from tests.fakes.tokens import basic
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config, login_entry
@@ -45,9 +46,12 @@ def registry(app: TestImage) -> Iterator[FakeRegistry]:
         "https:///token",
         "https://[bad/token",
         "https://127.0.0.1:99999/token",
-        "//127.0.0.1/token",
-        "/token",
+        "//evil.example/token",
+        "//127.0.0.1@evil.example/token",
+        "/\\\\evil.example/token",
         "https://",
+        "token server",
+        "127.0.0.1/token",
     ],
 )
 def test_credentials_never_leave_for_a_realm_that_is_not_the_registrys(
@@ -59,12 +63,90 @@ def test_credentials_never_leave_for_a_realm_that_is_not_the_registrys(
     assert not registry.log("token")
 
 
-def test_a_realm_elsewhere_is_not_asked_anonymously_either(
+def test_a_refused_realm_says_what_to_do(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path
+) -> None:
+    for realm, hint in (
+        ("https://sso.example/token", "MIRROR_TOKEN_REALMS"),
+        ("http://sso.example/token", "'sso.example:80' to MIRROR_INSECURE_REGISTRIES"),
+        ("docker registry", "by its whole URL"),
+    ):
+        tokens.realm = realm
+        with pytest.raises(RealmNotAllowed) as refused:
+            client_of(registry, docker_config=config).get_manifest(reference)
+        assert hint in refused.value.hint
+
+
+def test_an_anonymous_realm_may_be_on_any_host_that_may_be_spoken_to(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, app: TestImage
+) -> None:
+    """Without credentials there is nothing that a token server elsewhere could steal."""
+    with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
+        host = elsewhere.host.replace("127.0.0.1", "localhost")
+        tokens.realm = f"http://{host}/token"
+        client = client_of(registry, insecure_registries={registry.host, host})
+        assert client.get_manifest(reference).body == app.body
+        assert elsewhere.connections == 1
+
+
+def test_an_anonymous_realm_is_asked_over_https_if_nothing_else_is_permitted(
     client: RegistryClient, reference: Reference, tokens: Tokens
 ) -> None:
-    tokens.realm = "https://evil.example/token"
-    with pytest.raises(RealmNotAllowed, match=r"evil\.example"):
+    tokens.realm = "http://tokens.example/token"
+    with pytest.raises(RealmNotAllowed, match=r"tokens\.example.*https"):
         client.get_manifest(reference)
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1", "[::1]", "[fd00:ec2::254]", "0.0.0.0"])
+def test_an_anonymous_realm_in_a_private_network_is_not_asked(
+    client: RegistryClient, reference: Reference, tokens: Tokens, host: str
+) -> None:
+    tokens.realm = f"https://{host}/token"
+    with pytest.raises(AddressNotAllowed):
+        client.get_manifest(reference)
+
+
+def test_credentials_do_not_go_where_an_anonymous_request_may(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path
+) -> None:
+    with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
+        host = elsewhere.host.replace("127.0.0.1", "localhost")
+        tokens.realm = f"http://{host}/token"
+        client = client_of(registry, docker_config=config, insecure_registries={registry.host, host})
+        with pytest.raises(RealmNotAllowed, match="not sent credentials"):
+            client.get_manifest(reference)
+        assert elsewhere.connections == 0
+
+
+@pytest.mark.parametrize("named", ["localhost", "localhost:{port}"])
+def test_credentials_go_to_a_realm_that_the_settings_name(
+    client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path, named: str
+) -> None:
+    tokens.login = LOGIN
+    with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
+        port = elsewhere.server_address[1]
+        tokens.realm = f"http://localhost:{port}/token"
+        client_of(
+            registry,
+            docker_config=config,
+            insecure_registries={registry.host, f"localhost:{port}"},
+            token_realms={registry.host: frozenset({named.format(port=port)})},
+        ).get_manifest(reference)
+        assert elsewhere.connections == 1
+
+
+@pytest.mark.parametrize("realm", ["/token", "/token?kind=registry", "../token", "//{host}/token", "./../token"])
+def test_a_relative_realm_is_one_of_the_registry_itself(
+    client_of: MakeClient, app: TestImage, tmp_path: Path, realm: str
+) -> None:
+    with FakeRegistry(tokens=Tokens(login=LOGIN), token_on_api=True) as registry:
+        registry.put(app, REPOSITORY, "1")
+        assert registry.tokens
+        registry.tokens.realm = realm.format(host=registry.host)
+        config = docker_config(tmp_path, registry.host, login_entry())
+        reference = Reference.parse(f"{registry.host}/{REPOSITORY}:1")
+        assert client_of(registry, docker_config=config).get_manifest(reference).body == app.body
+        assert registry.log(path="/token")[0].headers["Authorization"] == basic(LOGIN)
 
 
 def test_an_http_endpoint_does_not_permit_a_plain_realm_on_another_port(
@@ -87,15 +169,6 @@ def test_an_endpoint_in_docker_hubs_place_is_logged_in_to_with_docker_hubs_crede
         assert hub.log("api", path="/token")[0].headers["Authorization"] == basic(LOGIN)
 
 
-def test_a_redirect_of_the_token_server_is_not_followed(
-    client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path
-) -> None:
-    registry.script(faults.faulty(faults.status(307, Location=f"{registry.url}/stolen"), server="token"))
-    with pytest.raises(SourceFailed):
-        client_of(registry, docker_config=config).get_manifest(reference)
-    assert not registry.log(path="/stolen")
-
-
 @pytest.mark.parametrize(
     "scope",
     [
@@ -103,6 +176,8 @@ def test_a_redirect_of_the_token_server_is_not_followed(
         "repository:team/app:*",
         "repository:evilteam/app:pull",
         "registry:catalog:*",
+        "repository:proxy/team/app:pull",
+        "repository:team/app:pull repository:other/app:pull",
         "",
         "x" * 5000,
     ],
@@ -114,3 +189,51 @@ def test_a_registry_cannot_have_us_fetch_it_more_than_a_pull_of_what_we_asked_fo
     registry.script(faults.faulty(lie, server="api", times=1))
     client.get_manifest(reference)
     assert [request.query["scope"] for request in registry.log("token")] == [["repository:team/app:pull"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("scope=repository:other/app:push", {}),
+        ("%73cope=repository:other/app:push&kind=a", {"kind": ["a"]}),
+        ("a=b;Scope=registry:catalog:*&account=root", {"a": ["b"]}),
+        ("service=another&scope&=", {}),
+    ],
+)
+def test_a_realms_own_query_asks_for_no_more(
+    client: RegistryClient,
+    registry: FakeRegistry,
+    reference: Reference,
+    tokens: Tokens,
+    query: str,
+    kept: dict[str, list[str]],
+) -> None:
+    tokens.realm = f"{registry.token_url}?{query}"
+    client.get_manifest(reference)
+    (asked,) = registry.log("token")
+    assert asked.query == {**kept, "service": ["registry.test"], "scope": ["repository:team/app:pull"]}
+
+
+@pytest.mark.parametrize(
+    ("service", "asked"),
+    [
+        ("a&scope=repository:x:push", ["a&scope=repository:x:push"]),
+        ("ü b", ["ü b"]),
+        ("x" * 1024, ["x" * 1024]),
+        ("x" * 1025, None),
+        ("", None),
+    ],
+)
+def test_the_service_is_the_challenges_encoded_and_bounded(
+    client: RegistryClient,
+    registry: FakeRegistry,
+    reference: Reference,
+    tokens: Tokens,
+    service: str,
+    asked: list[str] | None,
+) -> None:
+    tokens.service = service.encode().decode("latin-1")  # http.server writes headers so
+    client.get_manifest(reference)
+    (request,) = registry.log("token")
+    assert request.query.get("service") == asked
+    assert request.query["scope"] == ["repository:team/app:pull"]
