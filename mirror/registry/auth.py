@@ -27,7 +27,11 @@ from mirror.registry.transport import Answer, Transport
 _CREDENTIAL_SECONDS: Final = 60.0
 _OPEN_SECONDS: Final = 600.0
 """How long a registry whose ``/v2/`` wants no login is not asked again for one."""
-_BASIC: Final = Challenge("basic")
+_UNNAMED: Final = Challenge("basic")
+"""What is tried where a registry wants a login and names no scheme at all.
+
+Nothing is risked: the registry could have had the password by asking for it.
+"""
 
 Ask = Callable[[str, str], Credential | None]
 """From a registry and a repository to what to log in with, None to stay anonymous."""
@@ -163,13 +167,14 @@ class Authenticator:
 
     def _challenge(self, session: _Session, refusal: Answer, registry: str, repository: str) -> Challenge:
         """What to answer a 401 with. Where it names no scheme we know and there are credentials, ``/v2/`` is asked."""
+        credential = self._credential(session, registry, repository)
         lines = _header_lines(refusal)
-        challenge = _choose(lines)
-        if challenge is None and (credential := self._credential(session, registry, repository)):
-            root = self._root(registry)
-            challenge = _choose(root or ())
-            if challenge is None and names_nothing([*lines, *(root or ())]):
-                challenge = _unasked(credential)
+        challenge = _choose(lines, credential)
+        if challenge is None and credential:
+            root = self._root(registry) or []
+            challenge = _choose(root, credential)
+            if challenge is None and names_nothing([*lines, *root]) and credential.basic:
+                challenge = _UNNAMED
         if challenge is None:
             raise SourceFailed(registry, "it wants a login and names no scheme that is known")
         return challenge
@@ -184,8 +189,7 @@ class Authenticator:
                 return None
             root = self._root(registry)
             if root is not None:
-                unasked = _unasked(session.credential) if names_nothing(root) else None
-                known.hidden = _choose(root) or unasked
+                known.hidden = _choose(root, session.credential) or (_UNNAMED if names_nothing(root) else None)
             if known.hidden is None:
                 known.open_until = monotonic() + _OPEN_SECONDS
             return known.hidden
@@ -209,17 +213,10 @@ def _header_lines(answer: Answer) -> list[str]:
     return list(answer.response.headers.getlist("WWW-Authenticate"))
 
 
-def _choose(lines: Sequence[str]) -> Challenge | None:
-    """Bearer if the registry offers it with a realm, else Basic."""
+def _choose(lines: Sequence[str], credential: Credential | None) -> Challenge | None:
+    """Bearer if the registry offers it with a realm, else Basic. A registry token needs no offer."""
     challenges = parse_challenges(*lines)
     bearer = (c for c in challenges if c.scheme == "bearer" and c.parameters.get("realm"))
     basic = (c for c in challenges if c.scheme == "basic")
-    return next(bearer, None) or next(basic, None)
-
-
-def _unasked(credential: Credential | None) -> Challenge | None:
-    """What to try where a registry wants a login and names no scheme at all: the password, or the registry token.
-
-    Nothing is risked. The registry could have had either by asking for it.
-    """
-    return _BASIC if credential and (credential.basic or credential.registry_token) else None
+    token_alone = _UNNAMED if credential and credential.registry_token else None
+    return next(bearer, None) or next(basic, None) or token_alone
