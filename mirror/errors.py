@@ -13,6 +13,9 @@
     │   ├── RegistryDown            SOURCE_UNREACHABLE
     │   ├── RegistryBusy            REGISTRY_BUSY
     │   ├── SourceFailed            SOURCE_FAILED
+    │   │   ├── PlainHttpNotAllowed     PLAIN_HTTP_NOT_ALLOWED
+    │   │   └── TlsExpected             TLS_EXPECTED
+    │   ├── CertificateInvalid      CERTIFICATE_INVALID
     │   ├── AddressNotAllowed       ADDRESS_NOT_ALLOWED
     │   ├── RealmNotAllowed         REALM_NOT_ALLOWED
     │   ├── CredentialsUnavailable  CREDENTIALS_UNAVAILABLE
@@ -154,8 +157,8 @@ class SourceUnreachable(SourceError):
     code, retryable = "SOURCE_UNREACHABLE", True
     hint = "Check the name and the network between the workers and the registry, then try again."
 
-    def __init__(self, registry: str, reason: str, *, timed_out: bool = False) -> None:
-        super().__init__(f"The registry {registry} cannot be reached: {reason}")
+    def __init__(self, registry: str, reason: str, *, timed_out: bool = False, hint: str | None = None) -> None:
+        super().__init__(f"The registry {registry} cannot be reached: {reason}", hint=hint)
         self.timed_out = timed_out
 
 
@@ -193,8 +196,30 @@ class SourceFailed(SourceError):
     code, retryable = "SOURCE_FAILED", True
     hint = "The fault is on the registry's side; try again later or ask its operator."
 
-    def __init__(self, registry: str, reason: str) -> None:
-        super().__init__(f"The registry {registry} failed: {reason}")
+    def __init__(self, registry: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"The registry {registry} failed: {reason}", hint=hint)
+
+
+class PlainHttpNotAllowed(SourceFailed):
+    """The registry speaks plain HTTP, or redirects to it, and no setting allows that."""
+
+    code, retryable = "PLAIN_HTTP_NOT_ALLOWED", False
+    hint = "Use the registry's TLS port, or allow plain HTTP for it in MIRROR_INSECURE_REGISTRIES."
+
+
+class TlsExpected(SourceFailed):
+    """MIRROR_INSECURE_REGISTRIES or an http:// endpoint allows plain HTTP, and the registry wants TLS."""
+
+    code, retryable = "TLS_EXPECTED", False
+    hint = "Remove the registry from MIRROR_INSECURE_REGISTRIES, or write https:// in MIRROR_REGISTRY_ENDPOINTS."
+
+
+class CertificateInvalid(SourceError):
+    code = "CERTIFICATE_INVALID"
+    hint = "The registry's operator has to mend its certificate."
+
+    def __init__(self, registry: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"The certificate of the registry {registry} {reason}", hint=hint)
 
 
 class AddressNotAllowed(SourceError):
@@ -337,8 +362,8 @@ class SizeInvalid(ContentError):
     code = "SIZE_INVALID"
     hint = "The manifest and the bytes disagree; have the image pushed anew at its source."
 
-    def __init__(self, digest: str, expected: int, actual: int | str) -> None:
-        super().__init__(f"The blob {digest} should have {expected} bytes and has {actual}")
+    def __init__(self, digest: str, expected: int, actual: int | str, *, hint: str | None = None) -> None:
+        super().__init__(f"The blob {digest} should have {expected} bytes and has {actual}", hint=hint)
 
 
 class NotHeld(MirrorError):

@@ -23,6 +23,7 @@ from mirror.copying.interruption import Interruption
 from mirror.copying.means import Means
 from mirror.copying.parts_copy import PartsCopy
 from mirror.copying.progress import Progress
+from mirror.copying.range_reader import RangesWithdrawn
 from mirror.errors import DigestMismatch, SizeInvalid, Unavailable
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.verification import Hasher, Verified
@@ -46,6 +47,7 @@ class BlobTransfer:
         self._progress = progress
         self._interruption = interruption
         self._upload: Upload = means.blobs.begin(blob)
+        self._in_one_stream = False
         self._lock = threading.Lock()
         self._copied = 0
 
@@ -66,6 +68,9 @@ class BlobTransfer:
                 if losses > _LOSSES:
                     raise
                 _LOG.warning("S3 has lost the open upload; the blob begins again", blob=str(self._blob.digest))
+            except RangesWithdrawn:
+                self._in_one_stream = True
+                _LOG.warning("the source gives no more ranges; the blob begins again", blob=str(self._blob.digest))
             except (DigestMismatch, SizeInvalid):
                 if resumed is None:
                     raise
@@ -170,6 +175,7 @@ class BlobTransfer:
                 hasher,
                 together,
                 done=done,
+                in_one_stream=self._in_one_stream,
                 arrived=self._arrived,
                 checkpointed=partial(self._progress.checkpointed, self._blob.digest),
             ).run()

@@ -37,5 +37,9 @@ class Means:
     fetchers: ThreadPoolExecutor
     storers: ThreadPoolExecutor
 
-    def reader(self, blob: Descriptor, interruption: Interruption, *, start: int, end: int) -> RangeReader:
-        return RangeReader(self.source, self.reference, blob, interruption, start=start, end=end)
+    def reader(
+        self, blob: Descriptor, interruption: Interruption, *, start: int, end: int, only_ranges: bool = False
+    ) -> RangeReader:
+        return RangeReader(
+            self.source, self.reference, blob, interruption, start=start, end=end, only_ranges=only_ranges
+        )

@@ -7,7 +7,8 @@
 Fetchers hash and storers make CRCs, never the other way round (`mirror.oci.sha256` says why).
 
 The first range shows whether the source knows ranges. If not, the coordinator reads the parts one after the other from
-that one stream.
+that one stream. A source that knows them at first and not later ends the copy with RangesWithdrawn. It is to be made
+again *in_one_stream*.
 
 An open stream occupies one of the few connections that the registry allows, so who has one waits for nothing else: not
 for memory, which is taken before, and not for a thread, which the first stream has of its own. Otherwise a blob with a
@@ -53,6 +54,7 @@ class PartsCopy:
         interruption: Interruption,
         *,
         done: int,
+        in_one_stream: bool,
         arrived: Report,
         checkpointed: Callable[[], None],
     ) -> None:
@@ -61,6 +63,7 @@ class PartsCopy:
         self._lease = lease
         self._upload = upload
         self._interruption = interruption
+        self._in_one_stream = in_one_stream
         self._arrived = arrived
         self._checkpointed = checkpointed
         self._first, self._last = done + 1, -(-blob.size // upload.part_size)
@@ -95,6 +98,9 @@ class PartsCopy:
 
     def _coordinate(self) -> None:
         buffer = self._taken(self._first)
+        if self._in_one_stream:
+            self._read_through(self._reader_to_the_end(), buffer)
+            return
         reader = self._reader(self._first)
         try:
             knows_ranges = reader.gives_ranges()
@@ -180,7 +186,12 @@ class PartsCopy:
 
     def _reader(self, number: int) -> RangeReader:
         start = (number - 1) * self._upload.part_size
-        return self._means.reader(self._blob, self._interruption, start=start, end=start + self._size_of(number))
+        end, is_first = start + self._size_of(number), number == self._first
+        return self._means.reader(self._blob, self._interruption, start=start, end=end, only_ranges=not is_first)
+
+    def _reader_to_the_end(self) -> RangeReader:
+        start = (self._first - 1) * self._upload.part_size
+        return self._means.reader(self._blob, self._interruption, start=start, end=self._blob.size)
 
     def _size_of(self, number: int) -> int:
         return min(self._upload.part_size, self._blob.size - (number - 1) * self._upload.part_size)

@@ -22,6 +22,11 @@ _READ: Final = 1024 * 1024
 """Asked of a stream at a time, which gives up where so little takes a minute."""
 _LOG = structlog.get_logger(__name__)
 
+
+class RangesWithdrawn(Exception):
+    """The source gave one range of the blob, and sends the whole blob for another."""
+
+
 Report = Callable[[int], None]
 """Told how many more bytes of the blob have arrived."""
 
@@ -30,7 +35,8 @@ class RangeReader:
     """The bytes of *blob* from *start* to *end*. Not to be shared between threads.
 
     A connection that breaks, or stalls, is taken up again at the byte it reached; no byte that arrived is asked for
-    again, unless the server knows no ranges.
+    again, unless the server knows no ranges. With *only_ranges*, RangesWithdrawn is raised where a whole blob comes
+    instead: many readers that each skip through it would fetch it many times.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class RangeReader:
         *,
         start: int,
         end: int,
+        only_ranges: bool = False,
     ) -> None:
         self._source = source
         self._reference = reference
@@ -51,6 +58,7 @@ class RangeReader:
         self._end = end
         self._open = ExitStack()
         self._stream: BlobStream | None = None
+        self._only_ranges = only_ranges
         self._fruitless = 0
         self._reached_before = start
         self._retrying = Retrying(
@@ -76,7 +84,10 @@ class RangeReader:
         """
         self._retrying(self._connected)
         stream = self._connected()
-        if stream.start + stream.length <= self._end:
+        if _end_of(stream) < self._blob.size:
+            self._only_ranges = True
+            return True
+        if self._end == self._blob.size:
             return True
         self._end = self._blob.size
         return False
@@ -105,7 +116,10 @@ class RangeReader:
             stream = self._connected()
             while (done := self._reached - begin) < want:
                 self._interruption.check()
-                count = stream.readinto(buffer[done : min(done + _READ, want)])
+                if self._reached == _end_of(stream):  # a shorter piece than was asked for
+                    self.close()
+                    stream = self._connected()
+                count = stream.readinto(buffer[done : min(done + _READ, want, _end_of(stream) - begin)])
                 if count == 0:
                     raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
                 self._reached += count
@@ -119,11 +133,13 @@ class RangeReader:
         """The stream at the byte that was reached."""
         if self._stream is not None:
             return self._stream
-        length = None if self._end == self._blob.size else self._end - self._reached
+        length = self._end - self._reached
         try:
             opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
             stream = self._open.enter_context(opened)
             self._open.enter_context(self._interruption.waking(stream.interrupt))
+            if self._only_ranges and stream.start < self._reached:
+                raise RangesWithdrawn
             self._skip(stream, self._reached - stream.start)
         except BaseException:
             self.close()
@@ -153,3 +169,7 @@ class RangeReader:
         _LOG.info(
             "resuming blob", blob=str(self._blob.digest), registry=self._reference.registry, at=self._reached, code=code
         )
+
+
+def _end_of(stream: BlobStream) -> int:
+    return stream.start + stream.length

@@ -38,8 +38,11 @@ class ManifestReader(Protocol):
 
 
 class BlobStream(Protocol):
-    """``length`` bytes of a blob from ``start`` on: the range that was asked for, or the whole blob where the server
-    does not know ranges. `readinto` fills its buffer as far as bytes are left, and answers 0 behind the last one.
+    """``length`` bytes of a blob from ``start`` on.
+
+    That is the range that was asked for, a shorter or longer piece that begins where it does, or the whole blob where
+    the server does not know ranges. `readinto` fills its buffer as far as bytes are left, and answers 0 behind the
+    last one.
     """
 
     @property

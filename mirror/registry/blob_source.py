@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
-from mirror.errors import BlobUnknown, MirrorError
+from mirror.errors import BlobUnknown, MirrorError, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
 from mirror.registry.admission import Admission, Wait
 from mirror.registry.blob_stream import BlobStream
-from mirror.registry.byte_range import ByteRange
+from mirror.registry.byte_range import ByteRange, RangeUnusable
 from mirror.registry.exchange import Exchange
 from mirror.registry.redirects import BlobTargets, Redirects
 from mirror.registry.slot import Slot
 from mirror.registry.transport import Answer
+
+_FOUND: Final = (200, 206)
 
 
 class BlobSource:
@@ -36,16 +39,33 @@ class BlobSource:
             raise
 
     def _open(self, reference: Reference, blob: Descriptor, wanted: ByteRange, slot: Slot) -> BlobStream:
+        """The blob from where it was last found, or from the registry; once without ranges if they are of no use."""
         headers = wanted.headers(blob)
         if target := self._targets.get(reference, blob.digest):
-            if answer := self._redirects.at_target(target, headers, reference.registry):
+            answer = self._redirects.at_target(target, headers, reference.registry)
+            if answer and self._holds_what_is_wanted(answer, blob, wanted):
                 return self._stream(answer, reference, blob, wanted, slot)
             self._targets.forget(reference, blob.digest)
         followed = self._exchange.send("GET", reference, f"blobs/{blob.digest}", headers)
+        if headers and not self._holds_what_is_wanted(followed.answer, blob, wanted):
+            followed = self._exchange.send("GET", reference, f"blobs/{blob.digest}", headers)
         stream = self._stream(followed.answer, reference, blob, wanted, slot)
         if followed.target:
             self._targets.remember(reference, blob.digest, followed.target)
         return stream
+
+    def _holds_what_is_wanted(self, answer: Answer, blob: Descriptor, wanted: ByteRange) -> bool:
+        """False for a piece that is of no use. Its sender is asked without ranges from then on."""
+        try:
+            if answer.status in _FOUND:
+                wanted.answered(answer, blob)
+        except RangeUnusable:
+            answer.dismiss()
+            self._redirects.ask_without_ranges(answer)
+            return False
+        except SizeInvalid:
+            return True  # `_stream` raises it, and forgets the target
+        return True
 
     def _stream(
         self, answer: Answer, reference: Reference, blob: Descriptor, wanted: ByteRange, slot: Slot
@@ -58,7 +78,7 @@ class BlobSource:
 
         try:
             unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
-            self._exchange.require_ok(answer, reference, unknown, (200, 206))
+            self._exchange.require_ok(answer, reference, unknown, _FOUND)
             held = wanted.answered(answer, blob)
         except BaseException:
             self._targets.forget(reference, blob.digest)

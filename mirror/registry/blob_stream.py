@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
-from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid
+from mirror.errors import AnswerTruncated, MirrorError
 from mirror.oci.descriptor import Descriptor
-from mirror.registry.byte_range import ByteRange
-from mirror.registry.transport import Answer, translated
+from mirror.registry.byte_range import ByteRange, wrong_size
+from mirror.registry.headers import codings, elements
+from mirror.registry.translation import translated
+from mirror.registry.transport import Answer
 
 
 class BlobStream:
     """``length`` bytes of a blob from ``start`` on; never more than that.
 
-    It holds what was asked for, or the whole blob where the server knows no ranges: ``start`` and ``length`` tell.
+    It holds what was asked for, a shorter or longer piece that begins there, or the whole blob where the server knows
+    no ranges: ``start`` and ``length`` tell.
     *broken* is told an error of `readinto` before it is raised, *done* is called when the last byte has come, or the
     stream is closed.
     """
@@ -52,13 +55,20 @@ class BlobStream:
         with translated(self._answer.registry, str(self._blob.digest)):
             count = self._answer.read_into(buffer)
         if count == 0 and self._left:
-            raise AnswerTruncated(self._answer.registry, str(self._blob.digest))
+            raise self._too_short()
         if count > self._left:
-            raise SizeInvalid(str(self._blob.digest), self._blob.size, "more")
+            raise wrong_size(self._answer, self._blob, "more")
         self._left -= count
         if self._left == 0:
             self._done()
         return count
+
+    def _too_short(self) -> MirrorError:
+        """An end before the last byte: the connection's, unless chunks ended in good order and a label says why."""
+        headers = self._answer.headers
+        if codings(headers) and elements(headers, "Transfer-Encoding"):
+            return wrong_size(self._answer, self._blob, "fewer")
+        return AnswerTruncated(self._answer.registry, str(self._blob.digest))
 
     def interrupt(self) -> None:
         """Wake a `readinto` that waits, from any thread: it fails."""

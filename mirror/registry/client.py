@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final, Self
 
-from mirror.errors import DigestMismatch, InvalidDigest, ManifestUnknown, SizeInvalid, SourceFailed
+from mirror.errors import DigestMismatch, ManifestUnknown, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.media_types import ACCEPTED
@@ -23,11 +23,12 @@ from mirror.registry.byte_range import ByteRange
 from mirror.registry.credentials import DockerConfig
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.exchange import Exchange
+from mirror.registry.headers import media_type, named_digest
 from mirror.registry.manifest_reader import ManifestReader, RemoteManifest
 from mirror.registry.pull_limit import LimitReader
 from mirror.registry.redirects import Redirects
 from mirror.registry.slot import Slot
-from mirror.registry.transport import Answer, Transport
+from mirror.registry.transport import Transport
 from mirror.settings import Settings
 
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
@@ -127,7 +128,7 @@ class RegistryClient:
             if answer.status == 405:
                 return None
             self._exchange.require_ok(answer, reference, ManifestUnknown(str(reference)))
-            return _named_digest(answer)
+            return named_digest(answer.headers)
 
     def _fetch_manifest(
         self, reference: Reference, expect: Descriptor | None, take: Callable[[], str | None]
@@ -146,26 +147,16 @@ class RegistryClient:
             if answer.status == 429 and (refused := self._limits.refusal(reference, answer)):
                 raise refused
             self._exchange.require_ok(answer, reference, ManifestUnknown(str(reference)))
-            named = [d for d in (reference.digest, expect and expect.digest, _named_digest(answer)) if d]
+            named = [d for d in (reference.digest, expect and expect.digest, named_digest(answer.headers)) if d]
             body = answer.read(MAX_MANIFEST_SIZE, f"the manifest of {reference}")
-            media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
+            content_type = media_type(answer.headers)
         if expect and len(body) != expect.size:
             raise SizeInvalid(str(expect.digest), expect.size, len(body))
         for digest in named:
             if (actual := Digest.of(body, digest.algorithm)) != digest:
                 raise DigestMismatch(str(digest), str(actual))
-        return RemoteManifest(body, media_type, named[0] if named else Digest.of(body))
+        return RemoteManifest(body, content_type, named[0] if named else Digest.of(body))
 
 
 def _anonymous(_registry: str, _repository: str) -> None:
     return None
-
-
-def _named_digest(answer: Answer) -> Digest | None:
-    text = answer.headers.get("Docker-Content-Digest")
-    if text is None:
-        return None
-    try:
-        return Digest.parse(text)
-    except InvalidDigest:
-        raise SourceFailed(answer.registry, "its Docker-Content-Digest is malformed") from None

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
-from mirror.errors import Denied, MirrorError, SourceFailed
+from mirror.errors import Denied, MirrorError
 from mirror.oci.reference import Reference
 from mirror.registry.auth import Authenticator
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.redirects import Followed, Redirects
 from mirror.registry.statuses import error_for_trouble
+from mirror.registry.translation import wants_tls
 from mirror.registry.transport import Answer
 
 _HIDING: Final = frozenset({403, 404})
+_TLS_REFUSALS: Final = frozenset({400, 403, 426, 497})
+_TLS_WANTED: Final = re.compile(
+    rb"http request to an https server|plain http request was sent to https|speaking plain http to an ssl|requires? tls"
+)
+"""What Go, nginx, Apache and Tomcat say, in lower case."""
+_REFUSAL_SIZE: Final = 64 * 1024
 
 
 class Exchange:
@@ -61,9 +69,9 @@ class Exchange:
     ) -> None:
         """Raise what the answer's status means: *unknown* for a 404."""
         if answer.status in accepted:
-            if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise SourceFailed(answer.registry, "it encoded an answer that was asked for as it is")
             return
+        if _says_it_wants_tls(answer):
+            raise wants_tls(answer.registry, answer.url)
         if answer.status == 401:
             raise self._auth.refusal(reference.registry, reference.repository)
         if answer.status == 403:
@@ -71,3 +79,13 @@ class Exchange:
         if answer.status == 404:
             raise unknown
         raise error_for_trouble(reference.registry, answer.status, answer.headers, what="it answered")
+
+
+def _says_it_wants_tls(answer: Answer) -> bool:
+    """Whether plain HTTP was refused for being that."""
+    if answer.status not in _TLS_REFUSALS or not answer.url.startswith("http://"):
+        return False
+    try:
+        return bool(_TLS_WANTED.search(answer.read(_REFUSAL_SIZE, "a refusal").lower()))
+    except MirrorError:
+        return False

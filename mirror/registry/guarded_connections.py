@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from http.client import HTTPResponse as RawResponse
 from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
@@ -20,6 +19,7 @@ from urllib3.exceptions import InvalidHeader
 from mirror.errors import SourceUnreachable
 from mirror.registry.address_guard import AddressGuard
 from mirror.registry.stalls import StallWatch
+from mirror.registry.tolerant_response import TolerantResponse
 
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings print whole URLs, presigned ones too
 
@@ -32,7 +32,7 @@ def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
     return [(found[0], found[4]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-class ReadingInto(RawResponse):
+class ReadingInto(TolerantResponse):
     """http.client's answer, which urllib3's stands before, reading into the buffer that was named instead of a new one.
 
     `into` is named for one read at a time, by whoever reads. What urllib3 makes of a read stays: its errors, its

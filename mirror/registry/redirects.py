@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final
 from urllib.parse import urljoin
 
-from mirror.errors import MirrorError, SourceFailed
+from mirror.errors import MirrorError, PlainHttpNotAllowed, SourceFailed
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.endpoints import Endpoints
@@ -24,8 +24,11 @@ from mirror.registry.transport import Answer, Origin, Transport
 TARGET_SECONDS: Final = 15 * 60.0
 """How long a target is reused: presigned URLs live for about 20 minutes."""
 TARGETS: Final = 512
+REFUSAL_SECONDS: Final = 10 * 60.0
+"""How long no range is asked of an origin that refused one."""
 REDIRECTS: Final = 5
 REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
+_NOT_ABOUT_RANGES: Final = frozenset({401, 404, 407, 408, 410, 425, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Redirects:
     def __init__(self, transport: Transport, endpoints: Endpoints) -> None:
         self._transport = transport
         self._endpoints = endpoints
+        self._refusals = RangeRefusals()
 
     def follow(
         self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, registry: str
@@ -51,7 +55,7 @@ class Redirects:
         home: Origin | None = None  # made out at the first redirect, which most answers are not
         origin = home
         for _ in range(REDIRECTS + 1):
-            answer = self._transport.request(method, url, _with(headers, authorization), registry=registry)
+            answer = self._request(method, url, _with(headers, authorization), registry)
             if left and answer.status in (401, 403):
                 answer.close()
                 raise ServerFailed(registry, f"the target of its redirect answered {answer.status}")
@@ -68,13 +72,34 @@ class Redirects:
     def at_target(self, url: str, headers: Mapping[str, str], registry: str) -> Answer | None:
         """A 200 or 206 from where `follow` ended before; None for anything else: the target has expired, or is gone."""
         try:
-            answer = self._transport.request("GET", url, headers, registry=registry)
+            answer = self._transport.request("GET", url, self._borne(url, headers), registry=registry)
         except MirrorError:
             return None
         if answer.status in (200, 206):
             return answer
         answer.dismiss()
         return None
+
+    def ask_without_ranges(self, answer: Answer) -> None:
+        """From now on, ask whoever sent this answer for whole blobs: it cannot be asked for ranges."""
+        self._refusals.remember(Origin.of(answer.url))
+
+    def _request(self, method: str, url: str, headers: Mapping[str, str], registry: str) -> Answer:
+        """Send one request. Where it is refused with a Range, send it once without, and remember what helped."""
+        sent = self._borne(url, headers)
+        answer = self._transport.request(method, url, sent, registry=registry)
+        if "Range" not in sent or not _may_refuse_the_range(answer.status):
+            return answer
+        answer.dismiss()
+        answer = self._transport.request(method, url, _without_range(sent), registry=registry)
+        if answer.status < 400:
+            self.ask_without_ranges(answer)
+        return answer
+
+    def _borne(self, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers, without a Range that the URL's origin is known to refuse."""
+        known = "Range" in headers and self._refusals.knows(Origin.of(url))
+        return _without_range(headers) if known else headers
 
     def _redirected(self, registry: str, url: str, location: str) -> tuple[str, Origin]:
         """Where *location* leads from *url*; raises SourceFailed where we may not go."""
@@ -84,8 +109,36 @@ class Redirects:
         except ValueError:
             raise SourceFailed(registry, "it redirects to what is no http or https URL") from None
         if not self._endpoints.permits(registry, origin):
-            raise SourceFailed(registry, f"it redirects to {origin} without TLS")
+            raise PlainHttpNotAllowed(
+                registry,
+                f"it redirects to {origin} without TLS",
+                hint=f"If plain HTTP is acceptable there, add '{origin.authority}' to MIRROR_INSECURE_REGISTRIES.",
+            )
         return url, origin
+
+
+class RangeRefusals:
+    """Which origins refuse requests with a Range: a few hundred, for some minutes each.
+
+    Registries may refuse ranges while the storage they redirect to gives them, and the other way round. So it is the
+    origin that counts, not the registry.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: OrderedDict[Origin, float] = OrderedDict()
+
+    def knows(self, origin: Origin) -> bool:
+        with self._lock:
+            return self._until.get(origin, 0.0) > self._clock()
+
+    def remember(self, origin: Origin) -> None:
+        with self._lock:
+            self._until[origin] = self._clock() + REFUSAL_SECONDS
+            self._until.move_to_end(origin)
+            if len(self._until) > TARGETS:
+                self._until.popitem(last=False)
 
 
 class BlobTargets:
@@ -127,6 +180,15 @@ class BlobTargets:
 
 def _key(reference: Reference, digest: Digest) -> tuple[str, str, Digest]:
     return reference.registry, reference.repository, digest
+
+
+def _may_refuse_the_range(status: int) -> bool:
+    """Whether the same request without its Range may be answered: servers use any of these statuses for that."""
+    return status == 501 or (400 <= status < 500 and status not in _NOT_ABOUT_RANGES)
+
+
+def _without_range(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name != "Range"}
 
 
 def _with(headers: Mapping[str, str], authorization: str | None) -> dict[str, str]:

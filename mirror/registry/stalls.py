@@ -55,6 +55,9 @@ class StallWatch:
                 self._thread.start()
         try:
             yield
+        except Exception:
+            if not wait.is_over:
+                raise
         finally:
             with self._lock:
                 self._waits.remove(wait)

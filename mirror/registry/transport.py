@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import re
-import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import IncompleteRead
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    InvalidChunkLength,
-    LocationParseError,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
 
 from mirror import __version__
-from mirror.errors import AnswerTooLarge, AnswerTruncated, MirrorError, SourceFailed, SourceUnreachable
+from mirror.errors import AnswerTooLarge, MirrorError
 from mirror.registry.address_guard import AddressGuard
+from mirror.registry.documents import decoded, require_no_html
 from mirror.registry.guarded_connections import ReadingInto, Resolve, pool_classes, resolve
+from mirror.registry.headers import Headers, declared_length
 from mirror.registry.stalls import StallWatch, interrupt
+from mirror.registry.translation import translated
 
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
@@ -59,6 +51,11 @@ class Origin:
             raise ValueError("the host has control characters in it")
         return cls(parts.scheme, parts.hostname.lower().rstrip("."), parts.port or _default_port(parts.scheme))
 
+    @property
+    def authority(self) -> str:
+        """Host and port, as a setting names them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
         return self.host if self.port == _default_port(self.scheme) else f"{self.host}:{self.port}"
 
@@ -69,14 +66,17 @@ class Answer:
 
     registry: str
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     response: BaseHTTPResponse = field(repr=False)
     stalls: StallWatch = field(repr=False)
+    url: str = field(repr=False)
+    asked_for_range: bool = False
 
     def read(self, limit: int, what: str) -> bytes:
-        """The whole body, at most *limit* bytes and in at most a minute.
+        """A document: the whole body without its Content-Encoding, at most *limit* bytes and in at most a minute.
 
-        Raises AnswerTooLarge before more is read, AnswerTruncated or SourceUnreachable if it was cut or too slow.
+        Raises AnswerTooLarge before more is read or decoded, AnswerTruncated or SourceUnreachable if it was cut or too
+        slow, SourceFailed if it cannot be decoded or a 200 is a page for people.
         """
         if declared_length(self.headers) > limit:
             raise AnswerTooLarge(self.registry, what, limit)
@@ -88,7 +88,10 @@ class Answer:
                 total += len(piece)
                 if total > limit:
                     raise AnswerTooLarge(self.registry, what, limit)
-        return b"".join(pieces)
+        body = decoded(b"".join(pieces), self.headers, self.registry, what, limit)
+        if self.status == 200:
+            require_no_html(body, self.headers, self.registry, what)
+        return body
 
     def read_into(self, buffer: memoryview) -> int:
         """The next bytes of the body, as many as *buffer* takes, right into it; 0 behind the last one.
@@ -151,9 +154,10 @@ class Transport:
     ) -> Answer:
         """Send one request and wait for the answer's head. *registry* is the name that errors speak of.
 
-        Raises AddressNotAllowed, SourceUnreachable, or SourceFailed for a URL that is none.
+        Raises AddressNotAllowed, SourceUnreachable, CertificateInvalid, PlainHttpNotAllowed, TlsExpected, or
+        SourceFailed for a URL that is none and for what is not HTTP.
         """
-        with translated(registry, "the request"):
+        with translated(registry, "the request", url):
             response = self._pools.request(
                 method,
                 url,
@@ -164,48 +168,13 @@ class Transport:
                 preload_content=False,
                 decode_content=False,
             )
-        return Answer(registry, response.status, response.headers, response, self._stalls)
+        return Answer(
+            registry, response.status, Headers(response.headers), response, self._stalls, url, "Range" in headers
+        )
 
     def close(self) -> None:
         self._pools.clear()
         self._stalls.close()
-
-
-@contextmanager
-def translated(registry: str, what: str) -> Iterator[None]:
-    """urllib3's errors in our terms, without their text: it prints presigned URLs."""
-    try:
-        yield
-    except MirrorError:
-        raise
-    except (HTTPError, OSError, ValueError) as error:
-        raise _translation(error, registry, what) from None
-
-
-def _translation(error: Exception, registry: str, what: str) -> MirrorError:
-    if isinstance(error, LocationParseError):
-        return SourceFailed(registry, "it names a URL that cannot be parsed")
-    if any(isinstance(cause, IncompleteRead | InvalidChunkLength) for cause in (error, *error.args)):
-        return AnswerTruncated(registry, what)
-    timed_out = isinstance(error, ConnectTimeoutError | ReadTimeoutError | TimeoutError)
-    return SourceUnreachable(registry, _reason(error), timed_out=timed_out)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, SSLError):
-        untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args)
-        return "its certificate is not valid for this name, or not trusted" if untrusted else "TLS failed"
-    if isinstance(error, ConnectTimeoutError | NewConnectionError):
-        return "no connection could be made"
-    if isinstance(error, ReadTimeoutError):
-        return "it did not answer in time"
-    return "the connection was lost, or what came was not HTTP"
-
-
-def declared_length(headers: Mapping[str, str]) -> int:
-    """The Content-Length, 0 if there is none or it is no number."""
-    text = headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
 def _default_port(scheme: str) -> int:

@@ -48,6 +48,16 @@ def header(name: str, value: str | None) -> Change:
     return change
 
 
+def again(name: str, value: str) -> Change:
+    """A header line that is sent after all others, whether the header stands already or not."""
+    return lambda reply: replace(reply, more_headers=[*reply.more_headers, (name, value)])
+
+
+def interim(*heads: bytes) -> Change:
+    """Interim answers (1xx) before the real one, each given as status line and headers."""
+    return lambda reply: replace(reply, before=b"".join(b"HTTP/1.1 %b\r\n\r\n" % head for head in heads))
+
+
 def wrong_byte(position: int = 0) -> Change:
     """One bit of the body is another; all headers stay."""
 

@@ -43,6 +43,10 @@ class Reply:
     """Whether the body goes in chunks, its length untold."""
     gate: tuple[int, threading.Event] | None = None
     """Bytes after which sending waits until the event is set."""
+    more_headers: list[tuple[str, str]] = field(default_factory=list)
+    """Headers that are sent after the others, so that one may stand twice."""
+    before: bytes = b""
+    """Bytes that are sent before the answer begins."""
 
 
 class HttpServer(ThreadingHTTPServer):
@@ -114,6 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The registry keeps its own log."""
 
     def _send(self, reply: Reply) -> None:
+        self.wfile.write(reply.before)
         self.send_response(reply.status)
         if reply.chunked:
             reply.headers = {**reply.headers, "Transfer-Encoding": "chunked"}
@@ -121,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(reply.body, bytes):
             reply.headers.setdefault("Content-Length", str(len(reply.body)))
         for name, value in reply.headers.items():
+            self.send_header(name, value)
+        for name, value in reply.more_headers:
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

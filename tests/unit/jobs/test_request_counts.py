@@ -39,7 +39,7 @@ def ordinary() -> images.TestImage:
     return images.image(images.layer("small"), images.layer("other", compressed=True), LARGE)
 
 
-RANGES = (f"bytes=0-{PART - 1}", f"bytes={PART}-{2 * PART - 1}", f"bytes={2 * PART}-")
+RANGES = (f"bytes=0-{PART - 1}", f"bytes={PART}-{2 * PART - 1}", f"bytes={2 * PART}-{2 * PART + 12_344}")
 MANIFEST: Counter[Kind] = Counter({("HEAD", "manifests", ""): 1, ("GET", "manifests", ""): 1})
 SMALL_BLOBS: Counter[Kind] = Counter({("GET", "blobs", ""): 3})
 LARGE_BLOB: Counter[Kind] = Counter({("GET", "blobs", asked): 1 for asked in RANGES})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mirror.errors import AddressNotAllowed, SourceUnreachable
+from mirror.errors import AddressNotAllowed, CertificateInvalid, SourceUnreachable
 from mirror.registry.address_guard import AddressGuard
 from mirror.registry.transport import Transport
 from tests.fakes.server import HttpServer, Reply
@@ -140,10 +140,10 @@ def test_tls_checks_the_name_while_the_judged_address_is_connected_to(tmp_path: 
     with HttpServer("tls", lambda _: Reply(200, body=b"hello"), tls=context) as server:
         trusting = Transport(AddressGuard(LOOPBACK), resolve=Resolver(["127.0.0.1"]), ca_certs=str(issued.authority))
         assert _get(trusting, f"https://registry.example:{_port(server)}/") == b"hello"
-        with pytest.raises(SourceUnreachable, match="certificate"):
+        with pytest.raises(CertificateInvalid, match="for another name"):
             _get(trusting, f"https://other.example:{_port(server)}/")
         suspicious = Transport(AddressGuard(LOOPBACK), resolve=Resolver(["127.0.0.1"]))
-        with pytest.raises(SourceUnreachable, match="certificate"):
+        with pytest.raises(CertificateInvalid, match="not trusted"):
             _get(suspicious, f"https://registry.example:{_port(server)}/")
         trusting.close()
         suspicious.close()

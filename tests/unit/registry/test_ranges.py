@@ -6,15 +6,26 @@ from dataclasses import replace
 
 import pytest
 
-from mirror.errors import AnswerTruncated, SizeInvalid, SourceFailed
+from mirror.errors import (
+    AnswerTruncated,
+    BlobUnknown,
+    Denied,
+    RateLimited,
+    SizeInvalid,
+    SourceError,
+    SourceFailed,
+)
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.blob_stream import BlobStream
+from mirror.registry.byte_range import SMALLEST_PIECE
 from mirror.registry.client import RegistryClient
+from mirror.registry.redirects import REFUSAL_SECONDS, RangeRefusals
+from mirror.registry.transport import Origin
 from tests.fakes import faults
 from tests.fakes.content import Synthetic
-from tests.fakes.registry import FakeRegistry
+from tests.fakes.registry import FakeRegistry, Reply, Request
 from tests.unit.registry.conftest import REPOSITORY
 
 SIZE = 2 * 1024 * 1024 + 17
@@ -25,6 +36,25 @@ BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), SIZE)
 @pytest.fixture(autouse=True)
 def _held(registry: FakeRegistry) -> None:
     registry.put_blob(REPOSITORY, BLOB.digest, Synthetic(SIZE))
+
+
+def whole(content: Synthetic) -> bytes:
+    return b"".join(content.pieces(0, content.size))
+
+
+def ranges_asked(registry: FakeRegistry, server: str = "api") -> list[str | None]:
+    """The Range of each request so far, None for none."""
+    return [request.headers.get("Range") for request in registry.log(server)]
+
+
+def only_with_a_range(change: faults.Change, *, server: str | None = None) -> faults.Script:
+    """Change the replies to requests with a Range alone."""
+    changed = faults.faulty(change, server=server)
+
+    def script(request: Request, reply: Reply) -> Reply | None:
+        return changed(request, reply) if "Range" in request.headers else None
+
+    return script
 
 
 def read(stream: BlobStream) -> bytes:
@@ -82,18 +112,217 @@ def test_a_range_that_is_sent_with_status_200_is_known_by_its_content_range(
         assert (stream.start, stream.length, read(stream)) == (1000, 1000, CONTENT[1000:2000])
 
 
+WRONG = [
+    None,
+    "",
+    f"bytes 1000-{SIZE - 1}/{SIZE}",
+    f"bytes 0-{SIZE - 1}/{SIZE}",
+    f"bytes 1000-2000/{SIZE}",
+    f"bytes 999-1998/{SIZE}",
+    f"bytes 1001-2000/{SIZE}",
+    f"bytes 1000-1998/{SIZE}",
+    f"bytes 1000-1999/{SIZE + 1}",
+    "bytes 0-999/1000",
+    f"bytes 1999-1000/{SIZE}",
+    f"bytes {SIZE}-{SIZE + 999}/{SIZE}",
+    f"bytes */{SIZE}",
+    f"pages 1000-1999/{SIZE}",
+    f"bytes 1000-1999/{SIZE}, bytes 0-1/2",
+    "bytes 1000-" + "9" * 5000 + "/*",
+]
+
+
 @pytest.mark.parametrize("status", [200, 206])
-@pytest.mark.parametrize(
-    "content_range",
-    ["", f"bytes 1000-{SIZE - 1}/{SIZE}", f"bytes 1000-2000/{SIZE}", f"bytes 1000-1999/{SIZE + 1}", "bytes 0-999/1000"],
-)
-def test_another_range_than_asked_for_is_refused(
-    client: RegistryClient, registry: FakeRegistry, reference: Reference, content_range: str, status: int
+@pytest.mark.parametrize("content_range", WRONG)
+def test_another_range_than_asked_for_is_not_used_and_the_blob_is_read_without(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, content_range: str | None, status: int
 ) -> None:
+    """The script spoils the answer without a range, too: there the Content-Range means nothing."""
     told = faults.header("Content-Range", content_range)
     registry.script(faults.faulty(lambda reply: replace(told(reply), status=status)))
-    with pytest.raises(SourceFailed, match="range"):
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
+    assert ranges_asked(registry) == ["bytes=1000-1999", None]
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        f"Bytes 1000-1999/{SIZE}",
+        f"BYTES 1000-1999/{SIZE}",
+        f"bytes=1000-1999/{SIZE}",
+        f"bytes: 1000-1999/{SIZE}",
+        f"bytes  1000 - 1999 / {SIZE}",
+        f"  bytes 1000-1999/{SIZE}  ",
+        f"bytes 1000-1999/{SIZE}, bytes 1000-1999/{SIZE}",
+        "bytes 1000-1999/*",
+        "bytes 1000-1999/",
+        "bytes 1000-1999",
+    ],
+)
+def test_a_content_range_is_understood_however_it_is_written(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, content_range: str
+) -> None:
+    registry.script(faults.faulty(faults.header("Content-Range", content_range)))
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert (stream.start, stream.length, read(stream)) == (1000, 1000, CONTENT[1000:2000])
+    assert len(registry.log("api")) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_content_range_that_stands_several_times_is_taken_as_one(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, times: int
+) -> None:
+    same = [faults.again("Content-Range", f"bytes 1000-1999/{SIZE}")] * times
+    registry.script(faults.faulty(faults.both(*same)))
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert (stream.start, read(stream)) == (1000, CONTENT[1000:2000])
+
+
+def part(start: int, end: int) -> faults.Change:
+    """That stretch of the blob, whatever was asked for."""
+
+    def change(_: Reply) -> Reply:
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{SIZE}", "Content-Length": str(end - start)}
+        return Reply(206, headers, CONTENT[start:end])
+
+    return change
+
+
+@pytest.mark.parametrize("count", [SMALLEST_PIECE, 500_000])
+def test_a_shorter_piece_than_asked_for_is_used(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, count: int
+) -> None:
+    registry.script(faults.faulty(part(1000, 1000 + count)))
+    with client.open_blob(reference, BLOB, offset=1000, length=1_000_000) as stream:
+        assert (stream.start, stream.length, read(stream)) == (1000, count, CONTENT[1000 : 1000 + count])
+    assert len(registry.log("api")) == 1
+
+
+def test_a_piece_of_next_to_nothing_is_not_used(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    """A server that gives a byte for each request would hold a worker for ever."""
+    registry.script(only_with_a_range(part(1000, 1001)))
+    with client.open_blob(reference, BLOB, offset=1000, length=1_000_000) as stream:
+        assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
+
+
+def test_a_longer_piece_than_asked_for_is_used(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(faults.faulty(part(1000, SIZE - 7)))
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert (stream.start, stream.length, read(stream)) == (1000, SIZE - 1007, CONTENT[1000 : SIZE - 7])
+
+
+def test_the_whole_blob_may_come_as_a_range(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(faults.faulty(part(0, SIZE)))
+    for offset, length in ((1000, 1000), (0, SIZE)):
+        with client.open_blob(reference, BLOB, offset=offset, length=length) as stream:
+            assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
+    assert len(registry.log("api")) == 2
+
+
+def test_a_first_piece_may_come_where_the_whole_was_asked_for(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(faults.faulty(part(0, 1_000_000)))
+    with client.open_blob(reference, BLOB) as stream:
+        assert (stream.start, stream.length, read(stream)) == (0, 1_000_000, CONTENT[:1_000_000])
+
+
+def test_several_ranges_in_one_body_are_not_used(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    body = b"--x\r\nContent-Range: bytes 1000-1999/%d\r\n\r\n%b\r\n--x--" % (SIZE, CONTENT[1000:2000])
+    several = Reply(206, {"Content-Type": "multipart/byteranges; boundary=x"}, body)
+    registry.script(only_with_a_range(lambda _: several))
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert (stream.start, read(stream)) == (0, CONTENT)
+
+
+def test_a_range_of_a_blob_of_another_size_is_refused(
+    client: RegistryClient, reference: Reference, registry: FakeRegistry
+) -> None:
+    for described in (SIZE - 1, SIZE + 1):
+        with pytest.raises(SizeInvalid):
+            client.open_blob(reference, replace(BLOB, size=described), offset=described - 1000, length=1000)
+
+
+REFUSING = [400, 403, 405, 406, 412, 415, 416, 422, 501]
+
+
+@pytest.mark.parametrize("status", REFUSING)
+def test_a_refused_range_is_asked_for_once_and_then_no_more(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int
+) -> None:
+    registry.script(only_with_a_range(faults.status(status)))
+    for offset in (1000, 2_000_000):
+        with client.open_blob(reference, BLOB, offset=offset, length=1000) as stream:
+            assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
+    assert ranges_asked(registry) == ["bytes=1000-1999", None, None]
+
+
+@pytest.mark.parametrize("status", REFUSING)
+def test_storage_that_refuses_ranges_is_asked_once_and_then_no_more(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int
+) -> None:
+    """It is the storage that is remembered: the registry's requests stay what they were, for another blob, too."""
+    registry.redirect_blobs = True
+    registry.script(only_with_a_range(faults.status(status), server="cdn"))
+    other = Synthetic(SIZE, "other")
+    registry.put_blob(REPOSITORY, other.digest, other)
+    for blob, content in ((BLOB, CONTENT), (Descriptor(BLOB.media_type, other.digest, SIZE), whole(other))):
+        with client.open_blob(reference, blob, offset=1000, length=1000) as stream:
+            assert (stream.start, read(stream)) == (0, content)
+    assert ranges_asked(registry, "cdn") == ["bytes=1000-1999", None, None]
+    assert ranges_asked(registry) == ["bytes=1000-1999"] * 2
+
+
+def test_a_registry_that_refuses_ranges_may_redirect_to_storage_that_gives_them(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.redirect_blobs = True
+    registry.script(only_with_a_range(faults.status(400), server="api"))
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert (stream.start, read(stream)) == (1000, CONTENT[1000:2000])
+    assert ranges_asked(registry, "cdn") == ["bytes=1000-1999"]
+
+
+def test_a_refusal_is_forgotten_after_a_while() -> None:
+    now = 0.0
+    refusals = RangeRefusals(clock=lambda: now)
+    origin, other = Origin.of("https://registry.example/v2/"), Origin.of("http://registry.example/v2/")
+    refusals.remember(origin)
+    assert (refusals.knows(origin), refusals.knows(other)) == (True, False)
+    now = REFUSAL_SECONDS
+    assert not refusals.knows(origin)
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, Denied), (400, SourceFailed), (501, SourceFailed)])
+def test_what_is_refused_without_a_range_too_is_refused(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int, error: type[SourceError]
+) -> None:
+    registry.script(faults.faulty(faults.status(status)))
+    with pytest.raises(error):
         client.open_blob(reference, BLOB, offset=1000, length=1000)
+    assert ranges_asked(registry)[:2] == ["bytes=1000-1999", None]
+    registry.scripts.clear()
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert stream.start == 1000
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, BlobUnknown), (429, RateLimited), (410, SourceFailed)])
+def test_a_refusal_that_is_not_about_the_range_is_not_tried_without(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int, error: type[SourceError]
+) -> None:
+    registry.script(faults.faulty(faults.status(status)))
+    with pytest.raises(error):
+        client.open_blob(reference, BLOB, offset=1000, length=1000)
+    assert ranges_asked(registry) == ["bytes=1000-1999"]
 
 
 def test_a_length_that_is_not_the_ranges_is_refused_before_a_byte_is_read(

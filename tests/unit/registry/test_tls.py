@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.errors import SourceError, SourceFailed, SourceUnreachable
+from mirror.errors import SourceError, SourceFailed
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
 from mirror.registry.address_guard import AddressGuard
@@ -83,8 +83,3 @@ def test_a_redirect_from_tls_to_plain_http_is_refused(
         with pytest.raises(SourceFailed, match="without TLS"):
             client.open_blob(reference, blob)
         assert plain.connections == 0
-
-
-def test_a_server_that_speaks_no_tls_is_unreachable(client: RegistryClient) -> None:
-    with HttpServer("plain", lambda _: Reply(200)) as plain, pytest.raises(SourceUnreachable, match="TLS"):
-        client.get_manifest(Reference.parse(f"{plain.host}/{REPOSITORY}:1"))
