@@ -34,7 +34,7 @@ def decoded(body: bytes, headers: Mapping[str, str], registry: str, what: str, l
 
     Raises AnswerTooLarge where more than *limit* bytes come out, SourceFailed where it cannot be decoded.
     """
-    labels = codings(headers)
+    labels = codings(headers) if body else []
     known = [label for label in labels if label in _GZIP | _DEFLATE]
     if len(known) > _MOST_CODINGS:
         raise SourceFailed(registry, f"it encoded its answer for {what} {len(known)} times")
@@ -48,7 +48,7 @@ def decoded(body: bytes, headers: Mapping[str, str], registry: str, what: str, l
     except (zlib.error, EOFError):
         raise SourceFailed(registry, f"its answer for {what} is damaged: it cannot be decompressed") from None
     unknown = [label for label in labels if label not in known]
-    if unknown and body and not _looks_like_json(body):
+    if unknown and not _looks_like_json(body):
         raise SourceFailed(
             registry, f"it encoded its answer for {what} as {unknown[0][:40]!r}, which was not asked for"
         )
@@ -81,7 +81,7 @@ def _once_decoded(body: bytes, label: str, limit: int) -> bytes:
 
 
 def _mislabelled(body: bytes) -> bytes:
-    if body and not _looks_like_json(body) and not body.lstrip().startswith(b"<"):
+    if not _looks_like_json(body) and not body.lstrip().startswith(b"<"):
         raise zlib.error("neither compressed nor a document")
     return body
 

@@ -104,7 +104,7 @@ def translation(error: Exception, registry: str, what: str, url: str) -> MirrorE
         return _tls_failure(causes[-1], registry, url)
     timed_out = isinstance(error, ConnectTimeoutError | ReadTimeoutError | TimeoutError)
     hint = None
-    if any(isinstance(cause, RemoteDisconnected) for cause in causes) and url.startswith("http://"):
+    if any(isinstance(cause, ConnectionError) for cause in causes) and url.startswith("http://"):
         hint = f"Check that {_place(url)} speaks plain HTTP: a server that wants TLS may hang up like this."
     return SourceUnreachable(registry, _reason(error), timed_out=timed_out, hint=hint)
 

@@ -45,7 +45,7 @@ class Issued:
 
 
 class Authority:
-    """Issues certificates that expire with nobody who reads this."""
+    """Issues certificates that, unless told otherwise, expire with nobody who reads this."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -59,12 +59,14 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def issue(self, host: str) -> Issued:
+    def issue(
+        self, host: str, *, not_before: datetime.datetime = _NOT_BEFORE, not_after: datetime.datetime = _NOT_AFTER
+    ) -> Issued:
         """A certificate for one DNS name or IP address."""
         key = ec.generate_private_key(ec.SECP256R1())
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            _builder(_name(host), self._name, key.public_key())
+            _builder(_name(host), self._name, key.public_key(), not_before, not_after)
             .add_extension(x509.SubjectAlternativeName([_alternative(host)]), critical=False)
             .add_extension(identifier, critical=False)
             .sign(self._key, hashes.SHA256())
@@ -94,13 +96,19 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    not_before: datetime.datetime = _NOT_BEFORE,
+    not_after: datetime.datetime = _NOT_AFTER,
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
     )
