@@ -39,33 +39,23 @@ class BlobSource:
             raise
 
     def _open(self, reference: Reference, blob: Descriptor, wanted: ByteRange, slot: Slot) -> BlobStream:
-        """The blob from where it was last found, or from the registry; once without ranges if they are of no use."""
+        """The blob from where it was last found, or from the registry; once without a range if it was of no use."""
         headers = wanted.headers(blob)
         if target := self._targets.get(reference, blob.digest):
             answer = self._redirects.at_target(target, headers, reference.registry)
-            if answer and self._holds_what_is_wanted(answer, blob, wanted):
+            if answer and not _is_of_no_use(answer, blob, wanted):
                 return self._stream(answer, reference, blob, wanted, slot)
             self._targets.forget(reference, blob.digest)
         followed = self._exchange.send("GET", reference, f"blobs/{blob.digest}", headers)
-        if headers and not self._holds_what_is_wanted(followed.answer, blob, wanted):
-            followed = self._exchange.send("GET", reference, f"blobs/{blob.digest}", headers)
+        useless = followed.answer if _is_of_no_use(followed.answer, blob, wanted) else None
+        if useless:
+            followed = self._exchange.send("GET", reference, f"blobs/{blob.digest}", {})
         stream = self._stream(followed.answer, reference, blob, wanted, slot)
+        if useless:
+            self._redirects.ask_without_ranges(useless)
         if followed.target:
             self._targets.remember(reference, blob.digest, followed.target)
         return stream
-
-    def _holds_what_is_wanted(self, answer: Answer, blob: Descriptor, wanted: ByteRange) -> bool:
-        """False for a piece that is of no use. Its sender is asked without ranges from then on."""
-        try:
-            if answer.status in _FOUND:
-                wanted.answered(answer, blob)
-        except RangeUnusable:
-            answer.dismiss()
-            self._redirects.ask_without_ranges(answer)
-            return False
-        except SizeInvalid:
-            return True  # `_stream` raises it, and forgets the target
-        return True
 
     def _stream(
         self, answer: Answer, reference: Reference, blob: Descriptor, wanted: ByteRange, slot: Slot
@@ -85,3 +75,16 @@ class BlobSource:
             answer.close()
             raise
         return BlobStream(answer, blob, held, broken=broken, done=partial(slot.leave, succeeded=True))
+
+
+def _is_of_no_use(answer: Answer, blob: Descriptor, wanted: ByteRange) -> bool:
+    """Whether another piece came than can be used for the range that was asked for. It is dismissed then."""
+    try:
+        if answer.status in _FOUND:
+            wanted.answered(answer, blob)
+    except RangeUnusable:
+        answer.dismiss()
+        return True
+    except SizeInvalid:
+        return False  # `_stream` raises it, and forgets the target
+    return False

@@ -9,7 +9,7 @@ from typing import Final, Self
 from mirror.errors import SizeInvalid, SourceFailed
 from mirror.oci.descriptor import Descriptor
 from mirror.registry.documents import PORTAL_HINT, is_html
-from mirror.registry.headers import codings, declared_length, only_element
+from mirror.registry.headers import announced_length, codings, only_element
 from mirror.registry.transport import Answer
 
 SMALLEST_PIECE: Final = 64 * 1024
@@ -62,15 +62,15 @@ class ByteRange:
         object stores send a piece with status 200 (rclone), so the Content-Range tells. Raises RangeUnusable for any
         other piece, SizeInvalid where the whole blob is announced with another length.
         """
-        announced = declared_length(answer.headers)
+        announced = announced_length(answer.headers)
         asked = answer.asked_for_range
         told = _told(answer, blob) if asked or answer.status == 206 else None
-        if told and self._can_use(told, blob) and announced in (0, told.length):
+        if told and self._can_use(told, blob) and announced in (None, told.length):
             return told
-        if asked and (answer.status == 206 or announced not in (0, blob.size)):
+        if asked and (answer.status == 206 or announced not in (None, blob.size)):
             raise RangeUnusable(answer.registry)
-        if announced and announced != blob.size:
-            raise wrong_size(answer, blob, announced)
+        if announced not in (None, blob.size):
+            raise wrong_size(answer, blob, announced or 0)
         return ByteRange(0, blob.size)
 
     def _can_use(self, told: ByteRange, blob: Descriptor) -> bool:

@@ -60,10 +60,15 @@ def only_element(headers: Mapping[str, str], name: str) -> str | None:
     return distinct.pop() if len(distinct) == 1 else None
 
 
+def announced_length(headers: Mapping[str, str]) -> int | None:
+    """The Content-Length. None if there is none, or it is no number."""
+    text = only_element(headers, "Content-Length") or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _LENGTH_DIGITS else None
+
+
 def declared_length(headers: Mapping[str, str]) -> int:
     """The Content-Length, 0 if there is none or it is no number."""
-    text = only_element(headers, "Content-Length") or ""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _LENGTH_DIGITS else 0
+    return announced_length(headers) or 0
 
 
 def media_type(headers: Mapping[str, str]) -> str | None:

@@ -18,6 +18,7 @@ from mirror.errors import MirrorError, PlainHttpNotAllowed, SourceFailed
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.endpoints import Endpoints
+from mirror.registry.headers import announced_length
 from mirror.registry.statuses import ServerFailed
 from mirror.registry.transport import Answer, Origin, Transport
 
@@ -92,7 +93,7 @@ class Redirects:
             return answer
         answer.dismiss()
         answer = self._transport.request(method, url, _without_range(sent), registry=registry)
-        if answer.status < 400:
+        if answer.status < 400 and not _is_shorter_than_asked(answer, sent["Range"]):
             self.ask_without_ranges(answer)
         return answer
 
@@ -185,6 +186,13 @@ def _key(reference: Reference, digest: Digest) -> tuple[str, str, Digest]:
 def _may_refuse_the_range(status: int) -> bool:
     """Whether the same request without its Range may be answered: servers use any of these statuses for that."""
     return status == 501 or (400 <= status < 500 and status not in _NOT_ABOUT_RANGES)
+
+
+def _is_shorter_than_asked(answer: Answer, asked: str) -> bool:
+    """Whether all there is ends before the range that was refused: rightly so, since the blob was described wrongly."""
+    last = int(asked.rpartition("-")[2])
+    length = announced_length(answer.headers)
+    return answer.status == 200 and length is not None and length <= last
 
 
 def _without_range(headers: Mapping[str, str]) -> dict[str, str]:

@@ -268,7 +268,7 @@ def test_a_cut_connection_is_taken_up_at_the_byte_it_reached(plant: Plant) -> No
     assert plant.mirror("team/app:1").state == "succeeded"
     first, second = plant.registry.log("api", method="GET", path=str(big.digest))
     assert "Range" not in first.headers
-    assert int(second.headers["Range"].removeprefix("bytes=").removesuffix("-")) >= 2**20
+    assert int(second.headers["Range"].removeprefix("bytes=").partition("-")[0]) >= 2**20
 
 
 def test_a_source_without_ranges_is_read_again_from_its_beginning(plant: Plant) -> None:

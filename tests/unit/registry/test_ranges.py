@@ -252,6 +252,35 @@ def test_a_range_of_a_blob_of_another_size_is_refused(
             client.open_blob(reference, replace(BLOB, size=described), offset=described - 1000, length=1000)
 
 
+def test_a_blob_that_was_described_wrongly_costs_no_other_blob_its_ranges(
+    client: RegistryClient, reference: Reference, registry: FakeRegistry
+) -> None:
+    """Whoever may push there could slow everybody down."""
+    for size, offset in ((SIZE + 2000, SIZE + 1000), (SIZE + 1, 1000), (SIZE - 1, 1000)):
+        with pytest.raises(SizeInvalid):
+            client.open_blob(reference, replace(BLOB, size=size), offset=offset, length=1000)
+        with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+            assert stream.start == 1000
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_no_byte_at_all_for_a_range_is_of_no_use(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int
+) -> None:
+    registry.script(only_with_a_range(faults.status(status)))
+    with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
+        assert (stream.start, read(stream)) == (0, CONTENT)
+
+
+def test_an_empty_answer_for_a_blob_that_is_not_is_refused(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    registry.script(faults.faulty(faults.status(200)))
+    for offset in (0, 1000):
+        with pytest.raises(SizeInvalid, match="has 0"):
+            client.open_blob(reference, BLOB, offset=offset)
+
+
 REFUSING = [400, 403, 405, 406, 412, 415, 416, 422, 501]
 
 
