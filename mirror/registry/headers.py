@@ -6,7 +6,7 @@ A header that may stand once is read from its first line. RFC 9110, 5.3 lets onl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from urllib3 import HTTPHeaderDict
 
@@ -30,12 +30,14 @@ class Headers(Mapping[str, str]):
         self._fields = fields
 
     def __getitem__(self, name: str) -> str:
-        found = self.lines(name)
-        if not found:
-            raise KeyError(name)
-        if name.lower() in _LISTS:
-            return ", ".join(found)
-        return next(filter(None, found), "")
+        joined = self._fields[name]
+        if "," not in joined or name.lower() in _LISTS:
+            return joined.strip(_BLANKS)
+        return next(filter(None, self.lines(name)), "")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The header's value, or *default*. Most headers that are asked for are absent, which costs no exception."""
+        return self[name] if name in self._fields else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
@@ -56,6 +58,9 @@ def elements(headers: Mapping[str, str], name: str) -> list[str]:
 
 def only_element(headers: Mapping[str, str], name: str) -> str | None:
     """The header's value, where it is repeated with the same value each time. None for differing values, or none."""
+    first = headers.get(name)
+    if first is None:
+        return None
     distinct = set(elements(headers, name))
     return distinct.pop() if len(distinct) == 1 else None
 

@@ -55,30 +55,32 @@ class TolerantResponse(RawResponse):
                 raise ProtocolViolation(f"it sent interim answers (1xx) of more than {_MOST_INTERIM_BYTES} bytes")
 
     def begin(self) -> None:
-        """Read the head, and find out where the body ends."""
+        """Read the head, and find out where the body ends, if http.client could not."""
         super().begin()
+        if self.chunked or self.length is not None:
+            return
         transfer = {name.lower() for name in self._elements("transfer-encoding")} - {"identity"}
         if transfer - {"chunked"}:
             raise ProtocolViolation("it sent a Transfer-Encoding that was not asked for")
-        if transfer and not self.chunked:
-            self.chunked, self.chunk_left, self.length = True, None, None
-            self.will_close = self._check_close()  # type: ignore[attr-defined]
-        if not self.chunked:
+        if transfer:
+            self.chunked, self.chunk_left = True, None
+        else:
             self._agree_on_length()
+        if self.chunked or self.length is not None:
+            self.will_close = self._check_close()  # type: ignore[attr-defined]
 
     def _agree_on_length(self) -> None:
-        """Take a length that was repeated with the same value for one."""
-        lengths = {
-            int(text)
-            for text in self._elements("content-length")
-            if text.isascii() and text.isdecimal() and len(text) < 20
-        }
+        """Take a length that is repeated in one line for one. Those of several lines are compared by urllib3."""
+        lengths = {int(text) for text in self._elements("content-length") if _is_length(text)}
         if len(lengths) > 1:
             raise ProtocolViolation("it sent several Content-Length headers that differ")
-        if lengths and self.length is None:
+        if lengths:
             self.length = lengths.pop()
-            self.will_close = self._check_close()  # type: ignore[attr-defined]
 
     def _elements(self, name: str) -> list[str]:
         lines = self.headers.get_all(name) or []
         return [text for line in lines for element in line.split(",") if (text := element.strip())]
+
+
+def _is_length(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20
