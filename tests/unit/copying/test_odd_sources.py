@@ -103,21 +103,22 @@ def test_a_source_that_gives_a_byte_for_each_range_is_read_without_ranges(engine
     assert engine.asked(blob) == [(0, PART), (0, blob.size)]
 
 
+MANY = content(12 * PART + 5, "many parts")
 WITHDRAWN = {
     "refused": faults.status(416),
-    "whole": lambda _: Reply(200, {}, BIG),
-    "another": faults.header("Content-Range", f"bytes 0-9/{len(BIG)}"),
+    "whole": lambda _: Reply(200, {}, MANY),
+    "another": faults.header("Content-Range", f"bytes 0-9/{len(MANY)}"),
 }
 
 
 @pytest.mark.parametrize("change", WITHDRAWN.values(), ids=WITHDRAWN.keys())
 def test_a_source_that_gives_the_first_range_alone_is_read_as_one_stream(engine: Engine, change: faults.Change) -> None:
-    """Else each of the blob's parts would fetch and skip all that is before it."""
-    [blob] = engine.put(BIG)
+    """Else each of the blob's twelve parts would fetch and skip all that is before it; four at a time are under way."""
+    [blob] = engine.put(MANY)
     engine.registry.script(on_blob(blob, change, behind=0))
     engine.copy()
-    assert engine.content(blob) == BIG
-    assert len(engine.asked(blob)) <= 1 + 2 * 4 + 1  # each part once with and without a range, then the whole
+    assert engine.content(blob) == MANY
+    assert len(engine.asked(blob)) <= 1 + 2 * 4 + 1  # each part under way with and without a range, then the whole
     assert engine.bucket.open_uploads("") == []
 
 
