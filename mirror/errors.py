@@ -516,11 +516,13 @@ class StorageDamaged(Unavailable):
 
 
 class RedisUnavailable(Unavailable):
+    """Redis is away, or refuses to work; *reason* continues the sentence "Redis, which keeps the jobs, …"."""
+
     code = "REDIS_UNAVAILABLE"
     hint = "Check that Redis runs and MIRROR_REDIS_URL is right; /readyz?verbose shows whether it answers."
 
-    def __init__(self) -> None:
-        super().__init__("Redis, which keeps the jobs, does not answer")
+    def __init__(self, reason: str = "does not answer", *, hint: str | None = None) -> None:
+        super().__init__(f"Redis, which keeps the jobs, {reason}", hint=hint)
 
 
 class CatalogRebuilding(Unavailable):

@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from mirror.coordination import keys
+from mirror.coordination.redis import Script, translated
 
 os.environ["RQ_KEY_PREFIX"] = keys.RQ_PREFIX  # RQ reads it once, when it is imported
 
 import redis
 import rq
 from rq.job import Job
-
-from mirror.errors import RedisUnavailable
 
 QUEUE_NAME: Final = "tasks"
 TASK_FUNCTION: Final = "worker.tasks.mirror_image"
@@ -38,7 +37,7 @@ class TaskQueue:
 
     def __init__(self, connection: redis.Redis) -> None:
         self.rq = rq.Queue(QUEUE_NAME, connection=connection, serializer="json")
-        self._take = connection.register_script(_TAKE)
+        self._take = Script(connection, _TAKE)
 
     def put(self, task_id: str, fence: int) -> None:
         """Wake a worker for the task; raises RedisUnavailable."""
@@ -63,30 +62,24 @@ class TaskQueue:
         ]
         if not entries:
             return
-        try:
+        with translated():
             self.rq.enqueue_many(entries)
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise RedisUnavailable from None
 
     def take(self, most: int) -> list[tuple[str, int]]:
         """The next tasks, at most so many, each with the fence of its entry, which is gone now.
 
         For a worker that has begun already. Should it die before it claims them, the reconciler finds them.
+        Raises RedisUnavailable.
         """
-        try:
-            taken = self._take(keys=[self.rq.key], args=[Job.key_for(""), most])
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise RedisUnavailable from None
+        taken = self._take([self.rq.key], [Job.key_for(""), most])
         return [_parse_entry_id(entry.decode()) for entry in taken]
 
     def holds(self, task_id: str, fence: int) -> bool:
         """Whether a worker will find the task's entry: it is listed and its record exists."""
         entry = entry_id(task_id, fence)
-        try:
+        with translated():
             listed = self.rq.get_job_position(entry) is not None
             return listed and Job.exists(entry, connection=self.rq.connection)
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise RedisUnavailable from None
 
 
 def entry_id(task_id: str, fence: int) -> str:

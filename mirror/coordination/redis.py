@@ -8,25 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, Self
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import Script as RegisteredScript
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
 
 from mirror.coordination import keys
-from mirror.errors import RedisUnavailable
+from mirror.coordination.redis_failures import translated
+from mirror.coordination.redis_retry import BRISK, FOREVER, PATIENT, RedisRetry
 
-PATIENT: Final = 120
-"""Retries of a worker or scheduler, about two minutes: long enough for Redis to restart and load its data."""
-BRISK: Final = 2
-"""Retries of the API, which answers 503 rather than let its client hang."""
-_AWAY: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
+__all__ = ["BRISK", "FOREVER", "NOW", "PATIENT", "Redis", "Run", "Script", "open_client", "retry_of", "translated"]
 
 NOW: Final = f"""
 local function now()
@@ -97,10 +91,16 @@ class Script:
 
 
 def _run(script: RegisteredScript, keys: Sequence[str], args: Sequence[str | float]) -> Any:
-    try:
-        return script(keys=list(keys), args=list(args))
-    except _AWAY:
-        raise RedisUnavailable from None
+    """By its hash; by its text where Redis does not know that, as after a restart or SCRIPT FLUSH.
+
+    One command does the latter. Redis could restart once more between loading a script and running it.
+    """
+    client = script.registered_client
+    with translated():
+        try:
+            return client.evalsha(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return client.eval(str(script.script), len(keys), *keys, *args)
 
 
 class Redis:
@@ -118,20 +118,16 @@ class Redis:
 
     def call(self, *command: str | float) -> Any:
         """Send one command; raises RedisUnavailable."""
-        try:
+        with translated():
             return self.client.execute_command(*command)
-        except _AWAY:
-            raise RedisUnavailable from None
 
     def calls(self, commands: Sequence[Sequence[str | float]]) -> list[Any]:
         """Send several commands in one round trip, not as a transaction; raises RedisUnavailable."""
         pipeline = self.client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        try:
+        with translated():
             return list(pipeline.execute())
-        except _AWAY:
-            raise RedisUnavailable from None
 
     def script(self, source: str) -> Script:
         script = Script(self.client, source)
@@ -153,10 +149,15 @@ class Redis:
         """Seconds since this Redis started."""
         return int(self.call("INFO", "server")["uptime_in_seconds"])
 
+    def seconds_since_failure(self) -> float:
+        """How long ago this process last failed to have something done by Redis; infinity if it never did."""
+        retry = retry_of(self.client)
+        return retry.outage.seconds_since_failure() if retry else inf
+
     def warnings(self) -> list[str]:
         """What in this server's configuration could lose jobs; empty if nothing, or if it will not say."""
         found = []
-        with suppress(ResponseError):
+        with translated(), suppress(ResponseError):  # many a hosted Redis does not allow CONFIG
             if self._configured("maxmemory-policy") != "noeviction":
                 found.append("maxmemory-policy is not noeviction: Redis may throw jobs away when memory is short")
             if self._configured("appendonly") != "yes" and not self._configured("save"):
@@ -164,23 +165,18 @@ class Redis:
         return found
 
     def _configured(self, name: str) -> str:
-        return str(self.call("CONFIG", "GET", name).get(name, ""))
+        return str(self.client.execute_command("CONFIG", "GET", name).get(name, ""))
 
     def close(self) -> None:
         self.client.close()
 
 
 def open_client(url: str, *, retries: int, decode_responses: bool) -> redis.Redis:
-    """A redis-py client that retries lost connections with jitter, up to a second apart."""
-    retry = Retry(
-        ExponentialWithJitterBackoff(base=0.05, cap=1.0),
-        retries,
-        supported_errors=(RedisConnectionError, RedisTimeoutError),
-    )
+    """A redis-py client that waits out lost connections and a Redis that refuses to work (`RedisRetry`)."""
     client: redis.Redis = redis.Redis.from_url(
         url,
         decode_responses=decode_responses,
-        retry=retry,
+        retry=RedisRetry(url, retries),
         socket_timeout=10,
         socket_connect_timeout=5,
         health_check_interval=30,
@@ -189,3 +185,9 @@ def open_client(url: str, *, retries: int, decode_responses: bool) -> redis.Redi
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     return client
+
+
+def retry_of(client: redis.Redis) -> RedisRetry | None:
+    """What `open_client` gave the client for its retries; None for a client that was made elsewhere."""
+    retry = client.get_retry()
+    return retry if isinstance(retry, RedisRetry) else None
