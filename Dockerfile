@@ -43,7 +43,8 @@ COPY --from=builder /app /app
 ENV PATH=/opt/image-mirror/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/app \
-    MIRROR_HOST=0.0.0.0
+    MIRROR_HOST=0.0.0.0 \
+    MIRROR_HEARTBEAT_PATH=/dev/shm/image-mirror-heartbeat
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8080

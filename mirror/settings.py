@@ -66,6 +66,7 @@ class Settings:
     docker_config: Path | None = None
     workers: int = 1
     memory_budget: int = 256 * 2**20
+    heartbeat_path: Path | None = None
 
     @classmethod
     def load(cls) -> Self:
@@ -96,6 +97,7 @@ class Settings:
             docker_config=reader.read("MIRROR_DOCKER_CONFIG", _file, None),
             workers=reader.read("MIRROR_WORKERS", _number(1, 64), 1),
             memory_budget=reader.read("MIRROR_MEMORY_BUDGET", _size, 256 * 2**20),
+            heartbeat_path=reader.read("MIRROR_HEARTBEAT_PATH", Path, None),
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             reader.problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")

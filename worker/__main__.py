@@ -8,21 +8,27 @@ import sys
 import structlog
 
 from mirror.catalog.publishing import COMMIT_TIMEOUT
-from mirror.coordination.redis import Redis
+from mirror.coordination.heartbeats import BEAT_SECONDS
+from mirror.coordination.redis import FOREVER, Redis, open_client, retry_of
+from mirror.coordination.redis_retry import address_of
 from mirror.errors import RedisUnavailable, StorageRefused, StorageUnavailable
 from mirror.log import configure
 from mirror.oci import sha256
 from mirror.oci.digest import Digest
-from mirror.settings import InvalidSettings
+from mirror.queue import TaskQueue
+from mirror.settings import InvalidSettings, Settings
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 from worker import tasks  # noqa: F401 - imported before the first fork, so that no horse has to
 from worker.allocation import give_large_buffers_back
+from worker.liveness import Liveness
 from worker.rq_worker import MirrorWorker
 from worker.workshop import Workshop, workshop
 
 _LOG = structlog.get_logger(__name__)
 _MONITORING_SECONDS = 5
+_RQ_MARGIN = 15
+"""RQ waits for an entry for so many seconds less than a worker's time to live (BaseWorker.dequeue_timeout)."""
 _ABSENT = layout.blob_key(Digest("sha256", 64 * "0"))
 
 
@@ -30,7 +36,8 @@ def main() -> int:
     configure("worker")
     try:
         equipped = workshop()
-        wait_for_redis(equipped.redis)
+        liveness = Liveness("worker", equipped.heartbeats, equipped.settings.heartbeat_path)
+        wait_for_redis(equipped.settings, equipped.redis, liveness)
         equipped.redis.prepare()
         equipped.admission.prepare()
     except InvalidSettings as error:
@@ -39,12 +46,18 @@ def main() -> int:
     except RedisUnavailable as error:
         _LOG.error(error.message, code=error.code, hint=error.hint)
         return 1
-    work(equipped)
+    work(equipped, liveness)
     return 0
 
 
-def wait_for_redis(redis: Redis) -> None:
-    """Return once Redis answers; raises RedisUnavailable after about two minutes of patience."""
+def wait_for_redis(settings: Settings, redis: Redis, liveness: Liveness) -> None:
+    """Return once Redis answers; raises RedisUnavailable after about two minutes of patience.
+
+    The log names its address at once, and every failure to reach it.
+    """
+    _LOG.info("connecting to Redis", address=address_of(settings.redis_url or ""))
+    if retry := retry_of(redis.client):
+        retry.on_attempt = liveness.touch
     redis.call("PING")
     for warning in redis.warnings():
         _LOG.warning("Redis is not configured to keep jobs", problem=warning)
@@ -60,23 +73,34 @@ def look_at(bucket: Bucket) -> None:
         _LOG.warning(error.message, code=error.code, hint=error.hint)
 
 
-def work(equipped: Workshop) -> None:
+def work(equipped: Workshop, liveness: Liveness) -> None:
     """Perform tasks until SIGTERM."""
     give_large_buffers_back()
     equipped.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
     look_at(equipped.bucket)
     sha256.prepare()
+    worker = rq_worker(equipped.settings, liveness)
+    gc.collect()
+    gc.freeze()  # what is there by now stays for ever: a horse neither looks through it nor copies its pages for that
+    worker.work(logging_level="WARNING")
+
+
+def rq_worker(settings: Settings, liveness: Liveness) -> MirrorWorker:
+    """RQ's worker, on a connection of its own that waits for Redis without limit."""
+    connection = open_client(settings.redis_url or "", retries=FOREVER, decode_responses=False)
+    if retry := retry_of(connection):
+        retry.on_attempt = liveness.touch
     worker = MirrorWorker(
-        [equipped.queue.rq],
-        connection=equipped.queue.rq.connection,
+        [TaskQueue(connection).rq],
+        connection=connection,
         serializer="json",
+        worker_ttl=int(BEAT_SECONDS) + _RQ_MARGIN,  # the loop comes round, and beats, that often when nothing is queued
         job_monitoring_interval=_MONITORING_SECONDS,
         maintenance_interval=60,
         log_job_description=False,
     )
-    gc.collect()
-    gc.freeze()  # what is there by now stays for ever: a horse neither looks through it nor copies its pages for that
-    worker.work(logging_level="WARNING")
+    worker.liveness = liveness
+    return worker
 
 
 if __name__ == "__main__":

@@ -15,11 +15,16 @@ from mirror.coordination import keys
 from mirror.coordination.lease import Leases
 from mirror.coordination.lease_keeper import LeaseKeeper
 from mirror.errors import MirrorError
+from worker.liveness import Liveness
 
 LEASE_SECONDS: Final = 15.0
 """Seconds after which another scheduler takes over from one that died."""
 _STAND_BY: Final = 2.0
 """Seconds between two attempts to take the lease of a task."""
+_BEAT: Final = 2.0
+"""Seconds between two looks whether all tasks go on."""
+STUCK_SECONDS: Final = 120.0
+"""How long a task may do nothing that it can be seen by: longer than three attempts of a request to S3."""
 _STOP_SECONDS: Final = 3.0
 """Seconds that tasks get to end after `stop`. What is cut off is safe to repeat."""
 _LOG = structlog.get_logger(__name__)
@@ -41,11 +46,16 @@ class PeriodicTask:
 
 
 class PeriodicTasks:
-    """Runs the tasks until `stop`. An error of one run is logged, and the next run tries again."""
+    """Runs the tasks until `stop`. An error of one run is logged, and the next run tries again.
 
-    def __init__(self, tasks: Sequence[PeriodicTask], leases: Leases) -> None:
+    While no task is stuck, *liveness* is told that this process is alive.
+    """
+
+    def __init__(self, tasks: Sequence[PeriodicTask], leases: Leases, liveness: Liveness | None = None) -> None:
         self._tasks = tasks
         self._leases = leases
+        self._liveness = liveness
+        self._expected_by = {task.name: monotonic() + STUCK_SECONDS for task in tasks}
         self._stopped = threading.Event()
         self._leading: set[threading.Event] = set()
 
@@ -64,28 +74,61 @@ class PeriodicTasks:
             ]
             for thread in threads:
                 thread.start()
-            self._stopped.wait()
+            self._beat()
+            while not self._stopped.wait(_BEAT):
+                self._beat()
             until = monotonic() + _STOP_SECONDS
             for thread in threads:
                 thread.join(max(0.0, until - monotonic()))
+        if self._liveness:
+            self._liveness.leave()
+
+    def note_progress(self, *, rest: float = 0.0) -> None:
+        """Note that the task of the calling thread goes on, and may be silent for *rest* seconds now.
+
+        Called for every attempt to reach Redis too: to wait for Redis is not to be stuck.
+        """
+        name = threading.current_thread().name
+        if name in self._expected_by:
+            self._expected_by[name] = monotonic() + rest + STUCK_SECONDS
+
+    def stuck(self) -> list[str]:
+        """The names of the tasks that have been silent for too long."""
+        now = monotonic()
+        return [name for name, expected_by in self._expected_by.items() if now > expected_by]
+
+    def _beat(self) -> None:
+        if self._liveness is None:
+            return
+        if stuck := self.stuck():
+            _LOG.error("periodic tasks are stuck", tasks=stuck)
+        else:
+            self._liveness.beat("leader" if self._leading else "standby")
 
     def _repeat(self, task: PeriodicTask, keeper: LeaseKeeper) -> None:
         """Stand by until the lease of *task* is ours, run it as long as it is, and so on."""
         while not self._stopped.is_set():
+            self.note_progress()
             with _survived(task.name):
                 self._lead(task, keeper)
             self._stopped.wait(_STAND_BY)
 
     def _lead(self, task: PeriodicTask, keeper: LeaseKeeper) -> None:
         ended = threading.Event()
+
+        def alive() -> bool:
+            self.note_progress()
+            return not (self._stopped.is_set() or ended.is_set())
+
         lease = keeper.take(keys.periodic_lease(task.name), ended.set)
         if lease is None:
             return
         self._leading.add(ended)
         try:
-            while not (self._stopped.is_set() or ended.is_set()):
+            while alive():
                 with _survived(task.name):
-                    task.run(lambda: not (self._stopped.is_set() or ended.is_set()))
+                    task.run(alive)
+                self.note_progress(rest=task.every)
                 ended.wait(task.every)
         finally:
             self._leading.discard(ended)

@@ -11,8 +11,13 @@ import signal
 import sys
 from typing import Final
 
+import structlog
+
+from mirror.coordination.redis import retry_of
+from mirror.coordination.redis_retry import address_of
 from mirror.log import configure
 from mirror.settings import InvalidSettings
+from worker.liveness import Liveness
 from worker.periodic import PeriodicTask, PeriodicTasks
 from worker.workshop import Workshop, workshop
 
@@ -20,6 +25,7 @@ RECONCILE_SECONDS: Final = 2.0
 REBUILD_SECONDS: Final = 2.0
 """Between two looks whether the index is there."""
 SWEEP_SECONDS: Final = 15 * 60.0
+_LOG = structlog.get_logger(__name__)
 
 
 def tasks(equipped: Workshop) -> list[PeriodicTask]:
@@ -27,7 +33,7 @@ def tasks(equipped: Workshop) -> list[PeriodicTask]:
     return [
         PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: equipped.reconciler.reconcile()),
         PeriodicTask("rebuild", REBUILD_SECONDS, equipped.rebuilder.rebuild_if_missing),
-        PeriodicTask("sweep", SWEEP_SECONDS, lambda _: equipped.sweeper.sweep()),
+        PeriodicTask("sweep", SWEEP_SECONDS, lambda alive: equipped.sweeper.sweep(alive=alive)),
     ]
 
 
@@ -38,9 +44,13 @@ def main() -> int:
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
-    scheduler = PeriodicTasks(tasks(equipped), equipped.leases)
+    liveness = Liveness("scheduler", equipped.heartbeats, equipped.settings.heartbeat_path)
+    scheduler = PeriodicTasks(tasks(equipped), equipped.leases, liveness)
+    if retry := retry_of(equipped.redis.client):
+        retry.on_attempt = scheduler.note_progress
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())
+    _LOG.info("connecting to Redis", address=address_of(equipped.settings.redis_url or ""))
     scheduler.run()
     return 0
 

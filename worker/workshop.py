@@ -12,6 +12,7 @@ from typing import Self
 from mirror.catalog.publishing import Publisher
 from mirror.catalog.rebuilding import Rebuilder
 from mirror.coordination.admission import SharedAdmission
+from mirror.coordination.heartbeats import Heartbeats
 from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import BRISK, PATIENT, Redis, open_client
@@ -39,6 +40,7 @@ class Workshop:
     queue: TaskQueue
     leases: Leases
     admission: SharedAdmission
+    heartbeats: Heartbeats
     bucket: Bucket
     rebuilder: Rebuilder
     performer: Performer
@@ -67,6 +69,7 @@ class Workshop:
             queue=queue,
             leases=Leases(redis),
             admission=admission,
+            heartbeats=Heartbeats(brisk),
             bucket=bucket,
             rebuilder=Rebuilder(bucket, redis, publisher),
             performer=Performer(store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier),

@@ -1,23 +1,43 @@
-"""The image's health check: the service must answer `/livez`; a worker or scheduler is well while it runs.
+"""The image's health check: the service must answer `/livez`, and the main loop of a worker or scheduler must go on.
 
-`/livez` and not `/readyz`: a service whose Redis is away is not cured by a restart.
+`/livez` and not `/readyz`: a service whose Redis is away is not cured by a restart. For the same reason a worker or
+scheduler renews its heartbeat file also while it waits for Redis.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
+from typing import Final
 
 from mirror.settings import Settings
 from service.probe import is_ok
 
+STUCK_SECONDS: Final = 60.0
+"""The main loops come round every few seconds."""
 
-def main() -> int:
-    command = Path("/proc/1/cmdline").read_bytes().split(b"\0")
-    if b"service" not in command:
-        return 0
+
+def main(command: bytes | None = None) -> int:
+    """0 for a healthy container, else 1; *command* is the command line of its first process."""
+    words = (command if command is not None else Path("/proc/1/cmdline").read_bytes()).split(b"\0")
     settings = Settings.load()
-    return 0 if is_ok(settings.host, settings.port, "/livez", timeout=4) else 1
+    if b"service" in words:
+        return 0 if is_ok(settings.host, settings.port, "/livez", timeout=4) else 1
+    return 0 if settings.heartbeat_path and is_young(settings.heartbeat_path) else 1
+
+
+def is_young(heartbeat: Path) -> bool:
+    """Whether the heartbeat file was touched lately; says what is wrong if not, for `docker inspect`."""
+    try:
+        age = time.time() - heartbeat.stat().st_mtime
+    except OSError:
+        print(f"no heartbeat at {heartbeat} yet")
+        return False
+    if age > STUCK_SECONDS:
+        print(f"the last heartbeat was {age:.0f} s ago")
+        return False
+    return True
 
 
 if __name__ == "__main__":

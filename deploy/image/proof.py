@@ -51,7 +51,8 @@ def main(image: str) -> None:
             container = stack.enter_context(running(image, command, settings))
             runs_without_rights(container)
         mirrors_an_image(directory, registry, f"http://127.0.0.1:{port}", token)
-        becomes_healthy(service_of(image))
+        for command in ("service", "worker", "scheduler"):
+            becomes_healthy(command, container_of(command, image))
 
 
 def made(directory: Path) -> Path:
@@ -106,13 +107,13 @@ def runs_without_rights(container: str) -> None:
     )
 
 
-def service_of(image: str) -> str:
-    return docker("ps", "--quiet", "--filter", "label=proof=service", "--filter", f"ancestor={image}").stdout.strip()
+def container_of(command: str, image: str) -> str:
+    return docker("ps", "--quiet", "--filter", f"label=proof={command}", "--filter", f"ancestor={image}").stdout.strip()
 
 
-def becomes_healthy(container: str) -> None:
+def becomes_healthy(command: str, container: str) -> None:
     eventually(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", container).stdout.strip() == "healthy")
-    say("docker calls the service healthy")
+    say(f"docker calls the {command} healthy")
 
 
 def mirrors_an_image(directory: Path, registry: DockerRegistry, url: str, token: str) -> None:

@@ -29,6 +29,9 @@ mirror:quota:cost:<digest>         how many manifests the image was found to hav
 mirror:slots:limit:<registry>:<action>    how many requests at once: limit, grown_at, halved_at, streak
 mirror:slots:holders:<registry>:<action>  the processes that ask, scored by expiry, ms
 mirror:slots:shares:<registry>:<action>   holder -> the requests it may have under way, or has
+mirror:heartbeats:<kind>           process -> when it last said that it is alive, ms, and what it did
+mirror:storage:trouble             since when S3 takes no writes, why, and when that is tried again
+mirror:probe                       what /readyz writes to see whether Redis takes writes
 mirror:breaker:<registry>          failures in a row, until when nothing is asked, when it last answered
 mirror:index:built                 exists once the index has been rebuilt from the bucket
 mirror:index:rebuild               the rebuild under way: run, tags, repository, begun_at (ms)
@@ -62,6 +65,9 @@ TASKS_PARKED: Final = f"{_ROOT}:tasks:parked"
 PIN: Final = f"{_ROOT}:pin:"
 PIN_HOLDER: Final = f"{_ROOT}:pin:holder:"
 PINS_DELETING: Final = f"{_ROOT}:pin:deleting"
+
+STORAGE_TROUBLE: Final = f"{_ROOT}:storage:trouble"
+PROBE: Final = f"{_ROOT}:probe"
 
 INDEX_BUILT: Final = f"{_ROOT}:index:built"
 INDEX_REBUILD: Final = f"{_ROOT}:index:rebuild"
@@ -165,6 +171,10 @@ def slots_holders(registry: str, action: str) -> str:
 
 def slots_shares(registry: str, action: str) -> str:
     return f"{_ROOT}:slots:shares:{registry}:{action}"
+
+
+def heartbeats(kind: str) -> str:
+    return f"{_ROOT}:heartbeats:{kind}"
 
 
 def breaker(registry: str) -> str:

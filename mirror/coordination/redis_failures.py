@@ -81,7 +81,10 @@ _TEXTS: Final[tuple[tuple[str, Trouble], ...]] = (
     ("without any password configured", Trouble("wants no password, and MIRROR_REDIS_URL has one", _CHECK_LOGIN)),
 )
 _SILENT: Final = Trouble("does not answer")
-_SLOW: Final = Trouble("does not answer in time")
+_SLOW: Final = Trouble(
+    "does not answer in time",
+    "Check host, port and network of MIRROR_REDIS_URL; a port without TLS is silent when rediss:// speaks to it.",
+)
 _CAUSES: Final[tuple[tuple[type[BaseException], Trouble], ...]] = (
     (
         socket.gaierror,

@@ -47,20 +47,20 @@ class Outage:
         self.address = address
         self._since: float | None = None
         self._failed_at = -inf
-        self._told_at = -inf
+        self._told_at: dict[str, float] = {}
         self._refused = False
 
     def seconds_since_failure(self) -> float:
         return monotonic() - self._failed_at
 
     def failed(self, trouble: Trouble, *, refused: bool) -> None:
-        """Log the first failure at once, and a reminder while it lasts."""
+        """Log every kind of failure at once, and a reminder while it lasts."""
         now = monotonic()
         self._failed_at, self._refused = now, refused
         self._since = self._since or now
-        if now - self._told_at < _REMINDER_SECONDS:
+        if now - self._told_at.get(trouble.reason, -inf) < _REMINDER_SECONDS:
             return
-        self._told_at = now
+        self._told_at[trouble.reason] = now
         message = RedisUnavailable(trouble.reason, hint=trouble.hint)
         _LOG.warning(
             f"{message.message}; trying again",
@@ -81,7 +81,7 @@ class Outage:
         if self._refused and not after_failure and self.seconds_since_failure() < _QUIET_SECONDS:
             return
         seconds = self._failed_at - self._since
-        self._since, self._told_at = None, -inf
+        self._since, self._told_at = None, {}
         _LOG.info("Redis works again", address=self.address, seconds=round(seconds, 1))
 
 

@@ -38,9 +38,10 @@ class Reconciler:
     def _requeue_lost(self) -> None:
         """Take tasks from workers that were silent for a whole lease.
 
-        After a restart of Redis every worker has one lease's length to renew: it was Redis that was silent.
+        After a restart of Redis, or an outage that this process met too, every worker has one lease's length to renew:
+        it was Redis that was silent.
         """
-        if self.redis.uptime() < LEASE_SECONDS:
+        if min(self.redis.uptime(), self.redis.seconds_since_failure()) < LEASE_SECONDS:
             return
         for task_id in self.store.expired():
             error = ErrorReport.of(WorkerLost(task_id, LOSSES_ALLOWED))

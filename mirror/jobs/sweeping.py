@@ -11,6 +11,7 @@ under a worker that was frozen past its lease, that worker is told by S3, and be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -43,9 +44,10 @@ class Sweeper:
     bucket: Bucket
     redis: Redis
 
-    def sweep(self, older_than: timedelta = OLD) -> int:
+    def sweep(self, older_than: timedelta = OLD, *, alive: Callable[[], bool] = lambda: True) -> int:
         """Abort what is nobody's and was opened longer than that ago, and say how much it was.
 
+        *alive* is called between two uploads, and ends the sweep by returning False.
         Raises StorageUnavailable, StorageRefused or RedisUnavailable.
         """
         swept = 0
@@ -53,6 +55,8 @@ class Sweeper:
             digest = layout.parse_blob(upload.key)
             if digest is None or at(self.redis.now()) - upload.initiated < older_than:
                 continue
+            if not alive():
+                break
             swept += self._swept(upload, digest)
         return swept
 

@@ -59,6 +59,7 @@ def test_with_nothing_set_the_defaults_are_those_of_the_table() -> None:
         "registry_concurrency": {},
         "token_realms": {},
         "docker_config": None,
+        "heartbeat_path": None,
         "workers": 1,
         "memory_budget": 256 * 1024 * 1024,
     }

@@ -1,0 +1,72 @@
+"""Proof that the main loop of a worker or scheduler goes on: a heartbeat in Redis, and the age of a file.
+
+`/readyz` reads the heartbeat. The container's health check (deploy/image/health.py) reads the file, so that it judges
+this very process and needs no Redis. Neither is written by a thread: that would go on beside a loop that is stuck.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from mirror.coordination.heartbeats import BEAT_SECONDS, Heartbeats, Kind
+from mirror.errors import RedisUnavailable
+
+_TOUCH_SECONDS: Final = 1.0
+_LOG = structlog.get_logger(__name__)
+
+
+class Liveness:
+    """One process's. Use it from its main thread; calls from other threads do nothing."""
+
+    def __init__(
+        self, kind: Kind, heartbeats: Heartbeats, file: Path | None, *, now: Callable[[], float] = monotonic
+    ) -> None:
+        self._kind = kind
+        self._heartbeats = heartbeats
+        self._file = file
+        self._now = now
+        self._touched_at = -inf
+        self._told_at = -inf
+        self._state = ""
+
+    def beat(self, state: str) -> None:
+        """Say that the loop goes on, and what the process does: to Redis every few seconds, and when that changes."""
+        self.touch()
+        if state == self._state and self._now() - self._told_at < BEAT_SECONDS / 2:
+            return
+        self._state, self._told_at = state, self._now()
+        try:
+            self._heartbeats.beat(self._kind, state)
+        except RedisUnavailable as error:
+            _LOG.debug("heartbeat not written", reason=error.message)
+
+    def touch(self) -> None:
+        """Renew the file alone: for a loop that waits for Redis, which is no reason to restart it."""
+        if self._file is None or threading.current_thread() is not threading.main_thread():
+            return
+        if self._now() - self._touched_at < _TOUCH_SECONDS:
+            return
+        self._touched_at = self._now()
+        try:
+            self._file.touch(mode=0o600)
+        except OSError as error:
+            _LOG.error(
+                "the heartbeat file cannot be written, so the health check will fail",
+                file=str(self._file),
+                reason=error.strerror,
+            )
+            self._file = None
+
+    def leave(self) -> None:
+        """Say that the process ends."""
+        try:
+            self._heartbeats.leave(self._kind)
+        except RedisUnavailable as error:
+            _LOG.debug("heartbeat left to age", reason=error.message)
