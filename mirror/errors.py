@@ -48,6 +48,7 @@
     │   └── BlobBeingDeleted        BLOB_BEING_DELETED
     ├── Unavailable             a part of the mirror itself is away (HTTP 503)
     │   ├── StorageUnavailable      STORAGE_UNAVAILABLE
+    │   │   └── StorageFull             STORAGE_FULL
     │   ├── StorageRefused          STORAGE_REFUSED
     │   ├── StorageDamaged          STORAGE_DAMAGED
     │   ├── RedisUnavailable        REDIS_UNAVAILABLE
@@ -486,12 +487,35 @@ class Unavailable(MirrorError):
 
 
 class StorageUnavailable(Unavailable):
+    """``size`` is the bytes of the write that failed, 0 for anything else.
+
+    ``needed`` is set where it is known how many bytes more have no room.
+    """
+
     code = "STORAGE_UNAVAILABLE"
     waits_for = "storage_unavailable"
     hint = "Check the S3 endpoint, its bucket and the credentials; /readyz?verbose shows whether it answers."
+    size = 0
+    needed: int | None = None
 
     def __init__(self, action: str, reason: str) -> None:
-        super().__init__(f"The bucket could not {action}: {reason}")
+        super().__init__(self.told(action, reason))
+        self.action = action
+        self.reason = reason
+
+    def told(self, action: str, reason: str) -> str:
+        return f"The bucket could not {action}: {reason}"
+
+
+class StorageFull(StorageUnavailable):
+    """S3 has no space for more: its disk is full, or a quota is used up."""
+
+    code = "STORAGE_FULL"
+    waits_for = "storage_full"
+    hint = "Free space on the disk of S3, or raise its quota; jobs go on by themselves then. Pulls work meanwhile."
+
+    def told(self, action: str, reason: str) -> str:
+        return f"The bucket cannot write: {reason} (it could not {action})"
 
 
 class StorageRefused(Unavailable):

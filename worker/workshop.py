@@ -22,6 +22,7 @@ from mirror.copying.memory import MemoryBudget
 from mirror.jobs.keeping import ClaimKeeping
 from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
+from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.sweeping import Sweeper
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
@@ -72,7 +73,9 @@ class Workshop:
             heartbeats=Heartbeats(brisk),
             bucket=bucket,
             rebuilder=Rebuilder(bucket, redis, publisher),
-            performer=Performer(store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier),
+            performer=Performer(
+                store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier, StorageGuard(bucket, redis)
+            ),
             reconciler=Reconciler(store, queue, redis),
             sweeper=Sweeper(bucket, redis),
         )

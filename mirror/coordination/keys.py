@@ -13,6 +13,7 @@ mirror:job:<id>:tasks              its task ids, lexical
 mirror:task:<id>                   a task's record
 mirror:task:<id>:blobs             digest -> the blob's state, as JSON
 mirror:task:<id>:waits_since       when the task first met what it waits out with limited patience, ms
+mirror:task:<id>:needs             bytes the task's image needs on a disk that had no room for it
 mirror:tasks:queued                task id, scored by when it was queued, ms
 mirror:tasks:running               task id, scored by when its lease ends, ms
 mirror:tasks:parked                task id, scored by when it is due, ms
@@ -127,6 +128,10 @@ def task_blobs(task_id: str) -> str:
 
 def task_waits_since(task_id: str) -> str:
     return f"{TASK}{task_id}:waits_since"
+
+
+def task_needs(task_id: str) -> str:
+    return f"{TASK}{task_id}:needs"
 
 
 def tag_taken(repository: str) -> str:

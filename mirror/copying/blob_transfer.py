@@ -91,6 +91,8 @@ class BlobTransfer:
 
     def _run(self, resumed: Checkpoint | None) -> None:
         self._copied = 0
+        done = resumed.frontier * resumed.part_size if resumed else 0
+        self._means.blobs.require_room(self._blob.size - done)
         if self._blob.size <= self._upload.part_size:
             self._copy_whole()
             return

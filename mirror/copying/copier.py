@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from time import monotonic
@@ -27,7 +27,7 @@ from mirror.copying.plan import CopyPlan, plan_copy
 from mirror.copying.progress import PlannedBlob, Progress
 from mirror.copying.source import Source
 from mirror.copying.turns import Turns
-from mirror.errors import BlobBeingDeleted, MirrorError
+from mirror.errors import BlobBeingDeleted, MirrorError, StorageFull
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
@@ -82,6 +82,7 @@ class Copier:
             ]
         )
         if plan.to_copy:
+            self._require_room(plan.to_copy)
             self._transfer_all(reference, plan.to_copy, holder, progress, interruption, looked_at)
         return plan
 
@@ -101,6 +102,16 @@ class Copier:
         with ThreadPoolExecutor(_HEADS, thread_name_prefix="heads") as pool:
             sizes = list(pool.map(self._blobs.held, digests))
         return {digest: size for digest, size in zip(digests, sizes, strict=True) if size is not None}
+
+    def _require_room(self, blobs: Sequence[Descriptor]) -> None:
+        """Raise StorageFull before anything is read from the source, if it is known that the blobs do not fit."""
+        size = sum(blob.size for blob in blobs)
+        try:
+            self._blobs.require_room(size)
+        except StorageFull:
+            found = [self._checkpoints.load(blob.digest) for blob in blobs]
+            stored = sum(checkpoint.frontier * checkpoint.part_size for checkpoint in found if checkpoint)
+            self._blobs.require_room(size - stored)
 
     def _transfer_all(
         self,
@@ -222,7 +233,12 @@ class _Transfers:
 
 
 def _goes_on_later(error: BaseException) -> bool:
-    """Whether the task will be taken up again, by this worker or another, where the copy stopped."""
+    """Whether the task will be taken up again, by this worker or another, where the copy stopped.
+
+    Not after a full disk: what was stored half would keep the space that other images need.
+    """
     if isinstance(error, Interrupted):
         return error.resumable
+    if isinstance(error, StorageFull):
+        return False
     return isinstance(error, MirrorError) and error.waits_for is not None

@@ -29,6 +29,7 @@ from mirror.errors import (
     StorageUnavailable,
 )
 from mirror.jobs.keeping import CANCELED, LOST, ClaimKeeping
+from mirror.jobs.storage_guard import StorageGuard
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
@@ -92,6 +93,7 @@ class Performer:
     source: Source
     blobs: BlobStore
     copier: Copier
+    storage: StorageGuard
 
     def begin(
         self, entries: Sequence[tuple[str, int]], interruption: Interruption, *, claimed: Callable[[Claim], None]
@@ -201,6 +203,9 @@ class Performer:
             self._interrupted(claim, interrupted.reason)
         except RedisUnavailable:
             raise
+        except StorageUnavailable as error:
+            self.storage.failed(claim, error, errand.keeper.progress.missing())
+            self._park(claim, error, reason=error.waits_for or error.code)
         except MirrorError as error:
             if error.waits_for is None:
                 self._fail(claim, error)
@@ -220,6 +225,7 @@ class Performer:
         task, keeper, interruption = errand.claim.task, errand.keeper, errand.interruption
         _note("task started", errand.claim, source=task.source, target=task.target, attempt=task.attempt)
         reference = Reference.parse(task.source)
+        is_trial = self.storage.require(errand.claim)  # before the source is asked for what cannot be stored
         if errand.digest is None:
             self._look(errand)
         digest = errand.digest
@@ -235,6 +241,8 @@ class Performer:
         moment = timestamp(at(self.redis.now()))
         origin = ImageProvenance(str(reference), image.digest, moment, task.job)
         published = self.publisher.publish(errand.ticket, image, origin)
+        if is_trial:
+            self.storage.succeeded(errand.claim)
         return Outcome(str(image.digest), superseded_by=published.superseded_by)
 
     def _succeed(self, errand: Errand, outcome: Outcome) -> None:
@@ -272,7 +280,9 @@ class Performer:
             return
         seconds = max(1.0, error.retry_after)
         until = timestamp(now + timedelta(seconds=seconds))
-        if self.store.release(claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry)):
+        if self.store.release(
+            claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry, error.message)
+        ):
             _LOG.warning("task waits", code=error.code, reason=error.message, until=until)
 
     def _is_out_of_patience(self, claim: Claim, error: MirrorError) -> bool:

@@ -55,6 +55,12 @@ class TaskReporter:
             self._checkpoints += 1
             self._dirty = True
 
+    def missing(self) -> int:
+        """Bytes of the blobs that are not stored whole yet."""
+        with self._lock:
+            states = ("copied", "exists", "skipped")
+            return sum(blob.size for blob in self._blobs.values() if blob.state not in states)
+
     def flush(self) -> Standing | None:
         """Write what changed since the last time; None if nothing did; raises RedisUnavailable."""
         with self._flushing:

@@ -34,11 +34,15 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
-    """Why nothing moves: a reason such as ``rate_limited``, the registry that is the cause, until when (ISO 8601)."""
+    """Why nothing moves: a reason such as ``rate_limited``, the registry that is the cause, until when (ISO 8601).
+
+    ``until`` is None where nobody knows. ``message`` is a sentence for people.
+    """
 
     reason: str
-    until: str
+    until: str | None
     registry: str | None = None
+    message: str | None = None
 
     def fields(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,6 +107,7 @@ class WaitingSchema(RecordSchema):
     reason = fields.String(required=True)
     until = fields.String(required=True)
     registry = fields.String(load_default=None, allow_none=True)
+    message = fields.String(load_default=None, allow_none=True)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> WaitingFor:

@@ -44,6 +44,10 @@ class BlobStore:
             return SinglePutUpload(self._bucket, descriptor, part_size)
         return MultipartUpload(self._bucket, descriptor, UploadCheckpoint(None, part_size, {}))
 
+    def require_room(self, size: int) -> None:
+        """Raise StorageFull if it is known that *size* bytes more do not fit."""
+        self._bucket.require_room(size)
+
     def resume(self, descriptor: Descriptor, checkpoint: UploadCheckpoint) -> Upload:
         """Go on from a checkpoint made anywhere, any time; a put_part or complete raises UploadGone if S3 lost it."""
         if checkpoint.upload_id is None:

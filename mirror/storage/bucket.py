@@ -7,9 +7,11 @@ gateways lack the last; rclone ignores the first two).
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
@@ -17,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 from botocore.exceptions import ClientError
 from isal import isal_zlib
 
-from mirror.errors import StorageDamaged, StorageUnavailable
+from mirror.errors import StorageDamaged, StorageFull, StorageUnavailable
 from mirror.oci.digest import Digest
 from mirror.settings import Settings
-from mirror.storage.disk import sync_file_system
+from mirror.storage import layout
+from mirror.storage.disk import LocalDisk, sync_file_system
 from mirror.storage.object_stream import ObjectStream
 from mirror.storage.s3_clients import CONNECT_TIMEOUT, Patience, S3Clients
-from mirror.storage.s3_failures import UploadGone, error_code, error_status, translated
+from mirror.storage.s3_failures import DISK_FULL, UploadGone, error_code, error_status, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,6 +40,9 @@ _COMPLETING: Final = Patience(read=300.0)
 """S3 may take minutes to assemble thousands of parts (CompleteMultipartUpload, API reference)."""
 _NOT_FOUND: Final = 404
 _MD5_HEX_LENGTH: Final = 32
+_PROBE: Final = 64
+"""Bytes of a probe that is not asked to be larger."""
+_PROBE_TIMEOUT: Final = 10.0
 
 
 class OpenUpload(NamedTuple):
@@ -66,7 +72,8 @@ class StoredPart(NamedTuple):
 class Bucket:
     """All methods may be called from several threads. Keys are relative to the prefix.
 
-    Every method raises StorageUnavailable if S3 cannot be reached or fails, and StorageRefused if it says no.
+    Every method raises StorageUnavailable if S3 cannot be reached or fails, and StorageRefused if it says no. Every
+    write raises StorageFull where there is no space. ``disk`` is the bucket's own, if it is on this machine.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class Bucket:
         sync_folder: Path | None = None,
     ) -> None:
         self.name = name
+        self.disk = LocalDisk(sync_folder) if sync_folder else None
         self._clients = clients
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._public_endpoint = public_endpoint
@@ -130,6 +138,35 @@ class Bucket:
         """Ask whether the bucket is there and ours to read."""
         with translated("be reached"):
             self._client.head_bucket(Bucket=self.name)
+
+    def probe(self, size: int = 0) -> None:
+        """Write an object of at least *size* random bytes, to see whether S3 takes that now. None that is large stays.
+
+        Asked once, and answered within seconds.
+        """
+        self.put(layout.probe_key(), os.urandom(max(size, _PROBE)), timeout=_PROBE_TIMEOUT, retries=False)
+        if size > _PROBE:
+            self.delete([layout.probe_key()])
+
+    def require_room(self, size: int) -> None:
+        """Raise StorageFull if *size* bytes more do not fit; only a disk on this machine can be asked."""
+        if self.disk is not None and self.disk.lacks(size):
+            error = StorageFull(f"store {size} bytes more", f"{DISK_FULL}, {self.disk.described()}")
+            error.needed = size
+            raise error
+
+    @contextmanager
+    def _writing(self, action: str, size: int) -> Iterator[None]:
+        """As `translated`, for a write of *size* bytes. rclone says of a full disk only that it failed."""
+        try:
+            with translated(action):
+                yield
+        except StorageUnavailable as error:
+            found = error
+            if self.disk is not None and not isinstance(error, UploadGone) and self.disk.lacks(size):
+                found = StorageFull(action, f"{DISK_FULL}, {self.disk.described()}")
+            found.size = size
+            raise found from None
 
     def size(self, key: str) -> int | None:
         """The object's size in bytes, None if it is absent.
@@ -202,7 +239,7 @@ class Bucket:
         else:
             raise ValueError(f"S3 cannot check {sha256}")
         client = self._clients.client(_patience(timeout, retries=retries))
-        with translated(f"write {key}"):
+        with self._writing(f"write {key}", _length(body)):
             client.put_object(Bucket=self.name, Key=self._prefix + key, Body=_sendable(body), **checksum)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -260,13 +297,15 @@ class Bucket:
         try:
             sync_file_system(self._sync_folder)
         except OSError as error:
-            raise StorageUnavailable("bring its objects to the disk", os.strerror(error.errno or 0)) from None
+            kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageUnavailable
+            reason = DISK_FULL if kind is StorageFull else os.strerror(error.errno or 0)
+            raise kind("bring its objects to the disk", reason) from None
 
     # -- multipart uploads
 
     def create_upload(self, key: str) -> str:
         """Open a multipart upload; its id."""
-        with translated(f"begin an upload of {key}"):
+        with self._writing(f"begin an upload of {key}", 0):
             return self._client.create_multipart_upload(
                 Bucket=self.name, Key=self._prefix + key, ChecksumAlgorithm="CRC32"
             )["UploadId"]
@@ -286,14 +325,14 @@ class Bucket:
         sent |= {"Body": _sendable(body), "ChecksumCRC32": crc32}
         if self._wants_md5:
             sent["ContentMD5"] = _base64(md5(body))
-        answer = self._send_part(action, sent)
+        answer = self._send_part(action, sent, _length(body))
         if not _is_proven(action, answer, crc32, body) and not self._wants_md5:
             self._wants_md5 = True
-            answer = self._send_part(action, {**sent, "ContentMD5": _base64(md5(body))})
+            answer = self._send_part(action, {**sent, "ContentMD5": _base64(md5(body))}, _length(body))
         return StoredPart(answer["ETag"], crc32)
 
-    def _send_part(self, action: str, sent: Mapping[str, Any]) -> UploadPartOutputTypeDef:
-        with translated(action):
+    def _send_part(self, action: str, sent: Mapping[str, Any], size: int) -> UploadPartOutputTypeDef:
+        with self._writing(action, size):
             return self._client.upload_part(Bucket=self.name, **sent)
 
     def complete_upload(self, key: str, upload_id: str, parts: Mapping[int, StoredPart], *, size: int) -> None:
@@ -311,7 +350,7 @@ class Bucket:
         ]
         client, action = self._clients.client(_COMPLETING), f"complete the upload of {key}"
         try:
-            with translated(action):
+            with self._writing(action, 0):
                 # S3 can answer 200 with an error in the body; botocore turns that into a retried 500.
                 answer = client.complete_multipart_upload(
                     Bucket=self.name,
@@ -366,6 +405,10 @@ class Bucket:
 def md5(body: Body) -> bytes:
     """The checksum S3 speaks everywhere; about 600 MB/s per thread, the GIL released."""
     return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+def _length(body: Body) -> int:
+    return body.nbytes if isinstance(body, memoryview) else len(body)
 
 
 def _base64(digest: bytes) -> str:

@@ -10,6 +10,7 @@
                 ├── current/link                        the digest the tag points at
                 └── index/<algorithm>/<hex>/link        the digests it ever pointed at
     mirror/v1/                                          ours
+    ├── probe                                           written to see whether the bucket takes writes
     ├── kept/<repository>/<digest>                      wanted without a tag
     ├── images/<repository>/<digest>                    where an image came from, JSON
     └── blobs/<algorithm>/<hex>/<registry>/<repository>/_source
@@ -75,6 +76,10 @@ def tag_history_prefix(repository: str, tag: str) -> str:
 
 def tag_history_key(repository: str, tag: str, digest: Digest) -> str:
     return f"{tag_history_prefix(repository, tag)}{digest.algorithm}/{digest.hex}/link"
+
+
+def probe_key() -> str:
+    return f"{_OURS}/probe"
 
 
 def kept_prefix() -> str:

@@ -29,7 +29,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from mirror.errors import MirrorError, StorageRefused, StorageUnavailable
+from mirror.errors import MirrorError, StorageFull, StorageRefused, StorageUnavailable
 
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.]{2,63}", re.ASCII)
 _PASSING: Final = frozenset(
@@ -46,7 +46,17 @@ _PASSING: Final = frozenset(
     }
 )
 _GONE: Final = frozenset({"InvalidPart", "NoSuchUpload"})
-_FULL: Final = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"})
+DISK_FULL: Final = "its disk is full"
+_QUOTA_FULL: Final = "its quota is used up"
+_FULL: Final = {
+    "InsufficientStorage": DISK_FULL,
+    "StorageFull": DISK_FULL,
+    "XMinioStorageFull": DISK_FULL,
+    "QuotaExceeded": _QUOTA_FULL,
+    "XMinioAdminBucketQuotaExceeded": _QUOTA_FULL,
+}
+_FULL_TEXT: Final = re.compile("no space left|disk (is )?full|insufficient storage|storage.{0,30} full", re.IGNORECASE)
+"""What servers write into the message of a plain 500. It is looked at, never passed on."""
 _STATUS_PASSING: Final = frozenset({408, 409, 429})
 _STATUS_FULL: Final = 507
 
@@ -57,7 +67,7 @@ class UploadGone(StorageUnavailable):
 
 @contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Raise StorageUnavailable, StorageRefused or UploadGone for whatever S3 and its libraries raise inside.
+    """Raise StorageUnavailable, StorageFull, UploadGone or StorageRefused for what S3 and its libraries raise.
 
     *action* completes "The bucket could not …".
     """
@@ -87,7 +97,9 @@ def _from_answer(action: str, error: ClientError) -> MirrorError:
     if code in _GONE:
         return UploadGone(action, code)
     if code in _FULL or status == _STATUS_FULL:
-        return StorageRefused(action, code)
+        return StorageFull(action, _FULL.get(code, DISK_FULL))
+    if status >= 500 and _FULL_TEXT.search(error.response.get("Error", {}).get("Message", "")):
+        return StorageFull(action, DISK_FULL)
     if code in _PASSING or status in _STATUS_PASSING or status >= 500:
         return StorageUnavailable(action, code)
     return StorageRefused(action, code)

@@ -20,13 +20,13 @@ REGION: Final = "us-east-1"
 class S3Server(Server):
     """An S3 server that keeps its objects in files, with one bucket made at start."""
 
-    def __init__(self, directory: Path, *, bucket: str = "images") -> None:
+    def __init__(self, directory: Path, *, bucket: str = "images", data: Path | None = None) -> None:
         super().__init__(directory)
         self.bucket = bucket
         self.access_key = f"access-{secrets.token_hex(8)}"
         self.secret_key = f"secret-{secrets.token_hex(16)}"
-        self.data = directory / "data"
-        self.data.mkdir()
+        self.data = data or directory / "data"
+        self.data.mkdir(exist_ok=data is not None)
 
     @abstractmethod
     def command(self) -> list[str]: ...

@@ -16,6 +16,7 @@ from mirror.copying.memory import MemoryBudget
 from mirror.jobs.keeping import ClaimKeeping
 from mirror.jobs.performing import Performer
 from mirror.jobs.reconciling import Reconciler
+from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submission import Submitter
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
@@ -64,7 +65,9 @@ def plant(
         reader=CatalogReader(bucket),
         index=CatalogIndex(redis),
         links=LinkStore(bucket),
-        performer=Performer(store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier),
+        performer=Performer(
+            store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier, StorageGuard(bucket, redis)
+        ),
     )
     source.close()
     admission.close()

@@ -13,7 +13,7 @@ import botocore
 import pytest
 
 from mirror import __version__
-from mirror.errors import StorageRefused, StorageUnavailable
+from mirror.errors import StorageFull, StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
 from mirror.storage.bucket import StoredPart, UploadGone
 from mirror.storage.links import LinkStore
@@ -32,8 +32,12 @@ COMPLETED = Answer(200, b"<CompleteMultipartUploadResult><ETag>x</ETag></Complet
         (error(403, "AccessDenied"), StorageRefused),
         (error(403, "InvalidAccessKeyId"), StorageRefused),
         (error(404, "NoSuchBucket"), StorageRefused),
-        (error(403, "QuotaExceeded"), StorageRefused),
-        (error(507, "XMinioStorageFull"), StorageRefused),
+        (error(403, "QuotaExceeded"), StorageFull),
+        (error(507, "XMinioStorageFull"), StorageFull),
+        (error(507, "InsufficientStorage"), StorageFull),
+        (Answer(507, b""), StorageFull),
+        (error(500, "InternalError", "write /data/x: no space left on device"), StorageFull),
+        (error(403, "AccessDenied", "no space left on device"), StorageRefused),
         (error(400, "InvalidArgument"), StorageRefused),
         (error(500, "InternalError"), StorageUnavailable),
         (error(503, "SlowDown"), StorageUnavailable),

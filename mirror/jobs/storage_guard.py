@@ -1,0 +1,78 @@
+"""Asking whether the bucket takes writes, before a source is read for a task that storage has failed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from mirror.coordination import keys
+from mirror.coordination.redis import Redis
+from mirror.coordination.storage_breaker import StorageBreaker, StorageTrouble
+from mirror.errors import StorageFull, StorageUnavailable
+from mirror.records.store import Claim
+from mirror.storage.bucket import Bucket
+
+LARGEST_PROBE: Final = 16 * 2**20
+"""Bytes: the size of a part, which is the largest write of most images."""
+ROOM_SECONDS: Final = 15.0
+"""How long a task rests whose image does not fit on a disk that this process can look at."""
+_NEEDED_SECONDS: Final = 24 * 3600
+_LOG = structlog.get_logger(__name__)
+
+
+class StorageGuard:
+    """The bucket's breaker, the probe that decides about it, and how much each task needs of a disk on this machine.
+
+    Every method raises RedisUnavailable.
+    """
+
+    def __init__(self, bucket: Bucket, redis: Redis) -> None:
+        self._bucket = bucket
+        self._redis = redis
+        self._breaker = StorageBreaker(redis)
+
+    def require(self, claim: Claim) -> bool:
+        """Return whether the task is a trial, for `succeeded`.
+
+        Raises StorageFull or StorageUnavailable while the bucket is known to take no writes. One task at a time probes
+        that, with a write as large as the one that failed.
+        """
+        if self._bucket.disk is not None and (needed := self._redis.call("GET", keys.task_needs(claim.task.id))):
+            self._bucket.require_room(int(needed))
+        admission = self._breaker.admit(claim.token)
+        if admission.wait is None and not admission.is_trial:
+            return False
+        trouble = self._breaker.trouble()
+        if trouble is None:
+            return False
+        if admission.wait is not None:
+            raise _again(trouble)
+        self._bucket.probe(min(trouble.size, LARGEST_PROBE))
+        if trouble.code != StorageFull.code or self._bucket.disk is not None:
+            self.succeeded(claim)  # S3 is back; and of a disk on this machine each task knows what it needs
+        return True
+
+    def failed(self, claim: Claim, error: StorageUnavailable, missing: int) -> None:
+        """Note the failure of a task whose image needs *missing* bytes more, and let the error say how long to wait.
+
+        A room that is too small for one image keeps no other waiting. Only a write that failed opens the breaker.
+        """
+        if self._bucket.disk is not None and isinstance(error, StorageFull):
+            needed = missing if error.size or error.needed is None else error.needed
+            self._redis.call("SET", keys.task_needs(claim.task.id), needed, "EX", _NEEDED_SECONDS)
+        if error.needed is not None:
+            error.retry_after = ROOM_SECONDS
+        else:
+            trouble = StorageTrouble(error.code, error.action, error.reason, error.size)
+            error.retry_after = self._breaker.failed(claim.token, trouble)
+
+    def succeeded(self, claim: Claim) -> None:
+        """The trial has written."""
+        self._breaker.succeeded(claim.token)
+        _LOG.info("the bucket takes writes again")
+
+
+def _again(trouble: StorageTrouble) -> StorageUnavailable:
+    kind = StorageFull if trouble.code == StorageFull.code else StorageUnavailable
+    return kind(trouble.action, trouble.reason)

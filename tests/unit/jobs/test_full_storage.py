@@ -1,0 +1,114 @@
+"""A bucket without space: its jobs wait, their sources are left alone, and all of it ends by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.records.job import Job
+from mirror.settings import Settings
+from mirror.storage.bucket import Bucket
+from tests import images
+from tests.conftest import SettingsForServer
+from tests.plant import Plant
+from tests.servers import RcloneS3, S3Server, VersityGateway
+from tests.servers.small_disk import SmallDisk
+
+MIB = 2**20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with SmallDisk(tmp_path / "small" / "data") as made:
+        yield made
+
+
+@pytest.fixture(params=[RcloneS3, pytest.param(VersityGateway, marks=pytest.mark.versitygw)])
+def server(request: pytest.FixtureRequest, disk: SmallDisk) -> Iterator[S3Server]:
+    """One whose objects are on the small disk, and its metadata beside it."""
+    disk.folder.joinpath("objects").mkdir()
+    made = request.param(disk.folder.parent, data=disk.folder / "objects")
+    with made as server:
+        yield server
+
+
+@pytest.fixture
+def s3_settings(server: S3Server, settings_for_server: SettingsForServer) -> Settings:
+    return settings_for_server(server, "")
+
+
+@pytest.fixture(params=["known", "unknown"])
+def bucket(request: pytest.FixtureRequest, s3_settings: Settings, server: S3Server) -> Iterator[Bucket]:
+    """One whose disk the worker can look at, as the embedded S3's, and one whose disk is somewhere."""
+    folder = server.data if request.param == "known" else None
+    made = Bucket.from_settings(replace(s3_settings, s3_sync_folder=folder))
+    yield made
+    made.close()
+
+
+def asked(plant: Plant, part: str = "/v2/") -> int:
+    return len(plant.registry.log(path=part))
+
+
+def next_round(plant: Plant, job: Job) -> Job:
+    """The job after its wait has ended, and the breaker's too, and it was taken up."""
+    [task] = plant.store.tasks(job.id, 1)
+    plant.redis.call("ZADD", keys.TASKS_PARKED, "XX", 1, task.id)
+    if plant.redis.call("EXISTS", keys.STORAGE_TROUBLE):
+        plant.redis.call("HSET", keys.STORAGE_TROUBLE, "next", 1)
+    plant.reconciler.reconcile()
+    return plant.perform(job)
+
+
+def test_a_job_waits_for_space_without_reading_its_source_again_and_ends_by_itself(
+    plant: Plant, bucket: Bucket, server: S3Server, disk: SmallDisk
+) -> None:
+    image = images.image(images.layer("a", 600_000), images.layer("b", 700_000))
+    plant.registry.put(image, "team/app", "1")
+    disk.fill(server)
+    job = plant.mirror("team/app:1")
+    assert job.state == "queued"
+    assert job.waiting_for is not None
+    if disk.is_real and (bucket.disk is not None or isinstance(server, VersityGateway)):  # rclone itself never says so
+        assert job.waiting_for.reason == "storage_full"
+        assert "cannot write: its disk is full" in str(job.waiting_for.message)
+        assert ("0 bytes are free" in str(job.waiting_for.message)) == (bucket.disk is not None)
+    else:
+        assert job.waiting_for.reason == "storage_unavailable"
+    fetched = asked(plant, "/blobs/")
+    assert fetched == 0 if disk.is_real and bucket.disk else fetched <= 3  # each of the three blobs once at most
+    before = asked(plant)
+    for _ in range(5):
+        job = next_round(plant, job)
+        assert (job.state, job.attempt) == ("queued", 1)
+    assert asked(plant) == before
+    disk.clear(server)
+    job = next_round(plant, job)
+    assert (job.state, job.attempt, job.digest) == ("succeeded", 1, str(image.digest))
+    assert plant.redis.call("EXISTS", keys.STORAGE_TROUBLE) == 0
+    assert bucket.open_uploads("") == []
+
+
+@pytest.mark.parametrize("bucket", ["known"], indirect=True)
+def test_an_image_that_does_not_fit_keeps_no_smaller_one_waiting(
+    plant: Plant, bucket: Bucket, server: S3Server, disk: SmallDisk
+) -> None:
+    if not disk.is_real:
+        pytest.skip("ONLY ROOT CAN MOUNT A DISK THAT HAS ROOM FOR A SMALL IMAGE AND NOT FOR A LARGE ONE")
+    plant.registry.put(images.image(images.layer("large", 12 * MIB)), "team/large", "1")
+    plant.registry.put(images.image(images.layer("small", 100_000)), "team/small", "1")
+    disk.fill(server, leave=6 * MIB)
+    large = plant.mirror("team/large:1")
+    assert large.waiting_for is not None
+    assert large.waiting_for.reason == "storage_full"
+    assert asked(plant, "/blobs/") == 0
+    assert plant.mirror("team/small:1").state == "succeeded"
+    before = asked(plant)
+    assert next_round(plant, large).state == "queued"
+    assert asked(plant) == before
+    disk.clear(server)
+    assert next_round(plant, large).state == "succeeded"
