@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import structlog
+
 from mirror import log
+from mirror.coordination.redis_retry import address_of
 from mirror.settings import InvalidSettings, Settings
 from service.admin_token import admin_token
 from service.server import Server
 from service.services import require_stores
+
+_LOG = structlog.get_logger(__name__)
 
 
 def main() -> int:
@@ -23,6 +28,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     log.configure("service")
+    _LOG.info("connecting to Redis", address=address_of(settings.redis_url or ""))
     Server(settings).run()
     return 0
 

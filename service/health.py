@@ -7,6 +7,7 @@ from typing import Any, Final
 from marshmallow import EXCLUDE
 
 import mirror
+from mirror.coordination.heartbeats import Heartbeat
 from service.api_blueprint import api_blueprint
 from service.readiness import Finding
 from service.schemas.health import LivenessSchema, ReadinessQuery, ReadinessSchema, VersionSchema
@@ -26,15 +27,20 @@ def livez() -> dict[str, str]:
 @HEALTH.get("/readyz")
 @HEALTH.doc(security=[])
 @HEALTH.arguments(ReadinessQuery, location="query", unknown=EXCLUDE)
-@HEALTH.response(200, ReadinessSchema, description="The mirror can do its work.")
-@HEALTH.alt_response(503, schema=ReadinessSchema, description="A part that the mirror needs does not answer.")
+@HEALTH.response(200, ReadinessSchema, description="The mirror can do its work, or at least serve what it holds.")
+@HEALTH.alt_response(503, schema=ReadinessSchema, description="Redis or S3 does not answer, or takes no writes.")
 def readyz(query: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Ask Redis and S3, at most once a second; with `?verbose` say what is wrong with each."""
+    """Ask Redis and S3, at most once a second, and look for workers and schedulers that are alive.
+
+    `?verbose` says what is wrong with each, lists the processes, and shows the free bytes of an embedded server's disk.
+    Without a worker or a scheduler the status is `degraded` and the answer still 200: pulls work.
+    """
     verbose = query["verbose"] is not None
     findings = services().readiness.findings()
-    ready = all(finding.ok for finding in findings.values())
+    met = {finding.status for finding in findings.values()}
+    status = "unavailable" if "failed" in met else "degraded" if "degraded" in met else "ok"
     checks = {name: _check(finding, verbose=verbose) for name, finding in findings.items()}
-    return {"status": "ok" if ready else "unavailable", "checks": checks}, 200 if ready else 503
+    return {"status": status, "checks": checks}, 503 if status == "unavailable" else 200
 
 
 @HEALTH.get("/version")
@@ -46,9 +52,18 @@ def version() -> dict[str, str]:
 
 
 def _check(finding: Finding, *, verbose: bool) -> dict[str, Any]:
-    check: dict[str, Any] = {"status": "ok" if finding.ok else "failed"}
-    if verbose and finding.detail:
+    check: dict[str, Any] = {"status": finding.status}
+    if not verbose:
+        return check
+    check["warnings"] = list(finding.warnings)
+    if finding.detail:
         check["detail"] = finding.detail
-    if verbose:
-        check["warnings"] = list(finding.warnings)
+    if finding.free_bytes is not None:
+        check["free_bytes"] = finding.free_bytes
+    if finding.processes is not None:
+        check["processes"] = [_process(beat) for beat in finding.processes]
     return check
+
+
+def _process(beat: Heartbeat) -> dict[str, Any]:
+    return {"name": beat.name, "state": beat.state, "alive": beat.is_alive, "age_seconds": round(beat.age, 1)}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from flask import g
+
 from mirror.jobs.submission import Wanted
+from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.oci.reference import Reference
 from mirror.records.job import RETRYABLE, UNFINISHED, Job
-from mirror.records.task import BlobReport, Task
+from mirror.records.task import BlobReport, Task, WaitingFor
 from service.api_blueprint import api_blueprint, header, refuses
 from service.public_urls import next_page, public_url
 from service.schemas.fields import NoParameters, PageQuery
@@ -121,7 +125,17 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
 
 
 def job_summary(job: Job) -> dict[str, Any]:
-    return {**asdict(job), "links": job_links(job)}
+    return {**asdict(job), "waiting_for": _shown_wait(job), "links": job_links(job)}
+
+
+def _shown_wait(record: Job | Task) -> WaitingFor | None:
+    """Asks for the heartbeats only where something is queued, and once for an answer."""
+    if record.state != "queued":
+        return record.waiting_for
+    if "fleet" not in g:
+        heartbeats = services().heartbeats
+        g.fleet = Fleet(heartbeats.of("worker"), heartbeats.of("scheduler"))
+    return explain_wait(record.state, record.waiting_for, g.fleet, datetime.now(UTC))
 
 
 def job_links(job: Job) -> dict[str, str]:
@@ -142,4 +156,4 @@ def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 
 
 def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
-    return {**asdict(task), "blobs": blobs}
+    return {**asdict(task), "waiting_for": _shown_wait(task), "blobs": blobs}

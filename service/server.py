@@ -41,7 +41,9 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             self.cfg.set(name, value)
 
     def load(self) -> WSGIApplication:
-        application = AccessLog(create_app(Services.connect(self._settings)))
+        services = Services.connect(self._settings)
+        services.readiness.begin()  # the log says at once what is missing
+        application = AccessLog(create_app(services))
         # It stays for ever. A request that met the collector going through it took up to 0.1 s more, and by that each
         # process came to own what it shared with the arbiter, 8 MiB of it.
         gc.freeze()

@@ -10,6 +10,7 @@ from flask import current_app
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
 from mirror.catalog.reading import CatalogReader
+from mirror.coordination.heartbeats import Heartbeats
 from mirror.coordination.redis import BRISK, Redis, open_client
 from mirror.jobs.steering import Steering
 from mirror.jobs.submission import Submitter
@@ -42,6 +43,7 @@ class Services:
     publisher: Publisher
     blobs: BlobStore
     kept: KeptStore
+    heartbeats: Heartbeats
     readiness: Readiness
 
     @classmethod
@@ -73,7 +75,8 @@ class Services:
             publisher=Publisher(bucket, redis),
             blobs=BlobStore(bucket),
             kept=KeptStore(bucket),
-            readiness=Readiness(redis, bucket, index),
+            heartbeats=Heartbeats(redis),
+            readiness=Readiness(redis, bucket, index, settings),
         )
 
     def close(self) -> None:

@@ -96,7 +96,12 @@ class ByteCountsSchema(Schema):
 class WaitingForSchema(Schema):
     reason = fields.String(required=True, metadata={"example": "rate_limited"})
     registry = fields.String(required=True, allow_none=True, metadata={"example": "docker.io"})
-    until = fields.String(required=True, metadata={"example": "2026-11-23T21:40:00Z"})
+    until = fields.String(required=True, allow_none=True, metadata={"example": "2026-11-23T21:40:00Z"})
+    message = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What is the matter, for people.", "example": "docker.io asks us to wait 60 s"},
+    )
 
 
 class JobErrorSchema(Schema):

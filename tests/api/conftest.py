@@ -39,11 +39,13 @@ def api_settings(
 
 @pytest.fixture
 def services(api_settings: Settings, s3_clients: dict[str, S3Clients]) -> Iterator[Services]:
-    """Over an empty bucket and an empty Redis whose index is built."""
+    """Over an empty bucket and a Redis whose index is built, and where a worker and a scheduler are alive."""
     url = str(api_settings.redis_url)
     queue = TaskQueue(open_client(url, retries=BRISK, decode_responses=False))
     made = Services.over(api_settings, Redis.connect(url, retries=BRISK), queue, bucket_for(api_settings, s3_clients))
     mark_built(made.index)
+    made.heartbeats.beat("worker", "idle", name="host:1")
+    made.heartbeats.beat("scheduler", "leader", name="host:2")
     yield made
     made.close()
 

@@ -38,7 +38,8 @@ def settings_without_stores(api_settings: Settings) -> Settings:
 def test_a_mirror_that_works_is_ready(anyone: FlaskClient) -> None:
     response = anyone.get("/readyz")
     assert response.status_code == 200
-    assert response.get_json() == {"status": "ok", "checks": {n: {"status": "ok"} for n in ("redis", "s3", "catalog")}}
+    parts = ("redis", "s3", "catalog", "workers", "scheduler")
+    assert response.get_json() == {"status": "ok", "checks": {part: {"status": "ok"} for part in parts}}
 
 
 def test_verbose_readiness_warns_of_what_could_go_wrong(anyone: FlaskClient, services: Services) -> None:

@@ -135,9 +135,14 @@ def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, services: Service
     [task] = services.jobs.tasks(job_id, 1)
     claim = services.jobs.claim(task.id, task.fence)
     assert claim
-    reason = WaitingFor("rate_limited", "2026-11-23T22:00:00Z", "docker.io")
+    reason = WaitingFor("rate_limited", "2026-11-23T22:00:00Z", "docker.io", "it asks us to wait 60 s")
     services.jobs.release(claim, wait=60, waiting_for=reason)
-    expected = {"reason": "rate_limited", "registry": "docker.io", "until": "2026-11-23T22:00:00Z"}
+    expected = {
+        "reason": "rate_limited",
+        "registry": "docker.io",
+        "until": "2026-11-23T22:00:00Z",
+        "message": "it asks us to wait 60 s",
+    }
     job = api.get(f"/v1/jobs/{job_id}").get_json()
     assert job["waiting_for"] == expected == job["tasks"][0]["waiting_for"]
 
@@ -309,3 +314,16 @@ def test_a_wrong_parameter_is_named(api: FlaskClient, query: str, parameter: str
 def test_a_malformed_source_filter_is_422(api: FlaskClient) -> None:
     response = api.get("/v1/jobs?source=A%20b")
     assert (response.status_code, response.get_json()["code"]) == (422, "NAME_INVALID")
+
+
+def test_a_queued_job_says_that_no_worker_is_there_to_do_it(api: FlaskClient, services: Services) -> None:
+    services.heartbeats.leave("worker", name="host:1")
+    posted = post(api, "alpine:3.20")
+    job = api.get(f"/v1/jobs/{posted['id']}").get_json()
+    [listed] = api.get("/v1/jobs").get_json()["items"]
+    for shown in (posted, job, listed, posted["tasks"][0], job["tasks"][0]):
+        assert shown["waiting_for"]["reason"] == "no_worker"
+        assert (shown["waiting_for"]["until"], shown["waiting_for"]["registry"]) == (None, None)
+        assert "No worker is alive: none has been seen lately" in shown["waiting_for"]["message"]
+    services.heartbeats.beat("worker", "copying", name="host:7")
+    assert api.get(f"/v1/jobs/{posted['id']}").get_json()["waiting_for"] is None
