@@ -97,7 +97,7 @@ class Settings:
             docker_config=reader.read("MIRROR_DOCKER_CONFIG", _file, None),
             workers=reader.read("MIRROR_WORKERS", _number(1, 64), 1),
             memory_budget=reader.read("MIRROR_MEMORY_BUDGET", _size, 256 * 2**20),
-            heartbeat_path=reader.read("MIRROR_HEARTBEAT_PATH", Path, None),
+            heartbeat_path=reader.read("MIRROR_HEARTBEAT_PATH", _path_in_folder, None),
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             reader.problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
@@ -192,6 +192,13 @@ def _serve_redirect(text: str) -> Literal["auto", "true", "false"]:
     if text.lower() == "auto":
         return "auto"
     return "true" if _boolean(text) else "false"
+
+
+def _path_in_folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or not path.parent.is_dir():
+        raise ValidationError("must be an absolute path in a folder that exists")
+    return path
 
 
 def _host(text: str) -> str:

@@ -108,12 +108,14 @@ def test_workers_and_schedulers_say_that_they_are_alive_and_when_they_end(fleet:
         assert beats.of("worker") == []
 
 
-@pytest.mark.parametrize("module", ["worker", "worker.scheduler"])
+@pytest.mark.parametrize("module", ["worker", "worker.scheduler", "service"])
 def test_a_process_that_finds_no_redis_names_host_and_port_at_once_and_no_password(
     fleet: Fleet, tmp_path: Path, module: str
 ) -> None:
     port = free_port()
-    environment = {**fleet.environment, "MIRROR_REDIS_URL": f"redis://:low-secret@127.0.0.1:{port}/0"}
+    url = f"redis://:low-secret@127.0.0.1:{port}/0"
+    served = {"MIRROR_PORT": str(free_port()), "MIRROR_DATA_DIR": str(tmp_path)}
+    environment = {**fleet.environment, **served, "MIRROR_REDIS_URL": url}
     with Process(module, environment, tmp_path / "nowhere.log") as process:
         said = "does not answer: nothing listens at its address; trying again"
         eventually(lambda: said in process.log.read_text(), what="the process says that Redis is missing")

@@ -92,6 +92,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         DOCKER_CONFIG=str(config),
         WORKERS="4",
         MEMORY_BUDGET="1 GiB",
+        HEARTBEAT_PATH=str(config.with_name("heartbeat")),
     )
     assert loaded == Settings(
         port=80,
@@ -120,6 +121,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         docker_config=config,
         workers=4,
         memory_budget=2**30,
+        heartbeat_path=config.with_name("heartbeat"),
     )
 
 

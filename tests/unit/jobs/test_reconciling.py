@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.coordination import keys
+from mirror.coordination import keys, redis_retry
+from mirror.errors import RedisUnavailable
 from mirror.jobs import reconciling
 from mirror.queue import entry_id
 from mirror.records.task import WaitingFor
@@ -13,8 +14,9 @@ from tests.plant import Plant
 
 @pytest.fixture
 def old_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Redis have been up for longer than a lease, as it mostly has."""
+    """Let Redis have been up for longer than a lease, as it mostly has, and without any trouble that we know of."""
     monkeypatch.setattr("mirror.coordination.redis.Redis.uptime", lambda _: 3600)
+    monkeypatch.setattr(redis_retry, "_OUTAGES", {})
 
 
 @pytest.fixture
@@ -47,6 +49,24 @@ def test_workers_have_a_leases_length_to_come_back_after_redis_did(
     plant.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
     plant.reconciler.reconcile()
     assert plant.store.renew(claim)
+
+
+@pytest.mark.usefixtures("old_redis")
+def test_workers_have_a_leases_length_to_come_back_after_redis_refused_writes(plant: Plant) -> None:
+    job = plant.submit("team/app:1")
+    [task] = plant.store.tasks(job.id, 1)
+    claim = plant.store.claim(task.id, 0)
+    assert claim is not None
+    plant.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
+    plant.redis.call("CONFIG", "SET", "maxmemory", 1)
+    try:
+        with pytest.raises(RedisUnavailable):
+            plant.reconciler.reconcile()
+    finally:
+        plant.redis.call("CONFIG", "SET", "maxmemory", 0)
+    plant.reconciler.reconcile()
+    assert plant.store.renew(claim)
+    assert plant.store.job(job.id).attempt == 1
 
 
 @pytest.mark.usefixtures("old_redis")
