@@ -32,6 +32,7 @@ COMPOSE: Final = Path("deploy/compose")
 FILE: Final = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
 SERVICES: Final[dict[str, Any]] = FILE["services"]
 NOT_FOR_COMPOSE: Final = {
+    "heartbeat_path": "the image sets it, and its health check reads it",
     "host": "the image says 0.0.0.0",
     "port": "the image's port is published by Compose",
     "data_dir": "a container keeps nothing",
