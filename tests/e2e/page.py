@@ -1,0 +1,80 @@
+"""What a page of the documentation tells a reader to write into files and to type, so that a test does just that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.servers.programs import REPOSITORY
+
+_HEADING: Final = re.compile(r"^(#+) (.+)$")
+_FENCE: Final = "```"
+_PATH: Final = re.compile(r"^`([/~]\S+)`$")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: its language, its text, and the path that stands alone on the line above it, if one does."""
+
+    language: str
+    text: str
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The blocks under one heading, without those of other headings."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The text of each file by its path."""
+        return {block.path: block.text for block in self.blocks if block.path}
+
+    @property
+    def commands(self) -> list[str]:
+        """The lines to type, a line that ends with a backslash together with the next one."""
+        typed = "".join(block.text for block in self.blocks if block.language == "sh")
+        return typed.replace("\\\n", " ").splitlines()
+
+    def text(self, language: str) -> str:
+        """The one block in *language* that is no file."""
+        [found] = [block.text for block in self.blocks if block.language == language and not block.path]
+        return found
+
+
+def sections(page: Path) -> dict[str, Section]:
+    """All sections by their titles, a section of the third level as ``title of the second/own title``."""
+    found: dict[str, list[Block]] = {}
+    for title, block in _titled(page.read_text().splitlines()):
+        blocks = found.setdefault(title, [])
+        if block:
+            blocks.append(block)
+    return {title: Section(title, tuple(blocks)) for title, blocks in found.items()}
+
+
+def documentation(name: str) -> Path:
+    return REPOSITORY / "docs" / name
+
+
+def _titled(lines: list[str]) -> Iterator[tuple[str, Block | None]]:
+    """Each heading with no block, and each block with the heading that it is under."""
+    titles: list[str] = []
+    rest = enumerate(lines)
+    for number, line in rest:
+        if heading := _HEADING.match(line):
+            titles = [*titles[: len(heading[1]) - 2], heading[2]] if len(heading[1]) > 1 else []
+            yield "/".join(titles), None
+        elif line.startswith(_FENCE):
+            path = _PATH.match(lines[number - 1])
+            body = []
+            for _, inner in rest:
+                if inner.startswith(_FENCE):
+                    break
+                body.append(inner + "\n")
+            yield "/".join(titles), Block(line.removeprefix(_FENCE), "".join(body), path[1] if path else None)
