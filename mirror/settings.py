@@ -1,17 +1,19 @@
 """The settings: environment variables, each also readable from a file named by the variable with ``_FILE`` added.
 
-`Settings.load` reads all of them and lists every problem at once. docs/reference/settings.md is checked against the
-fields of `Settings`: the variable of a field is its name in capitals after ``MIRROR_``.
+`Settings.load` reads all of them and lists every problem at once, unknown ``MIRROR_`` variables included.
+docs/reference/settings.md is checked against the fields of `Settings`: the variable of a field is its name in capitals
+after ``MIRROR_``.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
 from environs import EnvValidationError, FileAwareEnv
@@ -19,9 +21,12 @@ from marshmallow import ValidationError
 
 from mirror.errors import InvalidInput, InvalidReference
 from mirror.oci.reference import Reference
+from mirror.unknown_settings import unknown_settings
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Requirement = Callable[["Settings"], object]
+"""Raises InvalidSettings if a process cannot work with the settings."""
 
 MAX_PREFIX_BYTES: Final = 400
 """S3 keys end at 1 024 bytes; the longest key of our layout needs the rest."""
@@ -67,10 +72,15 @@ class Settings:
     workers: int = 1
     memory_budget: int = 256 * 2**20
     heartbeat_path: Path | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
 
     @classmethod
-    def load(cls) -> Self:
-        """Read the environment of this process; raises InvalidSettings with every problem there is."""
+    def load(cls, *requirements: Requirement) -> Self:
+        """Read the environment of this process; raises InvalidSettings with every problem there is.
+
+        A requirement checks what the process needs beyond the rest, such as `require_stores`.
+        """
         reader = _Reader()
         host = reader.read("MIRROR_HOST", _host, "127.0.0.1")
         port = reader.read("MIRROR_PORT", _number(1, 65535), 8080)
@@ -78,7 +88,7 @@ class Settings:
             port=port,
             host=host,
             public_url=reader.read("MIRROR_PUBLIC_URL", _url, _own_url(host, port)),
-            data_dir=reader.read("MIRROR_DATA_DIR", Path, Path("data")),
+            data_dir=reader.read("MIRROR_DATA_DIR", _path, Path("data")),
             redis_url=reader.read("MIRROR_REDIS_URL", _redis_url, None),
             s3_endpoint=reader.read("MIRROR_S3_ENDPOINT", _url, None),
             s3_bucket=reader.read("MIRROR_S3_BUCKET", _bucket, None),
@@ -98,10 +108,14 @@ class Settings:
             workers=reader.read("MIRROR_WORKERS", _number(1, 64), 1),
             memory_budget=reader.read("MIRROR_MEMORY_BUDGET", _size, 256 * 2**20),
             heartbeat_path=reader.read("MIRROR_HEARTBEAT_PATH", _path_in_folder, None),
+            log_level=cast(
+                "Any", reader.read("MIRROR_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info")
+            ),
+            log_format=cast("Any", reader.read("MIRROR_LOG_FORMAT", _one_of("auto", "json", "text"), "auto")),
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             reader.problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
-        reader.finish()
+        reader.finish(loaded, requirements)
         return loaded
 
     def require_servable(self) -> None:
@@ -114,6 +128,12 @@ class Settings:
                 problems["MIRROR_PUBLIC_URL"] = [f"must be set when MIRROR_HOST is {self.host}, not loopback"]
         if problems:
             raise InvalidSettings(problems)
+
+    def require_stores(self) -> None:
+        """Raise InvalidSettings where Redis or the bucket is not named. Only `make run` has embedded ones."""
+        needed = {"MIRROR_REDIS_URL": self.redis_url, "MIRROR_S3_BUCKET": self.s3_bucket}
+        if missing := [name for name, value in needed.items() if value is None]:
+            raise InvalidSettings({name: ["must be set"] for name in missing})
 
     @property
     def public_host(self) -> str:
@@ -146,6 +166,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: dict[str, list[str]] = {}
+        self._names: list[str] = []
         self._env = FileAwareEnv(eager=False, strip_whitespace=True)
         self._env.add_parser("setting", self._convert)
 
@@ -155,6 +176,7 @@ class _Reader:
 
     def read(self, name: str, convert: Callable[[str], T], otherwise: T) -> T:
         """The variable's value, or *otherwise* where it is unset, empty or (told by `finish`) wrong."""
+        self._names.append(name)
         try:
             value = self._env.setting(name, "", convert=convert, otherwise=otherwise)
         except (OSError, ValueError):
@@ -162,14 +184,37 @@ class _Reader:
             return otherwise
         return otherwise if value is None else cast("T", value)
 
-    def finish(self) -> None:
+    def finish(self, loaded: Settings, requirements: Sequence[Requirement]) -> None:
+        """Raise InvalidSettings with all that is wrong. A variable that cannot be read is not missing too."""
         try:
             self._env.seal()
         except EnvValidationError as error:
             for name, texts in cast("Mapping[str, list[str]]", error.error_messages).items():
                 self.problems.setdefault(name, []).extend(texts)
+        self.problems |= {name: [text] for name, text in unknown_settings(os.environ, self._names).items()}
+        for requirement in requirements:
+            try:
+                requirement(loaded)
+            except InvalidSettings as lacking:
+                self.problems = {**lacking.problems, **self.problems}
         if self.problems:
             raise InvalidSettings(self.problems)
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text.lower() not in known:
+            raise ValidationError(f"must be {', '.join(known[:-1])} or {known[-1]}")
+        return text.lower()
+
+    return convert
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValidationError("names the home folder of a user who has none") from None
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

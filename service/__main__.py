@@ -12,7 +12,6 @@ from mirror.coordination.redis_retry import address_of
 from mirror.settings import InvalidSettings, Settings
 from service.admin_token import admin_token
 from service.server import Server
-from service.services import require_stores
 
 _LOG = structlog.get_logger(__name__)
 
@@ -20,14 +19,12 @@ _LOG = structlog.get_logger(__name__)
 def main() -> int:
     """Serve until SIGTERM; 2 if a setting is wrong. Waits for neither Redis nor S3: /readyz tells of them."""
     try:
-        settings = Settings.load()
-        settings.require_servable()
-        require_stores(settings)
+        settings = Settings.load(Settings.require_servable, Settings.require_stores)
         settings = replace(settings, admin_token=admin_token(settings))  # made here, before there are two processes
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
-    log.configure("service")
+    log.configure("service", level=settings.log_level, line_format=settings.log_format)
     _LOG.info("connecting to Redis", address=address_of(settings.redis_url or ""))
     Server(settings).run()
     return 0

@@ -16,7 +16,7 @@ from mirror.jobs.steering import Steering
 from mirror.jobs.submission import Submitter
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
-from mirror.settings import InvalidSettings, Settings
+from mirror.settings import Settings
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.kept import KeptStore
@@ -89,10 +89,8 @@ class Services:
 
 def require_stores(settings: Settings) -> str:
     """The URL of Redis; raises InvalidSettings where it or the bucket is not set."""
-    needed = {"MIRROR_REDIS_URL": settings.redis_url, "MIRROR_S3_BUCKET": settings.s3_bucket}
-    if settings.redis_url is None or settings.s3_bucket is None:
-        raise InvalidSettings({name: ["must be set"] for name, value in needed.items() if value is None})
-    return settings.redis_url
+    settings.require_stores()
+    return str(settings.redis_url)
 
 
 def services() -> Services:

@@ -33,9 +33,9 @@ _ABSENT = layout.blob_key(Digest("sha256", 64 * "0"))
 
 
 def main() -> int:
-    configure("worker")
     try:
         equipped = workshop()
+        configure("worker", level=equipped.settings.log_level, line_format=equipped.settings.log_format)
         liveness = Liveness("worker", equipped.heartbeats, equipped.settings.heartbeat_path)
         wait_for_redis(equipped.settings, equipped.redis, liveness)
         equipped.redis.prepare()

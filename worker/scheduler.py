@@ -38,12 +38,12 @@ def tasks(equipped: Workshop) -> list[PeriodicTask]:
 
 
 def main() -> int:
-    configure("scheduler")
     try:
         equipped = workshop()
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
+    configure("scheduler", level=equipped.settings.log_level, line_format=equipped.settings.log_format)
     liveness = Liveness("scheduler", equipped.heartbeats, equipped.settings.heartbeat_path)
     scheduler = PeriodicTasks(tasks(equipped), equipped.leases, liveness)
     if retry := retry_of(equipped.redis.client):

@@ -27,7 +27,7 @@ from mirror.jobs.sweeping import Sweeper
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
 from mirror.registry.client import RegistryClient
-from mirror.settings import InvalidSettings, Settings
+from mirror.settings import Settings
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 
@@ -51,16 +51,15 @@ class Workshop:
     @classmethod
     def equipped(cls, settings: Settings) -> Self:
         """Connect nothing yet; raises InvalidSettings where Redis or the bucket is not named."""
-        if settings.redis_url is None or settings.s3_bucket is None:
-            missing = {"MIRROR_REDIS_URL": settings.redis_url, "MIRROR_S3_BUCKET": settings.s3_bucket}
-            raise InvalidSettings({name: ["must be set"] for name, value in missing.items() if value is None})
-        redis = Redis.connect(settings.redis_url, retries=PATIENT)
-        queue = TaskQueue(open_client(settings.redis_url, retries=PATIENT, decode_responses=False))
+        settings.require_stores()
+        redis_url = str(settings.redis_url)
+        redis = Redis.connect(redis_url, retries=PATIENT)
+        queue = TaskQueue(open_client(redis_url, retries=PATIENT, decode_responses=False))
         bucket = Bucket.from_settings(settings)
         store = JobStore(redis)
         keeping = ClaimKeeping(store, Pins(redis))
         publisher = Publisher(bucket, redis)
-        brisk = Redis.connect(settings.redis_url, retries=BRISK)
+        brisk = Redis.connect(redis_url, retries=BRISK)
         admission = SharedAdmission(brisk, most=settings.registry_concurrency)
         source = RegistryClient.from_settings(settings, admission=admission, sleep=pause)
         copier = Copier(source, bucket, redis, MemoryBudget(settings.memory_budget))
@@ -84,4 +83,4 @@ class Workshop:
 @cache
 def workshop() -> Workshop:
     """This process's workshop, from its environment."""
-    return Workshop.equipped(Settings.load())
+    return Workshop.equipped(Settings.load(Settings.require_stores))
