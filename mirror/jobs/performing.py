@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
+from time import monotonic
 from typing import Final, TypeVar
 
 import structlog
@@ -59,6 +60,7 @@ class Errand:
         self.ticket = ticket
         self.listed = listed
         self.digest: Digest | None = None
+        self._began = monotonic()
         self._held = ExitStack()
         self.interruption = self._held.enter_context(interruption.part())
         self.keeper = keeping.keep(claim, self.interruption)
@@ -69,6 +71,10 @@ class Errand:
         self.interruption.adopt()
         with structlog.contextvars.bound_contextvars(job_id=self.claim.task.job, task_id=self.claim.task.id):
             yield
+
+    def cost(self) -> dict[str, float]:
+        """Return what the work on it took so far, for the log: seconds, and bytes that were copied."""
+        return {"seconds": round(monotonic() - self._began, 3), "bytes": self.keeper.progress.copied}
 
     def end(self, *, failed: bool) -> None:
         """Keep the claim no longer; raises RedisUnavailable."""
@@ -200,20 +206,20 @@ class Performer:
                 errand.end(failed=True)
                 raise
         except Interrupted as interrupted:
-            self._interrupted(claim, interrupted.reason)
+            self._interrupted(errand, interrupted.reason)
         except RedisUnavailable:
             raise
         except StorageUnavailable as error:
             self.storage.failed(claim, error, errand.keeper.progress.missing())
-            self._park(claim, error, reason=error.waits_for or error.code)
+            self._park(errand, error, reason=error.waits_for or error.code)
         except MirrorError as error:
             if error.waits_for is None:
-                self._fail(claim, error)
+                self._fail(claim, error, **errand.cost())
             else:
-                self._park(claim, error, reason=error.waits_for)
+                self._park(errand, error, reason=error.waits_for)
         except Exception:  # noqa: BLE001 - the task's boundary: what escaped would be stored by RQ as a traceback
             _LOG.exception("task failed unexpectedly")
-            self._fail(claim, InternalError())
+            self._fail(claim, InternalError(), **errand.cost())
         return None
 
     def _look(self, errand: Errand) -> bool:
@@ -248,14 +254,16 @@ class Performer:
     def _succeed(self, errand: Errand, outcome: Outcome) -> None:
         errand.end(failed=False)
         self.store.settle(errand.claim, "succeeded", outcome)
-        _note("task succeeded", errand.claim, digest=outcome.digest, unchanged=outcome.unchanged)
+        facts = {"source": errand.claim.task.source, "digest": outcome.digest, "unchanged": outcome.unchanged}
+        _note("task succeeded", errand.claim, **facts, **errand.cost())
 
-    def _interrupted(self, claim: Claim, reason: str) -> None:
+    def _interrupted(self, errand: Errand, reason: str) -> None:
+        claim = errand.claim
         if reason == LOST:
             _LOG.warning("task was taken away; another worker has it")
         elif reason == CANCELED:
             self.store.settle(claim, "canceled", Outcome())
-            _LOG.info("task canceled")
+            _note("task canceled", claim, source=claim.task.source, **errand.cost())
         else:
             self.hand_over(claim, reason)
 
@@ -272,18 +280,20 @@ class Performer:
         for claim in released:
             _note("task handed over", claim, reason=reason)
 
-    def _park(self, claim: Claim, error: MirrorError, *, reason: str) -> None:
+    def _park(self, errand: Errand, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
+        claim = errand.claim
         now = at(self.redis.now())
         if self._is_out_of_patience(claim, error):
-            self._fail(claim, error)
+            self._fail(claim, error, **errand.cost())
             return
         seconds = max(1.0, error.retry_after)
         until = timestamp(now + timedelta(seconds=seconds))
         if self.store.release(
             claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry, error.message)
         ):
-            _LOG.warning("task waits", code=error.code, reason=error.message, until=until)
+            facts = {"source": claim.task.source, "code": error.code, "reason": error.message}
+            _LOG.warning("task waits", **facts, seconds=round(seconds), until=until)
 
     def _is_out_of_patience(self, claim: Claim, error: MirrorError) -> bool:
         """Whether the task met such an error for the first time too long ago; after a quiet time it begins anew."""
@@ -293,9 +303,11 @@ class Performer:
         self.redis.call("SET", key, now, "NX", "EX", int(error.patience + _QUIET_SECONDS))
         return now - int(self.redis.call("GET", key) or now) > error.patience * 1000
 
-    def _fail(self, claim: Claim, error: MirrorError) -> None:
+    def _fail(self, claim: Claim, error: MirrorError, **cost: float) -> None:
         self.store.settle(claim, "failed", Outcome(error=ErrorReport.of(error)))
-        _LOG.warning("task failed", code=error.code, reason=error.message)
+        task = claim.task
+        facts = {"source": task.source, "code": error.code, "reason": error.message, "hint": error.hint, **cost}
+        _LOG.warning("task failed", job_id=task.job, task_id=task.id, **facts)
 
 
 def _end_all(errands: Iterable[Errand]) -> None:

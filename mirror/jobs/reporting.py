@@ -61,6 +61,12 @@ class TaskReporter:
             states = ("copied", "exists", "skipped")
             return sum(blob.size for blob in self._blobs.values() if blob.state not in states)
 
+    @property
+    def copied(self) -> int:
+        """The bytes of all blobs that have arrived so far."""
+        with self._lock:
+            return sum(blob.copied for blob in self._blobs.values())
+
     def flush(self) -> Standing | None:
         """Write what changed since the last time; None if nothing did; raises RedisUnavailable."""
         with self._flushing:
