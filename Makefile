@@ -55,13 +55,11 @@ clean:
 # A stamp is younger than the requirements it was installed from. `make run` does not install what only tests need,
 # and what tests need includes what runs, so one installation serves both.
 $(VENV)/.tests: requirements-dev.txt requirements.txt $(VENV)/pyvenv.cfg
-	@echo 'Installing $< into $(VENV) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m deploy.local.install requirements-dev.txt
 	@touch $(VENV)/.runs $@
 
 $(VENV)/.runs: requirements.txt $(VENV)/pyvenv.cfg
-	@echo 'Installing $< into $(VENV) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m deploy.local.install requirements.txt
 	@touch $@
 
 # pyvenv.cfg and not bin/python, which is a link to the system's: `make` would look at, and touch, that one.
@@ -71,4 +69,5 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@rm -rf $(VENV)
+	@echo 'Making $(VENV) ...' >&2
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
