@@ -7,8 +7,19 @@ import shlex
 from mirror.settings import Settings
 
 
-def banner(settings: Settings) -> str:
-    """Where everything is and a line to try; the admin token is named, never shown."""
+def facts(settings: Settings) -> dict[str, str]:
+    """Return where everything is, for a log that a machine reads; the admin token is named, never shown."""
+    token = "MIRROR_ADMIN_TOKEN" if settings.admin_token else str(settings.data_dir / "admin-token")
+    return {
+        "url": settings.public_url,
+        "admin_token": token,
+        "data_dir": str(settings.data_dir),
+        "env": str(settings.data_dir / "env"),
+    }
+
+
+def text(settings: Settings) -> str:
+    """Return where everything is and a line to try; the admin token is named, never shown."""
     token = settings.data_dir / "admin-token"
     if settings.admin_token:
         where, shell = "the value of MIRROR_ADMIN_TOKEN", "$MIRROR_ADMIN_TOKEN"

@@ -14,11 +14,10 @@ Everything in it is readable by its owner only.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import re
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,9 +26,7 @@ from typing import Final, Self
 
 from deploy.local.errors import CannotStart
 
-LEFTOVERS_WITHIN: Final = 15.0
-"""Seconds that the processes of a killed `make run` get to end: more than the slowest of them takes."""
-_POLL: Final = 0.05
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{20,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +41,23 @@ class DataFolder:
         if not str(root).isprintable():
             raise CannotStart("The path of the data folder has characters that cannot be printed; choose another one.")
         folder = cls(root)
-        try:
+        with folder.in_use():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for part in (folder.run, folder.valkey, folder.s3, folder.secrets):
                 part.mkdir(mode=0o700, exist_ok=True)
             folder.children_lock.touch(mode=0o600)
-        except OSError as error:
-            raise CannotStart(f"The data folder {root} cannot be used: {error.strerror}.") from None
         return folder
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Raise CannotStart, which says what is wrong with which file, where the block raises OSError."""
+        try:
+            yield
+        except OSError as error:
+            raise CannotStart(
+                f"The data folder {self.root} cannot be used: {_reason(error, self.root)}."
+                " Set MIRROR_DATA_DIR to a folder that can be written."
+            ) from None
 
     @property
     def run(self) -> Path:
@@ -70,46 +76,39 @@ class DataFolder:
         return self.root / "secrets"
 
     @property
+    def lock(self) -> Path:
+        """Held by the running `make run`."""
+        return self.root / "lock"
+
+    @property
     def children_lock(self) -> Path:
         """Shared by every process that was started on this folder, for as long as it lives."""
         return self.run / "children.lock"
 
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Be the only one on this folder, and wait for what a killed predecessor left running.
+    @property
+    def guard_lock(self) -> Path:
+        """Held by the guard, which ends the others if their supervisor is killed."""
+        return self.run / "guard.lock"
 
-        Raises CannotStart if another one runs on it, or if the predecessor's processes do not end.
-        """
-        with (self.root / "lock").open("a+", encoding="ascii") as lock:
-            if not _locked(lock.fileno()):
-                lock.seek(0)
-                raise CannotStart(
-                    f"Image Mirror already runs on the data folder {self.root} (process {lock.read().strip()});"
-                    " stop it first, or set MIRROR_DATA_DIR."
-                )
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-            self._wait_for_leftovers()
-            yield
+    @property
+    def valkey_lock(self) -> Path:
+        """Held by the embedded Valkey."""
+        return self.valkey / "lock"
 
-    def _wait_for_leftovers(self) -> None:
-        deadline = time.monotonic() + LEFTOVERS_WITHIN
-        with self.children_lock.open("r+b") as lock:
-            while not _locked(lock.fileno()):
-                if time.monotonic() > deadline:
-                    raise CannotStart(
-                        f"Processes of an earlier run still use the data folder {self.root}; end them first"
-                        f" ('fuser {self.children_lock}' names them)."
-                    )
-                time.sleep(_POLL)
+    @property
+    def s3_lock(self) -> Path:
+        """Held by the embedded S3."""
+        return self.s3 / "lock"
 
     def secret(self, name: str) -> str:
         """The secret *name*: 43 letters, digits, ``-`` and ``_``, generated once and the same ever after."""
         path = self.secrets / name
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32))
-        return path.read_text(encoding="ascii").strip()
+        secret = path.read_text(encoding="ascii", errors="replace").strip()
+        if not _SECRET.fullmatch(secret):
+            raise CannotStart(f"The file {path} is damaged: it should hold a secret. Delete it, and a new one is made.")
+        return secret
 
     def read_note(self, name: str) -> dict[str, object]:
         """The JSON object in the file *name*; empty if there is none. Raises CannotStart if it is damaged."""
@@ -138,9 +137,11 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _reason(error: OSError, root: Path) -> str:
+    """Return what is wrong with which file, in words."""
+    at = Path(os.fsdecode(error.filename)) if error.filename else root
+    for path in (at, *at.parents):
+        if path.exists() and (path != at or isinstance(error, FileExistsError)) and not path.is_dir():
+            return f"{path} is a file, not a folder"
+    reason = error.strerror or type(error).__name__
+    return reason if at == root else f"{at}: {reason}"

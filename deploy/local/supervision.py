@@ -34,6 +34,7 @@ def _supervisord_section() -> str:
         "logfile": os.devnull,
         "logfile_maxbytes": "0",
         "loglevel": "warn",
+        "silent": "true",  # foreground.py shows its log
         # Its clean-up is by a pattern, in the temporary directory that others use too.
         "nocleanup": "true",
         "minprocs": "1",
@@ -77,6 +78,10 @@ def _tethered(process: Process, folder: DataFolder) -> list[str]:
     tether += ["--share", str(folder.children_lock)]
     if process.lock:
         tether += ["--lock", str(process.lock)]
+    if process.outlives:
+        tether += ["--outlive"]
+    tether += [f"--only={pattern}" for pattern in process.only]
+    tether += [f"--without={pattern}" for pattern in process.without]
     return [*tether, "--", *map(str, process.command)]
 
 

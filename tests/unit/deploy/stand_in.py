@@ -12,29 +12,26 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy.local.__main__ import main
-from deploy.local.processes import Process, Stage, announcement
+from deploy.local.processes import Process, Stage, announcement, product
 from mirror.settings import Settings
 
 
 def table(settings: Settings) -> list[Process]:
-    stubborn = "stubborn" in os.environ.get("STAND_INS", "")
-    return [
-        stand_in("service", Stage.API),
-        stand_in("worker", Stage.WORK, copies=settings.workers),
-        stand_in("scheduler", Stage.WORK),
-        *([stand_in("stubborn", Stage.WORK)] if stubborn else []),
-        announcement(settings),
-    ]
+    """What the product has, with a stand-in as the program of each."""
+    programs = [stand_in(process) for process in product(settings) if not process.once]
+    if "stubborn" in os.environ.get("STAND_INS", ""):
+        programs.append(stand_in(Process("stubborn", (), Stage.WORK, stop_within=1)))
+    return [*programs, announcement(settings)]
 
 
-def stand_in(name: str, stage: Stage, copies: int = 1) -> Process:
-    command = (sys.executable, "-m", "tests.unit.deploy.stand_in", name)
-    return Process(name, command, stage, stop_within=1 if name == "stubborn" else 5, copies=copies)
+def stand_in(process: Process) -> Process:
+    return replace(process, command=(sys.executable, "-m", "tests.unit.deploy.stand_in", process.name))
 
 
 def perform(name: str) -> None:

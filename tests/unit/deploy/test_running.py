@@ -70,7 +70,7 @@ def test_no_secret_is_in_any_command_line(running: Launch) -> None:
     ]
     secrets.append(told["MIRROR_REDIS_URL"].split("@")[0].rpartition(":")[2])
     pid = running.process.pid
-    eventually(lambda: len(children(pid)) == 6, "it has not six processes")  # the one that says 'Ready' has ended
+    eventually(lambda: len(children(pid)) == 7, "it has not seven processes")  # the one that says 'Ready' has ended
     assert not [line for line in map(command_line, [pid, *children(pid)]) for secret in secrets if secret in line]
 
 
