@@ -139,9 +139,10 @@ def write_private(path: Path, text: str) -> None:
 
 def _reason(error: OSError, root: Path) -> str:
     """Return what is wrong with which file, in words."""
-    at = Path(os.fsdecode(error.filename)) if error.filename else root
-    for path in (at, *at.parents):
-        if path.exists() and (path != at or isinstance(error, FileExistsError)) and not path.is_dir():
-            return f"{path} is a file, not a folder"
+    at = Path(os.fsdecode(error.filename2 or error.filename or root))
+    suspects = [at, *at.parents] if isinstance(error, FileExistsError | NotADirectoryError) else []
+    for path in suspects:
+        if os.path.lexists(path) and not path.is_dir():
+            return f"{path} is a {'link that leads to no folder' if path.is_symlink() else 'file, not a folder'}"
     reason = error.strerror or type(error).__name__
     return reason if at == root else f"{at}: {reason}"

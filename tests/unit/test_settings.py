@@ -62,6 +62,8 @@ def test_with_nothing_set_the_defaults_are_those_of_the_table() -> None:
         "heartbeat_path": None,
         "workers": 1,
         "memory_budget": 256 * 1024 * 1024,
+        "log_level": "info",
+        "log_format": "auto",
     }
 
 
@@ -93,6 +95,8 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         WORKERS="4",
         MEMORY_BUDGET="1 GiB",
         HEARTBEAT_PATH=str(config.with_name("heartbeat")),
+        LOG_LEVEL="Warning",
+        LOG_FORMAT="json",
     )
     assert loaded == Settings(
         port=80,
@@ -119,6 +123,8 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         registry_concurrency={"docker.io": 8, "registry.corp": 1000},
         token_realms={"harbor.corp": frozenset({"sso.corp", "sso2.corp"})},
         docker_config=config,
+        log_level="warning",
+        log_format="json",
         workers=4,
         memory_budget=2**30,
         heartbeat_path=config.with_name("heartbeat"),
@@ -342,3 +348,86 @@ def test_blobs_are_redirected_unless_that_is_switched_off(
 def test_the_reference_page_has_a_row_for_every_setting_and_for_nothing_else() -> None:
     documented = re.findall(r"^\| `(MIRROR_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(documented) == sorted(f"MIRROR_{field.name.upper()}" for field in fields(Settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MIRROR_WORKER", "MIRROR_WORKERS"),
+        ("MIRROR_LOGLEVEL", "MIRROR_LOG_LEVEL"),
+        ("MIRROR_BUCKET", "MIRROR_S3_BUCKET"),
+        ("MIRROR_TOKEN", "MIRROR_ADMIN_TOKEN"),
+        ("MIRROR_port", "MIRROR_PORT"),
+        ("MIRROR_REDIS_URI_FILE", "MIRROR_REDIS_URL_FILE"),
+    ],
+)
+def test_a_mistyped_name_is_refused_with_the_nearest_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "some-value")
+    with pytest.raises(InvalidSettings, match=f"{name}: is not a setting; did you mean {meant}\\?") as refused:
+        Settings.load()
+    assert "some-value" not in str(refused.value)
+
+
+def test_a_name_like_no_other_is_refused_and_the_page_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, XYZZY="1") == {
+        "MIRROR_XYZZY": ["is not a setting; docs/reference/settings.md lists all of them"]
+    }
+
+
+def test_unknown_names_wrong_values_and_what_is_missing_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORKER": "2", "PROT": "80", "WORKERS": "many", "HOST": "0.0.0.0", "REDIS_URL": "?"}.items():
+        monkeypatch.setenv(f"MIRROR_{name}", value)
+    with pytest.raises(InvalidSettings) as refused:
+        Settings.load(Settings.require_servable, Settings.require_stores)
+    wanted = "WORKER PROT WORKERS ADMIN_TOKEN PUBLIC_URL S3_BUCKET REDIS_URL"
+    assert refused.value.problems.keys() == {f"MIRROR_{name}" for name in wanted.split()}
+    assert refused.value.problems["MIRROR_REDIS_URL"] != ["must be set"]
+
+
+@pytest.mark.parametrize(
+    "name", ["MIRROR_URL", "MIRROR_TOKEN_FILE", "MIRROR_STORES_OF", "MIRROR_LISTEN", "MIRROR_IMAGE"]
+)
+def test_names_of_the_programs_around_it_are_no_mistake(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "/somewhere")
+    assert Settings.load() == Settings()
+
+
+def test_every_name_that_the_repository_uses_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a script, an example or a manifest sets never refuses the start of a process that inherits it."""
+    root = PAGE.parents[2]
+    places = [path for folder in ("deploy", "bench") for path in (root / folder).rglob("*") if path.is_file()]
+    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in places)
+    names = set(re.findall(r"\bMIRROR_[A-Z0-9]+(?:_[A-Z0-9]+)*\b(?!_)", text))
+    assert len(names) > 15
+    for name in names:
+        monkeypatch.setenv(name, " ")
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setenv(name, "x")
+        with pytest.raises(InvalidSettings) as refused:
+            Settings.load()
+    assert not [texts for texts in refused.value.problems.values() if "is not a setting" in " ".join(texts)]
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"):
+        monkeypatch.setenv(f"MIRROR_UI_{name}", "10.0.0.1")
+    assert Settings.load() == Settings()
+    monkeypatch.delenv("MIRROR_UI_SERVICE_HOST")
+    with pytest.raises(InvalidSettings, match="MIRROR_UI_PORT: is not a setting"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "verbose"), ("LOG_LEVEL", "20"), ("LOG_FORMAT", "xml")])
+def test_a_level_or_a_form_that_does_not_exist_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    assert problems(monkeypatch, **{name: value}).keys() == {f"MIRROR_{name}"}
+
+
+def test_a_tilde_in_the_data_folder_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load(monkeypatch, DATA_DIR="~/mirror").data_dir == Path("/home/somebody/mirror")
+    assert problems(monkeypatch, DATA_DIR="~nobody-has-this-name/mirror").keys() == {"MIRROR_DATA_DIR"}

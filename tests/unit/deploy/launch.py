@@ -67,6 +67,10 @@ class Launch:
     def output(self) -> str:
         return self.output_file.read_text(errors="replace")
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Its output; every line of it is a JSON object."""
+        return [json.loads(line) for line in self.output().splitlines()]
+
     def journal(self, event: str, name: str | None = None) -> list[dict[str, Any]]:
         """What the stand-ins noted about *event*, oldest first."""
         lines = self.journal_file.read_text().splitlines() if self.journal_file.exists() else []

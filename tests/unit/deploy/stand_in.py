@@ -17,8 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
+
 from deploy.local.__main__ import main
 from deploy.local.processes import Process, Stage, announcement, product
+from mirror.log import configure
 from mirror.settings import Settings
 
 
@@ -42,11 +45,20 @@ def perform(name: str) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     journal("started", name)
     os.write(1, f"{name} says hello\n".encode())
+    if name == "service" and "logs" in os.environ.get("STAND_INS", ""):
+        log_requests()
     signal.sigwait({signal.SIGUSR1 if name == "stubborn" else signal.SIGTERM})
     journal("stopping", name)
     if server:
         server.shutdown()
         server.server_close()
+
+
+def log_requests() -> None:
+    """Log as the service does, also what a person is not shown."""
+    configure("service")
+    for path in ("/livez", "/readyz", "/metrics", "/v1/jobs"):
+        structlog.get_logger("service.access_log").info("request", method="GET", path=path, status=200)
 
 
 def journal(event: str, name: str) -> None:

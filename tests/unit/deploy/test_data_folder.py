@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deploy.local import ports, versions
-from deploy.local.data_folder import DataFolder
+from deploy.local.claim import claimed
+from deploy.local.data_folder import DataFolder, write_private
 from deploy.local.errors import CannotStart
 
 
@@ -28,6 +30,52 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match=r"The data folder .*/file cannot be used: "):
         DataFolder.open(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "said"),
+    [
+        (lambda at: at.touch(), "", "{0} is a file, not a folder"),
+        (lambda at: at.touch(), "/below/that", "{0} is a file, not a folder"),
+        (lambda at: (at.mkdir(), (at / "run").touch()), "", "{0}/run is a file, not a folder"),
+        (lambda at: (at.mkdir(), (at / "secrets").touch()), "", "{0}/secrets is a file, not a folder"),
+        (lambda at: at.symlink_to("/nowhere/at-all"), "", "{0} is a link that leads to no folder"),
+        (lambda at: at.symlink_to(at), "", "{0} is a link that leads to no folder"),
+        (Path.mkdir, "/" + "n" * 300, "File name too long"),
+    ],
+)
+def test_whatever_stands_in_the_way_is_named_in_one_sentence(
+    tmp_path: Path, make: Callable[[Path], object], path: str, said: str
+) -> None:
+    at = tmp_path / "at"
+    make(at)
+    with pytest.raises(CannotStart) as refused:
+        DataFolder.open(Path(f"{at}{path}"))
+    assert str(refused.value).startswith(f"The data folder {at}{path} cannot be used: ")
+    assert said.format(at) in str(refused.value)
+    assert str(refused.value).endswith("Set MIRROR_DATA_DIR to a folder that can be written.")
+
+
+@pytest.mark.parametrize("place", ["/proc/data", "/sys/kernel/data", "/dev/null/data"])
+def test_a_place_that_nobody_can_write_is_named(place: str) -> None:
+    with pytest.raises(CannotStart, match=f"The data folder {place} cannot be used: "):
+        DataFolder.open(Path(place))
+
+
+@pytest.mark.parametrize("name", ["lock", "env", "run/children.lock"])
+def test_a_folder_in_the_place_of_a_file_is_named_when_it_is_used(folder: DataFolder, name: str) -> None:
+    (folder.root / name).unlink(missing_ok=True)
+    (folder.root / name).mkdir()
+    with pytest.raises(CannotStart, match=f"{name}: Is a directory"), claimed(folder, print), folder.in_use():
+        write_private(folder.root / name, "text")
+
+
+@pytest.mark.parametrize("content", ["", "too-short", "with a blank in it, and long enough", "\xff" * 30])
+def test_a_damaged_secret_is_named_and_never_used(folder: DataFolder, content: str) -> None:
+    (folder.secrets / "redis-password").write_text(content)
+    with pytest.raises(CannotStart, match="secrets/redis-password is damaged") as refused:
+        folder.secret("redis-password")
+    assert not content or content not in str(refused.value)
 
 
 def test_a_damaged_note_is_named_instead_of_forgotten(folder: DataFolder) -> None:

@@ -35,6 +35,18 @@ def env_file(launch: Launch) -> dict[str, str]:
     return dict(item.split("=", 1) for item in answer.stdout.decode().split("\0") if item)
 
 
+def sourced(launch: Launch) -> dict[str, str]:
+    """What ``set -a; . data/env`` puts into the environment of a shell."""
+    wanted = ("MIRROR_", "AWS_")
+    return {name: value for name, value in env_file(launch).items() if name.startswith(wanted)}
+
+
+def environment_of(pid: int) -> set[str]:
+    """The names of its variables. (Valkey writes its title over them.)"""
+    names = {item.partition(b"=")[0].decode() for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")}
+    return {name for name in names if name.strip()}
+
+
 def redis_of(launch: Launch) -> redis.Redis:
     return redis.Redis.from_url(env_file(launch)["MIRROR_REDIS_URL"], socket_timeout=5)
 
@@ -169,6 +181,82 @@ def test_a_killed_supervisor_leaves_no_process_and_a_new_start_finds_all_data(tm
         assert env_file(launch) == before
 
 
+def test_a_killed_supervisors_programs_end_while_redis_and_s3_still_answer(tmp_path: Path) -> None:
+    """Also one that ignores SIGTERM, and what it has forked; nobody starts it again to clean up."""
+    with Launch(tmp_path, STAND_INS="stubborn") as launch:
+        launch.ready()
+        eventually(lambda: launch.journal("started", "stubborn"), "it does not start", launch.output)
+        started = children(launch.process.pid)
+        forked = [pid for parent in started for pid in children(parent)]
+        launch.kill()
+        eventually(lambda: not [pid for pid in [*started, *forked] if is_alive(pid)], "processes are left")
+        for name in ("worker", "scheduler", "service"):
+            (note,) = launch.journal("stopping", name)
+            assert {"s3", "redis"} <= set(note["answering"])
+        assert not launch.journal("stopping", "stubborn")
+
+
+def test_what_even_its_guard_left_is_ended_by_the_next_start_which_says_so(tmp_path: Path) -> None:
+    with Launch(tmp_path) as launch:
+        started = children(launch.ready().process.pid)
+        guard = next(pid for pid in started if "deploy.local.guard" in command_line(pid))
+        valkey = next(pid for pid in started if "valkey-server" in command_line(pid))
+        with redis_of(launch) as client:
+            client.set("job", "accepted")
+        launch.process.send_signal(signal.SIGSTOP)  # else it would start another guard
+        os.kill(guard, signal.SIGKILL)
+        launch.kill()
+        eventually(lambda: not [pid for pid in launch.pids() if is_alive(pid)], "programs are left")
+        assert is_alive(valkey)
+        launch.start()
+        eventually(lambda: len(launch.journal("started", "service")) == 2, "it does not start again", launch.output)
+        assert not [pid for pid in started if is_alive(pid)]
+        said = [line for line in launch.lines() if line["event"].startswith("Ending the processes of an earlier run")]
+        assert [f"valkey-server ({valkey})" in line["event"] for line in said] == [True]
+        eventually(lambda: answers(launch), "no Valkey", launch.output)
+        with redis_of(launch) as client:
+            assert client.get("job") == b"accepted"
+
+
+def test_each_process_is_passed_only_the_secrets_that_it_needs(tmp_path: Path) -> None:
+    token = "an-admin-token-of-some-length"
+    with Launch(tmp_path, MIRROR_ADMIN_TOKEN=token, UNRELATED="x") as launch:
+        launch.ready()
+        env = {name: launch.journal("started", name)[0]["env"] for name in ("service", "worker", "scheduler")}
+        assert env["service"]["MIRROR_ADMIN_TOKEN"] == token
+        for name in ("worker", "scheduler"):
+            assert not env[name].keys() & {"MIRROR_ADMIN_TOKEN", "MIRROR_ADMIN_TOKEN_FILE", "RCLONE_AUTH_KEY"}
+            assert env[name]["MIRROR_REDIS_URL"]
+            assert env[name]["UNRELATED"] == "x"
+        started = children(launch.process.pid)
+        passed = {pid: environment_of(pid) for pid in started if pid not in launch.pids()}
+        assert len(passed) >= 3
+        s3 = next(names for pid, names in passed.items() if "rclone" in command_line(pid))
+        assert "RCLONE_AUTH_KEY" in s3
+        for names in passed.values():
+            assert names - {"RCLONE_AUTH_KEY"} <= {"PATH", "HOME", "LANG", "TZ", "TMPDIR"} | {
+                name for name in names if name.startswith(("LC_", "LANGUAGE", "PYTHON", "VIRTUAL_ENV", "LD_LIBRARY"))
+            }
+
+
+def test_a_token_in_a_file_is_not_passed_to_workers_either(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("an-admin-token-of-some-length")
+    with Launch(tmp_path, MIRROR_ADMIN_TOKEN_FILE=str(file)) as launch:
+        launch.ready()
+        assert launch.journal("started", "service")[0]["env"]["MIRROR_ADMIN_TOKEN_FILE"] == str(file)
+        for name in ("worker", "scheduler"):
+            assert "MIRROR_ADMIN_TOKEN_FILE" not in launch.journal("started", name)[0]["env"]
+
+
+def test_in_a_pipe_every_line_is_one_json_object(running: Launch) -> None:
+    eventually(lambda: "worker says hello" in running.output(), "no line of the worker", running.output)
+    lines = running.lines()
+    assert {"launcher", "worker-0", "worker-1", "readiness"} <= {line["process"] for line in lines}
+    (start,) = [line for line in lines if line["event"] == "Image Mirror starts"]
+    assert (start["data_dir"], start["admin_token"]) == (str(running.data), str(running.data / "admin-token"))
+
+
 def test_output_goes_to_a_socket_too(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -213,6 +301,59 @@ def test_off_loopback_without_a_token_it_refuses(tmp_path: Path) -> None:
     assert launch.status() == 2
     assert "MIRROR_ADMIN_TOKEN" in launch.output()
     assert not launch.data.exists()
+
+
+def test_mistyped_and_missing_settings_are_listed_at_once_and_nothing_is_made(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, MIRROR_WORKER="2", MIRROR_HOST="0.0.0.0", MIRROR_LOG_LEVEL="loud").start()
+    assert launch.status() == 2
+    assert "MIRROR_WORKER: is not a setting; did you mean MIRROR_WORKERS?" in launch.output()
+    for name in ("MIRROR_ADMIN_TOKEN", "MIRROR_PUBLIC_URL", "MIRROR_LOG_LEVEL"):
+        assert f"  {name}: " in launch.output()
+    assert not launch.data.exists()
+
+
+def test_a_file_where_the_data_folder_should_be_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    for data in (tmp_path / "file", tmp_path / "file" / "below"):
+        launch = Launch(tmp_path, data=data).start()
+        assert launch.status() == 1
+    assert launch.output().count(f"{tmp_path / 'file'} is a file, not a folder. Set MIRROR_DATA_DIR") == 2
+    assert len(launch.output().splitlines()) == 2
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_second_mirror_in_a_shell_that_sourced_the_env_file_is_refused(running: Launch, tmp_path: Path) -> None:
+    second = Launch(tmp_path, data=None, **sourced(running)).start()
+    assert second.status() == 1
+    assert f"has sourced {running.data / 'env'}" in second.output()
+    assert "MIRROR_REDIS_URL and MIRROR_S3_BUCKET name the stores of the mirror" in second.output()
+    assert "MIRROR_DATA_DIR" in second.output()
+    assert len(second.output().splitlines()) == 1
+    assert not second.data.exists()
+
+
+def test_the_env_file_in_a_shell_is_no_hindrance_once_the_stores_are_named_or_shared_on_purpose(
+    running: Launch, tmp_path: Path
+) -> None:
+    shared = {name: value for name, value in sourced(running).items() if name != "MIRROR_STORES_OF"}
+    with Launch(tmp_path, data=None, **shared) as second:
+        second.ready()
+        assert second.journal("started", "worker")[0]["env"]["MIRROR_REDIS_URL"] == shared["MIRROR_REDIS_URL"]
+
+
+def test_the_same_mirror_starts_again_in_a_shell_that_sourced_its_own_env_file(tmp_path: Path) -> None:
+    with Launch(tmp_path) as first:
+        first.ready()
+        variables = sourced(first)
+        with redis_of(first) as client:
+            client.set("job", "accepted")
+    with Launch(tmp_path, data=None, **variables) as again:
+        eventually(lambda: len(again.journal("started", "service")) == 2, "it does not start", again.output)
+        eventually(lambda: answers(again), "no Valkey", again.output)
+        with redis_of(again) as client:
+            assert client.get("job") == b"accepted"
+        programs = [command_line(pid) for pid in children(again.process.pid)]
+        assert len([line for line in programs if "valkey-server" in line or "rclone" in line]) == 2
 
 
 def test_a_folder_that_a_newer_server_wrote_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""How far pip is, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.local.install import Progress, named
+from tests.servers.programs import REPOSITORY
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def requirements(tmp_path: Path) -> Path:
+    (tmp_path / "base.txt").write_text("# what runs\nboto3==1.0 \\\n    --hash=sha256:00\nFlask==3.0  # a comment\n")
+    file = tmp_path / "all.txt"
+    file.write_text('-r base.txt\nsix==1.0; python_version < "4"\n\n')
+    return file
+
+
+def told(requirements: Path, output: io.StringIO) -> str:
+    progress = Progress(requirements, output)
+    for line in ("Collecting boto3==1.0 (from -r base.txt)\n", "  Downloading boto3.whl\n", None, "Collecting Flask\n"):
+        progress.take(line)
+    progress.take("Installing collected packages: boto3, Flask, six\n")
+    progress.end(0, "everything that pip printed")
+    return output.getvalue()
+
+
+def test_the_packages_of_included_files_are_counted_and_hashes_are_not(requirements: Path) -> None:
+    assert named(requirements) == {"boto3", "flask", "six"}
+    assert len(named(REPOSITORY / "requirements-dev.txt")) > len(named(REPOSITORY / "requirements.txt")) > 20
+
+
+def test_a_terminal_shows_one_line_that_is_rewritten(requirements: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = told(requirements, Terminal())
+    assert shown.count("\n") == 1
+    assert "package 1 of 3, boto3" in shown
+    assert "package 2 of 3, Flask" in shown
+    assert "unpacking 3 packages" in shown
+    assert "Downloading" not in shown
+
+
+def test_elsewhere_lines_are_few(requirements: Path) -> None:
+    shown = told(requirements, io.StringIO()).splitlines()
+    assert "package 1 of 3, boto3" in shown[0]
+    assert shown[-1].startswith(f"Installed {requirements} in ")
+    assert len(shown) <= 6
+    assert "\r" not in "".join(shown)
+
+
+def test_a_failure_shows_what_pip_said_on_stderr_and_has_its_status(tmp_path: Path) -> None:
+    file = tmp_path / "requirements.txt"
+    file.write_text(f"nothing @ file://{tmp_path}/missing.whl\n")
+    command = [sys.executable, "-m", "deploy.local.install", str(file)]
+    answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert "missing.whl" in answer.stderr
+    assert f"pip could not install {file}" in answer.stderr
