@@ -1,83 +1,251 @@
-"""The script that cron calls."""
+"""The script that cron calls, against the real API and a real worker."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import urllib3
 
+from tests import images
+from tests.api.live_service import LiveService
+from tests.e2e.processes import Process
+from tests.fakes.registry import FakeRegistry, Reply, Request
+from tests.servers import RcloneS3, ValkeyServer
 from tests.servers.programs import REPOSITORY, program
 from tests.unit.deploy.launch import environment
 
-
-class Mirror(HTTPServer):
-    """Answers jobs with *status*, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Request)
-        self.status = 202
-        self.asked: list[tuple[str | None, object]] = []
+SCRIPT = REPOSITORY / "deploy" / "cron" / "mirror-image"
+SHIM = '#!/bin/sh\nprintf "%s\\n" "$0 $*" >>"$CURL_CALLS"\nexec "$CURL" "$@"\n'
 
 
-class Request(BaseHTTPRequestHandler):
+@dataclass
+class Mirror:
+    """A service and a worker, a registry with images to mirror, and the script with a token for the service."""
+
+    service: LiveService
+    registry: FakeRegistry
+    directory: Path
+
+    def script(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        token = self.directory / "token"
+        token.write_text(f"{self.service.token}\n")
+        told = {"MIRROR_URL": f"{self.service.url}/", "MIRROR_TOKEN_FILE": str(token), **variables}
+        return run(*arguments, **told)
+
+    def source(self, name: str) -> str:
+        """A source that the registry has."""
+        repository, _, tag = name.partition(":")
+        self.registry.put(images.image(images.layer(name)), repository, tag)
+        return f"{self.registry.host}/{name}"
+
+    def job(self, output: str) -> Any:
+        """The job that the script tells about."""
+        found = re.search(r"job_\w+", output)
+        assert found, output
+        url = f"{self.service.url}/v1/jobs/{found[0]}"
+        return urllib3.request("GET", url, headers=dict(self.service.headers), retries=False).json()
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    program("curl")
+    return subprocess.run([SCRIPT, *arguments], env=environment() | variables, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory, rclone_s3: RcloneS3) -> Iterator[Mirror]:
+    directory = tmp_path_factory.mktemp("cron")
+    (directory / "valkey").mkdir()
+    with ExitStack() as stack:
+        registry = stack.enter_context(FakeRegistry())
+        valkey = stack.enter_context(ValkeyServer(directory / "valkey"))
+        allowed = {"MIRROR_INSECURE_REGISTRIES": registry.host, "MIRROR_ALLOWED_NETWORKS": "127.0.0.0/8"}
+        service = stack.enter_context(LiveService(directory, valkey, rclone_s3, "cron", **allowed))
+        stores = {**rclone_s3.settings_env("cron"), "MIRROR_REDIS_URL": valkey.url}
+        stack.enter_context(Process("worker", stores | allowed, directory / "worker.log"))
+        yield Mirror(service, registry, directory)
+
+
+def test_it_waits_until_the_image_is_there_under_the_given_name(mirror: Mirror) -> None:
+    answer = mirror.script(f"{mirror.source('one/app:1')}=team/app:stable")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    job = mirror.job(answer.stdout)
+    assert (job["state"], job["target"]) == ("succeeded", "team/app:stable")
+    assert answer.stdout.splitlines()[-1].startswith(f"{job['id']}: succeeded")
+
+
+def test_several_images_are_one_job_and_a_second_time_they_are_unchanged(mirror: Mirror) -> None:
+    wanted = [mirror.source("several/a:1"), f"{mirror.source('several/b:1')}=team/b:1"]
+    first, second = mirror.script(*wanted), mirror.script(*wanted)
+    assert (first.returncode, second.returncode) == (0, 0)
+    tasks = mirror.job(first.stdout)["tasks"]
+    assert [task["target"] for task in tasks][1] == "team/b:1"
+    assert len(tasks) == 2
+    assert "succeeded, 2 of 2 images" in second.stdout
+    assert second.stdout.rstrip().endswith("2 unchanged")
+
+
+def test_of_several_images_those_that_failed_are_told_with_code_reason_and_hint(mirror: Mirror) -> None:
+    missing = f"{mirror.registry.host}/partial/missing:1"
+    answer = mirror.script(mirror.source("partial/app:1"), missing)
+    assert answer.returncode == 1
+    assert "ended partial" in answer.stderr
+    (task,) = [task for task in mirror.job(answer.stderr)["tasks"] if task["state"] == "failed"]
+    error = task["error"]
+    (told,) = [line for line in answer.stderr.splitlines() if missing in line]
+    assert told == f"mirror-image: {missing}: {error['code']}: {error['message']} ({error['hint']})"
+
+
+def test_a_single_image_that_fails_is_told_too(mirror: Mirror) -> None:
+    answer = mirror.script(f"{mirror.registry.host}/single/missing:1")
+    assert answer.returncode == 1
+    assert "ended failed" in answer.stderr
+    assert "MANIFEST_UNKNOWN" in answer.stderr
+
+
+def test_a_job_that_waits_says_for_what_and_is_not_waited_for_too_long(mirror: Mirror) -> None:
+    source = mirror.source("limited/app:1")
+
+    def limited(request: Request, reply: Reply) -> Reply | None:
+        return Reply(429, {"Retry-After": "600"}, b"") if "limited/app" in request.path else None
+
+    mirror.registry.script(limited)
+    answer = mirror.script("-t", "6", source)
+    assert answer.returncode == 1
+    assert f", waits (rate_limited, {mirror.registry.host}) until 20" in answer.stdout
+    assert "has not ended within 6 s" in answer.stderr
+    assert mirror.job(answer.stderr)["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["redis:7=docker.io/library/other:1", "UPPER/case"], "UPPER/case was not accepted: "),
+        (["redis:7=quay.io/team/redis:7"], "TARGET_RESERVED: "),
+    ],
+)
+def test_what_can_never_work_is_not_accepted_and_the_reason_is_told(
+    mirror: Mirror, arguments: list[str], told: str
+) -> None:
+    answer = mirror.script(*arguments)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert told in answer.stderr
+    assert re.search(r"was not accepted: [A-Z_]+: .+ \(.+\)", answer.stderr)
+
+
+def test_a_wrong_token_is_told_without_it(mirror: Mirror, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("a-wrong-token-of-some-length")
+    answer = mirror.script("redis:7", MIRROR_TOKEN_FILE=str(wrong))
+    assert answer.returncode == 1
+    assert "UNAUTHORIZED" in answer.stderr
+    assert "a-wrong-token" not in answer.stderr + answer.stdout
+
+
+def test_the_token_is_in_no_argument(mirror: Mirror, tmp_path: Path) -> None:
+    (tmp_path / "curl").write_text(SHIM)
+    (tmp_path / "curl").chmod(0o755)
+    calls = tmp_path / "calls"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    answer = mirror.script(mirror.source("hidden/app:1"), PATH=path, CURL=str(program("curl")), CURL_CALLS=str(calls))
+    assert answer.returncode == 0
+    assert len(calls.read_text().splitlines()) >= 2
+    assert mirror.service.token not in calls.read_text()
+
+
+class Portal(BaseHTTPRequestHandler):
+    """Answers whatever it is asked with *status* and *page*; counts in `asked`."""
+
+    status = 200
+    page = b""
+    asked = 0
+
     def do_POST(self) -> None:
-        assert isinstance(self.server, Mirror)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.headers["Authorization"], body))
-        answer = b'{"detail": "as told"}'
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(answer)))
+        type(self).asked += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.page)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(self.page)
 
     def log_message(self, *args: object) -> None:
         """Keep quiet."""
 
 
 @pytest.fixture
-def mirror() -> Iterator[Mirror]:
-    with Mirror() as server:
+def portal(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The script's variables for a server that is no mirror."""
+    Portal.status, Portal.page, Portal.asked = 200, b"", 0
+    (tmp_path / "token").write_text("a-token")
+    with HTTPServer(("127.0.0.1", 0), Portal) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
+        yield {
+            "MIRROR_URL": f"http://127.0.0.1:{server.server_port}",
+            "MIRROR_TOKEN_FILE": str(tmp_path / "token"),
+        }
         server.shutdown()
         thread.join()
 
 
-def ask(mirror: Mirror, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program("curl")
-    token = tmp_path / "token"
-    token.write_text("a-token\n")
-    told = {"MIRROR_URL": f"http://127.0.0.1:{mirror.server_port}", "MIRROR_TOKEN_FILE": str(token)}
-    command = [str(REPOSITORY / "deploy" / "cron" / "mirror-image"), *arguments]
-    return subprocess.run(command, env=environment() | told, capture_output=True, text=True)
-
-
-def test_an_accepted_job_is_silent(mirror: Mirror, tmp_path: Path) -> None:
-    answer = ask(mirror, tmp_path, "redis:7", "team/redis:7")
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
-    assert mirror.asked == [("Bearer a-token", {"source": "redis:7", "target": "team/redis:7"})]
-
-
-def test_without_a_target_none_is_sent(mirror: Mirror, tmp_path: Path) -> None:
-    ask(mirror, tmp_path, "docker.io/library/redis@sha256:" + "a" * 64)
-    assert mirror.asked == [("Bearer a-token", {"source": "docker.io/library/redis@sha256:" + "a" * 64})]
-
-
-def test_a_refused_job_is_told_so_that_cron_sends_mail(mirror: Mirror, tmp_path: Path) -> None:
-    mirror.status = 422
-    answer = ask(mirror, tmp_path, "redis:7")
+@pytest.mark.parametrize(
+    ("status", "page"),
+    [
+        (200, b"<html>Log in</html>"),
+        (202, b"<html>Accepted</html>"),
+        (202, b'{"id": '),
+        (202, b"{}"),
+        (404, b"not found"),
+        (202, json.dumps({"detail": "x" * 10}).encode() + b"}"),
+    ],
+)
+def test_what_is_no_mirror_is_told_so(portal: dict[str, str], status: int, page: bytes) -> None:
+    Portal.status, Portal.page = status, page
+    answer = run("redis:7", **portal)
     assert answer.returncode == 1
-    assert "redis:7 was not accepted" in answer.stderr
-    assert "as told" in answer.stderr
+    assert f"redis:7 was not accepted: status {status}, which is not Image Mirror's answer" in answer.stderr
 
 
-@pytest.mark.parametrize("source", ['redis", "x": "', "redis:7\n", "$(id)"])
-def test_what_is_no_reference_is_not_sent(mirror: Mirror, tmp_path: Path, source: str) -> None:
-    assert ask(mirror, tmp_path, source).returncode == 2
-    assert mirror.asked == []
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        [""],
+        ['redis", "x": "'],
+        ["redis:7\n"],
+        ["$(id)"],
+        ["redis:7="],
+        ["=team/redis"],
+        ["a=b=c"],
+        ["-t", "soon", "redis:7"],
+        ["-t", "1e3", "redis:7"],
+        ["-x", "redis:7"],
+        ["redis:7"] * 101,
+    ],
+)
+def test_a_wrong_call_is_usage_and_nothing_is_sent(portal: dict[str, str], arguments: list[str]) -> None:
+    answer = run(*arguments, **portal)
+    assert answer.returncode == 2
+    assert "usage: mirror-image" in answer.stderr
+    assert Portal.asked == 0
+
+
+@pytest.mark.parametrize("token", [None, "", "\n"])
+def test_without_a_token_nothing_is_sent(portal: dict[str, str], tmp_path: Path, token: str | None) -> None:
+    file = tmp_path / "other-token"
+    if token is not None:
+        file.write_text(token)
+    answer = run("redis:7", **{**portal, "MIRROR_TOKEN_FILE": str(file)})
+    assert answer.returncode == 1
+    assert "token" in answer.stderr
+    assert Portal.asked == 0
