@@ -88,6 +88,12 @@ class MakeRun:
         )
         self._make.wait(within)
 
+    def kill_supervisor(self) -> None:
+        """SIGKILL to the process that supervises all others, and to nothing else."""
+        assert self._make is not None
+        os.kill(int((self.data / "lock").read_text()), signal.SIGKILL)
+        self._make.wait()
+
     def end(self) -> None:
         """Leave nothing running, whatever the test did."""
         for pid in self.processes():
@@ -135,6 +141,9 @@ class MakeRun:
         return self._make is None or self._make.poll() is not None
 
     def _is_ready(self) -> bool:
+        """Whether this start is: what a killed one left may still answer for a second."""
+        if "Ready: http://" not in self.log.read_text(errors="replace"):
+            return False
         try:
             return self._http.request("GET", f"http://{self.host}/readyz").status == 200
         except urllib3.exceptions.HTTPError:

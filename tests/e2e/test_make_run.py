@@ -16,7 +16,7 @@ import pytest
 from mirror.oci.digest import Digest
 from tests import images
 from tests.e2e.checkout import MakeRun, fresh_checkout
-from tests.e2e.processes import eventually
+from tests.e2e.processes import eventually, is_alive
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.servers import DockerRegistry, program
 
@@ -145,6 +145,86 @@ def test_a_wrong_byte_fails_the_job_and_nothing_is_listed(running: MakeRun, slow
     assert not [entry for entry in listed if "wrong" in entry["name"]]
     blob = running.data / "s3" / "mirror" / "docker/registry/v2/blobs/sha256" / layer.digest.hex[:2] / layer.digest.hex
     assert not blob.exists()
+
+
+def test_the_log_has_one_json_line_for_the_start_and_one_for_the_end_of_a_job(
+    running: MakeRun, slow: FakeRegistry
+) -> None:
+    image = images.image(images.layer("logged", 40_000))
+    slow.put(image, "logged/app", "1")
+    jobs = [running.mirror(f"{slow.host}/logged/{name}:1") for name in ("app", "missing")]
+    lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    told = [[line for line in lines if line.get("job_id") == job["id"]] for job in jobs]
+    assert [[line["event"] for line in lines] for lines in told] == [
+        ["task started", "task succeeded"],
+        ["task started", "task failed"],
+    ]
+    assert {line["source"] for line in told[0]} == {f"{slow.host}/logged/app:1"}
+    assert told[0][0]["target"] == jobs[0]["target"]
+    assert told[0][1]["bytes"] == sum(map(len, image.blobs.values()))
+    assert told[0][1]["seconds"] > 0
+    assert (told[1][1]["code"], told[1][1]["level"]) == ("MANIFEST_UNKNOWN", "warning")
+    assert told[1][1]["hint"]
+
+
+def test_the_processes_have_no_secrets_that_they_do_not_need(running: MakeRun) -> None:
+    token = (running.data / "admin-token").read_text().strip()
+    secrets = {path.name: path.read_text().strip() for path in (running.data / "secrets").iterdir()}
+    found = {
+        command: environ for pid in running.processes() if (command := command_of(pid)) for environ in [environ_of(pid)]
+    }
+    worker, scheduler = (found[one] for one in ("-m worker", "-m worker.scheduler"))
+    for environ in (worker, scheduler):
+        assert secrets["redis-password"] in environ
+        assert "MIRROR_ADMIN_TOKEN" not in environ
+        assert "RCLONE_AUTH_KEY" not in environ
+    servers = [environ for command, environ in found.items() if "rclone" in command or "valkey-server" in command]
+    assert len(servers) == 2
+    for environ in servers:
+        assert "MIRROR_" not in environ
+        assert "AWS_" not in environ
+        assert token not in environ
+        assert secrets["redis-password"] not in environ
+    (s3,) = [environ for command, environ in found.items() if "rclone" in command]
+    assert secrets["s3-secret-key"] in s3
+
+
+def command_of(pid: int) -> str:
+    """Its command line without the path of Python; empty once it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except FileNotFoundError:
+        return ""
+    return " ".join(words[1:] if Path(words[0]).name.startswith("python") else words).strip()
+
+
+def environ_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+
+
+def test_a_killed_supervisor_hinders_no_start_and_the_job_goes_on(running: MakeRun, slow: FakeRegistry) -> None:
+    layer = images.layer("orphaned", 20 * 2**20)
+    image = images.image(layer)
+    slow.put(image, "orphaned/app", "1")
+    reached, opened = threading.Event(), threading.Event()
+
+    def hold(request: Request, reply: Reply) -> Reply | None:
+        if str(layer.digest) in request.path and not opened.is_set():
+            reply.gate = (18 * 2**20, opened)
+            reached.set()
+        return reply
+
+    slow.script(hold)
+    job: dict[str, Any] = running.call("POST", "/v1/jobs", {"source": f"{slow.host}/orphaned/app:1"})
+    assert reached.wait(30)
+    eventually(lambda: running.call("GET", f"/v1/jobs/{job['id']}")["bytes"]["copied"], what="bytes have arrived")
+    everything = running.processes()
+    running.kill_supervisor()
+    running.start()
+    opened.set()
+    assert not [pid for pid in everything if is_alive(pid)]
+    ended = running.ended(job["id"], within=60)
+    assert (ended["state"], ended["digest"]) == ("succeeded", str(image.digest))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
