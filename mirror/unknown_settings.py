@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 PREFIX: Final = "MIRROR_"
-OTHER_NAMES: Final = frozenset({"MIRROR_URL", "MIRROR_TOKEN_FILE", "MIRROR_STORES_OF", "MIRROR_LISTEN", "MIRROR_IMAGE"})
+OTHER_NAMES: Final = frozenset(
+    {"MIRROR_URL", "MIRROR_TOKEN_FILE", "MIRROR_STORES_OF"}
+    | {"MIRROR_LISTEN", "MIRROR_IMAGE", "MIRROR_CONTAINER_MEMORY"}
+)
 """Variables of programs around this one: deploy/cron, the file ``env`` of `make run`, and deploy/compose."""
 _SERVICE_LINK: Final = re.compile(
     r"(MIRROR_.+?)_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"

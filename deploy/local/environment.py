@@ -102,12 +102,13 @@ def of_embedded_servers(caller: Mapping[str, str], data_dir: Path) -> set[str]:
     if _secret(data_dir, "redis-password") in caller.get("MIRROR_REDIS_URL", ""):
         own.add("MIRROR_REDIS_URL")
     if _secret(data_dir, "s3-access-key")[:20] == caller.get("AWS_ACCESS_KEY_ID"):
-        own |= {"MIRROR_S3_ENDPOINT", "MIRROR_S3_BUCKET", *_CREDENTIALS}
+        own |= {"MIRROR_S3_ENDPOINT", "MIRROR_S3_BUCKET", "MIRROR_S3_SYNC_FOLDER", *_CREDENTIALS}
     return own
 
 
 def _secret(data_dir: Path, name: str) -> str:
     try:
-        return (data_dir / "secrets" / name).read_text(encoding="ascii", errors="replace").strip()
+        secret = (data_dir / "secrets" / name).read_text(encoding="ascii", errors="replace").strip()
     except OSError:
-        return "there is none"
+        secret = ""
+    return secret or "none, which no setting names"

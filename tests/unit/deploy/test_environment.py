@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from deploy.local.data_folder import DataFolder
 from deploy.local.embedded import S3, Valkey
-from deploy.local.environment import for_other_tools, for_processes
+from deploy.local.environment import for_other_tools, for_pipes, for_processes, marker, of_embedded_servers
+from deploy.local.errors import CannotStart
 from deploy.local.processes import Process, Stage
 from mirror.settings import Settings
 
@@ -62,3 +64,54 @@ def test_values_in_the_env_file_are_quoted_for_a_shell_and_unknown_ones_are_left
 def test_no_secret_is_in_a_repr() -> None:
     assert "password" not in repr(VALKEY)
     assert "secret" not in repr(EMBEDDED_S3)
+
+
+def test_processes_write_json_into_their_pipes_whatever_the_person_wants_to_see() -> None:
+    told = for_pipes({"MIRROR_LOG_FORMAT": "text", "MIRROR_LOG_FORMAT_FILE": "/etc/form", "HOME": "/root"})
+    assert told == {"MIRROR_LOG_FORMAT": "json", "HOME": "/root"}
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> DataFolder:
+    return DataFolder.open(tmp_path / "first")
+
+
+def sourced(folder: DataFolder, **variables: str) -> dict[str, str]:
+    """A shell that has exported the file ``env`` of the folder's mirror, and *variables* after that."""
+    embedded = {
+        "MIRROR_STORES_OF": str(folder.root),
+        "MIRROR_REDIS_URL": f"redis://:{folder.secret('redis-password')}@127.0.0.1:16379/0",
+        "MIRROR_S3_BUCKET": "mirror",
+        "AWS_ACCESS_KEY_ID": folder.secret("s3-access-key")[:20],
+    }
+    return embedded | variables
+
+
+def test_the_stores_of_another_folder_are_refused_by_name(first: DataFolder, tmp_path: Path) -> None:
+    with pytest.raises(CannotStart) as refused:
+        of_embedded_servers(sourced(first), tmp_path / "second")
+    for said in (str(first.root / "env"), "MIRROR_REDIS_URL and MIRROR_S3_BUCKET", str(tmp_path / "second")):
+        assert said in str(refused.value)
+    assert first.secret("redis-password") not in str(refused.value)
+
+
+@pytest.mark.parametrize("variables", [{"MIRROR_STORES_OF": ""}, {"MIRROR_REDIS_URL": "", "MIRROR_S3_BUCKET": ""}])
+def test_shared_on_purpose_or_not_named_any_more_they_are_no_hindrance(
+    first: DataFolder, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    assert of_embedded_servers(sourced(first, **variables), tmp_path / "second") == set()
+
+
+def test_a_folder_drops_what_names_its_own_servers_and_keeps_what_is_external(
+    first: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = of_embedded_servers(sourced(first), first.root)
+    assert {"MIRROR_REDIS_URL", "MIRROR_S3_BUCKET", "MIRROR_S3_ENDPOINT", "AWS_SECRET_ACCESS_KEY"} <= own
+    external = sourced(first, MIRROR_REDIS_URL="redis://redis.corp/0", AWS_ACCESS_KEY_ID="AKIA")
+    assert of_embedded_servers(external, first.root) == set()
+    monkeypatch.chdir(tmp_path)
+    assert of_embedded_servers(sourced(first, MIRROR_STORES_OF="first/."), first.root) == own
+
+
+def test_the_marker_is_one_word_for_a_shell() -> None:
+    assert marker(DataFolder(Path("/a folder/of 'mine'"))) == "MIRROR_STORES_OF='/a folder/of '\"'\"'mine'\"'\"''\n"

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.servers.programs import REPOSITORY
 from tests.unit.deploy.launch import eventually
 
@@ -49,3 +51,40 @@ def lockable(path: Path) -> bool:
 
 def waits_for_a_lock(pid: int) -> bool:
     return any(f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
+
+
+@pytest.mark.parametrize(
+    ("options", "passed"),
+    [
+        ((), {"PATH", "LC_ALL", "TOKEN", "TOKEN_FILE"}),
+        (("--only=PATH", "--only=LC_*"), {"PATH", "LC_ALL"}),
+        (("--without=TOKEN", "--without=LC_*"), {"PATH", "TOKEN_FILE"}),
+        (("--only=TOKEN*", "--without=TOKEN"), {"TOKEN_FILE"}),
+    ],
+)
+def test_a_program_is_passed_the_variables_that_it_may_have(options: tuple[str, ...], passed: set[str]) -> None:
+    environment = {"PATH": "/bin", "LC_ALL": "C", "TOKEN": "secret", "TOKEN_FILE": "/secret"}
+    command = tethered(*options, "--", "/usr/bin/env", "-0")
+    answer = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, check=True)
+    assert {item.partition(b"=")[0].decode() for item in answer.stdout.split(b"\0") if item} == passed
+
+
+@pytest.mark.parametrize(("options", "goes_on"), [((), False), (("--outlive",), True)])
+def test_a_program_ends_with_its_supervisor_unless_it_is_to_outlive_it(
+    tmp_path: Path, options: tuple[str, ...], goes_on: bool
+) -> None:
+    lock, note = tmp_path / "lock", tmp_path / "note"
+    arguments = ["-m", "deploy.local.tether", "--parent", "$$", *options, "--share", str(lock), "--"]
+    program = f"echo started >>{note}; read -r _; echo ended >>{note}"
+    tether = " ".join([sys.executable, *arguments, "/bin/sh", "-c", f"'{program}'"])
+    with subprocess.Popen(
+        ["sh", "-c", f"exec 7<&0; {tether} <&7 & wait"], cwd=REPOSITORY, stdin=subprocess.PIPE
+    ) as supervisor:
+        eventually(lambda: note.exists() and note.read_text() == "started\n", "it does not start")
+        supervisor.kill()
+        supervisor.wait()
+        if not goes_on:
+            eventually(lambda: lockable(lock), "it does not end")
+        assert lockable(lock) is not goes_on
+    eventually(lambda: lockable(lock), "it does not end")
+    assert note.read_text() == ("started\nended\n" if goes_on else "started\n")
