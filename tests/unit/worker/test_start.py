@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from mirror.storage.bucket import Bucket
 from mirror.storage.s3_clients import S3Clients
+from tests.servers.programs import REPOSITORY
 from worker.__main__ import look_at
 
 
@@ -29,3 +34,19 @@ def test_a_worker_says_what_is_wrong_with_its_bucket_and_starts(monkeypatch: pyt
     (warning,) = logged
     assert (warning["log_level"], warning["code"]) == ("warning", "STORAGE_UNAVAILABLE")
     assert "/readyz" in warning["hint"]
+
+
+@pytest.mark.parametrize("module", ["service", "worker", "worker.scheduler"])
+def test_every_process_refuses_to_start_with_all_that_is_wrong(module: str, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIRROR_")}
+    wrong = {"MIRROR_MEMORY_BUGDET": "1GiB", "MIRROR_LOG_LEVEL": "loud", "MIRROR_REDIS_URL": "redis://127.0.0.1:1"}
+    command = [sys.executable, "-m", module]
+    answer = subprocess.run(
+        command, cwd=REPOSITORY, env=kept | wrong | {"MIRROR_DATA_DIR": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.splitlines()[1:] == [
+        "  MIRROR_LOG_LEVEL: must be debug, info, warning or error",
+        "  MIRROR_MEMORY_BUGDET: is not a setting; did you mean MIRROR_MEMORY_BUDGET?",
+        "  MIRROR_S3_BUCKET: must be set",
+    ]
