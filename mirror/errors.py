@@ -36,7 +36,8 @@
     │   ├── RepositoryNotHeld       NAME_UNKNOWN
     │   ├── ImageNotHeld            MANIFEST_UNKNOWN
     │   ├── BlobNotHeld             BLOB_UNKNOWN
-    │   └── JobUnknown              JOB_UNKNOWN
+    │   ├── JobUnknown              JOB_UNKNOWN
+    │   └── TaskUnknown             TASK_UNKNOWN
     ├── Conflict                something else holds the place
     │   ├── JobFinished             JOB_FINISHED
     │   ├── JobUnfinished           JOB_UNFINISHED
@@ -60,14 +61,17 @@
 ``retryable`` says whether the same request can succeed later without anybody changing it. ``status`` is
 the HTTP status when the error answers a request directly. ``waits_for`` is set on errors that a task waits out
 instead of failing: it is the ``reason`` of the job's ``waiting_for``, ``retry_after`` says for how many seconds.
-A task that has met such an error for the first time more than ``patience`` seconds ago fails with it all the same.
+A task that has met such an error for the first time ``patience`` seconds ago fails with it all the same. It never
+rests beyond that moment, nor for longer than `LONGEST_REST`.
 A message never carries a secret, a query string or a vendor exception's text (DESIGN: those print presigned URLs).
 """
 
 from __future__ import annotations
 
-from math import inf
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST_REST: Final = 24 * 3600.0
+"""Seconds after which a task that waits is looked at again, whatever anybody says: a registry may name any number."""
 
 
 class MirrorError(Exception):
@@ -288,7 +292,7 @@ class QuotaExhausted(SourceError):
     code, retryable = "TOOMANYREQUESTS", True
     status = 429
     waits_for = "quota"
-    patience = inf  # a window always ends, and a long queue has many of them before it
+    patience = 30 * 24 * 3600.0  # a window always ends, and a long queue has many of them before it
     hint = "The mirror goes on when the limit's window ends; a login, or a paid plan, usually has a higher limit."
 
     def __init__(self, registry: str, retry_after: float) -> None:
@@ -363,8 +367,10 @@ class SizeInvalid(ContentError):
     code = "SIZE_INVALID"
     hint = "The manifest and the bytes disagree; have the image pushed anew at its source."
 
-    def __init__(self, digest: str, expected: int, actual: int | str, *, hint: str | None = None) -> None:
-        super().__init__(f"The blob {digest} should have {expected} bytes and has {actual}", hint=hint)
+    def __init__(
+        self, digest: str, expected: int | str, actual: int | str, *, what: str = "blob", hint: str | None = None
+    ) -> None:
+        super().__init__(f"The {what} {digest} should have {expected} bytes and has {actual}", hint=hint)
 
 
 class NotHeld(MirrorError):
@@ -401,6 +407,14 @@ class JobUnknown(NotHeld):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"There is no job {quoted(job_id)}")
+
+
+class TaskUnknown(NotHeld):
+    code = "TASK_UNKNOWN"
+    hint = "GET /v1/jobs/{job_id}/tasks lists the tasks of a job."
+
+    def __init__(self, job_id: str, task_id: str) -> None:
+        super().__init__(f"The job {quoted(job_id)} has no task {quoted(task_id)}")
 
 
 class Conflict(MirrorError):

@@ -59,7 +59,9 @@ class Resolver:
             levels = [level]
             while level := self._below(reference, level, found, manifests, depth=len(levels)):
                 levels.append(level)
-        return Image(tuple(_children_first(levels[0][0], found)))
+        image = Image(tuple(_children_first(levels[0][0], found)))
+        image.require_bounded()
+        return image
 
     def _root(self, reference: Reference, manifests: ManifestReader) -> ManifestContent:
         if reference.digest and (body := self._held([reference.digest], manifests).get(reference.digest)):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from mirror.errors import SizeInvalid, quoted
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.platform import Platform
+
+MAX_SIZE: Final = 2**40
+"""Bytes of one blob, and of all blobs of one image. A sum of a thousand of these is exact in scripts and in JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +29,9 @@ class Descriptor:
 
     def __str__(self) -> str:
         return str(self.digest)
+
+
+def require_size(what: str, name: str, size: float) -> None:
+    """Raise SizeInvalid for a *size* in bytes that no *what* of this *name* can have."""
+    if not 0 <= size <= MAX_SIZE:
+        raise SizeInvalid(name, f"0 to {MAX_SIZE}", quoted(str(size), 40)[1:-1], what=what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -25,7 +26,7 @@ class Digest:
         algorithm, _, hex_ = text.partition(":")
         if len(hex_) != HEX_LENGTH.get(algorithm, -1) or hex_.strip("0123456789abcdef"):
             raise InvalidDigest(text)
-        return cls(algorithm, hex_)
+        return cls(sys.intern(algorithm), hex_)  # one text for all: an image may have 100 000 digests
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Self:

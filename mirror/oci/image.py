@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mirror.errors import SizeInvalid
-from mirror.oci.descriptor import Descriptor
+from mirror.oci.descriptor import Descriptor, require_size
 from mirror.oci.digest import Digest
 from mirror.oci.index import Index
 from mirror.oci.manifest import Manifest
@@ -60,6 +60,10 @@ class Image:
         """Bytes of everything the image needs in the bucket: blobs and manifests."""
         manifests = {m.descriptor.digest: m.descriptor.size for m in self.manifests}
         return manifests | {d.digest: d.size for d in self.blobs}
+
+    def require_bounded(self) -> None:
+        """Raise SizeInvalid if all distinct blobs together are larger than any image may be."""
+        require_size("image", str(self.digest), sum(blob.size for blob in self.blobs))
 
     @property
     def platforms(self) -> tuple[Platform, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, Final, TypeGuard
 
 from mirror.errors import InvalidDigest, ManifestInvalid, MediaTypeUnsupported
 from mirror.oci import media_types
-from mirror.oci.descriptor import Descriptor
+from mirror.oci.descriptor import Descriptor, require_size
 from mirror.oci.digest import Digest
 from mirror.oci.index import Index
 from mirror.oci.manifest import Manifest
@@ -17,7 +18,6 @@ MAX_MANIFEST_SIZE: Final = 4 * 1024 * 1024
 """Bytes; the distribution spec asks registries to take at least this, and most take no more."""
 MAX_ENTRIES: Final = 10_000
 """Layers of one manifest, or manifests of one index."""
-_MAX_SIZE: Final = 2**63 - 1
 _MAX_TYPE_LENGTH: Final = 255
 _FIELDS: Final = ("schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject", "artifactType")
 _DESCRIPTOR_FIELDS: Final = ("mediaType", "digest", "size", "platform", "urls", "data", "artifactType")
@@ -32,7 +32,7 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
 
     Raises MediaTypeUnsupported for schema 1 and everything unknown, ManifestInvalid for a body that is no JSON object,
     that claims to be both a manifest and an index or another type than it was served as (CVE-2021-41190), or whose
-    descriptors are out of bounds.
+    descriptors are unusable, SizeInvalid for a descriptor whose size is out of bounds.
     """
     if len(body) > MAX_MANIFEST_SIZE:
         raise ManifestInvalid(what, f"it has {len(body)} bytes, more than {MAX_MANIFEST_SIZE}")
@@ -154,15 +154,24 @@ def _descriptor(entry: object, where: str, what: str) -> Descriptor:
     media_type, size, digest = entry.get("mediaType"), entry.get("size"), entry.get("digest")
     if not _is_short_text(media_type) or not media_type:
         raise ManifestInvalid(what, f"{where} has no usable mediaType")
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
-        raise ManifestInvalid(what, f"{where} has no usable size")
     if not isinstance(digest, str):
         raise ManifestInvalid(what, f"{where} has no digest")
     try:
         parsed = Digest.parse(digest)
     except InvalidDigest:
         raise ManifestInvalid(what, f"{where} has a malformed or unsupported digest") from None
-    return Descriptor(media_type, parsed, size, _platform(entry.get("platform"), where, what))
+    platform = _platform(entry.get("platform"), where, what)
+    return Descriptor(sys.intern(media_type), parsed, _size(size, parsed, where, what), platform)
+
+
+def _size(size: object, digest: Digest, where: str, what: str) -> int:
+    """A whole number of bytes. One that no blob can have would overflow sums that others count on."""
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        raise ManifestInvalid(what, f"{where} has no usable size")
+    require_size("blob", f"{digest} of {what}", size)
+    if not isinstance(size, int):
+        raise ManifestInvalid(what, f"{where} has no usable size")
+    return size
 
 
 def _platform(entry: object, where: str, what: str) -> Platform | None:

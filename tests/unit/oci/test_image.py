@@ -6,7 +6,7 @@ import pytest
 
 from mirror.errors import SizeInvalid
 from mirror.oci import media_types
-from mirror.oci.descriptor import Descriptor
+from mirror.oci.descriptor import MAX_SIZE, Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent, merge_by_digest
 from mirror.oci.parsing import parse_manifest
@@ -70,3 +70,25 @@ def test_merging_keeps_the_first_description_and_the_order() -> None:
     first = Descriptor(OCI_LAYER, Digest.of(b"a"), 1)
     second = Descriptor(media_types.OCI_MANIFEST, Digest.of(b"b"), 2)
     assert merge_by_digest([first, second, Descriptor("x/y", first.digest, 1)]) == (first, second)
+
+
+def layers_of(*sizes: int) -> ManifestContent:
+    return content(oci_manifest(layers=[entry(OCI_LAYER, f"layer-{size}", size) for size in sizes]))
+
+
+def test_an_image_may_have_as_many_bytes_as_one_blob() -> None:
+    Image((layers_of(MAX_SIZE - 14), layers_of(7, MAX_SIZE - 14))).require_bounded()  # with a config of 7 bytes
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image((layers_of(MAX_SIZE),)),
+        Image((layers_of(MAX_SIZE - 8), layers_of(2), ROOT)),
+        Image((layers_of(*(MAX_SIZE - n for n in range(100))),)),
+    ],
+    ids=["one manifest", "two below an index", "a hundred layers"],
+)
+def test_an_image_whose_blobs_have_more_bytes_together_is_refused(image: Image) -> None:
+    with pytest.raises(SizeInvalid, match=f"The image {image.digest} should have 0 to {MAX_SIZE} bytes"):
+        image.require_bounded()

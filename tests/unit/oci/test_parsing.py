@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.oci import media_types
+from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.digest import Digest
 from mirror.oci.index import Index
 from mirror.oci.manifest import Manifest
@@ -150,8 +151,8 @@ def test_sha512_digests_are_read() -> None:
     assert manifest(oci_manifest(layers=[entry(OCI_LAYER, algorithm="sha512")])).layers[0].digest.algorithm == "sha512"
 
 
-@pytest.mark.parametrize("size", [0, 1, 2**63 - 1])
-def test_a_size_is_a_whole_number_of_63_bits(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, MAX_SIZE])
+def test_a_size_is_a_whole_number_of_up_to_1_tib(size: int) -> None:
     assert manifest(oci_manifest(layers=[entry(OCI_LAYER, size=size)])).layers[0].size == size
 
 

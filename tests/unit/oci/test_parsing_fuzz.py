@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.errors import ManifestInvalid, MediaTypeUnsupported
+from mirror.errors import ManifestInvalid, MediaTypeUnsupported, SizeInvalid
 from mirror.oci import media_types
-from mirror.oci.descriptor import Descriptor
+from mirror.oci.descriptor import MAX_SIZE, Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.index import Index
 from mirror.oci.manifest import Manifest
@@ -71,7 +71,7 @@ def mutate(draw: st.DrawFn, place: Any) -> None:
 def read(content: bytes, content_type: str | None) -> Manifest | Index | str:
     try:
         return parse_manifest(content, content_type, what="test")
-    except (ManifestInvalid, MediaTypeUnsupported) as refused:
+    except (ManifestInvalid, MediaTypeUnsupported, SizeInvalid) as refused:
         return refused.message
 
 
@@ -91,7 +91,7 @@ def require_sound(parsed: Manifest | Index | str) -> None:
         listed = parsed.blobs
     for descriptor in (*listed, *((parsed.subject,) if parsed.subject else ())):
         assert Digest.parse(str(descriptor.digest)) == descriptor.digest
-        assert 0 <= descriptor.size < 2**63
+        assert 0 <= descriptor.size <= MAX_SIZE
         assert descriptor.media_type.isprintable()
         assert descriptor.media_type.isascii()
 

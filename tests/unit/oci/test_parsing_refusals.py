@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from mirror.errors import ManifestInvalid, MediaTypeUnsupported
+from mirror.errors import ManifestInvalid, MediaTypeUnsupported, SizeInvalid
 from mirror.oci import media_types
+from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.parsing import MAX_ENTRIES, MAX_MANIFEST_SIZE, parse_manifest
 from tests.unit.oci.manifests import (
     OCI_CONFIG,
@@ -174,9 +175,29 @@ def test_the_schema_version_is_the_number_2(version: object) -> None:
     assert "schemaVersion is not 2" in reason_for(body(oci_manifest(schemaVersion=version)))
 
 
-@pytest.mark.parametrize("size", [-1, 2**63, 10**30, True, False, 7.0, 1e3, "7", None, [7]])
+@pytest.mark.parametrize("size", [True, False, 7.0, 1e3, "7", "", "1e9", None, [7], {}])
 def test_a_size_that_is_no_whole_number_of_bytes_is_refused(size: object) -> None:
     assert "layers[0] has no usable size" in reason_for(with_layer(size=size))
+
+
+@pytest.mark.parametrize("size", [-1, -(2**63), MAX_SIZE + 1, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, 1e300, -0.5])
+@pytest.mark.parametrize("field", ["config", "layers", "manifests", "subject"])
+def test_a_size_that_no_blob_can_have_is_refused_with_the_digest_the_size_and_the_bound(
+    size: float, field: str
+) -> None:
+    odd = entry(media_types.OCI_MANIFEST if field == "manifests" else OCI_LAYER) | {"size": size}
+    document = {"manifests": oci_index(manifests=[odd]), "layers": oci_manifest(layers=[odd])}
+    with pytest.raises(SizeInvalid) as refused:
+        parse_manifest(body(document.get(field, oci_manifest(**{field: odd}))), None, what="x.com/a:1")
+    assert refused.value.message == (
+        f"The blob {odd['digest']} of x.com/a:1 should have 0 to {MAX_SIZE} bytes and has {size}"
+    )
+
+
+def test_a_size_of_thousands_of_digits_is_refused_in_a_short_sentence() -> None:
+    with pytest.raises(SizeInvalid) as refused:
+        parse_manifest(with_layer(size=10**4000), None, what="x.com/a:1")
+    assert len(refused.value.message) < 300
 
 
 @pytest.mark.parametrize("media_type", ["", None, 7, "x" * 256, "a/b\n", "a/\x7f", "a/é", "a/\ud800"])
