@@ -74,6 +74,7 @@ class Settings:
     heartbeat_path: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
+    job_retention: int = 30 * 86400
 
     @classmethod
     def load(cls, *requirements: Requirement) -> Self:
@@ -112,6 +113,7 @@ class Settings:
                 "Any", reader.read("MIRROR_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info")
             ),
             log_format=cast("Any", reader.read("MIRROR_LOG_FORMAT", _one_of("auto", "json", "text"), "auto")),
+            job_retention=reader.read("MIRROR_JOB_RETENTION", _retention, 30 * 86400),
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             reader.problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
@@ -330,6 +332,15 @@ def _size(text: str) -> int:
     if size < 32 * 2**20:
         raise ValidationError("must be at least 32MiB")
     return size
+
+
+def _retention(text: str) -> int:
+    """Seconds, from a number of hours or days."""
+    match = re.fullmatch(r"([0-9]{1,5})\s*([hd])", text)
+    seconds = int(match[1]) * {"h": 3600, "d": 86400}[match[2]] if match else 0
+    if not 3600 <= seconds <= 3650 * 86400:
+        raise ValidationError("must be from 1h to 3650d, such as 12h or 30d")
+    return seconds
 
 
 def _items(text: str) -> list[str]:

@@ -13,11 +13,19 @@ from mirror.jobs.submission import Wanted
 from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.oci.reference import Reference
 from mirror.records.job import RETRYABLE, UNFINISHED, Job
-from mirror.records.task import BlobReport, Task, WaitingFor
+from mirror.records.task import BLOB_STATES, BlobReport, Task, WaitingFor
 from service.api_blueprint import api_blueprint, header, refuses
 from service.public_urls import next_page, public_url
 from service.schemas.fields import NoParameters, PageQuery
-from service.schemas.job import JobPageSchema, JobQuery, JobRequestSchema, JobSchema, TaskPageSchema
+from service.schemas.job import (
+    BlobPageSchema,
+    BlobQuery,
+    JobPageSchema,
+    JobQuery,
+    JobRequestSchema,
+    JobSchema,
+    TaskPageSchema,
+)
 from service.services import services
 
 JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
@@ -67,7 +75,7 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @JOBS.response(200, JobSchema)
 @refuses(JOBS, 401, 404, 503)
 def read_job(job_id: str) -> dict[str, Any]:
-    """Read one job, with the progress of every blob."""
+    """Read one job, with the progress of its blobs."""
     return job_document(services().jobs.job(job_id))
 
 
@@ -78,7 +86,7 @@ def read_job(job_id: str) -> dict[str, Any]:
 def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """List a job's tasks.
 
-    There is one for each image, in the order in which they were given, with the progress of every blob.
+    There is one for each image, in the order in which they were given, with the progress of its blobs.
     """
     jobs, limit = services().jobs, query["limit"]
     job = jobs.job(job_id)
@@ -86,6 +94,23 @@ def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict
     following = found[limit - 1].id if len(found) > limit else None
     page = {"items": _task_documents(found[:limit]), "next": following}
     return page, next_page("jobs.list_tasks", job_id=job.id, limit=limit, after=following)
+
+
+@JOBS.get("/v1/jobs/<job_id>/tasks/<task_id>/blobs")
+@JOBS.arguments(BlobQuery, location="query")
+@JOBS.response(200, BlobPageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(JOBS, 401, 404, 422, 503)
+def list_blobs(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """List the blobs of a task.
+
+    They come in the order in which they are copied; those that were held already or are left out stand at the end.
+    Of an image with more than a thousand blobs the first thousand are listed.
+    """
+    limit, after = query["limit"], query["cursor"]
+    found, last = services().jobs.blobs(job_id, task_id, limit=limit, after=None if after is None else int(after))
+    following = None if last is None else str(last)
+    page = {"items": found, "next": following}
+    return page, next_page("jobs.list_blobs", job_id=job_id, task_id=task_id, limit=limit, after=following)
 
 
 @JOBS.post("/v1/jobs/<job_id>/cancel")
@@ -156,4 +181,12 @@ def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 
 
 def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
-    return {**asdict(task), "waiting_for": _shown_wait(task), "blobs": blobs}
+    counts = None if task.blob_counts is None else {state: task.blob_counts.get(state, 0) for state in BLOB_STATES}
+    url = public_url("jobs.list_blobs", job_id=task.job, task_id=task.id)
+    return {
+        **asdict(task),
+        "waiting_for": _shown_wait(task),
+        "blobs": blobs,
+        "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},
+        "links": {"blobs": url},
+    }

@@ -60,7 +60,7 @@ class Services:
     @classmethod
     def over(cls, settings: Settings, redis: Redis, queue: TaskQueue, bucket: Bucket) -> Self:
         """All of them on stores that are there already."""
-        jobs, index = JobStore(redis), CatalogIndex(redis)
+        jobs, index = JobStore(redis, retention=settings.job_retention), CatalogIndex(redis)
         return cls(
             settings=settings,
             admin_token=admin_token(settings),

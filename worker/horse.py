@@ -17,6 +17,7 @@ import structlog
 from mirror.copying.interruption import Interruption
 from mirror.jobs.performing import HANDOVER, Performer
 from mirror.records.store import Claim
+from mirror.threads import surviving
 
 HANDOVER_SECONDS: Final = 4.0
 """From SIGTERM until a horse that is still busy, say with an S3 that hangs, gives its task back and ends."""
@@ -68,6 +69,7 @@ def settled(task_id: str) -> None:
 
 def _end_now() -> None:
     for performer, claim in list(_claimed.values()):
-        performer.hand_over(claim, HANDOVER)
+        with surviving("handing a task over", task_id=claim.task.id):
+            performer.hand_over(claim, HANDOVER)
     _LOG.warning("the work horse did not stop in time and is ended")
     os._exit(os.EX_TEMPFAIL)

@@ -19,6 +19,7 @@ from mirror.coordination.quota import Account, QuotaLedger, Verdict
 from mirror.coordination.redis import Redis
 from mirror.coordination.slots import Slots
 from mirror.errors import MirrorError, RedisUnavailable, RegistryDown, SourceUnreachable
+from mirror.threads import note_fault
 
 LONGEST_BACKOFF: Final = 300.0
 AWAY_SECONDS: Final = 1.0
@@ -106,6 +107,9 @@ class SharedAdmission:
         except RedisUnavailable:
             self._away_until = monotonic() + AWAY_SECONDS
             _LOG.warning("Redis does not answer; registries are asked without it")
+            return otherwise
+        except Exception as error:  # noqa: BLE001 - an unusable ledger or breaker fails no copy
+            note_fault("asking for admission", error)
             return otherwise
 
 

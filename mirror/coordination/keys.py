@@ -8,11 +8,13 @@ mirror:blob:brought:<digest>       exists for a minute after the blob has come
 mirror:jobs                        all job ids, lexical (ULIDs sort by time)
 mirror:jobs:state:<state>          the job ids in that state, lexical
 mirror:jobs:source:<reference>     the job ids of that source, lexical
+mirror:jobs:ended                  the ids of ended jobs, scored by when each is forgotten, ms
 mirror:job:<id>                    a job's record
 mirror:job:<id>:tasks              its task ids, lexical
 mirror:task:<id>                   a task's record
-mirror:task:<id>:blobs             digest -> the blob's state, as JSON
-mirror:task:<id>:waits_since       when the task first met what it waits out with limited patience, ms
+mirror:task:<id>:blobs             position in the plan -> the blob's state, as JSON, for the first 1 000 of them;
+                                   ``shown`` -> a list of those to show, where there are more than 100
+mirror:task:<id>:waits             reason -> since when the task waits for it, ms; <reason>:until -> its last rest's end
 mirror:task:<id>:needs             bytes the task's image needs on a disk that had no room for it
 mirror:tasks:queued                task id, scored by when it was queued, ms
 mirror:tasks:running               task id, scored by when its lease ends, ms
@@ -57,6 +59,8 @@ CLOCK: Final = f"{_ROOT}:clock"
 
 JOBS: Final = f"{_ROOT}:jobs"
 JOBS_BY_STATE: Final = f"{_ROOT}:jobs:state:"
+JOBS_BY_SOURCE: Final = f"{_ROOT}:jobs:source:"
+JOBS_ENDED: Final = f"{_ROOT}:jobs:ended"
 JOB: Final = f"{_ROOT}:job:"
 TASK: Final = f"{_ROOT}:task:"
 TASKS_QUEUED: Final = f"{_ROOT}:tasks:queued"
@@ -103,7 +107,7 @@ def blob_brought(digest: Digest) -> str:
 
 
 def jobs_by_source(reference: str) -> str:
-    return f"{_ROOT}:jobs:source:{reference}"
+    return f"{JOBS_BY_SOURCE}{reference}"
 
 
 def jobs_by_state(state: str) -> str:
@@ -126,8 +130,8 @@ def task_blobs(task_id: str) -> str:
     return f"{TASK}{task_id}:blobs"
 
 
-def task_waits_since(task_id: str) -> str:
-    return f"{TASK}{task_id}:waits_since"
+def task_waits(task_id: str) -> str:
+    return f"{TASK}{task_id}:waits"
 
 
 def task_needs(task_id: str) -> str:

@@ -10,6 +10,7 @@ import structlog
 
 from mirror.coordination.lease import Lease, Leases
 from mirror.errors import RedisUnavailable
+from mirror.threads import BackgroundLoop, note_fault, surviving
 
 _RENEWALS: Final = 4
 """Renewals within the length of a lease: three may be lost."""
@@ -20,7 +21,8 @@ class LeaseKeeper:
     """Keeps leases of *seconds* each, for the length of a context.
 
     A lease that ended because Redis was silent is taken again, if nobody else has it. One that somebody else has is
-    lost: whoever works under it is told, once, from the keeper's thread.
+    lost: whoever works under it is told, once, from the keeper's thread. So is one that cannot be renewed for any other
+    reason than a silent Redis, and the others are kept.
     """
 
     def __init__(self, leases: Leases, seconds: float) -> None:
@@ -28,17 +30,15 @@ class LeaseKeeper:
         self._seconds = seconds
         self._held: dict[str, tuple[Lease, Callable[[], None]]] = {}
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
+        self._loop = BackgroundLoop("lease-keeper", seconds / _RENEWALS, self._renew_all)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give back what is still held."""
-        self._ended.set()
-        self._thread.join()
+        self._loop.end()
         for lease, _lost in list(self._held.values()):
             self.give_back(lease)
 
@@ -58,19 +58,30 @@ class LeaseKeeper:
             self._leases.end(lease)
         except RedisUnavailable:
             _LOG.warning("a lease is left to end by itself", lease=lease.key)
+        except Exception as error:  # noqa: BLE001 - the work under it is done, and the next lease is given back too
+            note_fault("giving back a lease", error, lease=lease.key)
 
-    def _keep(self) -> None:
-        while not self._ended.wait(self._seconds / _RENEWALS):
-            with self._lock:
-                held = list(self._held.values())
-            for lease, lost in held:
-                try:
-                    kept = self._renew(lease)
-                except RedisUnavailable:
-                    _LOG.warning("Redis does not answer; the lease is renewed when it does", lease=lease.key)
-                    continue
-                if not kept:
+    def _renew_all(self) -> bool:
+        with self._lock:
+            held = list(self._held.values())
+        for lease, lost in held:
+            if not self._is_kept(lease):
+                with surviving("telling of a lost lease", lease=lease.key):
                     lost()
+        return True
+
+    def _is_kept(self, lease: Lease) -> bool:
+        """Renew the lease; False once it is lost."""
+        try:
+            return self._renew(lease)
+        except RedisUnavailable:
+            _LOG.warning("Redis does not answer; the lease is renewed when it does", lease=lease.key)
+            return True
+        except Exception as error:  # noqa: BLE001 - a lease that cannot be renewed is lost, and the others are not
+            note_fault("renewing a lease", error, lease=lease.key)
+            with self._lock:
+                self._held.pop(lease.key, None)
+            return False
 
     def _renew(self, lease: Lease) -> bool:
         """Under the lock, so that no lease is taken again that is just being given back."""

@@ -17,19 +17,26 @@ from typing import Final
 
 from mirror.coordination import keys
 from mirror.coordination.redis import NOW, Redis
+from mirror.errors import LONGEST_REST
 
 RESERVED_SECONDS: Final = 120
 COST_SECONDS: Final = 7 * 86400
+_LONGEST_MS: Final = int(LONGEST_REST * 1000)
+"""A window is taken for no longer than this, whoever wrote it, and its ledger is kept for twice as long."""
 
 Account = tuple[str, str, str]
 """Registry, credential and egress."""
 
 _LIBRARY: Final = (
     NOW
-    + """
+    + f"""
 local ledger, reserved, moment = KEYS[1], KEYS[2], now()
 local function number(field) return tonumber(redis.call('HGET', ledger, field) or '') end
 local function note(field, value) redis.call('HSET', ledger, field, string.format('%d', value)) end
+local function window_of(ms) return ms and math.min(ms, {_LONGEST_MS}) end
+local function bound_lifetime()
+  if redis.call('PTTL', ledger) > {2 * _LONGEST_MS} then redis.call('PEXPIRE', ledger, {2 * _LONGEST_MS}) end
+end
 local function wait(window)
   local started = number('started')
   local left = started and started + window - moment or 0
@@ -42,7 +49,7 @@ _TELL: Final = (
     _LIBRARY
     + """
 -- KEYS: ledger, reserved, limited. ARGV: limit, window ms, remaining, ms since the request was sent, unit or empty.
-local limit, window, remaining = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local limit, window, remaining = tonumber(ARGV[1]), window_of(tonumber(ARGV[2])), tonumber(ARGV[3])
 local before, told_at, started = number('remaining'), number('told_at') or 0, number('started')
 if ARGV[5] ~= '' then redis.call('ZREM', reserved, ARGV[5]) end
 if not before or remaining <= before or moment - ARGV[4] >= told_at then
@@ -66,18 +73,19 @@ _RESERVE: Final = (
 -- news already.
 local limit = number('limit')
 if not limit then return {{1, 0, -1, 0}} end
+bound_lifetime()
+local window = window_of(number('window'))
 local told_ago = moment - number('told_at')
 redis.call('ZREMRANGEBYSCORE', reserved, '-inf', string.format('%d', moment))
 local units = {{unpack(ARGV, 2)}}
 local started = number('started')
-if ARGV[1] == '1' and started and moment >= started + number('window')
-  and number('told_at') < started + number('window') then
+if ARGV[1] == '1' and started and moment >= started + window and number('told_at') < started + window then
   note('remaining', limit)
   redis.call('HDEL', ledger, 'started')
 end
 if not redis.call('ZSCORE', reserved, units[1]) then
   local remaining, needed = number('remaining'), math.min(#units, limit)
-  if remaining < needed then return {{0, math.floor(wait(number('window'))), told_ago, 0}} end
+  if remaining < needed then return {{0, math.floor(wait(window)), told_ago, 0}} end
   if remaining - redis.call('ZCARD', reserved) < needed then
     local first = redis.call('ZRANGE', reserved, 0, 0, 'WITHSCORES')
     return {{0, tonumber(first[2]) - moment, told_ago, 1}}
@@ -104,7 +112,8 @@ _USED_UP: Final = (
     _LIBRARY
     + """
 -- Answers the ms to wait, -1 where no limit was ever told.
-local window, started = number('window'), number('started')
+bound_lifetime()
+local window, started = window_of(number('window')), number('started')
 if not window then return -1 end
 if not started or moment >= started + window then note('started', moment) end
 note('remaining', 0) note('told_at', moment)
@@ -139,7 +148,11 @@ class QuotaLedger:
 
     def is_limited(self, registry: str) -> bool:
         """Whether the registry has told anybody of a limit."""
-        return bool(self._redis.call("EXISTS", keys.quota_limited(registry)))
+        key = keys.quota_limited(registry)
+        left = int(self._redis.call("PTTL", key))
+        if left > 2 * _LONGEST_MS:
+            self._redis.call("PEXPIRE", key, 2 * _LONGEST_MS)
+        return left != -2  # what Redis says of a key that is not there
 
     def tell(
         self, account: Account, *, limit: int, window: float, remaining: int, elapsed: float, unit: str | None

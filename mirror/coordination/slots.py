@@ -19,6 +19,7 @@ import structlog
 from mirror.coordination.concurrency import Share, SharedLimits
 from mirror.coordination.gate import Gate, Wait
 from mirror.errors import RedisUnavailable, RegistryBusy
+from mirror.threads import BackgroundLoop, note_fault, surviving
 
 REPORT_SECONDS: Final = 0.5
 IDLE_SECONDS: Final = 3.0
@@ -44,8 +45,7 @@ class Slots:
         self._lock = threading.Lock()
         self._order = threading.Lock()
         self._gates: dict[tuple[str, str], Gate] = {}
-        self._reporter: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._reporter: BackgroundLoop | None = None
 
     def enter(self, registry: str, action: str, wait: Wait) -> Callable[[bool], None]:
         """Take a slot; what is answered gives it back, and is told whether the request succeeded.
@@ -79,12 +79,11 @@ class Slots:
 
     def close(self) -> None:
         """Give all shares back."""
-        self._closing.set()
         with self._lock:
             reporter, gates = self._reporter, dict(self._gates)
             self._gates.clear()
         if reporter is not None:
-            reporter.join()
+            reporter.end()
         for registry, action in gates:
             self._give_back(registry, action)
         self._begin()
@@ -95,16 +94,15 @@ class Slots:
             gate = self._gates.setdefault((registry, action), Gate())
             gate.approach()
             if self._reporter is None:
-                self._reporter = threading.Thread(target=self._report_all, name="slots", daemon=True)
-                self._reporter.start()
+                self._reporter = BackgroundLoop("slots", REPORT_SECONDS, self._report_all).start()
         return gate
 
-    def _report_all(self) -> None:
-        while not self._closing.wait(REPORT_SECONDS):
-            for (registry, action), gate in self._current():
+    def _report_all(self) -> bool:
+        """Report for every gate; False after the last one."""
+        for (registry, action), gate in self._current():
+            with surviving("reporting slots", registry=registry, action=action):
                 self._report(registry, action, gate)
-            if self._has_ended():
-                return
+        return not self._has_ended()
 
     def _current(self) -> list[tuple[tuple[str, str], Gate]]:
         """The gates that are in use; the shares of the others are given back."""
@@ -130,9 +128,15 @@ class Slots:
                 gate.give(self._limits.report(registry, action, self._holder, gate.usage(troubled=troubled)))
             except RedisUnavailable:
                 _LOG.warning("Redis does not answer; the registry is asked as before", registry=registry, action=action)
-                if not gate.is_open:
-                    slots = min(_BLIND, self._limits.most(registry))
-                    gate.give(Share(slots, slots, 0))
+                self._go_on_blindly(registry, gate)
+            except Exception as error:  # noqa: BLE001 - to be gentle with one registry is not worth a copy
+                note_fault("reporting slots", error, registry=registry, action=action)
+                self._go_on_blindly(registry, gate)
+
+    def _go_on_blindly(self, registry: str, gate: Gate) -> None:
+        if not gate.is_open:
+            slots = min(_BLIND, self._limits.most(registry))
+            gate.give(Share(slots, slots, 0))
 
     def _give_back(self, registry: str, action: str) -> None:
         """Nothing happens if the gate is in use anew: a first report and a leave never overtake one another."""
@@ -142,6 +146,8 @@ class Slots:
                     self._limits.leave(registry, action, self._holder)
         except RedisUnavailable:
             _LOG.info("the share in a registry's slots will end by itself", registry=registry, action=action)
+        except Exception as error:  # noqa: BLE001 - the shares of other registries are given back all the same
+            note_fault("giving back slots", error, registry=registry, action=action)
 
     def _forget_parent(self) -> None:
         """In a forked child: its parent's threads are not there, and its locks may be held for ever."""

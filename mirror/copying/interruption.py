@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Self
 
+from mirror.threads import surviving
+
 
 class Interrupted(Exception):
     """The copy was told to stop; *reason* says by what, and *resumable* whether it is to go on later, elsewhere."""
@@ -40,7 +42,8 @@ class Interruption:
             self._event.set()
             wakers = list(self._wakers.values())
         for wake in wakers:
-            wake()
+            with surviving("waking who waits"):
+                wake()
 
     def is_set(self) -> bool:
         return self._event.is_set()

@@ -5,25 +5,32 @@ refused write, it interrupts the work; what the work writes until then is refuse
 into the bucket is verified and idempotent. When it learns that the job is being canceled, it interrupts the work too,
 and keeps the claim while that clears up behind itself. Work that does not even notice, since it waits for a registry
 that does not answer, is left to its own timeout: the task is said to be canceled without it.
+
+A task whose record cannot be written or renewed, for another reason than a silent Redis, is stopped in the same way,
+and fails. The others' claims are kept: no error ends the thread.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
 import structlog
+from redis.exceptions import ResponseError
 
 from mirror.coordination.pins import HOLDER_SECONDS, Pins
 from mirror.copying.interruption import Interruption
 from mirror.errors import RedisUnavailable
 from mirror.jobs.reporting import TaskReporter
 from mirror.records.store import LEASE_SECONDS, Claim, JobStore, Outcome, Standing
+from mirror.threads import BackgroundLoop, note_fault
 
 LOST: Final = "the task was taken away"
 CANCELED: Final = "the job was canceled"
+FAULTY: Final = "the task's record cannot be written"
 _TICK: Final = 0.5
 """Seconds between two writes of progress, and until a cancellation is noticed."""
 _GRACE: Final = 1.5
@@ -49,39 +56,39 @@ class ClaimKeeping:
         self._pins = pins
         self._lock = threading.Lock()
         self._kept: list[ClaimKeeper] = []
-        self._thread: threading.Thread | None = None
+        self._loop: BackgroundLoop | None = None
 
     def keep(self, claim: Claim, interruption: Interruption) -> ClaimKeeper:
         """Keep the claim from now until its keeper's `end`; *interruption* stops the work on it."""
         keeper = ClaimKeeper(self._store, self._pins, claim, interruption)
         with self._lock:
             self._kept.append(keeper)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._keep, name="claim-keeper", daemon=True)
-                self._thread.start()
+            if self._loop is None:
+                self._loop = BackgroundLoop("claim-keeper", _TICK, self._step).start()
         return keeper
 
-    def _keep(self) -> None:
-        ticks = threading.Event()
-        while kept := self._current():
-            ticks.wait(_TICK)
-            try:
-                self._tick([keeper for keeper in kept if not keeper.has_ended])
-            except RedisUnavailable:
-                _LOG.warning("Redis does not answer; the copies go on", tasks=len(kept))
+    def _step(self) -> bool:
+        """Keep all claims once more; False if there are none."""
+        kept = self._current()
+        try:
+            self._tick(kept)
+        except RedisUnavailable:
+            _LOG.warning("Redis does not answer; the copies go on", tasks=len(kept))
+        return bool(kept)
 
     def _current(self) -> Sequence[ClaimKeeper]:
         """The claims to keep; the thread ends if there are none."""
         with self._lock:
             self._kept = [keeper for keeper in self._kept if not keeper.has_ended]
             if not self._kept:
-                self._thread = None
+                self._loop = None
             return tuple(self._kept)
 
     def _tick(self, kept: Sequence[ClaimKeeper]) -> None:
         """Keep each; those that had nothing to write are asked for together."""
         quiet = [keeper for keeper in kept if not keeper.write_and_renew()]
-        for keeper, standing in zip(quiet, self._store.standings([k.claim for k in quiet]), strict=True):
+        standings = self._store.standings([k.claim for k in quiet]) if quiet else []
+        for keeper, standing in zip(quiet, standings, strict=True):
             keeper.heed(standing)
 
 
@@ -101,7 +108,8 @@ class ClaimKeeper:
         self._busy = threading.Lock()
         self._lock = threading.Lock()
         self._publishing = False
-        self._canceled: float | None = None
+        self._stopped: float | None = None
+        self._is_faulty = False
 
     def begin_copying(self) -> None:
         """The copy takes its pins as `holder` now, and they are kept; an image that is there already needs none."""
@@ -118,37 +126,55 @@ class ClaimKeeper:
         with self._busy:
             self.has_ended = True
         if failed or self._pinned is not None:
-            self.progress.flush()
+            with self._noting_faults():
+                self.progress.flush()
         if self._pinned is not None:
             self._pins.release(self.holder)
 
     def write_and_renew(self) -> bool:
-        """Write the progress and renew what is due; False if there was nothing to do. Raises RedisUnavailable."""
-        with self._busy:
-            standing = None if self.has_ended else self._written_and_renewed()
-        if standing is None:
+        """Write the progress and renew what is due; False if there was nothing to do. Raises RedisUnavailable alone."""
+        standing: Standing | None = None
+        with self._busy, self._noting_faults():
+            standing = None if self.has_ended or self._is_faulty else self._written_and_renewed()
+        if standing is None and not self._is_faulty:
             return False
-        self.heed(standing)
+        self.heed(standing or Standing.TAKEN_AWAY)
         return True
 
-    def heed(self, standing: Standing) -> None:
-        """Stop the work if it is not to go on; raises RedisUnavailable."""
-        with self._busy:
+    def heed(self, standing: Standing | ResponseError) -> None:
+        """Stop the work if it is not to go on; raises RedisUnavailable alone."""
+        with self._busy, self._noting_faults():
+            if isinstance(standing, ResponseError):
+                raise standing
             if self.has_ended:
                 return
-            if standing is Standing.CANCELING:
-                self._cancel()
+            if self._is_faulty:
+                self._stop(FAULTY, lambda: self._store.abandon(self.claim))
+            elif standing is Standing.CANCELING:
+                self._stop(CANCELED, lambda: self._store.settle(self.claim, "canceled", Outcome()))
             elif standing is Standing.TAKEN_AWAY:
                 self._interruption.interrupt(LOST)
 
-    def _cancel(self) -> None:
+    def _stop(self, reason: str, settle: Callable[[], object]) -> None:
         """Interrupt the work, and settle the task if that has not helped in time."""
         now = monotonic()
-        self._canceled = self._canceled or now
-        self._interruption.interrupt(CANCELED, resumable=False)
+        self._stopped = self._stopped or now
+        self._interruption.interrupt(reason, resumable=False)
         with self._lock:
-            if now - self._canceled >= _GRACE and not self._publishing:
-                self._store.settle(self.claim, "canceled", Outcome())
+            if now - self._stopped >= _GRACE and not self._publishing:
+                settle()
+
+    @contextmanager
+    def _noting_faults(self) -> Iterator[None]:
+        """An error of this claim's record concerns this claim alone, and is noted once."""
+        try:
+            yield
+        except RedisUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the thread keeps other claims too
+            if not self._is_faulty:
+                note_fault("keeping a claim", error, task_id=self.claim.task.id, job_id=self.claim.task.job)
+            self._is_faulty = True
 
     def _written_and_renewed(self) -> Standing | None:
         standing = self.progress.flush()

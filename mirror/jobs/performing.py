@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from math import inf
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -15,7 +13,6 @@ import structlog
 
 from mirror.catalog.publishing import Publisher
 from mirror.catalog.tickets import HeldTags, Published, Ticket
-from mirror.coordination import keys
 from mirror.coordination.redis import Redis
 from mirror.copying.copier import Copier
 from mirror.copying.interruption import Interrupted, Interruption
@@ -26,10 +23,8 @@ from mirror.errors import (
     InvalidInput,
     MirrorError,
     RedisUnavailable,
-    StorageRefused,
-    StorageUnavailable,
 )
-from mirror.jobs.keeping import CANCELED, LOST, ClaimKeeping
+from mirror.jobs.keeping import CANCELED, FAULTY, LOST, ClaimKeeping
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -40,9 +35,9 @@ from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import ErrorReport, WaitingFor
 from mirror.storage.blobs import BlobStore
 from mirror.storage.provenance import ImageProvenance
+from mirror.threads import note_fault
 
 HANDOVER: Final = "the worker is shutting down"
-_QUIET_SECONDS: Final = 600
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 
@@ -109,6 +104,26 @@ class Performer:
         *claimed* is told each claim before anything else happens to it, so that a watchdog can give it back.
         """
         claims = self._claimed(entries, claimed)
+        try:
+            return self._begun(claims, interruption)
+        except RedisUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one of them is at fault, which is known when each is begun alone
+            note_fault("beginning tasks together", error)
+        return [errand for claim in claims for errand in self._begun_alone(claim, interruption)]
+
+    def _begun_alone(self, claim: tuple[Claim, LocalImage], interruption: Interruption) -> list[Errand]:
+        """The task, or none if it cannot be begun: then it has failed."""
+        try:
+            return self._begun([claim], interruption)
+        except RedisUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the others are begun all the same
+            note_fault("beginning a task", error, task_id=claim[0].task.id)
+            self._fail(claim[0], InternalError())
+            return []
+
+    def _begun(self, claims: Sequence[tuple[Claim, LocalImage]], interruption: Interruption) -> list[Errand]:
         tickets = self.publisher.tickets([(target, claim.task.job) for claim, target in claims])
         listed = self.publisher.listed([target for _, target in claims])
         begun = []
@@ -151,8 +166,10 @@ class Performer:
                 try:
                     wanted = [(errand.ticket, errand.listed) for errand in errands if errand.listed]
                     tags = stack.enter_context(self.publisher.holding_tags(wanted))
-                except RedisUnavailable as error:
+                except MirrorError as error:
                     _note_unseen(errands, error)
+                except Exception as error:  # noqa: BLE001 - each is looked at by itself then
+                    note_fault("holding tags", error)
             yield tags
 
     def settle_unchanged(self, errands: Sequence[Errand], tags: HeldTags | None) -> list[Errand]:
@@ -178,8 +195,13 @@ class Performer:
             return []
         try:
             found = tags.confirm([(errand.ticket, errand.digest) for errand in errands if errand.digest])
-        except (StorageUnavailable, StorageRefused) as error:
+        except RedisUnavailable:
+            raise
+        except MirrorError as error:
             _note_unseen(errands, error)
+            return []
+        except Exception as error:  # noqa: BLE001 - the short cut has no errors of its own
+            note_fault("looking at tags together", error)
             return []
         return [(errand, published) for errand, published in zip(errands, found, strict=True) if published]
 
@@ -197,6 +219,16 @@ class Performer:
 
     def _attempted(self, errand: Errand, work: Callable[[], T]) -> T | None:
         """What *work* answers; None if that ended the errand, as the task's record says then."""
+        try:
+            return self._tried(errand, work)
+        except RedisUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - other tasks of this process go on
+            note_fault("ending a task", error, task_id=errand.claim.task.id)
+            self.store.abandon(errand.claim)
+            return None
+
+    def _tried(self, errand: Errand, work: Callable[[], T]) -> T | None:
         claim = errand.claim
         try:
             try:
@@ -261,6 +293,9 @@ class Performer:
         claim = errand.claim
         if reason == LOST:
             _LOG.warning("task was taken away; another worker has it")
+        elif reason == FAULTY:
+            self.store.abandon(claim)
+            _LOG.warning("task failed", code=InternalError.code, reason=reason)
         elif reason == CANCELED:
             self.store.settle(claim, "canceled", Outcome())
             _note("task canceled", claim, source=claim.task.source, **errand.cost())
@@ -283,25 +318,16 @@ class Performer:
     def _park(self, errand: Errand, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
         claim = errand.claim
-        now = at(self.redis.now())
-        if self._is_out_of_patience(claim, error):
+        rest = self.store.rest(claim, reason, wait=error.retry_after, patience=error.patience)
+        if rest.seconds <= 0:
             self._fail(claim, error, **errand.cost())
             return
-        seconds = max(1.0, error.retry_after)
-        until = timestamp(now + timedelta(seconds=seconds))
-        if self.store.release(
-            claim, wait=seconds, waiting_for=WaitingFor(reason, until, error.registry, error.message)
-        ):
+        until = timestamp(rest.until)
+        waiting_for = WaitingFor(reason, until, error.registry, error.message)
+        fails_with = ErrorReport.of(error) if rest.is_last else None
+        if self.store.release(claim, wait=rest.seconds, waiting_for=waiting_for, fails_with=fails_with):
             facts = {"source": claim.task.source, "code": error.code, "reason": error.message}
-            _LOG.warning("task waits", **facts, seconds=round(seconds), until=until)
-
-    def _is_out_of_patience(self, claim: Claim, error: MirrorError) -> bool:
-        """Whether the task met such an error for the first time too long ago; after a quiet time it begins anew."""
-        if error.patience == inf:
-            return False
-        now, key = self.redis.now(), keys.task_waits_since(claim.task.id)
-        self.redis.call("SET", key, now, "NX", "EX", int(error.patience + _QUIET_SECONDS))
-        return now - int(self.redis.call("GET", key) or now) > error.patience * 1000
+            _LOG.warning("task waits", **facts, seconds=round(rest.seconds), until=until)
 
     def _fail(self, claim: Claim, error: MirrorError, **cost: float) -> None:
         self.store.settle(claim, "failed", Outcome(error=ErrorReport.of(error)))

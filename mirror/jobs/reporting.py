@@ -1,17 +1,26 @@
-"""From the engine's steps to the task's record, gathered so that Redis sees at most two writes a second per task."""
+"""From the engine's steps to the task's record, gathered so that Redis sees at most two writes a second per task.
+
+An image may have more blobs than a record is to hold. All are counted; of those, the first `KEPT_BLOBS` of the plan are
+kept, and `SHOWN_BLOBS` are chosen to be shown.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Final
 
 from mirror.copying.progress import BlobState, PlannedBlob
 from mirror.errors import RedisUnavailable
 from mirror.oci.digest import Digest
 from mirror.records.job import ByteCounts
 from mirror.records.store import Claim, JobStore, Standing
-from mirror.records.task import BlobReport
+from mirror.records.task import BLOB_STATES, KEPT_BLOBS, SHOWN_BLOBS, BlobReport
+
+_UNDER_WAY: Final = ("failed", "copying", "verifying")
+"""What is shown first of many blobs, in this order. There are few of these at a time."""
 
 
 class TaskReporter:
@@ -23,9 +32,8 @@ class TaskReporter:
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._digest: Digest | None = None
-        self._blobs: dict[str, BlobReport] = {}
-        self._positions: dict[str, int] = {}
-        self._changed: set[str] = set()
+        self._blobs = _Blobs([])
+        self._changed: set[int] = set()
         self._checkpoints = 0
         self._dirty = False
 
@@ -36,18 +44,15 @@ class TaskReporter:
 
     def planned(self, blobs: Sequence[PlannedBlob]) -> None:
         with self._lock:
-            for position, blob in enumerate(blobs):
-                digest = str(blob.descriptor.digest)
-                self._blobs[digest] = BlobReport(digest, blob.descriptor.size, blob.state, reason=blob.reason)
-                self._positions[digest] = position
-            self._changed = set(self._blobs)
+            self._blobs = _Blobs(blobs)
+            self._changed = set(range(min(len(blobs), KEPT_BLOBS)))
             self._dirty = True
 
     def advanced(self, digest: Digest, state: BlobState, copied: int = 0) -> None:
         with self._lock:
-            key = str(digest)
-            self._blobs[key] = replace(self._blobs[key], state=state, copied=copied)
-            self._changed.add(key)
+            place = self._blobs.advance(digest, state, copied)
+            if place < KEPT_BLOBS:
+                self._changed.add(place)
             self._dirty = True
 
     def checkpointed(self, digest: Digest) -> None:
@@ -73,25 +78,82 @@ class TaskReporter:
             with self._lock:
                 if not self._dirty:
                     return None
-                changed = [(self._positions[key], self._blobs[key]) for key in sorted(self._changed)]
-                counts = self._counts()
-                finished = sum(blob.state == "copied" for blob in self._blobs.values())
-                checkpoints = finished + self._checkpoints
+                blobs = self._blobs
+                places = sorted(self._changed)
+                changed = [(place, blobs.report(place)) for place in places]
+                shown = blobs.to_show() if len(blobs) > SHOWN_BLOBS else None
+                counts, states = blobs.bytes(), blobs.states() if len(blobs) else None
+                checkpoints = blobs.count("copied") + self._checkpoints
                 digest = str(self._digest) if self._digest else None
                 self._changed.clear()
                 self._dirty = False
             try:
-                return self._store.progress(self._claim, changed, counts, digest=digest, checkpoints=checkpoints)
+                return self._store.progress(
+                    self._claim, changed, counts, digest=digest, checkpoints=checkpoints, states=states, shown=shown
+                )
             except RedisUnavailable:
                 with self._lock:
-                    self._changed.update(blob.digest for _, blob in changed)
+                    self._changed.update(places)
                     self._dirty = True
                 raise
 
-    def _counts(self) -> ByteCounts:
-        blobs = [blob for blob in self._blobs.values() if blob.state != "skipped"]
-        return ByteCounts(
-            total=sum(blob.size for blob in blobs),
-            copied=sum(blob.copied for blob in blobs),
-            skipped=sum(blob.size for blob in blobs if blob.state == "exists"),
-        )
+
+class _Blobs:
+    """How far each blob of a plan has come, by its place in the plan; every sum is kept up to date."""
+
+    def __init__(self, planned: Sequence[PlannedBlob]) -> None:
+        self._planned = planned
+        self._places = {blob.descriptor.digest: place for place, blob in enumerate(planned)}
+        self._states: list[BlobState] = [blob.state for blob in planned]
+        self._counts = Counter(self._states)
+        self._copied: dict[int, int] = {}
+        self._bytes_copied = 0
+        self._bytes = Counter[str]()
+        for blob in planned:
+            self._bytes[blob.state] += blob.descriptor.size
+        self._active: set[int] = set()
+        self._settled_before = 0
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    def advance(self, digest: Digest, state: BlobState, copied: int) -> int:
+        """Note it, and say at which place the blob stands."""
+        place = self._places[digest]
+        before, size = self._states[place], self._planned[place].descriptor.size
+        self._states[place] = state
+        self._counts[before] -= 1
+        self._counts[state] += 1
+        self._bytes[before] -= size
+        self._bytes[state] += size
+        self._bytes_copied += copied - self._copied.get(place, 0)
+        self._copied[place] = copied
+        (self._active.add if state in _UNDER_WAY else self._active.discard)(place)
+        return place
+
+    def report(self, place: int) -> BlobReport:
+        blob, state = self._planned[place], self._states[place]
+        reason = blob.reason if state == blob.state else None
+        return BlobReport(str(blob.descriptor.digest), blob.descriptor.size, state, self._copied.get(place, 0), reason)
+
+    def to_show(self) -> list[BlobReport]:
+        """The first of those that failed or are under way, of those that wait, and of all others."""
+        active = sorted(self._active, key=lambda place: (_UNDER_WAY.index(self._states[place]), place))
+        chosen = dict.fromkeys(islice(chain(active, self._waiting(), range(len(self))), SHOWN_BLOBS + len(active)))
+        return [self.report(place) for place in islice(chosen, SHOWN_BLOBS)]
+
+    def _waiting(self) -> Iterator[int]:
+        """Blobs come roughly in the plan's order, so what has come at its beginning is not looked at again."""
+        while self._settled_before < len(self) and self._states[self._settled_before] not in ("waiting", *_UNDER_WAY):
+            self._settled_before += 1
+        return (place for place in range(self._settled_before, len(self)) if self._states[place] == "waiting")
+
+    def count(self, state: BlobState) -> int:
+        return self._counts[state]
+
+    def states(self) -> dict[BlobState, int]:
+        return {state: self._counts[state] for state in BLOB_STATES if self._counts[state]}
+
+    def bytes(self) -> ByteCounts:
+        total = sum(self._bytes.values()) - self._bytes["skipped"]
+        return ByteCounts(total, self._bytes_copied, self._bytes["exists"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from marshmallow import EXCLUDE, Schema, fields
+
+MOST: Final = 2**53
+"""The largest count: Redis' scripts, and every reader of JSON, know it exactly."""
 
 
 class RecordSchema(Schema):
@@ -44,6 +47,22 @@ class Json(fields.Field[Any]):
 
     def _deserialize(self, value: str, *_: Any, **__: Any) -> Any:
         return json.loads(value) if value else None
+
+
+class Count(fields.Field[int]):
+    """A whole number of things or bytes. What an older release left out of bounds reads as the nearest that is not."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(load_default=0, **more)
+
+    def _serialize(self, value: int | None, *_: Any, **__: Any) -> str:
+        return str(value or 0)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
+        try:
+            return min(max(int(value), 0), MOST)
+        except (ValueError, TypeError):
+            return 0
 
 
 class Moment(fields.Field[datetime | None]):

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from marshmallow import fields, post_load
 
-from mirror.records.fields import Json, Moment, RecordSchema, Text
+from mirror.records.fields import Count, Json, Moment, RecordSchema, Text
 from mirror.records.task import ErrorReport, ErrorSchema, WaitingFor, WaitingSchema
 
 JobState = Literal["queued", "running", "succeeded", "partial", "failed", "canceled"]
@@ -75,15 +75,15 @@ class JobRecordSchema(RecordSchema):
     target = Text(required=True)
     state = fields.String(required=True)
     created_at = Moment(required=True)
-    total = fields.Integer(required=True)
-    succeeded = fields.Integer(load_default=0)
-    failed = fields.Integer(load_default=0)
-    canceled = fields.Integer(load_default=0)
-    unchanged = fields.Integer(load_default=0)
-    running = fields.Integer(load_default=0)
-    bytes_total = fields.Integer(load_default=0)
-    bytes_copied = fields.Integer(load_default=0)
-    bytes_skipped = fields.Integer(load_default=0)
+    total = Count()
+    succeeded = Count()
+    failed = Count()
+    canceled = Count()
+    unchanged = Count()
+    running = Count()
+    bytes_total = Count()
+    bytes_copied = Count()
+    bytes_skipped = Count()
     attempt = fields.Integer(load_default=1)
     digest = Text(load_default=None)
     superseded_by = Text(load_default=None)

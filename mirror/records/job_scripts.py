@@ -11,6 +11,11 @@ from typing import Final
 from mirror.coordination import keys
 from mirror.coordination.redis import NOW
 
+RETENTION_SECONDS: Final = 30 * 86400
+"""How long a job is kept after its end, where nobody said otherwise when it was submitted."""
+FORGET_SECONDS: Final = 86400
+"""How much longer Redis keeps the keys of an ended job: the scheduler's time to take it out of the lists."""
+
 LIBRARY: Final = (
     NOW
     + f"""
@@ -32,15 +37,29 @@ local function write(key, fields)
   redis.call('HSET', key, unpack(flat))
 end
 
+-- Counts and bytes are whole numbers that a double holds exactly. Whatever else stands in a field counts as the nearest
+-- of those, so that no record makes a script fail.
+local function count(text)
+  local value = tonumber(text or '0') or 0
+  return (value > 0) and math.min(math.floor(value), 9007199254740992) or 0
+end
+
 local function numbers(key, ...)
   local found = redis.call('HMGET', key, ...)
-  for i = 1, #found do found[i] = tonumber(found[i] or '0') or 0 end
+  for i = 1, #found do found[i] = count(found[i]) end
   return unpack(found)
 end
 
 local function number(key, field)
   return (numbers(key, field))
 end
+
+local function add(key, field, change)
+  redis.call('HSET', key, field, string.format('%d', count(number(key, field) + change)))
+end
+
+-- A record is there, and is one.
+local function is_record(key) return redis.call('TYPE', key).ok == 'hash' end
 
 local function is_held_by(task, fence, token)
   local found = redis.call('HMGET', task, 'state', 'fence', 'holder')
@@ -58,6 +77,20 @@ local function standing(task, fence, token)
   return is_canceling(task) and 2 or 1
 end
 
+-- A job that has ended is kept for its retention, and its keys a day longer: whoever forgets it reads them.
+local function keep_after_end(job, moment)
+  local key = '{keys.JOB}' .. job
+  local retention = number(key, 'retention')
+  if retention == 0 then retention = {RETENTION_SECONDS} end
+  redis.call('ZADD', '{keys.JOBS_ENDED}', string.format('%d', moment + retention * 1000), job)
+  local life = string.format('%d', retention + {FORGET_SECONDS})
+  for _, id in ipairs(redis.call('ZRANGEBYLEX', key .. ':tasks', '-', '+')) do
+    for _, part in ipairs({{'', ':blobs'}}) do redis.call('EXPIRE', '{keys.TASK}' .. id .. part, life) end
+  end
+  redis.call('EXPIRE', key .. ':tasks', life)
+  redis.call('EXPIRE', key, life)
+end
+
 -- What a job shows follows from its counters.
 local function conclude(job, moment)
   local key = '{keys.JOB}' .. job
@@ -68,6 +101,7 @@ local function conclude(job, moment)
     return
   end
   redis.call('HSET', key, 'finished_at', moment, 'waiting_for', '')
+  keep_after_end(job, moment)
   if failed == 0 and canceled == 0 then set_job_state(job, 'succeeded')
   elseif failed == 0 then set_job_state(job, 'canceled')
   elseif succeeded == 0 then set_job_state(job, 'failed')
@@ -77,7 +111,7 @@ end
 -- Whoever held the task stays named as its holder: that is how a script that is sent twice finds its own work.
 local function leave_running(job, id, moment)
   redis.call('ZREM', '{keys.TASKS_RUNNING}', id)
-  redis.call('HINCRBY', '{keys.JOB}' .. job, 'running', -1)
+  add('{keys.JOB}' .. job, 'running', -1)
   conclude(job, moment)
 end
 
@@ -87,7 +121,7 @@ local function end_task(task, id, state, outcome, moment)
   local fields = {{state = state, finished_at = moment, waiting_for = ''}}
   if outcome.unchanged then
     fields.unchanged = '1'
-    redis.call('HINCRBY', key, 'unchanged', 1)
+    add(key, 'unchanged', 1)
   end
   for _, field in ipairs({{'digest', 'superseded_by', 'error'}}) do
     if outcome[field] then
@@ -97,7 +131,7 @@ local function end_task(task, id, state, outcome, moment)
     end
   end
   write(task, fields)
-  redis.call('HINCRBY', key, state, 1)
+  add(key, state, 1)
   if found[2] == 'running' then
     leave_running(found[1], id, moment)
   else

@@ -1,6 +1,7 @@
-"""What a user asks of a job that was accepted, each request one script that Redis runs alone.
+"""What happens to a job as a whole after it was accepted, each change one script that Redis runs alone.
 
-Every request carries a token, which the job keeps: sent twice, it finds that it was granted and answers as before.
+Every request of a user carries a token, which the job keeps: sent twice, it finds that it was granted and answers as
+before. An ended job is forgotten when its retention is over.
 """
 
 from __future__ import annotations
@@ -48,15 +49,26 @@ local moment = string.format('%d', now())
 
 local function start_anew(task, id, ended)
   for _, field in ipairs({{'bytes_total', 'bytes_copied', 'bytes_skipped'}}) do
-    redis.call('HINCRBY', key, field, string.format('%d', -number(task, field)))
+    add(key, field, -number(task, field))
     redis.call('HSET', task, field, '0')
   end
-  redis.call('HINCRBY', key, ended, -1)
+  add(key, ended, -1)
   redis.call('HINCRBY', task, 'fence', 1)
   redis.call('HINCRBY', task, 'attempt', 1)
-  redis.call('HSET', task, 'losses', '0', 'holder', '', 'digest', '', 'error', '', 'started_at', '', 'finished_at', '')
-  redis.call('DEL', task .. ':blobs', task .. ':waits_since')
+  redis.call('HSET', task, 'losses', '0', 'holder', '', 'digest', '', 'error', '', 'started_at', '', 'finished_at', '',
+             'blob_counts', '')
+  redis.call('DEL', task .. ':blobs', task .. ':waits')
   queue_again(task, id, moment)
+end
+
+-- Undo `keep_after_end`.
+local function keep_without_end(job)
+  redis.call('ZREM', '{keys.JOBS_ENDED}', job)
+  for _, id in ipairs(redis.call('ZRANGEBYLEX', key .. ':tasks', '-', '+')) do
+    for _, part in ipairs({{'', ':blobs'}}) do redis.call('PERSIST', '{keys.TASK}' .. id .. part) end
+  end
+  redis.call('PERSIST', key .. ':tasks')
+  redis.call('PERSIST', key)
 end
 
 local answer = {{1, state}}
@@ -70,10 +82,33 @@ for _, id in ipairs(redis.call('ZRANGEBYLEX', key .. ':tasks', '-', '+')) do
   end
 end
 if again then return answer end
+keep_without_end(job)
 redis.call('HINCRBY', key, 'attempt', 1)
 redis.call('HSET', key, 'request', ARGV[2], 'cancel_requested_at', '', 'error', '', 'started_at', '', 'finished_at', '')
 if number(key, 'total') == 1 then redis.call('HSET', key, 'digest', '') end
 set_job_state(job, 'queued')
 return answer
+"""
+)
+
+FORGET: Final = (
+    LIBRARY
+    + f"""
+-- ARGV: job id. Takes an ended job out of every list and deletes its keys, if its retention is over. Answers whether.
+local job, key = ARGV[1], '{keys.JOB}' .. ARGV[1]
+local due = redis.call('ZSCORE', '{keys.JOBS_ENDED}', job)
+if not due or tonumber(due) > now() then return 0 end
+for _, id in ipairs(redis.call('ZRANGEBYLEX', key .. ':tasks', '-', '+')) do
+  local task = '{keys.TASK}' .. id
+  local source = is_record(task) and redis.call('HGET', task, 'source')
+  if source then redis.call('ZREM', '{keys.JOBS_BY_SOURCE}' .. source, job) end
+  redis.call('DEL', task, task .. ':blobs', task .. ':waits')
+end
+local state = is_record(key) and redis.call('HGET', key, 'state')
+if state then redis.call('ZREM', '{keys.JOBS_BY_STATE}' .. state, job) end
+redis.call('DEL', key, key .. ':tasks')
+redis.call('ZREM', '{keys.JOBS}', job)
+redis.call('ZREM', '{keys.JOBS_ENDED}', job)
+return 1
 """
 )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from marshmallow import fields, post_load
 
 from mirror.errors import MirrorError
-from mirror.records.fields import Flag, Json, Moment, RecordSchema, Text
+from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text
 
 TaskState = Literal["queued", "running", "succeeded", "failed", "canceled"]
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
+BLOB_STATES: Final[tuple[BlobState, ...]] = get_args(BlobState)
+KEPT_BLOBS: Final = 1_000
+"""Blobs of one task that Redis keeps: the first of its plan. An image may have a hundred thousand."""
+SHOWN_BLOBS: Final = 100
+"""Blobs of one task that are read with it; more are read in pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,10 @@ class BlobReport:
     def fields(self) -> dict[str, Any]:
         return asdict(self)
 
+    def to_json(self) -> str:
+        """As it is kept: what is nothing is left out."""
+        return json.dumps({name: value for name, value in self.fields().items() if value or name == "size"})
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -68,7 +79,7 @@ class Task:
 
     ``fence`` grows with every claim, so that a holder that was taken for dead can write nothing; ``losses`` counts
     claims in a row that expired without a checkpoint, of a finished blob or within one; ``attempt`` is what the user
-    sees, from 1.
+    sees, from 1. ``blob_counts`` says how many blobs are in which state, None until they are known.
     """
 
     id: str
@@ -88,6 +99,7 @@ class Task:
     bytes_total: int = 0
     bytes_copied: int = 0
     bytes_skipped: int = 0
+    blob_counts: Mapping[BlobState, int] | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -116,9 +128,9 @@ class WaitingSchema(RecordSchema):
 
 class BlobSchema(RecordSchema):
     digest = fields.String(required=True)
-    size = fields.Integer(required=True)
+    size = Count()
     state = fields.String(required=True)
-    copied = fields.Integer(load_default=0)
+    copied = Count()
     reason = fields.String(load_default=None, allow_none=True)
 
     @post_load
@@ -143,9 +155,10 @@ class TaskRecordSchema(RecordSchema):
     superseded_by = Text(load_default=None)
     waiting_for = Json(load_default=None)
     error = Json(load_default=None)
-    bytes_total = fields.Integer(load_default=0)
-    bytes_copied = fields.Integer(load_default=0)
-    bytes_skipped = fields.Integer(load_default=0)
+    bytes_total = Count()
+    bytes_copied = Count()
+    bytes_skipped = Count()
+    blob_counts = Json(load_default=None)
     started_at = Moment(load_default=None)
     finished_at = Moment(load_default=None)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from mirror.coordination import keys
+from mirror.errors import LONGEST_REST
 from mirror.records.job_scripts import LIBRARY
 
 SUBMIT: Final = (
@@ -86,18 +87,19 @@ return standing('{keys.TASK}' .. ARGV[1], ARGV[2], ARGV[3])
 PROGRESS: Final = (
     LIBRARY
     + f"""
--- ARGV: task id, fence, token, blobs {{digest: JSON}} as JSON, task fields as JSON, checkpoints of this claim.
+-- ARGV: task id, fence, token, fields of the blobs' hash as JSON, task fields as JSON, checkpoints of this claim.
 -- Answers its standing.
 local task = '{keys.TASK}' .. ARGV[1]
 local standing = standing(task, ARGV[2], ARGV[3])
 if standing == 0 then return 0 end
 local key = '{keys.JOB}' .. redis.call('HGET', task, 'job')
-for digest, blob in pairs(cjson.decode(ARGV[4])) do redis.call('HSET', task .. ':blobs', digest, blob) end
+for place, blob in pairs(cjson.decode(ARGV[4])) do redis.call('HSET', task .. ':blobs', place, blob) end
 for field, value in pairs(cjson.decode(ARGV[5])) do
   if field == 'digest' then
     if number(key, 'total') == 1 then redis.call('HSET', key, field, value) end
-  else
-    redis.call('HINCRBY', key, field, string.format('%d', tonumber(value) - number(task, field)))
+  elseif field ~= 'blob_counts' then
+    value = string.format('%d', count(value))
+    add(key, field, value - number(task, field))
   end
   redis.call('HSET', task, field, value)
 end
@@ -124,8 +126,9 @@ return 1
 RELEASE: Final = (
     LIBRARY
     + f"""
--- ARGV: task id, fence, token, wait in ms (0: none), waiting_for as JSON or empty. No loss, whatever the reason:
--- a worker that gives its task back is alive, and losses before it are in a row with none behind it.
+-- ARGV: task id, fence, token, wait in ms (0: none), waiting_for as JSON or empty, the error as JSON or empty with
+-- which the task fails after the wait. No loss, whatever the reason: a worker that gives its task back is alive, and
+-- losses before it are in a row with none behind it.
 -- Answers 0 if the task was taken away, or is canceled now.
 local id, task = ARGV[1], '{keys.TASK}' .. ARGV[1]
 if not is_held_by(task, ARGV[2], ARGV[3]) then
@@ -139,7 +142,7 @@ if is_canceling(task) then
 end
 local job = redis.call('HGET', task, 'job')
 leave_running(job, id, string.format('%d', moment))
-redis.call('HSET', task, 'state', 'queued', 'waiting_for', ARGV[5], 'losses', '0')
+redis.call('HSET', task, 'state', 'queued', 'waiting_for', ARGV[5], 'losses', '0', 'fails_with', ARGV[6])
 if tonumber(ARGV[4]) == 0 then
   queue_again(task, id, string.format('%d', moment))
 else
@@ -150,13 +153,37 @@ return 1
 """
 )
 
+REST: Final = (
+    LIBRARY
+    + f"""
+-- ARGV: task id, reason, the wait in ms, the patience in ms. Answers the time, for how many ms the task may rest, which
+-- is 0 when its patience has ended, and whether that ends with the rest. A wait long after the last one for that reason
+-- begins a new row.
+local waits, reason, patience, moment = '{keys.TASK}' .. ARGV[1] .. ':waits', ARGV[2], tonumber(ARGV[4]), now()
+local found = redis.call('HMGET', waits, reason, reason .. ':until')
+local since, before = tonumber(found[1] or ''), tonumber(found[2] or '')
+if not since or not before or moment - before > patience then since = moment end
+local rest = math.max(0, math.min(tonumber(ARGV[3]), since + patience - moment))
+redis.call('HSET', waits, reason, string.format('%d', since), reason .. ':until', string.format('%d', moment + rest))
+redis.call('PEXPIRE', waits, string.format('%d', math.max(redis.call('PTTL', waits), rest + patience)))
+return {{moment, rest, rest < tonumber(ARGV[3]) and 1 or 0}}
+"""
+)
+
 UNPARK: Final = (
     LIBRARY
     + f"""
--- ARGV: task id. Answers the fence its queue entry needs, or -1 if it is not due.
+-- ARGV: task id. Answers the fence its queue entry needs, -1 if it is not due, or -2 if it failed: its patience ended
+-- while it was parked. One that is parked for longer than any task may rest is due as well.
 local id, task = ARGV[1], '{keys.TASK}' .. ARGV[1]
 local due = redis.call('ZSCORE', '{keys.TASKS_PARKED}', id)
-if not due or tonumber(due) > now() then return -1 end
+local early = due and tonumber(due) - now()
+if not early or (early > 0 and early <= {LONGEST_REST * 1000:.0f}) then return -1 end
+local fails_with = redis.call('HGET', task, 'fails_with')
+if fails_with and fails_with ~= '' then
+  end_task(task, id, 'failed', {{error = fails_with}}, string.format('%d', now()))
+  return -2
+end
 redis.call('ZREM', '{keys.TASKS_PARKED}', id)
 queue_again(task, id, string.format('%d', now()))
 return number(task, 'fence')
@@ -192,3 +219,38 @@ queue_again(task, id, string.format('%d', moment))
 return number(task, 'fence')
 """
 )
+
+ABANDON: Final = (
+    LIBRARY
+    + f"""
+-- ARGV: task id, fence, token, job id, error as JSON, the record as it was claimed, flat and of texts, as JSON.
+-- Ends as failed a task whose record cannot be written, whatever stands in its place. Answers whether it did.
+local id, task, job = ARGV[1], '{keys.TASK}' .. ARGV[1], ARGV[4]
+if not is_record('{keys.JOB}' .. job) then
+  for _, watched in ipairs({{'{keys.TASKS_QUEUED}', '{keys.TASKS_RUNNING}', '{keys.TASKS_PARKED}'}}) do
+    redis.call('ZREM', watched, id)
+  end
+  return 0
+end
+if not is_record(task) then
+  redis.call('DEL', task)
+  write(task, cjson.decode(ARGV[6]))
+  redis.call('HSET', task, 'holder', ARGV[3])
+elseif not is_held_by(task, ARGV[2], ARGV[3]) then
+  return 0
+end
+for _, part in ipairs({{':blobs', ':waits'}}) do
+  if not is_record(task .. part) then redis.call('DEL', task .. part) end
+end
+end_task(task, id, 'failed', {{error = ARGV[5]}}, string.format('%d', now()))
+return 1
+"""
+)
+
+POSTPONE: Final = f"""
+-- ARGV: task id, when to look at it again in ms. For every set in which the reconciler watches it.
+for _, watched in ipairs({{'{keys.TASKS_QUEUED}', '{keys.TASKS_RUNNING}', '{keys.TASKS_PARKED}'}}) do
+  redis.call('ZADD', watched, 'XX', ARGV[2], ARGV[1])
+end
+return 1
+"""

@@ -15,10 +15,10 @@ from typing import Final, Self
 from mirror.errors import MirrorError, QuotaExhausted
 from mirror.oci.reference import Reference
 from mirror.registry.admission import Account, PullLimits
-from mirror.registry.statuses import DEFAULT_WAIT, asked_wait
+from mirror.registry.statuses import DEFAULT_WAIT, asked_wait, window_seconds
 from mirror.registry.transport import Answer
 
-_TOLD: Final = re.compile(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,9}))?", re.ASCII)
+_TOLD: Final = re.compile(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,19}))?", re.ASCII)
 _REFUSAL_SIZE: Final = 64 * 1024
 _NO_EGRESS: Final = "-"
 
@@ -41,7 +41,7 @@ class PullLimit:
         if not limit or not remaining or not window or not int(limit[1]) or not int(window):
             return None
         source = headers.get("docker-ratelimit-source", "")
-        return cls(int(limit[1]), float(window), int(remaining[1]), hashed(source) if source else _NO_EGRESS)
+        return cls(int(limit[1]), window_seconds(window), int(remaining[1]), hashed(source) if source else _NO_EGRESS)
 
 
 class LimitReader:

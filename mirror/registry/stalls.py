@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+from mirror.threads import BackgroundLoop, surviving
+
 SECONDS: Final = 60.0
 _LOOKS: Final = 12
 """How often the watch looks within `seconds`."""
@@ -39,8 +41,7 @@ class StallWatch:
         self._seconds = seconds
         self._waits: set[_Wait] = set()
         self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop: BackgroundLoop | None = None
 
     @contextmanager
     def watching(self, connection: object) -> Iterator[None]:
@@ -50,9 +51,8 @@ class StallWatch:
         wait = _Wait(connection, monotonic())
         with self._lock:
             self._waits.add(wait)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._watch, name="stalls", daemon=True)
-                self._thread.start()
+            if self._loop is None or not self._loop.is_alive():
+                self._loop = BackgroundLoop("stalls", self._seconds / _LOOKS, self._watch).start()
         try:
             yield
         except Exception:
@@ -66,17 +66,17 @@ class StallWatch:
 
     def close(self) -> None:
         """End the thread."""
-        self._closed.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._loop is not None:
+            self._loop.end()
 
-    def _watch(self) -> None:
-        while not self._closed.wait(self._seconds / _LOOKS):
-            late = monotonic() - self._seconds
-            with self._lock:
-                for wait in [wait for wait in self._waits if wait.begun < late]:
-                    wait.is_over = True
+    def _watch(self) -> bool:
+        late = monotonic() - self._seconds
+        with self._lock:
+            for wait in [wait for wait in self._waits if wait.begun < late]:
+                wait.is_over = True
+                with surviving("interrupting a stalled connection"):
                     interrupt(wait.connection)
+        return True
 
 
 def interrupt(connection: object) -> None:

@@ -1,4 +1,8 @@
-"""HTTP statuses that mean trouble, as errors; and how long a registry asks us to wait."""
+"""HTTP statuses that mean trouble, as errors; and every time that a registry names, within bounds.
+
+Nothing else in the client reads a number of seconds from an answer. A hostile or broken registry could park a task for
+decades else, and fill Redis with keys that never expire.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,17 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from mirror.errors import MirrorError, RateLimited, SourceFailed
+from mirror.errors import LONGEST_REST, MirrorError, RateLimited, SourceFailed
 
 DEFAULT_WAIT: Final = 60.0
 LONGEST_WAIT: Final = 6 * 3600.0
-"""Docker Hub's pull limit has windows of six hours; a registry that asks for more is asked again after that."""
+"""Seconds of a Retry-After: Docker Hub's pull limit has windows of six hours. Who asks for more is asked then."""
+LONGEST_WINDOW: Final = LONGEST_REST
+"""Seconds of a pull limit's window: the longest that is known is a day."""
+LONGEST_TOKEN: Final = 24 * 3600.0
+"""Seconds for which a token is used without a new one. One that is refused earlier is renewed at once."""
+DEFAULT_TOKEN: Final = 60.0
+"""What a token without a usable ``expires_in`` is good for (distribution spec, token authentication)."""
 
 
 class ServerFailed(SourceFailed):
@@ -30,6 +40,18 @@ def error_for_trouble(registry: str, status: int, headers: Mapping[str, str], *,
     if status >= 500:
         return ServerFailed(registry, f"{what} {status}", overloaded=status == 503)
     return SourceFailed(registry, f"{what} {status}, which was not expected")
+
+
+def token_seconds(expires_in: object) -> float:
+    """How long a token may be used, from ``expires_in`` of the token server's answer, which may be anything."""
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not expires_in > 0:
+        return DEFAULT_TOKEN
+    return float(min(expires_in, LONGEST_TOKEN))
+
+
+def window_seconds(text: str) -> float:
+    """How long a pull limit's window is, from decimal digits."""
+    return min(float(text), LONGEST_WINDOW)
 
 
 def asked_wait(headers: Mapping[str, str]) -> float | None:

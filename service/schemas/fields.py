@@ -14,7 +14,7 @@ from mirror.records.fields import timestamp
 DIGEST_EXAMPLE: Final = "sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1"
 _LARGEST_PAGE: Final = 100
 _LONGEST_CURSOR: Final = 1024
-_NO_CURSOR: Final = "Not a cursor that this API gave out."
+NO_CURSOR: Final = "Not a cursor that this API gave out."
 
 
 class Timestamp(fields.Field[datetime]):
@@ -32,14 +32,14 @@ class Cursor(fields.Field[str]):
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
         if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_CURSOR:
-            raise ValidationError(_NO_CURSOR)
+            raise ValidationError(NO_CURSOR)
         try:
             padded = value + "=" * (-len(value) % 4)
             decoded = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
         except (binascii.Error, ValueError):
-            raise ValidationError(_NO_CURSOR) from None
+            raise ValidationError(NO_CURSOR) from None
         if not decoded.isprintable() or encode_cursor(decoded) != value:
-            raise ValidationError(_NO_CURSOR)
+            raise ValidationError(NO_CURSOR)
         return decoded
 
 

@@ -9,11 +9,12 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 
 from mirror.jobs.submission import MOST_IMAGES, Wanted
 from mirror.records.job import JOB_STATES
-from mirror.records.task import BlobState, TaskState
-from service.schemas.fields import DIGEST_EXAMPLE, Cursor, PageQuery, Timestamp
+from mirror.records.task import SHOWN_BLOBS, BlobState, TaskState
+from service.schemas.fields import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
 
 _IMAGE = "docker.io/library/alpine:3.20"
 _JOB = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
+_TASK = "task_01JDB2V3R8Y0N5Q7T9W1X3Z5B8"
 _URL = f"http://127.0.0.1:8080/v1/jobs/{_JOB}"
 
 
@@ -119,10 +120,43 @@ class BlobSchema(Schema):
     reason = fields.String(required=True, allow_none=True, metadata={"description": "Why it was left out."})
 
 
+class BlobCountsSchema(Schema):
+    """How many blobs of the image are in each state."""
+
+    total = fields.Integer(required=True, metadata={"example": 24})
+    waiting = fields.Integer(required=True, metadata={"example": 3})
+    copying = fields.Integer(required=True, metadata={"example": 1})
+    verifying = fields.Integer(required=True, metadata={"example": 0})
+    copied = fields.Integer(required=True, metadata={"example": 8})
+    exists = fields.Integer(required=True, metadata={"description": "Held already.", "example": 12})
+    skipped = fields.Integer(required=True, metadata={"description": "Left out.", "example": 0})
+    failed = fields.Integer(required=True, metadata={"example": 0})
+
+
+class BlobPageSchema(Schema):
+    items = fields.List(fields.Nested(BlobSchema), required=True)
+    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+
+
+class BlobQuery(PageQuery):
+    cursor = Cursor(
+        load_default=None,
+        validate=validate.Regexp(r"(0|[1-9][0-9]{0,3})\Z", error=NO_CURSOR),
+        metadata={"description": "`next` of the page before; leave it out for the first page."},
+    )
+
+
+class TaskLinksSchema(Schema):
+    blobs = fields.String(
+        required=True,
+        metadata={"description": "All of its blobs, in pages.", "example": f"{_URL}/tasks/{_TASK}/blobs"},
+    )
+
+
 class TaskSchema(Schema):
     """One image of the job."""
 
-    id = fields.String(required=True, metadata={"example": "task_01JDB2V3R8Y0N5Q7T9W1X3Z5B8"})
+    id = fields.String(required=True, metadata={"example": _TASK})
     state = fields.String(required=True, validate=validate.OneOf(get_args(TaskState)), metadata={"example": "running"})
     attempt = fields.Integer(required=True, metadata={"example": 1})
     source = fields.String(required=True, metadata={"example": _IMAGE})
@@ -132,7 +166,18 @@ class TaskSchema(Schema):
     superseded_by = fields.String(required=True, allow_none=True)
     waiting_for = fields.Nested(WaitingForSchema, required=True, allow_none=True)
     error = fields.Nested(JobErrorSchema, required=True, allow_none=True)
-    blobs = fields.List(fields.Nested(BlobSchema), required=True)
+    blobs = fields.List(
+        fields.Nested(BlobSchema),
+        required=True,
+        metadata={"description": f"At most {SHOWN_BLOBS}. Of more, those that failed or are under way come first."},
+    )
+    blob_counts = fields.Nested(
+        BlobCountsSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of all blobs; null until they are known."},
+    )
+    links = fields.Nested(TaskLinksSchema, required=True)
 
 
 class TaskPageSchema(Schema):

@@ -64,6 +64,7 @@ def test_with_nothing_set_the_defaults_are_those_of_the_table() -> None:
         "memory_budget": 256 * 1024 * 1024,
         "log_level": "info",
         "log_format": "auto",
+        "job_retention": 30 * 24 * 3600,
     }
 
 
@@ -97,6 +98,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         HEARTBEAT_PATH=str(config.with_name("heartbeat")),
         LOG_LEVEL="Warning",
         LOG_FORMAT="json",
+        JOB_RETENTION="36h",
     )
     assert loaded == Settings(
         port=80,
@@ -128,6 +130,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         workers=4,
         memory_budget=2**30,
         heartbeat_path=config.with_name("heartbeat"),
+        job_retention=36 * 3600,
     )
 
 
@@ -246,6 +249,11 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("MEMORY_BUDGET", "1TB", "a size such as 256MiB"),
         ("MEMORY_BUDGET", "9" * 5000, "a size such as 256MiB"),
         ("MEMORY_BUDGET", "31MiB", "at least 32MiB"),
+        ("JOB_RETENTION", "30", "from 1h to 3650d"),
+        ("JOB_RETENTION", "0d", "from 1h to 3650d"),
+        ("JOB_RETENTION", "-1d", "from 1h to 3650d"),
+        ("JOB_RETENTION", "9" * 5000 + "d", "from 1h to 3650d"),
+        ("JOB_RETENTION", "3651d", "from 1h to 3650d"),
     ],
 )
 def test_a_refused_value_says_what_is_needed(

@@ -90,7 +90,7 @@ def test_after_an_hour_the_job_fails(plant: Plant, clock: StoppedClock) -> None:
 def test_an_outage_long_after_the_last_one_is_a_new_one(plant: Plant, clock: StoppedClock) -> None:
     job = plant.mirror("team/app:2")
     [task] = plant.store.tasks(job.id, 1)
-    since = keys.task_waits_since(task.id)
+    since = keys.task_waits(task.id)
     patience = RegistryDown.patience
     assert patience < int(plant.redis.call("TTL", since)) < 2 * patience
     plant.redis.call("DEL", since)  # as its expiry does

@@ -137,9 +137,9 @@ def test_a_worker_that_settled_before_can_give_nothing_back(store: JobStore) -> 
 
 def test_a_job_that_ran_into_the_patience_of_its_task_gets_all_of_it_again(store: JobStore, redis: Redis) -> None:
     job, [task] = failed(store)
-    redis.call("SET", keys.task_waits_since(task.id), 1)
+    redis.call("SET", keys.task_waits(task.id), 1)
     store.retry(job.id)
-    assert redis.call("EXISTS", keys.task_waits_since(task.id)) == 0
+    assert redis.call("EXISTS", keys.task_waits(task.id)) == 0
 
 
 def test_retrying_twice_is_refused_and_changes_nothing(store: JobStore) -> None:
