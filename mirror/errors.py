@@ -48,6 +48,7 @@
     │   ├── BlobBusy                BLOB_BUSY
     │   └── BlobBeingDeleted        BLOB_BEING_DELETED
     ├── Unavailable             a part of the mirror itself is away (HTTP 503)
+    │   ├── MemoryBusy              MEMORY_BUSY
     │   ├── StorageUnavailable      STORAGE_UNAVAILABLE
     │   │   └── StorageFull             STORAGE_FULL
     │   ├── StorageRefused          STORAGE_REFUSED
@@ -68,6 +69,7 @@ A message never carries a secret, a query string or a vendor exception's text (D
 
 from __future__ import annotations
 
+from random import uniform
 from typing import ClassVar, Final
 
 LONGEST_REST: Final = 24 * 3600.0
@@ -343,8 +345,8 @@ class ManifestInvalid(ContentError):
     code = "MANIFEST_INVALID"
     hint = "The manifest is damaged or made to mislead; have it built and pushed anew."
 
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(f"The manifest {what} is invalid: {reason}")
+    def __init__(self, what: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"The manifest {what} is invalid: {reason}", hint=hint)
 
 
 class MediaTypeUnsupported(ContentError):
@@ -498,6 +500,18 @@ class BlobBeingDeleted(Conflict):
 class Unavailable(MirrorError):
     retryable = True
     status = 503
+
+
+class MemoryBusy(Unavailable):
+    """Other images' manifests hold so much of the worker's memory that this image's do not fit in."""
+
+    code = "MEMORY_BUSY"
+    waits_for = "memory"
+    hint = "The mirror goes on when other images are done; MIRROR_MEMORY_BUDGET sets what a worker may hold."
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"The manifests of {what} do not fit into the worker's memory beside those of other images")
+        self.retry_after = uniform(5, 15)  # noqa: S311 - spreads those that wait, guards nothing
 
 
 class StorageUnavailable(Unavailable):

@@ -50,6 +50,7 @@ COMMIT_TIMEOUT: Final = 10.0
 """Seconds for the commit PUT, under half the lease."""
 _PATIENCE: Final = 10.0
 _WRITERS: Final = 16
+_WRITTEN_AT_ONCE: Final = 1_000
 _LOG = structlog.get_logger(__name__)
 
 Config = dict[str, Any]
@@ -295,6 +296,7 @@ class Publisher:
 
 def _all_at_once(pool: ThreadPoolExecutor, *writes: Callable[[], None]) -> None:
     """Run small writes side by side, since each only waits for S3; a failure is raised after all have ended."""
-    done, _ = wait([pool.submit(write) for write in writes])
-    for future in done:
-        future.result()
+    for begin in range(0, len(writes), _WRITTEN_AT_ONCE):  # each that waits for a thread takes 1.5 kB
+        done, _ = wait([pool.submit(write) for write in writes[begin : begin + _WRITTEN_AT_ONCE]])
+        for future in done:
+            future.result()

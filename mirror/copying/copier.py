@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Final
 
+import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from mirror.coordination import keys
@@ -21,13 +22,13 @@ from mirror.copying.blob_queue import BlobQueue
 from mirror.copying.blob_transfer import BlobTransfer
 from mirror.copying.interruption import Interrupted, Interruption
 from mirror.copying.means import Means
-from mirror.copying.memory import MemoryBudget
+from mirror.copying.memory import ManifestMemory, MemoryBudget
 from mirror.copying.parts_copy import LEASE_LOST
 from mirror.copying.plan import CopyPlan, plan_copy
 from mirror.copying.progress import PlannedBlob, Progress
 from mirror.copying.source import Source
 from mirror.copying.turns import Turns
-from mirror.errors import BlobBeingDeleted, MirrorError, StorageFull
+from mirror.errors import BlobBeingDeleted, MirrorError, RedisUnavailable, StorageFull
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
@@ -41,6 +42,8 @@ BLOB_LEASE_SECONDS: Final = 15.0
 _BLOBS: Final = 16
 _PARTS: Final = 12
 _HEADS: Final = 16
+_ASKED_AT_ONCE: Final = 1_000
+_LOG = structlog.get_logger(__name__)
 FOREIGN: Final = "non-distributable layer: it stays with its publisher"
 
 
@@ -61,6 +64,10 @@ class Copier:
         self._checkpoints = Checkpoints(redis)
         self._memory = memory
 
+    def manifest_memory(self, reference: Reference, interruption: Interruption) -> ManifestMemory:
+        """What the manifests of an image hold of this copier's budget, as a context for all of its task."""
+        return ManifestMemory(self._memory, str(reference), interruption)
+
     def copy(
         self, reference: Reference, image: Image, *, holder: str, progress: Progress, interruption: Interruption
     ) -> CopyPlan:
@@ -72,6 +79,23 @@ class Copier:
         """
         everything = list(image.sizes)
         self._pin(holder, everything, interruption)
+        try:
+            return self._copy_pinned(reference, image, holder, progress, interruption)
+        except MirrorError as error:
+            if not isinstance(error, RedisUnavailable):
+                self._unpin(holder, everything)
+            raise
+
+    def _unpin(self, holder: str, digests: list[Digest]) -> None:
+        """The copy has failed, or will be begun anew with pins of its own."""
+        try:
+            self._pins.unpin(holder, digests)
+        except RedisUnavailable:
+            _LOG.info("the pins of a failed copy are left to expire", pins=len(digests))
+
+    def _copy_pinned(
+        self, reference: Reference, image: Image, holder: str, progress: Progress, interruption: Interruption
+    ) -> CopyPlan:
         looked_at = monotonic()
         plan = plan_copy(image, self._held(image.blobs))
         progress.planned(
@@ -99,8 +123,10 @@ class Copier:
 
     def _held(self, blobs: Iterable[Descriptor]) -> dict[Digest, int]:
         digests = [blob.digest for blob in blobs]
+        sizes: list[int | None] = []
         with ThreadPoolExecutor(_HEADS, thread_name_prefix="heads") as pool:
-            sizes = list(pool.map(self._blobs.held, digests))
+            for begin in range(0, len(digests), _ASKED_AT_ONCE):  # each that waits for a thread takes 1.5 kB
+                sizes += pool.map(self._blobs.held, digests[begin : begin + _ASKED_AT_ONCE])
         return {digest: size for digest, size in zip(digests, sizes, strict=True) if size is not None}
 
     def _require_room(self, blobs: Sequence[Descriptor]) -> None:

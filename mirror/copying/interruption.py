@@ -70,16 +70,22 @@ class Interruption:
             with self._lock:
                 self._wakers.pop(id(wake), None)
 
-    def wait_for(self, changed: threading.Condition, predicate: Callable[[], object]) -> None:
-        """Wait on a condition that the caller holds until *predicate* is true; raises Interrupted."""
+    def wait_for(
+        self, changed: threading.Condition, predicate: Callable[[], object], timeout: float | None = None
+    ) -> bool:
+        """Wait on a condition that the caller holds until *predicate* is true; raises Interrupted.
+
+        False if it was not true for *timeout* seconds.
+        """
 
         def wake() -> None:
             with changed:
                 changed.notify_all()
 
         with self.waking(wake):
-            changed.wait_for(lambda: self.is_set() or predicate())
+            came = changed.wait_for(lambda: self.is_set() or predicate(), timeout)
             self.check()
+            return bool(came)
 
     def adopt(self) -> None:
         """Make the calling thread one of this interruption's: `pause` ends with it."""

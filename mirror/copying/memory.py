@@ -1,15 +1,40 @@
-"""Buffers under one budget: what a worker holds in memory is bounded by design, not by luck."""
+"""Buffers and manifests under one budget: what a worker holds in memory is bounded by design, not by luck.
+
+Buffers are held for moments, manifests from their reading until the end of their image's task. Why the two never wait
+for each other in a circle:
+
+* An image's manifests are reserved as they are met. Where other images leave no room for them, that is waited for no
+  longer than `LONGEST_WAIT`. Then the task gives back what it has and is parked (MemoryBusy). So no two hold a part
+  each and wait for the rest.
+* All images share an eighth of the budget. One at a time may have more, up to five eighths, whatever the others have.
+  So that one always gets what it needs, and an image that needs more can never have it and is refused.
+* A reservation waits for buffers to be given back, which happens without their holders' taking or reserving more.
+* A quarter of the budget is always left for buffers. A single part that is larger than that gets its buffer when no
+  other one is in use, beyond the budget if need be.
+
+An image of ordinary size counts for nothing here. Its first `FREE` bytes belong to what a worker needs beside its
+budget, and cost no lock.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Final, Self
 
 from mirror.copying.huge_pages import new_buffer
 from mirror.copying.interruption import Interruption
+from mirror.errors import ManifestInvalid, MemoryBusy
+
+BLOB_BYTES: Final = 600
+"""Of a worker's memory for each blob that a manifest names: its descriptor, its place in the plan and in the queue, and
+what is known of its progress. Measured 480 with Python 3.11, and sets of all digests come and go."""
+FREE: Final = 2**20
+"""Bytes of one image's manifests that are not counted."""
+LONGEST_WAIT: Final = 5.0
+"""Seconds for which a worker's thread waits for other images' manifests to go."""
 
 
 class MemoryBudget:
@@ -25,6 +50,8 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._used = 0
+        self._shared = 0
+        self._large: ManifestMemory | None = None
         self._idle: dict[int, list[bytearray]] = defaultdict(list)
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
@@ -33,32 +60,65 @@ class MemoryBudget:
         """A buffer of *size* bytes with anything in it, to be given back; raises Interrupted while it waits."""
         if size > self.limit:
             raise ValueError(f"a buffer of {size} bytes exceeds the budget of {self.limit}")
-        turn = object()
         with self._changed:
-            self._waiting.append(turn)
-            try:
-                interruption.wait_for(
-                    self._changed, lambda: self._waiting[0] is turn and self._used + size <= self.limit
-                )
+            with self._in_turn(lambda: self._has_room(size) or not self._used, interruption):
                 self._used += size
-            finally:
-                self._waiting.remove(turn)
-                self._changed.notify_all()
-            return self._idle[size].pop() if self._idle[size] else self._made(size)
+            return self._taken(size)
 
     def take_if_free(self, size: int) -> bytearray | None:
         """A buffer if there is room for one and nobody is waiting."""
         with self._changed:
-            if self._waiting or self._used + size > self.limit:
+            if self._waiting or not self._has_room(size):
                 return None
             self._used += size
-            return self._idle[size].pop() if self._idle[size] else self._made(size)
+            return self._taken(size)
 
     def give_back(self, buffer: bytearray) -> None:
         with self._changed:
             self._used -= len(buffer)
             self._idle[len(buffer)].append(buffer)
+            self._drop_idle()
             self._changed.notify_all()
+
+    def reserve(self, memory: ManifestMemory, count: int, interruption: Interruption) -> None:
+        """Count *count* bytes more for the manifests of one image; see `ManifestMemory.hold`."""
+        with self._changed:
+            total = memory.held + count
+            if total > self.limit * 5 // 8:
+                raise ManifestInvalid(
+                    memory.what,
+                    f"its manifests and their list of blobs need {total} bytes of a worker's memory, more than it has",
+                    hint="If the image is meant to be so large, raise MIRROR_MEMORY_BUDGET on the workers.",
+                )
+            more = max(total - FREE, 0) - max(memory.held - FREE, 0)
+            if not interruption.wait_for(self._changed, lambda: self._may_have(memory, more), LONGEST_WAIT):
+                raise MemoryBusy(memory.what)
+            if self._large is not memory and self._shared + more <= self.limit // 8:
+                self._shared += more
+            elif self._large is not memory:
+                self._shared -= max(memory.held - FREE, 0)
+                self._large = memory
+            memory.held = total
+            with self._in_turn(lambda: self._has_room(0), interruption):
+                self._drop_idle()
+
+    def _may_have(self, memory: ManifestMemory, more: int) -> bool:
+        return self._large in (None, memory) or self._shared + more <= self.limit // 8
+
+    def release(self, memory: ManifestMemory) -> None:
+        """Count nothing more for the image."""
+        with self._changed:
+            if self._large is memory:
+                self._large = None
+            else:
+                self._shared -= max(memory.held - FREE, 0)
+            memory.held = 0
+            self._changed.notify_all()
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that manifests hold, but for what is free for each image."""
+        return self._shared + (self._large.held if self._large else 0)
 
     @property
     def held(self) -> int:
@@ -81,17 +141,72 @@ class MemoryBudget:
         finally:
             self.give_back(taken)
 
-    def _made(self, size: int) -> bytearray:
-        """A new buffer, in the place of idle ones of other sizes where there is no other."""
+    @contextmanager
+    def _in_turn(self, is_possible: Callable[[], bool], interruption: Interruption) -> Iterator[None]:
+        """Wait until that is possible, and everybody has been served who came before."""
+        turn = object()
+        self._waiting.append(turn)
+        try:
+            interruption.wait_for(self._changed, lambda: self._waiting[0] is turn and is_possible())
+            yield
+        finally:
+            self._waiting.remove(turn)
+            self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return self._used + size + self.reserved <= self.limit
+
+    def _taken(self, size: int) -> bytearray:
+        """An idle buffer, or a new one in the place of idle ones of other sizes."""
+        if self._idle[size]:
+            return self._idle[size].pop()
+        self._drop_idle()
+        return new_buffer(size)
+
+    def _drop_idle(self) -> None:
+        """Leave no more idle buffers than there is room for beside all that is in use."""
         idle = self._idle_bytes()
-        while self._used + idle > self.limit:
+        while idle and self._used + idle + self.reserved > self.limit:
             length, buffers = next((length, buffers) for length, buffers in self._idle.items() if buffers)
             buffers.pop()
             idle -= length
-        return new_buffer(size)
 
     def _idle_bytes(self) -> int:
         return sum(size * len(buffers) for size, buffers in self._idle.items())
+
+
+class ManifestMemory:
+    """What the manifests of one image hold of a budget, from their reading until the end of the `with` block.
+
+    *what* names the image in errors. Safe to share between the threads that read them.
+    """
+
+    def __init__(self, budget: MemoryBudget, what: str, interruption: Interruption) -> None:
+        self.what = what
+        self.held = 0
+        self._budget = budget
+        self._interruption = interruption
+        self._lock = threading.Lock()
+
+    def hold(self, size: int, *, blobs: int = 0) -> None:
+        """Count manifests of *size* bytes together that name so many blobs.
+
+        Raises MemoryBusy if other images have what it needs, ManifestInvalid if it needs more than any image may have,
+        or Interrupted while it waits for buffers that are in use.
+        """
+        count = size + blobs * BLOB_BYTES
+        with self._lock:
+            if self.held + count <= FREE:
+                self.held += count
+                return
+            self._budget.reserve(self, count, self._interruption)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.held > FREE:
+            self._budget.release(self)
 
 
 class BufferRing:

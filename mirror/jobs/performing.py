@@ -27,6 +27,7 @@ from mirror.errors import (
 from mirror.jobs.keeping import CANCELED, FAULTY, LOST, ClaimKeeping
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.oci.digest import Digest
+from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
@@ -260,7 +261,7 @@ class Performer:
         return True
 
     def _mirror(self, errand: Errand) -> Outcome:
-        task, keeper, interruption = errand.claim.task, errand.keeper, errand.interruption
+        task, interruption = errand.claim.task, errand.interruption
         _note("task started", errand.claim, source=task.source, target=task.target, attempt=task.attempt)
         reference = Reference.parse(task.source)
         is_trial = self.storage.require(errand.claim)  # before the source is asked for what cannot be stored
@@ -268,16 +269,21 @@ class Performer:
             self._look(errand)
         digest = errand.digest
         if digest is not None:
-            keeper.progress.resolved(digest)
+            errand.keeper.progress.resolved(digest)
             if (shown := self.publisher.confirm(errand.ticket, digest)) is not None:
                 return _unchanged(shown)
-        image = Resolver(self.source, self.blobs, interruption).image(reference, digest)
+        with self.copier.manifest_memory(reference, interruption) as memory:
+            image = Resolver(self.source, self.blobs, interruption, memory).image(reference, digest)
+            return self._copy_and_publish(errand, reference, image)
+
+    def _copy_and_publish(self, errand: Errand, reference: Reference, image: Image) -> Outcome:
+        keeper, interruption = errand.keeper, errand.interruption
         keeper.progress.resolved(image.digest)
         keeper.begin_copying()
         self.copier.copy(reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption)
         keeper.begin_publishing()
         moment = timestamp(at(self.redis.now()))
-        origin = ImageProvenance(str(reference), image.digest, moment, task.job)
+        origin = ImageProvenance(str(reference), image.digest, moment, errand.claim.task.job)
         published = self.publisher.publish(errand.ticket, image, origin)
         if is_trial:
             self.storage.succeeded(errand.claim)

@@ -60,9 +60,10 @@ class Count(fields.Field[int]):
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
         try:
-            return min(max(int(value), 0), MOST)
-        except (ValueError, TypeError):
+            number = int(value) if not isinstance(value, str) or value.isdecimal() else float(value)
+        except (ValueError, TypeError, OverflowError):
             return 0
+        return int(min(number, MOST)) if number > 0 else 0
 
 
 class Moment(fields.Field[datetime | None]):

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
+from mirror.copying import memory
 from mirror.copying.interruption import Interrupted, Interruption
-from mirror.copying.memory import BufferRing, MemoryBudget
+from mirror.copying.memory import BLOB_BYTES, FREE, BufferRing, ManifestMemory, MemoryBudget
+from mirror.errors import ManifestInvalid, MemoryBusy
 from tests.e2e.processes import eventually
 
 
@@ -108,3 +111,142 @@ def test_a_ring_without_free_memory_waits_for_its_own_and_for_the_interruption()
         assert refused.wait(10)
         thread.join()
         ring.give_back(only)
+
+
+MIB = 2**20
+LIMIT = 64 * MIB
+SHARE = LIMIT // 8
+MOST = LIMIT * 5 // 8
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no other image's manifests."""
+    monkeypatch.setattr(memory, "LONGEST_WAIT", 0.0)
+
+
+def manifests(budget: MemoryBudget, interruption: Interruption | None = None) -> ManifestMemory:
+    return ManifestMemory(budget, "x.com/a:1", interruption or Interruption())
+
+
+def test_the_manifests_of_ordinary_images_count_for_nothing() -> None:
+    budget = MemoryBudget(LIMIT)
+    for _ in range(8):
+        manifests(budget).hold(FREE - 200 * BLOB_BYTES, blobs=200)
+    assert budget.reserved == 0
+    assert budget.take_if_free(LIMIT) is not None
+
+
+def test_manifests_leave_less_for_buffers_until_their_task_has_ended() -> None:
+    budget, interruption = MemoryBudget(LIMIT), Interruption()
+    with manifests(budget) as held, ThreadPoolExecutor(1) as pool:
+        held.hold(10 * MIB, blobs=10 * MIB // BLOB_BYTES)
+        assert 19 * MIB < budget.reserved <= 20 * MIB
+        first = budget.take(44 * MIB, interruption)
+        second = pool.submit(budget.take, 2 * MIB, interruption)
+        eventually(lambda: budget.waiting == 1, what="the second buffer waits")
+        held.__exit__()
+        assert len(second.result(10)) == 2 * MIB
+        budget.give_back(first)
+    assert budget.reserved == 0
+
+
+def test_idle_buffers_make_room_for_manifests() -> None:
+    budget = MemoryBudget(LIMIT)
+    budget.give_back(budget.take(LIMIT, Interruption()))
+    with manifests(budget) as held:
+        held.hold(MOST)
+        assert budget.held + budget.reserved <= LIMIT
+    buffer = budget.take(LIMIT, Interruption())
+    with manifests(budget) as held, ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(held.hold, MOST)
+        eventually(lambda: budget.reserved == MOST, what="it waits for the buffer")
+        assert not holding.done()
+        budget.give_back(buffer)
+        holding.result(10)
+        assert budget.held + budget.reserved <= LIMIT
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_image_at_a_time_may_have_more_than_its_share_and_always_gets_it() -> None:
+    budget = MemoryBudget(LIMIT)
+    with manifests(budget) as small, manifests(budget) as large, manifests(budget) as other:
+        small.hold(FREE + SHARE)
+        large.hold(MOST // 2)
+        other.hold(FREE)
+        with pytest.raises(MemoryBusy) as refused:
+            other.hold(1)
+        assert 5 <= refused.value.retry_after <= 15
+        large.hold(MOST // 2)
+        assert budget.reserved == SHARE + MOST
+        with pytest.raises(ManifestInvalid, match="more than it has") as never:
+            large.hold(1)
+        assert "MIRROR_MEMORY_BUDGET" in never.value.hint
+    with other:
+        other.hold(MOST - FREE)
+    assert budget.reserved == 0
+
+
+def test_who_waits_for_the_manifests_of_others_gets_their_room() -> None:
+    budget = MemoryBudget(LIMIT)
+    with ThreadPoolExecutor(1) as pool, manifests(budget) as second:
+        with manifests(budget) as first:
+            first.hold(MOST)
+            waiting = pool.submit(second.hold, MOST)
+        waiting.result(10)
+        assert budget.reserved == MOST
+
+
+def test_who_waits_for_room_is_woken_by_the_interruption() -> None:
+    budget, interruption = MemoryBudget(LIMIT), Interruption()
+    buffer = budget.take(LIMIT, Interruption())
+    with ThreadPoolExecutor(1) as pool, manifests(budget, interruption) as held:
+        waiting = pool.submit(held.hold, MOST)
+        eventually(lambda: budget.waiting == 1, what="it waits")
+        interruption.interrupt("over")
+        with pytest.raises(Interrupted):
+            waiting.result(10)
+    budget.give_back(buffer)
+    assert budget.reserved == 0
+
+
+def test_a_part_that_is_larger_than_what_manifests_leave_comes_when_no_other_is_under_way() -> None:
+    budget, interruption = MemoryBudget(LIMIT), Interruption()
+    with manifests(budget) as held, ThreadPoolExecutor(1) as pool:
+        held.hold(MOST)
+        first = budget.take(MIB, interruption)
+        large = pool.submit(budget.take, LIMIT // 2, interruption)
+        eventually(lambda: budget.waiting == 1, what="the large part waits")
+        budget.give_back(first)
+        budget.give_back(large.result(10))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_images_of_all_sizes_and_their_parts_all_come_through_within_the_budget() -> None:
+    """Each grows its manifests in steps, then takes buffers while it holds them; who finds no room begins again."""
+    budget, interruption = MemoryBudget(LIMIT), Interruption()
+    lock, buffers, most = threading.Lock(), 0, 0
+
+    def use(size: int) -> None:
+        nonlocal buffers, most
+        with budget.buffer(size, interruption):
+            with lock:
+                buffers += size
+                most = max(most, buffers + budget.reserved)
+            with lock:
+                buffers -= size
+
+    def copy(step: int) -> None:
+        done = False
+        while not done:
+            with suppress(MemoryBusy), manifests(budget) as held:
+                for _ in range(4):
+                    held.hold(step)
+                for size in (16 * MIB, 3 * MIB, 16 * MIB):
+                    use(size)
+                done = True
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(copy, [10 * MIB, 100, MIB, 9 * MIB, 2 * MIB, 5 * MIB, 8 * MIB, MIB // 4] * 5))
+    assert 0 < most <= LIMIT
+    assert (budget.reserved, buffers) == (0, 0)
