@@ -85,10 +85,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The file and the line that raised it."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
+    """The file and the line that raised it, or our last one on the way to a library that did."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        path = PurePath(trace.tb_frame.f_code.co_filename)
+        if not place or "site-packages" not in path.parts:
+            place = f"{path.name}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    return place

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
@@ -7,6 +8,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from mirror.copying.progress import PlannedBlob
+from mirror.jobs.reporting import TaskReporter
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
 from mirror.records.job import ByteCounts
 from mirror.records.store import Outcome
 from mirror.records.task import BlobReport, ErrorReport, WaitingFor
@@ -128,6 +133,62 @@ def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, servic
         {"digest": DIGEST, "size": 100, "copied": 40, "state": "copying", "reason": None},
         {"digest": "sha256:" + "cd" * 32, "size": 50, "copied": 0, "state": "skipped", "reason": "x"},
     ]
+
+
+def test_an_image_of_very_many_blobs_is_shown_in_part_and_its_blobs_in_pages(
+    api: FlaskClient, services: Services
+) -> None:
+    job_id = post(api, "alpine:3.20")["id"]
+    [task] = services.jobs.tasks(job_id, 1)
+    claim = services.jobs.claim(task.id, task.fence)
+    assert claim
+    reporter = TaskReporter(services.jobs, claim)
+    digests = [Digest.of(str(number).encode()) for number in range(50_000)]
+    reporter.planned([PlannedBlob(Descriptor("application/x", digest, 10), "waiting") for digest in digests])
+    reporter.advanced(digests[-1], "failed")
+    reporter.flush()
+
+    response = api.get(f"/v1/jobs/{job_id}")
+    assert len(response.get_data()) < 64 * 1024
+    job = response.get_json()
+    [shown] = job["tasks"]
+    assert job["bytes"]["total"] == 500_000
+    assert len(shown["blobs"]) == 100
+    assert (shown["blobs"][0]["digest"], shown["blobs"][0]["state"]) == (str(digests[-1]), "failed")
+    nothing = dict.fromkeys(["copying", "verifying", "copied", "exists", "skipped"], 0)
+    assert shown["blob_counts"] == {"total": 50_000, "waiting": 49_999, "failed": 1, **nothing}
+    assert shown["links"]["blobs"] == f"https://mirror.example:8443/v1/jobs/{job_id}/tasks/{task.id}/blobs"
+
+    seen: list[str] = []
+    url = f"{shown['links']['blobs']}?limit=100".removeprefix("https://mirror.example:8443")
+    while url:
+        response = api.get(url)
+        assert response.status_code == 200, response.json
+        seen += [blob["digest"] for blob in response.get_json()["items"]]
+        link = response.headers.get("Link", "")
+        assert bool(link) == (response.get_json()["next"] is not None)
+        url = link.partition(";")[0].strip("<>").removeprefix("https://mirror.example:8443")
+    assert seen == [str(digest) for digest in digests[:1_000]]
+
+
+def test_a_task_whose_blobs_are_not_known_yet_has_none_to_count(api: FlaskClient) -> None:
+    job = post(api, "alpine:3.20")
+    [task] = job["tasks"]
+    assert (task["blobs"], task["blob_counts"]) == ([], None)
+    blobs = f"/v1/jobs/{job['id']}/tasks/{task['id']}/blobs"
+    assert api.get(blobs).get_json() == {"items": [], "next": None}
+    for cursor in ("-1", "x", "99999", "01", "1\n"):
+        encoded = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
+        assert [error["parameter"] for error in errors_of(api.get(f"{blobs}?cursor={encoded}"))] == ["cursor"]
+
+
+@pytest.mark.parametrize("task_id", ["task_none", "task_01JDB2V3R8Y0N5Q7T9W1X3Z5B8", "x"])
+def test_the_blobs_of_an_unknown_task_are_404(api: FlaskClient, task_id: str) -> None:
+    job_id = post(api, "alpine:3.20")["id"]
+    response = api.get(f"/v1/jobs/{job_id}/tasks/{task_id}/blobs")
+    assert (response.status_code, response.get_json()["code"]) == (404, "TASK_UNKNOWN")
+    response = api.get(f"/v1/jobs/job_none/tasks/{task_id}/blobs")
+    assert (response.status_code, response.get_json()["code"]) == (404, "JOB_UNKNOWN")
 
 
 def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, services: Services) -> None:

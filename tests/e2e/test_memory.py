@@ -15,6 +15,8 @@ from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually
 from tests.fakes.content import Synthetic
 
+MANIFESTS = 14
+PADDING = 3_900 * 1024
 LAYER_GIB = int(os.environ.get("LAYER_GIB", "1"))
 LAYER = LAYER_GIB * 2**30
 BUDGET = 256 * 2**20
@@ -54,4 +56,37 @@ def test_a_gigabyte_layer_passes_through_the_budget_and_128_mib(fleet: Fleet) ->
     assert (finished.state, finished.digest) == ("succeeded", str(image.digest))
     assert finished.bytes.copied > LAYER
     print(f"worker and horse peaked at {most / 2**20:.0f} MiB with a layer of {LAYER_GIB} GiB")  # noqa: T201 - for who measures
+    assert most < MOST, f"worker and horse peaked at {most / 2**20:.0f} MiB"
+
+
+def padded(seed: str) -> images.TestImage:
+    """An index of manifests of almost 4 MiB each, 53 MiB together, which no registry refuses to serve."""
+    children = []
+    for number in range(MANIFESTS):
+        image = images.image(images.layer(f"{seed}-{number}", 100))
+        document = {**json.loads(image.body), "annotations": {"padding": "x" * PADDING}}
+        children.append((None, images.TestImage(json.dumps(document).encode(), media_types.OCI_MANIFEST, image.blobs)))
+    return images.index(*children)
+
+
+@pytest.mark.timeout(120)
+def test_eight_images_with_53_mib_of_manifests_each_stay_within_the_budget_and_128_mib(fleet: Fleet) -> None:
+    """Together they have more than the budget. Those that are not copied meanwhile occupy no worker."""
+    for number in range(8):
+        fleet.registry.put(padded(str(number)), "team/app", str(number))
+    most, copied = 0, 0
+    with fleet.worker() as worker:
+        jobs = [fleet.submit(f"team/app:{number}") for number in range(8)]
+
+        def decided() -> bool:
+            nonlocal most, copied
+            most = max(most, sum(memory(pid) for pid in [worker.child.pid, *worker.children()]))
+            found = [fleet.store.job(job.id) for job in jobs]
+            copied = sum(job.state == "succeeded" for job in found)
+            waiting = sum(job.waiting_for is not None and job.waiting_for.reason == "memory" for job in found)
+            return copied + waiting == len(jobs)
+
+        eventually(decided, within=100, what="each was mirrored, or waits for memory")
+    assert copied >= 1
+    print(f"worker and horse peaked at {most / 2**20:.0f} MiB with 8 x 53 MiB of manifests")  # noqa: T201 - for who measures
     assert most < MOST, f"worker and horse peaked at {most / 2**20:.0f} MiB"

@@ -8,6 +8,7 @@ from mirror.coordination import keys
 from mirror.coordination.lease import Leases
 from mirror.coordination.lease_keeper import LeaseKeeper
 from mirror.coordination.redis import Redis
+from mirror.threads import faults
 from tests.e2e.processes import eventually
 
 KEY = keys.lease("kept")
@@ -55,3 +56,44 @@ def test_a_lease_that_somebody_else_has_is_lost_and_left_to_them(leases: Leases,
         redis.call("SET", KEY, "somebody else")
         assert lost.wait(10)
     assert redis.call("GET", KEY) == "somebody else"
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost_alone(leases: Leases, redis: Redis) -> None:
+    other, lost = keys.lease("other"), threading.Event()
+    before = faults().get("renewing a lease", 0)
+    with LeaseKeeper(leases, SECONDS) as keeper:
+        keeper.take(KEY, lost.set)
+        keeper.take(other, not_lost)
+        redis.call("DEL", KEY)
+        redis.call("RPUSH", KEY, "not a lease")
+        assert lost.wait(10)
+        begun = redis.now()
+        eventually(lambda: redis.now() - begun > 2 * SECONDS * 1000, what="twice its length has passed")
+        assert leases.is_held(other)
+    assert not leases.is_held(other)
+    assert faults()["renewing a lease"] == before + 1
+
+
+def test_who_raises_when_told_of_a_lost_lease_loses_no_other(leases: Leases, redis: Redis) -> None:
+    def fail() -> None:
+        told.set()
+        raise KeyError("a fault of whoever worked under it")
+
+    other, told, also = keys.lease("other"), threading.Event(), threading.Event()
+    with LeaseKeeper(leases, SECONDS) as keeper:
+        keeper.take(KEY, fail)
+        keeper.take(other, also.set)
+        redis.call("SET", KEY, "somebody else")
+        assert told.wait(10)
+        redis.call("SET", other, "somebody else")
+        assert also.wait(10)
+
+
+def test_leases_are_given_back_behind_one_that_cannot_be(leases: Leases, redis: Redis) -> None:
+    other = keys.lease("other")
+    with LeaseKeeper(leases, 60) as keeper:
+        keeper.take(KEY, not_lost)
+        keeper.take(other, not_lost)
+        redis.call("DEL", KEY)
+        redis.call("RPUSH", KEY, "not a lease")
+    assert not leases.is_held(other)

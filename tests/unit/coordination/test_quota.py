@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.coordination import keys
 from mirror.coordination.quota import RESERVED_SECONDS, QuotaLedger, Verdict
 from mirror.coordination.redis import Redis
+from mirror.errors import LONGEST_REST
 from tests.unit.coordination.stopped_clock import StoppedClock
 
 ACCOUNT = ("docker.io", "anonymous", "192-0-2-7")
@@ -169,3 +171,32 @@ def test_an_images_cost_is_remembered(ledger: QuotaLedger) -> None:
     assert ledger.cost("sha256:a") == 1
     ledger.note_cost("sha256:a", 7)
     assert ledger.cost("sha256:a") == 7
+
+
+@pytest.mark.parametrize("window", [LONGEST_REST + 1, 999_999_999, 1e15])
+def test_a_window_of_decades_is_waited_for_a_day_and_its_ledger_expires(
+    ledger: QuotaLedger, redis: Redis, window: float
+) -> None:
+    ledger.tell(ACCOUNT, limit=10, window=window, remaining=0, elapsed=0, unit=None)
+    verdict = reserve(ledger, "a")
+    assert (verdict.granted, verdict.wait) == (False, LONGEST_REST)
+    assert ledger.used_up(ACCOUNT) == LONGEST_REST
+    for key in (keys.quota_ledger(*ACCOUNT), keys.quota_limited(ACCOUNT[0])):
+        assert 0 < redis.call("TTL", key) <= 2 * LONGEST_REST
+
+
+def test_a_ledger_that_an_older_release_filled_with_decades_heals(
+    ledger: QuotaLedger, redis: Redis, clock: StoppedClock
+) -> None:
+    tell(ledger, 0)
+    poisoned, century = keys.quota_ledger(*ACCOUNT), 100 * 365 * 86400
+    redis.call("HSET", poisoned, "window", century * 1000)
+    for key in (poisoned, keys.quota_limited("docker.io")):
+        redis.call("EXPIRE", key, century)
+    assert ledger.is_limited("docker.io")
+    assert reserve(ledger, "a").wait <= LONGEST_REST
+    for key in (poisoned, keys.quota_limited("docker.io")):
+        assert redis.call("TTL", key) <= 2 * LONGEST_REST
+    clock.advance(LONGEST_REST + 1)
+    assert reserve(ledger, "a", asked=True).granted
+    assert not ledger.is_limited("quay.io")

@@ -231,3 +231,19 @@ def test_a_gate_takes_less_than_is_in_use() -> None:
     gate.leave(succeeded=True)
     gate.approach()
     assert gate.enter(stay, lambda: None)
+
+
+def test_what_cannot_be_reported_of_one_registry_holds_up_no_other(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One registry's keys are spoilt: it is asked as before, and the other's shares go on being reported."""
+    monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
+    redis.call("SET", keys.slots_limit("odd.example", "blobs"), "not a hash")
+    slots = Slots(SharedLimits(redis, {}))
+    odd = slots.enter("odd.example", "blobs", stay)
+    leave = slots.enter(*WHERE, stay)
+    redis.call("DEL", keys.slots_holders(*WHERE))
+    eventually(lambda: holders(redis) == 1, what="it is reported again")
+    odd(DONE)
+    leave(DONE)
+    slots.close()

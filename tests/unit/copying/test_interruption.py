@@ -81,3 +81,14 @@ def test_a_pause_of_a_thread_that_works_for_none_is_a_pause() -> None:
     begun = time.monotonic()
     pause(0.02)
     assert time.monotonic() - begun >= 0.02
+
+
+def test_everybody_who_waits_is_woken_though_waking_one_of_them_fails() -> None:
+    interruption, woken = Interruption(), threading.Event()
+
+    def fail() -> None:
+        raise ValueError("a stream that cannot be closed")
+
+    with interruption.waking(fail), interruption.waking(woken.set):
+        interruption.interrupt("over")
+    assert woken.is_set()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.registry.pull_limit import PullLimit, hashed
+from mirror.registry.statuses import LONGEST_WINDOW
 
 
 def test_docker_hubs_headers_are_understood() -> None:
@@ -14,6 +15,12 @@ def test_docker_hubs_headers_are_understood() -> None:
         }
     )
     assert told == PullLimit(100, 21600, 76, hashed("192.0.2.7"))
+
+
+@pytest.mark.parametrize("window", [86_401, 999_999_999, 10**18])
+def test_a_window_is_taken_for_no_longer_than_a_day(window: int) -> None:
+    told = PullLimit.of({"ratelimit-limit": f"100;w={window}", "ratelimit-remaining": f"0;w={window}"})
+    assert told == PullLimit(100, LONGEST_WINDOW, 0, "-")
 
 
 def test_an_address_is_not_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,7 +13,14 @@ from mirror.errors import MirrorError, RateLimited, SourceFailed, SourceUnreacha
 from mirror.oci.reference import Reference
 from mirror.registry.attempts import ATTEMPTS, LONGEST_PAUSE
 from mirror.registry.client import RegistryClient
-from mirror.registry.statuses import DEFAULT_WAIT, LONGEST_WAIT, asked_wait
+from mirror.registry.statuses import (
+    DEFAULT_TOKEN,
+    DEFAULT_WAIT,
+    LONGEST_TOKEN,
+    LONGEST_WAIT,
+    asked_wait,
+    token_seconds,
+)
 from tests.conftest import MakeSettings
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
@@ -110,6 +118,27 @@ def test_a_longer_wait_is_the_callers_to_make(
 )
 def test_retry_after_is_read_in_both_forms_and_bounded(header: str, seconds: float | None) -> None:
     assert asked_wait({"Retry-After": header}) == seconds
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "seconds"),
+    [
+        (300, 300.0),
+        (0.5, 0.5),
+        (10**9, LONGEST_TOKEN),
+        (10**400, LONGEST_TOKEN),
+        (1e300, LONGEST_TOKEN),
+        (math.inf, LONGEST_TOKEN),
+        (math.nan, DEFAULT_TOKEN),
+        (-1, DEFAULT_TOKEN),
+        (True, DEFAULT_TOKEN),
+        ("300", DEFAULT_TOKEN),
+        (None, DEFAULT_TOKEN),
+        ([], DEFAULT_TOKEN),
+    ],
+)
+def test_a_token_is_used_for_no_longer_than_a_day(expires_in: object, seconds: float) -> None:
+    assert token_seconds(expires_in) == seconds
 
 
 def test_a_date_is_as_many_seconds_away() -> None:

@@ -81,3 +81,25 @@ def test_a_forked_process_has_a_watch_of_its_own(watch: StallWatch, connection: 
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class Unstoppable(Connection):
+    """One whose socket cannot be shut down for a reason that nobody foresaw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._own = self.live_socket
+        self.live_socket = "no socket"  # type: ignore[assignment]  # what this is about
+
+    def close(self) -> None:
+        self.live_socket = self._own
+        super().close()
+
+
+def test_a_connection_that_cannot_be_interrupted_leaves_the_others_watched(
+    watch: StallWatch, connection: Connection
+) -> None:
+    odd = Unstoppable()
+    with pytest.raises(TimeoutError), watch.watching(odd), watch.watching(connection):
+        connection.read()
+    odd.close()
