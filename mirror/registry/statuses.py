@@ -18,7 +18,7 @@ LONGEST_WAIT: Final = 6 * 3600.0
 """Seconds of a Retry-After: Docker Hub's pull limit has windows of six hours. Who asks for more is asked then."""
 LONGEST_WINDOW: Final = LONGEST_REST
 """Seconds of a pull limit's window: the longest that is known is a day."""
-LONGEST_TOKEN: Final = 24 * 3600.0
+LONGEST_TOKEN: Final = 12 * 3600.0
 """Seconds for which a token is used without a new one. One that is refused earlier is renewed at once."""
 DEFAULT_TOKEN: Final = 60.0
 """What a token without a usable ``expires_in`` is good for (distribution spec, token authentication)."""
@@ -43,10 +43,15 @@ def error_for_trouble(registry: str, status: int, headers: Mapping[str, str], *,
 
 
 def token_seconds(expires_in: object) -> float:
-    """How long a token may be used, from ``expires_in`` of the token server's answer, which may be anything."""
-    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not expires_in > 0:
+    """How long a token may be used, from ``expires_in``: a number, or one in a string, or anything."""
+    known = isinstance(expires_in, int | float | str) and not isinstance(expires_in, bool)
+    try:
+        seconds = float(expires_in) if known else 0.0  # type: ignore[arg-type]  # mypy forgets what is known
+    except ValueError:
         return DEFAULT_TOKEN
-    return float(min(expires_in, LONGEST_TOKEN))
+    except OverflowError:
+        return LONGEST_TOKEN
+    return min(seconds, LONGEST_TOKEN) if seconds > 0 else DEFAULT_TOKEN
 
 
 def window_seconds(text: str) -> float:

@@ -19,7 +19,7 @@ from mirror.registry.challenges import Challenge
 from mirror.registry.credentials import Credential, to_bytes
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.redirects import REDIRECTING, REDIRECTS
-from mirror.registry.statuses import error_for_trouble
+from mirror.registry.statuses import error_for_trouble, token_seconds
 from mirror.registry.transport import Answer, Origin, Transport
 
 KNOWN_REALMS: Final = {
@@ -29,9 +29,6 @@ KNOWN_REALMS: Final = {
 }
 """Token servers that are not on their registry's own host; GHCR, GCR, quay.io, ACR and most others are."""
 _TOKEN_ANSWER: Final = 1024 * 1024
-_DEFAULT_SECONDS: Final = 60.0
-"""What a token without ``expires_in`` is good for (distribution spec, token authentication)."""
-_MOST_SECONDS: Final = 12 * 3600.0
 _LONGEST_SERVICE: Final = 1024
 _OURS: Final = frozenset({"scope", "account"})
 """Parameters of a realm's own query that are dropped: for what and for whom we ask is never the registry's choice."""
@@ -195,16 +192,5 @@ def _token(body: bytes, registry: str) -> Token:
         raise SourceFailed(registry, "its token server's answer is not a JSON object")
     for text in (answer.get("token"), answer.get("access_token")):
         if isinstance(text, str) and _HEADER_VALUE.fullmatch(text.strip(" \r\n\t")):
-            return Token(text.strip(" \r\n\t"), _seconds(answer.get("expires_in")))
+            return Token(text.strip(" \r\n\t"), token_seconds(answer.get("expires_in")))
     raise SourceFailed(registry, "its token server's answer has no usable token")
-
-
-def _seconds(told: object) -> float:
-    """``expires_in``, a number or one in a string, within bounds; a minute for what says nothing."""
-    try:
-        seconds = float(told) if isinstance(told, int | float | str) and not isinstance(told, bool) else 0.0
-    except ValueError:
-        return _DEFAULT_SECONDS
-    except OverflowError:
-        return _MOST_SECONDS
-    return min(seconds, _MOST_SECONDS) if seconds > 0 else _DEFAULT_SECONDS

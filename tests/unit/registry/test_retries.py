@@ -132,12 +132,14 @@ def test_retry_after_is_read_in_both_forms_and_bounded(header: str, seconds: flo
         (math.nan, DEFAULT_TOKEN),
         (-1, DEFAULT_TOKEN),
         (True, DEFAULT_TOKEN),
-        ("300", DEFAULT_TOKEN),
+        ("300", 300.0),
+        ("soon", DEFAULT_TOKEN),
+        ("9" * 400, LONGEST_TOKEN),
         (None, DEFAULT_TOKEN),
         ([], DEFAULT_TOKEN),
     ],
 )
-def test_a_token_is_used_for_no_longer_than_a_day(expires_in: object, seconds: float) -> None:
+def test_a_token_is_used_for_no_longer_than_half_a_day(expires_in: object, seconds: float) -> None:
     assert token_seconds(expires_in) == seconds
 
 
