@@ -1,0 +1,51 @@
+"""A manifest whose sizes are made to overflow: its job fails in words, can be retried, and harms no other."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mirror.oci import media_types
+from mirror.oci.descriptor import MAX_SIZE
+from mirror.oci.digest import Digest
+from tests import images
+from tests.plant import Plant
+
+
+def claiming(*sizes: float, seed: str = "") -> images.TestImage:
+    """An image whose layers are said to have these sizes."""
+    honest = images.image(images.layer(f"hostile{seed}"))
+    document = json.loads(honest.body)
+    for number, size in enumerate(sizes):
+        digest = str(Digest.of(f"{seed}{number}".encode()))
+        document["layers"].append({"mediaType": images.OCI_LAYER, "digest": digest, "size": size})
+    return images.TestImage(json.dumps(document).encode(), media_types.OCI_MANIFEST, honest.blobs)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        claiming(2**63 - 1),
+        claiming(2**64),
+        claiming(-1),
+        claiming(1e300),
+        claiming(MAX_SIZE // 2, MAX_SIZE // 2),
+        images.index((None, images.index((None, claiming(MAX_SIZE - 10**5)))), (None, claiming(10**5, seed="b"))),
+    ],
+    ids=["63 bits", "64 bits", "negative", "float", "sum of layers", "sum below nested indexes"],
+)
+def test_a_size_out_of_bounds_fails_its_job_and_no_other(plant: Plant, image: images.TestImage) -> None:
+    plant.registry.put(image, "team/hostile", "1")
+    plant.registry.put(images.image(images.layer("honest")), "team/honest", "1")
+    hostile, honest = plant.submit("team/hostile:1"), plant.submit("team/honest:1")
+    for again in (False, True):
+        if again:
+            assert len(plant.store.retry(hostile.id)) == 1
+        failed = plant.perform(hostile)
+        assert failed.error is not None
+        assert (failed.state, failed.error.code) == ("failed", "SIZE_INVALID")
+        assert str(MAX_SIZE) in failed.error.message
+        assert failed.bytes.total >= 0
+    assert plant.perform(honest).state == "succeeded"
+    assert plant.registry.log(path="/v2/team/hostile/blobs/") == []
