@@ -47,8 +47,8 @@ for i = 1, tonumber(ARGV[1]) do
   local ran, answer = pcall(run, {unpack(KEYS, keys + 1, keys + names)}, {unpack(ARGV, args + 1, args + values)})
   if not ran then
     local text = type(answer) == 'table' and answer.err or tostring(answer)
-    local code = string.match(text, '^%-?(%u+) ')
-    if code and code ~= 'ERR' and code ~= 'WRONGTYPE' then error(answer) end
+    local code = string.match(text, '^%%-?(%%u+) ')
+    if code and code ~= 'ERR' and code ~= 'WRONGTYPE' then return redis.error_reply(text) end
     answer = redis.error_reply(text)
   end
   answers[i] = answer or false

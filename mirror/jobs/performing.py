@@ -23,6 +23,7 @@ from mirror.errors import (
     InvalidInput,
     MirrorError,
     RedisUnavailable,
+    StorageUnavailable,
 )
 from mirror.jobs.keeping import CANCELED, FAULTY, LOST, ClaimKeeping
 from mirror.jobs.storage_guard import StorageGuard
@@ -274,7 +275,10 @@ class Performer:
                 return _unchanged(shown)
         with self.copier.manifest_memory(reference, interruption) as memory:
             image = Resolver(self.source, self.blobs, interruption, memory).image(reference, digest)
-            return self._copy_and_publish(errand, reference, image)
+            outcome = self._copy_and_publish(errand, reference, image)
+        if is_trial:
+            self.storage.succeeded(errand.claim)
+        return outcome
 
     def _copy_and_publish(self, errand: Errand, reference: Reference, image: Image) -> Outcome:
         keeper, interruption = errand.keeper, errand.interruption
@@ -285,8 +289,6 @@ class Performer:
         moment = timestamp(at(self.redis.now()))
         origin = ImageProvenance(str(reference), image.digest, moment, errand.claim.task.job)
         published = self.publisher.publish(errand.ticket, image, origin)
-        if is_trial:
-            self.storage.succeeded(errand.claim)
         return Outcome(str(image.digest), superseded_by=published.superseded_by)
 
     def _succeed(self, errand: Errand, outcome: Outcome) -> None:

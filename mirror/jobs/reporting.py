@@ -63,8 +63,7 @@ class TaskReporter:
     def missing(self) -> int:
         """Bytes of the blobs that are not stored whole yet."""
         with self._lock:
-            states = ("copied", "exists", "skipped")
-            return sum(blob.size for blob in self._blobs.values() if blob.state not in states)
+            return self._blobs.missing()
 
     @property
     def copied(self) -> int:
@@ -153,6 +152,9 @@ class _Blobs:
 
     def states(self) -> dict[BlobState, int]:
         return {state: self._counts[state] for state in BLOB_STATES if self._counts[state]}
+
+    def missing(self) -> int:
+        return sum(size for state, size in self._bytes.items() if state not in ("copied", "exists", "skipped"))
 
     def bytes(self) -> ByteCounts:
         total = sum(self._bytes.values()) - self._bytes["skipped"]

@@ -50,6 +50,7 @@ def test_a_window_of_decades_parks_a_task_for_a_day_and_is_looked_at_again(
     assert job.waiting_for is not None
     assert job.waiting_for.reason == "quota"
     assert rest(plant, clock, job) == pytest.approx(LONGEST_REST, abs=1)
+    assert job.waiting_for.until is not None
     assert datetime.fromisoformat(job.waiting_for.until).timestamp() == pytest.approx(clock() + DAY, abs=1)
     plant.registry.scripts.clear()
     assert later(plant, clock, job).state == "succeeded"
