@@ -303,7 +303,8 @@ class Performer:
             _LOG.warning("task was taken away; another worker has it")
         elif reason == FAULTY:
             self.store.abandon(claim)
-            _LOG.warning("task failed", code=InternalError.code, reason=reason)
+            facts = {"source": claim.task.source, "code": InternalError.code, "hint": InternalError.hint}
+            _LOG.warning("task failed", reason=reason, **facts, **errand.cost())
         elif reason == CANCELED:
             self.store.settle(claim, "canceled", Outcome())
             _note("task canceled", claim, source=claim.task.source, **errand.cost())

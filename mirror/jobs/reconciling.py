@@ -71,8 +71,8 @@ class Reconciler:
     def _note_failure(self, task_id: str) -> None:
         task = self.store.task(task_id)
         if task and task.state == "failed" and task.error:
-            error = task.error
-            _LOG.warning("task failed", job_id=task.job, task_id=task_id, code=error.code, reason=error.message)
+            facts = {"code": task.error.code, "reason": task.error.message, "hint": task.error.hint}
+            _LOG.warning("task failed", job_id=task.job, task_id=task_id, source=task.source, **facts)
 
     def _restore_entry(self, task_id: str) -> None:
         task = self.store.task(task_id)

@@ -69,7 +69,7 @@ class TaskReporter:
     def copied(self) -> int:
         """The bytes of all blobs that have arrived so far."""
         with self._lock:
-            return sum(blob.copied for blob in self._blobs.values())
+            return self._blobs.bytes().copied
 
     def flush(self) -> Standing | None:
         """Write what changed since the last time; None if nothing did; raises RedisUnavailable."""
