@@ -48,7 +48,7 @@ def _platforms_by_digest(detail: ImageDetail) -> dict[Digest, Platform]:
         child.digest: child.platform
         for content in detail.image.manifests
         if isinstance(content.parsed, Index)
-        for child in content.parsed.children
+        for child in content.parsed.possible_manifests
         if child.platform is not None
     }
 

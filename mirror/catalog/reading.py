@@ -9,11 +9,11 @@ from typing import Any, Final
 from mirror.errors import BlobNotHeld, ContentError, ImageNotHeld, StorageDamaged
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.image import Image, ManifestContent
+from mirror.oci.image import Image, LeftOut, ManifestContent
 from mirror.oci.index import Index
 from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import Manifest
-from mirror.oci.parsing import MAX_MANIFEST_SIZE, parse_manifest
+from mirror.oci.parsing import MAX_MANIFEST_SIZE, is_short_text, parse_manifest
 from mirror.oci.platform import Platform
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
@@ -25,6 +25,8 @@ MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
 _IMAGE_CONFIGS: Final = frozenset(
     {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 )
+_EMPTY_CONFIG: Final = "application/vnd.oci.empty.v1+json"
+_ABSENT: Final = "the mirror does not hold it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,18 @@ class CatalogReader:
         return size
 
     def image(self, name: LocalImage) -> Image:
-        """The whole tree below a name, as it is held; raises ImageNotHeld. Children that are absent are left out."""
+        """The whole tree below a name, as it is held; raises ImageNotHeld. Entries that are absent are left out."""
         found: dict[Digest, ManifestContent] = {}
         self._collect(self.manifest(name), name.repository, found)
-        return Image(tuple(found.values()))
+        return self.as_held(Image(tuple(found.values())), name.repository)
+
+    def as_held(self, image: Image, repository: str) -> Image:
+        """The image without the entries of its indexes that *repository* does not have.
+
+        S3 is asked only for entries with an unknown media type.
+        """
+        optional = [b for b in image.optional_blobs if not self._links.has_layer(repository, b.digest)]
+        return image.leaving_out(LeftOut(entry, _ABSENT) for entry in (*image.absent_children, *optional))
 
     def inspect(self, name: LocalImage) -> ImageDetail:
         """Everything there is to say about one image; raises ImageNotHeld."""
@@ -116,9 +126,12 @@ class CatalogReader:
         )
 
     def config(self, image: Image) -> dict[str, Any] | None:
-        """The image config of a single manifest, None for everything else and for what cannot be read as one."""
+        """The image config of a single manifest, None for everything else and for what cannot be read as one.
+
+        A config of an unknown media type counts as one if it names a platform and the manifest is no artifact.
+        """
         root = image.root.parsed
-        if not isinstance(root, Manifest) or root.config.media_type not in _IMAGE_CONFIGS:
+        if not isinstance(root, Manifest) or root.artifact_type or root.config.media_type == _EMPTY_CONFIG:
             return None
         if root.config.size > MAX_CONFIG_SIZE:
             return None
@@ -127,11 +140,14 @@ class CatalogReader:
             document = json.loads(content) if content else None
         except (ValueError, RecursionError):
             return None
-        return document if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            return None
+        is_image = root.config.media_type in _IMAGE_CONFIGS or _platform_of(document) is not None
+        return document if is_image else None
 
     def _collect(self, content: ManifestContent, repository: str, found: dict[Digest, ManifestContent]) -> None:
         if isinstance(content.parsed, Index):
-            for child in content.parsed.children:
+            for child in content.parsed.possible_manifests:
                 if child.digest in found or not self._links.has_revision(repository, child.digest):
                     continue
                 self._collect(self.manifest(LocalImage(repository, digest=child.digest)), repository, found)
@@ -142,6 +158,12 @@ def platforms(image: Image, config: dict[str, Any] | None) -> tuple[Platform, ..
     """The platforms of an index, or the one that a single image's config names."""
     if isinstance(image.root.parsed, Index) or config is None:
         return image.platforms
+    platform = _platform_of(config)
+    return (platform,) if platform else ()
+
+
+def _platform_of(config: dict[str, Any]) -> Platform | None:
+    """The platform that a config names, in short texts that every record can hold."""
     parts = [config.get(field) for field in ("os", "architecture", "variant", "os.version")]
-    os, architecture, variant, version = (part if isinstance(part, str) else "" for part in parts)
-    return (Platform(os, architecture, variant, version),) if os and architecture else ()
+    os, architecture, variant, version = (part if is_short_text(part) else "" for part in parts)
+    return Platform(os, architecture, variant, version) if os and architecture else None

@@ -112,9 +112,13 @@ class Rebuilder:
 
     def _list(self, batch: Sequence[tuple[ListedRepository, str]]) -> None:
         """List those tags of the batch that are not listed as they are."""
-        before = self._index.digests([(repository.name, tag) for repository, tag in batch])
+        before = self._index.look_up_all([(repository.name, tag) for repository, tag in batch])
         shown = list(self._pool.map(self._tag, batch))
-        changed = [tag for tag, digest in zip(shown, before, strict=True) if tag and tag.digest != digest]
+        changed = [
+            tag
+            for tag, listed in zip(shown, before, strict=True)
+            if tag and (listed is None or tag.digest != listed.digest)
+        ]
         self._read_manifests(tag.digest for tag in changed if tag.digest in tag.repository.revisions)
         images = {(tag.repository.name, tag.digest): tag for tag in changed}
         described = dict(zip(images, self._pool.map(self._described, images.values()), strict=True))
@@ -152,7 +156,7 @@ class Rebuilder:
             contents = [content for content in found.values() if isinstance(content, ManifestContent)]
             self._remembered += sum(len(content.body) for content in contents)
             indexes = [content.parsed for content in contents if isinstance(content.parsed, Index)]
-            level = {child.digest for index in indexes for child in index.children} - self._manifests.keys()
+            level = {child.digest for index in indexes for child in index.possible_manifests} - self._manifests.keys()
 
     def _manifest(self, digest: Digest) -> ManifestContent | MirrorError:
         try:
@@ -165,7 +169,8 @@ class Rebuilder:
     def _described(self, tag: _Tag) -> _Described | MirrorError:
         """What is listed of the image that a tag shows, or why it cannot be."""
         try:
-            image = Image(tuple(self._below(tag.digest, tag.repository)))
+            whole = Image(tuple(self._below(tag.digest, tag.repository)))
+            image = self._reader.as_held(whole, tag.repository.name)
             config = self._reader.config(image)
             origin = self._provenance.image(tag.repository.name, tag.digest)
         except _AWAY:
@@ -183,7 +188,7 @@ class Rebuilder:
             content = self._manifests[digest] if held else ImageNotHeld(f"{repository.name}@{digest}")
             if isinstance(content, MirrorError):
                 raise content
-            children = content.parsed.children if isinstance(content.parsed, Index) else ()
+            children = content.parsed.possible_manifests if isinstance(content.parsed, Index) else ()
             for child in children:
                 if child.digest not in found and child.digest in repository.revisions:
                     collect(child.digest)

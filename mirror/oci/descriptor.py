@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import binascii
+from dataclasses import dataclass, field
 from typing import Final
 
 from mirror.errors import SizeInvalid, quoted
@@ -16,16 +18,32 @@ MAX_SIZE: Final = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Media type, digest and size in bytes of one piece of content (image spec, descriptor.md)."""
+    """Media type, digest and size in bytes of one piece of content (image spec, descriptor.md).
+
+    ``data`` is the content itself in base64, where the descriptor carries it. It is checked only when it is used.
+    An entry of an index may have an empty media type.
+    """
 
     media_type: str
     digest: Digest
     size: int
     platform: Platform | None = None
+    data: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_foreign_layer(self) -> bool:
         return media_types.is_foreign_layer(self.media_type)
+
+    def inline_content(self) -> bytes | None:
+        """Return the content that the descriptor carries, if it has this size and digest. None otherwise."""
+        if self.data is None:
+            return None
+        try:
+            content = base64.b64decode(self.data, validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        matches = len(content) == self.size and Digest.of(content, self.digest.algorithm) == self.digest
+        return content if matches else None
 
     def __str__(self) -> str:
         return str(self.digest)

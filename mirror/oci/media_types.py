@@ -20,6 +20,9 @@ INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 ACCEPTED: Final = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 """What a source is asked for, in order of preference. Without it some registries convert to schema 1."""
 
+UNTOLD: Final = frozenset({"application/json", "application/octet-stream", "binary/octet-stream", "text/plain"})
+"""Content-Types of servers that do not know what they serve, such as a web server with files: the body tells."""
+
 _BLOB_PREFIXES: Final = (
     "application/vnd.oci.image.layer.",
     "application/vnd.oci.image.config.",

@@ -30,7 +30,8 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     *content_type* is what the registry (or the descriptor) says the body is, without parameters; None or empty where
     nothing was said, as for bytes read from the bucket. *what* names it in errors: a reference or a digest.
 
-    Raises MediaTypeUnsupported for schema 1 and everything unknown, ManifestInvalid for a body that is no JSON object,
+    Entries of an index may have any media type, or none. Raises MediaTypeUnsupported where the body itself is schema 1
+    or of an unknown type, ManifestInvalid for a body that is no JSON object,
     that claims to be both a manifest and an index or another type than it was served as (CVE-2021-41190), or whose
     descriptors are unusable, SizeInvalid for a descriptor whose size is out of bounds.
     """
@@ -44,13 +45,11 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     subject = _optional_descriptor(document, "subject", what)
     artifact_type = _text(document, "artifactType", what)
     if media_type in media_types.INDEXES:
-        index = Index(media_type, _descriptors(document, "manifests", what), subject, artifact_type)
-        _refuse_unknown_children(index, what)
-        return index
+        return Index(media_type, _entries(document, "manifests", what), subject, artifact_type)
     config = _optional_descriptor(document, "config", what)
     if config is None:
         raise ManifestInvalid(what, "it has no config")
-    return Manifest(media_type, config, _layers(document, what), subject, artifact_type)
+    return Manifest(media_type, config, _entries(document, "layers", what), subject, artifact_type)
 
 
 def _load(body: bytes, what: str) -> dict[str, Any]:
@@ -116,30 +115,22 @@ def _media_type(document: dict[str, Any], content_type: str | None, what: str) -
     return found
 
 
-def _refuse_unknown_children(index: Index, what: str) -> None:
-    known = set(index.children) | set(index.blobs)
-    for child in index.manifests:
-        if child not in known:
-            raise MediaTypeUnsupported(f"{child.digest} in {what}", child.media_type)
+def _entries(document: dict[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
+    """Read the layers or the children. None of them may be written as an empty list or as null.
 
-
-def _layers(document: dict[str, Any], what: str) -> tuple[Descriptor, ...]:
-    """No layers may be written as an empty list, as null or not at all.
-
-    Go programs write null for a list they never filled, some artifacts leave the field out, and distribution serves
-    all three; every reader takes them alike. An index without ``manifests``, or with null, is refused: where the body
-    states no mediaType, distribution takes it for an image manifest (registry/storage/manifeststore.go).
+    Go programs write null for a list that they never filled, and every reader takes it as empty. Some artifacts leave
+    ``layers`` out. An index without the field ``manifests`` was refused before (`_media_type`): distribution would take
+    it for an image manifest (registry/storage/manifeststore.go).
     """
-    return () if document.get("layers") is None else _descriptors(document, "layers", what)
-
-
-def _descriptors(document: dict[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
-    entries = document[field]
+    entries = document.get(field)
+    if entries is None:
+        return ()
     if not isinstance(entries, list):
         raise ManifestInvalid(what, f"its '{field}' is not a list")
     if len(entries) > MAX_ENTRIES:
         raise ManifestInvalid(what, f"its '{field}' has {len(entries)} entries, more than {MAX_ENTRIES}")
-    return tuple(_descriptor(entry, f"{field}[{n}]", what) for n, entry in enumerate(entries))
+    untyped = field == "manifests"
+    return tuple(_descriptor(entry, f"{field}[{n}]", what, may_be_untyped=untyped) for n, entry in enumerate(entries))
 
 
 def _optional_descriptor(document: dict[str, Any], field: str, what: str) -> Descriptor | None:
@@ -147,12 +138,13 @@ def _optional_descriptor(document: dict[str, Any], field: str, what: str) -> Des
     return None if entry is None else _descriptor(entry, field, what)
 
 
-def _descriptor(entry: object, where: str, what: str) -> Descriptor:
+def _descriptor(entry: object, where: str, what: str, *, may_be_untyped: bool = False) -> Descriptor:
     if not isinstance(entry, dict):
         raise ManifestInvalid(what, f"{where} is not a descriptor")
     _refuse_other_spellings(entry, _DESCRIPTOR_FIELDS, what)
     media_type, size, digest = entry.get("mediaType"), entry.get("size"), entry.get("digest")
-    if not _is_short_text(media_type) or not media_type:
+    media_type = "" if media_type is None and may_be_untyped else media_type
+    if not is_short_text(media_type) or not (media_type or may_be_untyped):
         raise ManifestInvalid(what, f"{where} has no usable mediaType")
     if not isinstance(digest, str):
         raise ManifestInvalid(what, f"{where} has no digest")
@@ -161,7 +153,8 @@ def _descriptor(entry: object, where: str, what: str) -> Descriptor:
     except InvalidDigest:
         raise ManifestInvalid(what, f"{where} has a malformed or unsupported digest") from None
     platform = _platform(entry.get("platform"), where, what)
-    return Descriptor(sys.intern(media_type), parsed, _size(size, parsed, where, what), platform)
+    data = entry.get("data") if isinstance(entry.get("data"), str) else None
+    return Descriptor(sys.intern(media_type), parsed, _size(size, parsed, where, what), platform, data)
 
 
 def _size(size: object, digest: Digest, where: str, what: str) -> int:
@@ -190,12 +183,12 @@ def _text(fields: dict[str, Any], name: str, what: str) -> str:
     value = fields.get(name, "")
     if value is None:
         return ""
-    if not _is_short_text(value):
+    if not is_short_text(value):
         raise ManifestInvalid(what, f"its '{name}' is not a short text")
     return value
 
 
-def _is_short_text(value: object) -> TypeGuard[str]:
+def is_short_text(value: object) -> TypeGuard[str]:
     """Printable ASCII: what a media type may hold (RFC 6838), and what every log, header and record can."""
     return isinstance(value, str) and len(value) <= _MAX_TYPE_LENGTH and value.isascii() and value.isprintable()
 

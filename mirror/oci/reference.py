@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from mirror.errors import InvalidReference, InvalidTag
+from mirror.errors import InvalidInput, InvalidReference, InvalidTag
 from mirror.oci.digest import Digest
 from mirror.oci.names import MAX_NAME_LENGTH, is_tag, repository_problem
 
@@ -72,6 +72,16 @@ class Reference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.name}{tag}{digest}"
+
+
+def is_same_source(recorded: str, reference: Reference) -> bool:
+    """Whether *recorded*, a reference as text, names the registry and repository of *reference*."""
+    if recorded == str(reference):
+        return True
+    try:
+        return Reference.parse(recorded).name == reference.name
+    except InvalidInput:
+        return False
 
 
 def _refuse_what_is_no_name(text: str) -> None:

@@ -8,7 +8,8 @@ from mirror.errors import SizeInvalid
 from mirror.oci import media_types
 from mirror.oci.descriptor import MAX_SIZE, Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.image import Image, ManifestContent, merge_by_digest
+from mirror.oci.image import Image, LeftOut, ManifestContent, merge_by_digest
+from mirror.oci.index import Index
 from mirror.oci.parsing import parse_manifest
 from mirror.oci.platform import Platform
 from tests.unit.oci.manifests import DOCKER_FOREIGN, OCI_LAYER, Document, body, entry, oci_index, oci_manifest
@@ -92,3 +93,52 @@ def test_an_image_may_have_as_many_bytes_as_one_blob() -> None:
 def test_an_image_whose_blobs_have_more_bytes_together_is_refused(image: Image) -> None:
     with pytest.raises(SizeInvalid, match=f"The image {image.digest} should have 0 to {MAX_SIZE} bytes"):
         image.require_bounded()
+
+
+SBOM = entry("application/vnd.example.sbom+json", "sbom")
+KNOWN = content(oci_manifest(layers=[entry(OCI_LAYER, "one")]))
+
+
+def with_others(*others: Document) -> Image:
+    return Image((KNOWN, content(oci_index(manifests=[*others]))))
+
+
+def test_an_entry_of_unknown_type_is_an_optional_blob_at_the_end() -> None:
+    image = with_others(SBOM)
+    assert names(image.optional_blobs) == [Digest.of(b"sbom")]
+    assert names(image.blobs) == [Digest.of(b"config"), Digest.of(b"one"), Digest.of(b"sbom")]
+    assert image.sizes[Digest.of(b"sbom")] == SBOM["size"]
+
+
+@pytest.mark.parametrize("name", ["one", "config"])
+def test_an_entry_that_a_manifest_needs_is_not_optional_whatever_size_its_index_gives_it(name: str) -> None:
+    image = with_others(entry("application/vnd.example+json", name, 99))
+    assert image.optional_blobs == ()
+    assert image.sizes[Digest.of(name.encode())] == 7
+
+
+def test_an_entry_without_a_type_that_is_a_manifest_is_no_blob() -> None:
+    untyped = {"digest": str(KNOWN.descriptor.digest), "size": len(KNOWN.body)}
+    assert with_others(untyped).optional_blobs == ()
+
+
+def test_what_is_left_out_is_neither_a_blob_nor_a_platform() -> None:
+    image = with_others(SBOM, SBOM)
+    [sbom] = image.optional_blobs
+    assert image.leaving_out([LeftOut(sbom, "it is gone")]).optional_blobs == ()
+    assert isinstance(ROOT.parsed, Index)
+    amd64 = next(child for child in ROOT.parsed.children if child.platform == Platform("linux", "amd64"))
+    assert IMAGE.leaving_out([LeftOut(amd64, "it is gone")]).platforms == (Platform("linux", "arm64", "v8"),)
+
+
+def test_merging_keeps_the_description_that_carries_the_content() -> None:
+    plain = Descriptor(OCI_LAYER, Digest.of(b"a"), 1)
+    carrying = Descriptor(OCI_LAYER, plain.digest, 1, data="YQ==")
+    for order in ([plain, carrying], [carrying, plain]):
+        [merged] = merge_by_digest(order)
+        assert merged.inline_content() == b"a"
+
+
+@pytest.mark.parametrize("data", [None, "", "YQ", "YQ==\n", "YmI=", "Yg==", "*", "é", "YQ==YQ=="])
+def test_what_a_descriptor_carries_is_nothing_unless_it_is_what_it_describes(data: str | None) -> None:
+    assert Descriptor(OCI_LAYER, Digest.of(b"a"), 1, data=data).inline_content() is None

@@ -165,3 +165,27 @@ def test_a_manifest_may_have_4_mib() -> None:
     padded = compact + b" " * (MAX_MANIFEST_SIZE - len(compact))
     assert len(padded) == 4 * 1024 * 1024
     assert parse_manifest(padded, None, what="test") == parse_manifest(compact, None, what="test")
+
+
+@pytest.mark.parametrize("media_type", [media_types.OCI_INDEX, media_types.DOCKER_LIST])
+def test_no_children_may_be_written_as_null_where_the_body_states_an_index(media_type: str) -> None:
+    assert index(oci_index(mediaType=media_type, manifests=None)).manifests == ()
+
+
+@pytest.mark.parametrize("content_type", [media_types.OCI_INDEX, None])
+def test_no_children_may_be_null_where_only_the_server_says_that_it_is_an_index(content_type: str | None) -> None:
+    """The bucket keeps no Content-Type, and reads what was stored all the same."""
+    assert index(without(oci_index(manifests=None), "mediaType"), content_type).manifests == ()
+
+
+@pytest.mark.parametrize("media_type", ["application/vnd.example+json", media_types.DOCKER_SCHEMA_1_SIGNED, "", None])
+def test_an_entry_of_an_index_may_have_any_type_or_none(media_type: str | None) -> None:
+    other = {**entry(media_types.OCI_MANIFEST, "other"), "mediaType": media_type}
+    parsed = index(oci_index(manifests=[entry(media_types.OCI_MANIFEST), other, without(other, "mediaType")]))
+    assert [len(parsed.children), parsed.blobs] == [1, ()]
+    assert [found.media_type for found in parsed.others] == [media_type or "", ""]
+
+
+def test_what_a_descriptor_carries_is_kept_as_it_is() -> None:
+    parsed = manifest(oci_manifest(layers=[entry(OCI_LAYER, data="YQ=="), entry(OCI_LAYER, data=7)]))
+    assert [layer.data for layer in parsed.layers] == ["YQ==", None]

@@ -84,7 +84,7 @@ def require_sound(parsed: Manifest | Index | str) -> None:
     listed: tuple[Descriptor, ...]
     if isinstance(parsed, Index):
         assert parsed.media_type in media_types.INDEXES
-        assert set(parsed.children) | set(parsed.blobs) == set(parsed.manifests)
+        assert {*parsed.children, *parsed.blobs, *parsed.others} == set(parsed.manifests)
         listed = parsed.manifests
     else:
         assert parsed.media_type in media_types.MANIFESTS
