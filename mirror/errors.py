@@ -11,6 +11,7 @@
     ├── SourceError             the registry that was asked, or what it answered
     │   ├── SourceUnreachable       SOURCE_UNREACHABLE
     │   ├── RegistryDown            SOURCE_UNREACHABLE
+    │   ├── RegistryFailing         SOURCE_FAILED
     │   ├── RegistryBusy            REGISTRY_BUSY
     │   ├── SourceFailed            SOURCE_FAILED
     │   │   ├── PlainHttpNotAllowed     PLAIN_HTTP_NOT_ALLOWED
@@ -70,7 +71,7 @@ A message never carries a secret, a query string or a vendor exception's text (D
 from __future__ import annotations
 
 from random import uniform
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 LONGEST_REST: Final = 24 * 3600.0
 """Seconds after which a task that waits is looked at again, whatever anybody says: a registry may name any number."""
@@ -166,16 +167,31 @@ class SourceUnreachable(SourceError):
 
     def __init__(self, registry: str, reason: str, *, timed_out: bool = False, hint: str | None = None) -> None:
         super().__init__(f"The registry {registry} cannot be reached: {reason}", hint=hint)
+        self.reason = reason
         self.timed_out = timed_out
 
 
 class RegistryDown(SourceError):
-    """A registry that is known to work does not, as *what* says; it is asked again in *retry_after* seconds."""
+    """A registry that is known to work cannot be reached, as *what* says."""
 
     code, retryable = "SOURCE_UNREACHABLE", True
     waits_for = "registry_unreachable"
     patience = 3600.0
     hint = "The mirror goes on when the registry answers again; check its status and the network if that takes long."
+
+    def __init__(self, registry: str, what: str, retry_after: float) -> None:
+        super().__init__(f"{what}; it is asked again in {retry_after:.0f} s")
+        self.registry = registry
+        self.retry_after = retry_after
+
+
+class RegistryFailing(SourceError):
+    """A registry that is known to work answers with failures, as *what* says. See `RegistryDown`."""
+
+    code, retryable = "SOURCE_FAILED", True
+    waits_for = "registry_failing"
+    patience = 3600.0
+    hint = "The mirror goes on when the registry serves again; if that takes long, ask the registry's operator."
 
     def __init__(self, registry: str, what: str, retry_after: float) -> None:
         super().__init__(f"{what}; it is asked again in {retry_after:.0f} s")
@@ -205,6 +221,7 @@ class SourceFailed(SourceError):
 
     def __init__(self, registry: str, reason: str, *, hint: str | None = None) -> None:
         super().__init__(f"The registry {registry} failed: {reason}", hint=hint)
+        self.reason = reason
 
 
 class PlainHttpNotAllowed(SourceFailed):
@@ -274,15 +291,19 @@ class Denied(SourceError):
 
 
 class RateLimited(SourceError):
-    """The registry asks us to wait; *retry_after* is in seconds, of its own choice if it *asked*."""
+    """The registry asks us to wait; *retry_after* is in seconds, of its own choice if it *asked*.
+
+    *answered* is the HTTP status: 429, or a 5xx that says when to come back.
+    """
 
     code, retryable = "TOOMANYREQUESTS", True
     status = 429
     waits_for = "rate_limited"
     hint = "Wait, or log in to the registry: a login usually has a higher limit."
 
-    def __init__(self, registry: str, retry_after: float, *, asked: bool = True) -> None:
-        super().__init__(f"The registry {registry} asks us to wait {retry_after:.0f} s")
+    def __init__(self, registry: str, retry_after: float, *, asked: bool = True, answered: int = 429) -> None:
+        super().__init__(f"The registry {registry} answered {answered} and asks us to wait {retry_after:.0f} s")
+        self.answered = answered
         self.registry = registry
         self.retry_after = retry_after
         self.asked = asked
@@ -304,11 +325,32 @@ class QuotaExhausted(SourceError):
 
 
 class ManifestUnknown(SourceError):
-    code = "MANIFEST_UNKNOWN"
-    hint = "Check the repository and the tag or digest; it may have been deleted upstream."
+    """The source has no such tag or digest. A private image looks the same to a client that is not logged in."""
 
-    def __init__(self, reference: str) -> None:
-        super().__init__(f"The source has no image '{reference}'")
+    code = "MANIFEST_UNKNOWN"
+    hint = (
+        "Check the repository and the tag or digest. If the image is private, credentials may be missing: add them to "
+        "MIRROR_DOCKER_CONFIG."
+    )
+    _LOGGED_IN = (
+        "Check the repository and the tag or digest. It may have been deleted upstream, or the credentials in "
+        "MIRROR_DOCKER_CONFIG may not read it."
+    )
+    _CHILD = "The index at the source is incomplete: push the image there again with all of its platforms."
+    is_child = False
+    """Whether an index lists what is missing."""
+
+    def __init__(self, reference: str, *, logged_in: bool = False) -> None:
+        super().__init__(f"The source has no image '{reference}'", hint=self._LOGGED_IN if logged_in else None)
+
+    @classmethod
+    def of_child(cls, digest: str, platform: str, index: str) -> Self:
+        """The error for an entry of *index*; *platform* is empty where the index names none."""
+        error = cls(digest)
+        whose = f" for {platform}" if platform else ", for no named platform,"
+        error.args = (f"The source has no manifest {digest}{whose} that the index '{index}' lists",)
+        error.message, error.hint, error.is_child = error.args[0], cls._CHILD, True
+        return error
 
 
 class BlobUnknown(SourceError):

@@ -18,7 +18,14 @@ from mirror.coordination.concurrency import SharedLimits
 from mirror.coordination.quota import Account, QuotaLedger, Verdict
 from mirror.coordination.redis import Redis
 from mirror.coordination.slots import Slots
-from mirror.errors import MirrorError, RedisUnavailable, RegistryDown, SourceUnreachable
+from mirror.errors import (
+    MirrorError,
+    RedisUnavailable,
+    RegistryDown,
+    RegistryFailing,
+    SourceFailed,
+    SourceUnreachable,
+)
 from mirror.threads import note_fault
 
 LONGEST_BACKOFF: Final = 300.0
@@ -46,16 +53,34 @@ class SharedAdmission:
         self._slots.close()
 
     def permit(self, registry: str) -> None:
-        """Raises RegistryDown, or SourceUnreachable if it never answered, while nobody is to ask the registry."""
+        """Raises what to wait for while nobody is to ask the registry, with the cause of its last failure.
+
+        That is RegistryDown or RegistryFailing; SourceUnreachable or SourceFailed for a registry that never served.
+        """
         outage = self._unless_away(lambda: self._breaker.permit(registry), None)
         if outage is not None:
-            error = SourceUnreachable(registry, "it has failed several times in a row")
+            reason = f"{outage.cause or 'it does not answer'}, after several failures in a row"
+            error = SourceFailed(registry, reason) if outage.answered else SourceUnreachable(registry, reason)
             raise _waiting(error, registry, outage)
 
     def failed(self, registry: str, error: MirrorError) -> MirrorError:
         """Count a failure; the error to wait it out with if the registry is known to work, else *error*."""
-        outage = self._unless_away(lambda: self._breaker.failed(registry), None)
+        cause = error.reason if isinstance(error, SourceFailed | SourceUnreachable) else error.message
+        answered = not isinstance(error, SourceUnreachable)
+        outage = self._unless_away(lambda: self._breaker.failed(registry, cause, answered=answered), None)
         return _waiting(error, registry, outage) if outage else error
+
+    def undecided(self, registry: str) -> None:
+        """See `Breaker.undecided`."""
+        self._unless_away(lambda: self._breaker.undecided(registry), None)
+
+    def note_headless(self, registry: str) -> None:
+        """See `Breaker.note_headless`."""
+        self._unless_away(lambda: self._breaker.note_headless(registry), None)
+
+    def is_headless(self, registry: str) -> bool:
+        """See `Breaker.is_headless`; asks Redis nothing."""
+        return self._breaker.is_headless(registry)
 
     def answered(self, registry: str, *, served: bool) -> None:
         self._unless_away(lambda: self._breaker.answered(registry, served=served), None)
@@ -114,4 +139,7 @@ class SharedAdmission:
 
 
 def _waiting(error: MirrorError, registry: str, outage: Outage) -> MirrorError:
-    return RegistryDown(registry, error.message, outage.wait) if outage.known else error
+    if not outage.known:
+        return error
+    kind = RegistryDown if isinstance(error, SourceUnreachable) else RegistryFailing
+    return kind(registry, error.message, outage.wait)

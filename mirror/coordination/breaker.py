@@ -5,7 +5,8 @@
                                                      └───────── its one probe fails ─────┘
 
 Its record also remembers when the registry last answered with what was asked for. One that did in the last 30 days is
-known to work, and is waited for; for any other, say a mistyped host, nobody waits.
+known to work, and is waited for; for any other, say a mistyped host, nobody waits. It says what the last failure was,
+and whether the registry answers HEADs of manifests, so that no worker has to find out again for `HEADLESS_SECONDS`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import uniform
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from mirror.coordination import keys
 from mirror.coordination.redis import NOW, Redis
@@ -27,6 +28,9 @@ OPEN_SECONDS: Final = 15.0
 LONGEST_OPEN: Final = 300.0
 PROBE_SECONDS: Final = 60.0
 KNOWN_SECONDS: Final = 30 * 86400
+HEADLESS_SECONDS: Final = 900.0
+"""Seconds for which nobody sends HEADs of manifests to a registry whose HEADs told nothing where a GET worked."""
+_LONGEST_CAUSE: Final = 500
 _MINUTE: Final = 60.0
 _SHORT: Final = 0.25
 
@@ -40,27 +44,49 @@ local function known()
   local answered = number('answered_at')
   return (answered and moment - answered <= {KNOWN_SECONDS * 1000}) and 1 or 0
 end
-local function outage(wait) return {{known(), wait}} end
+local function outage(wait)
+  local found = redis.call('HMGET', key, 'cause', 'cause_answered')
+  return {{known(), wait, found[1] or '', found[2] == '1' and 1 or 0}}
+end
 """
 )
 _PERMIT: Final = (
     _LIBRARY
     + f"""
--- ARGV: a token of this question. Answers {{failures}} where it may be asked, {{-1}} for the probe, else the outage.
+-- ARGV: a token of this question. Answers the outage where it may not be asked. Else {{failures, ms for which HEADs are
+-- of no use}}, with -1 failures for the probe.
 local open_until = number('open_until')
-if not open_until then return {{number('failures') or 0}} end
+local headless = math.max(0, (number('headless_until') or 0) - moment)
+if not open_until then return {{number('failures') or 0, headless}} end
 if moment < open_until then return outage(open_until - moment) end
 if moment < (number('probe_until') or 0) and redis.call('HGET', key, 'prober') ~= ARGV[1] then return outage(5000) end
 note('probe_until', moment + {PROBE_SECONDS * 1000:.0f})
 redis.call('HSET', key, 'prober', ARGV[1])
-return {{-1}}
+return {{-1, headless}}
+"""
+)
+_UNDECIDED: Final = (
+    _LIBRARY
+    + """
+-- The probe told nothing: the next request may be one.
+redis.call('HDEL', key, 'probe_until', 'prober')
+return 1
+"""
+)
+_HEADLESS: Final = (
+    _LIBRARY
+    + f"""
+note('headless_until', moment + {HEADLESS_SECONDS * 1000:.0f})
+if redis.call('TTL', key) < {HEADLESS_SECONDS:.0f} then redis.call('EXPIRE', key, {HEADLESS_SECONDS:.0f}) end
+return 1
 """
 )
 _FAILED: Final = (
     _LIBRARY
     + f"""
--- ARGV: a token of this failure, jitter around 1. Answers the outage.
+-- ARGV: a token of this failure, jitter around 1, its cause, 1 if that was an answer. Answers the outage.
 local open_until = number('open_until')
+redis.call('HSET', key, 'cause', ARGV[3], 'cause_answered', ARGV[4])
 if redis.call('HGET', key, 'failure') ~= ARGV[1] then
   redis.call('HSET', key, 'failure', ARGV[1])
   if moment - (number('counted_since') or 0) > {_MINUTE * 1000:.0f} then
@@ -86,7 +112,8 @@ _ANSWERED: Final = (
     _LIBRARY
     + f"""
 -- ARGV: 1 if it answered with what was asked for.
-redis.call('HDEL', key, 'failures', 'counted_since', 'open_until', 'opened', 'probe_until', 'prober')
+redis.call('HDEL', key, 'failures', 'counted_since', 'open_until', 'opened', 'probe_until', 'prober', 'cause',
+           'cause_answered')
 if ARGV[1] == '1' then note('answered_at', moment) end
 redis.call('EXPIRE', key, {KNOWN_SECONDS})
 return 1
@@ -96,10 +123,15 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A registry that does not answer: whether it is *known* to work, and the seconds until it is asked again."""
+    """A registry that does not serve: whether it is *known* to work, and the seconds until it is asked again.
+
+    *cause* says what the last failure was, and *answered* whether that was an answer of the registry.
+    """
 
     known: bool
     wait: float
+    cause: str = ""
+    answered: bool = False
 
 
 @dataclass(slots=True)
@@ -111,6 +143,8 @@ class _Seen:
     permitted_at: float = -_MINUTE
     failures: int = 1
     noted_at: float = -_MINUTE
+    probing: bool = False
+    headless_until: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_permitted(self) -> bool:
@@ -136,6 +170,8 @@ class Breaker:
         self._permit = redis.script(_PERMIT)
         self._failed = redis.script(_FAILED)
         self._answered = redis.script(_ANSWERED)
+        self._undecided = redis.script(_UNDECIDED)
+        self._headless = redis.script(_HEADLESS)
         self._lock = threading.Lock()
         self._seen: dict[str, _Seen] = {}
 
@@ -148,18 +184,37 @@ class Breaker:
             if seen.is_permitted():
                 return None
             answer = self._permit([keys.breaker(registry)], [secrets.token_hex(8)])
-            if len(answer) > 1:
+            if len(answer) > 2:
                 return _outage(answer)
-            failures = int(answer[0])
-            seen.failures, seen.permitted_at = abs(failures), -_MINUTE if failures < 0 else monotonic()
+            failures, headless = int(answer[0]), int(answer[1])
+            seen.probing = failures < 0
+            seen.failures, seen.permitted_at = abs(failures), -_MINUTE if seen.probing else monotonic()
+            seen.headless_until = monotonic() + headless / 1000
         return None
 
-    def failed(self, registry: str) -> Outage:
-        """Count a failure to reach the registry, or to be served by it at all."""
+    def failed(self, registry: str, cause: str = "", *, answered: bool = False) -> Outage:
+        """Count a failure to reach the registry, or to be served by it at all; *cause* says which."""
         seen = self._of(registry)
-        seen.failures, seen.permitted_at = 1, -_MINUTE
+        seen.failures, seen.permitted_at, seen.probing = 1, -_MINUTE, False
         jitter = uniform(0.8, 1.2)  # noqa: S311 - spreads probes, guards nothing
-        return _outage(self._failed([keys.breaker(registry)], [secrets.token_hex(8), jitter]))
+        args: list[str | float] = [secrets.token_hex(8), jitter, cause[:_LONGEST_CAUSE], int(answered)]
+        return _outage(self._failed([keys.breaker(registry)], args))
+
+    def undecided(self, registry: str) -> None:
+        """The request that was permitted told nothing about the registry: another one decides."""
+        seen = self._of(registry)
+        if seen.probing:
+            seen.probing = False
+            self._undecided([keys.breaker(registry)], [])
+
+    def note_headless(self, registry: str) -> None:
+        """A GET of a manifest worked where a HEAD had told nothing."""
+        self._of(registry).headless_until = monotonic() + HEADLESS_SECONDS
+        self._headless([keys.breaker(registry)], [])
+
+    def is_headless(self, registry: str) -> bool:
+        """Whether HEADs of manifests are of no use there, as far as the last `permit` told."""
+        return monotonic() < self._of(registry).headless_until
 
     def answered(self, registry: str, *, served: bool) -> None:
         """The registry can be reached; *served* if it gave what was asked for. Written at most once a minute."""
@@ -179,6 +234,6 @@ class Breaker:
             return self._seen.setdefault(registry, _Seen())
 
 
-def _outage(answer: list[int]) -> Outage:
-    known, wait = answer
-    return Outage(bool(known), wait / 1000)
+def _outage(answer: list[Any]) -> Outage:
+    known, wait, cause, answered = answer
+    return Outage(bool(known), int(wait) / 1000, str(cause), bool(answered))

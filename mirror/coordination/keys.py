@@ -35,7 +35,8 @@ mirror:slots:shares:<registry>:<action>   holder -> the requests it may have und
 mirror:heartbeats:<kind>           process -> when it last said that it is alive, ms, and what it did
 mirror:storage:trouble             since when S3 takes no writes, why, and when that is tried again
 mirror:probe                       what /readyz writes to see whether Redis takes writes
-mirror:breaker:<registry>          failures in a row, until when nothing is asked, when it last answered
+mirror:breaker:<registry>          failures in a row and their last cause, until when nothing is asked, when it last
+                                   answered, until when no HEAD of a manifest is sent
 mirror:index:built                 exists once the index has been rebuilt from the bucket
 mirror:index:rebuild               the rebuild under way: run, tags, repository, begun_at (ms)
 mirror:index:changed               ``repository:tag`` of every change that was listed while the index was not built

@@ -69,6 +69,15 @@ class Admission(PullLimits, Protocol):
     def answered(self, registry: str, *, served: bool) -> None:
         """It could be reached; *served* if it gave what was asked for."""
 
+    def undecided(self, registry: str) -> None:
+        """The request that was permitted told nothing about the registry; the next one will."""
+
+    def note_headless(self, registry: str) -> None:
+        """A GET of a manifest worked where a HEAD had told nothing: all clients shall do without HEADs for a while."""
+
+    def is_headless(self, registry: str) -> bool:
+        """Whether some client has noted that a while ago, as far as the last `permit` told."""
+
     def enter(self, registry: str, action: Action, wait: Wait) -> Callable[[bool], None]:
         """Take a slot for one request; what is answered gives it back, once, and is told whether the request succeeded.
 
@@ -94,6 +103,11 @@ class Unshared:
         return error
 
     def answered(self, registry: str, *, served: bool) -> None: ...
+    def undecided(self, registry: str) -> None: ...
+    def note_headless(self, registry: str) -> None: ...
+    def is_headless(self, registry: str) -> bool:
+        return False
+
     def enter(self, registry: str, action: Action, wait: Wait) -> Callable[[bool], None]:
         return lambda _: None
 

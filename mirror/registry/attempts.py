@@ -9,12 +9,16 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_base, stop_after_attempt, wait_random_exponential
 
 from mirror.errors import (
+    AddressNotAllowed,
+    AnswerTooLarge,
     AnswerTruncated,
     BlobUnknown,
     Denied,
+    DigestMismatch,
     ManifestUnknown,
     MirrorError,
     RateLimited,
+    SourceFailed,
     SourceUnreachable,
     Unauthorized,
 )
@@ -27,6 +31,17 @@ LONGEST_PAUSE: Final = 5.0
 _JITTER: Final = wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE)
 _REACHED: Final = (Unauthorized, Denied, ManifestUnknown, BlobUnknown, RateLimited)
 """Refusals: they show that the registry answers."""
+_INCONCLUSIVE: Final = (
+    AddressNotAllowed,
+    AnswerTooLarge,
+    AnswerTruncated,
+    Denied,
+    DigestMismatch,
+    ManifestUnknown,
+    SourceFailed,
+    SourceUnreachable,
+)
+"""Failures of a shortcut. What is left are demands for a login and for patience, which hold for every request."""
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -46,16 +61,48 @@ class Attempts:
         """Raises what the last attempt did; RegistryDown in its place where the registry is known to work."""
         self._admission.permit(registry)
         try:
-            result = self._tried(request, *args, **named)
+            result = self._tried(_MayPass(), request, *args, **named)
         except (SourceUnreachable, ServerFailed) as error:
             raise self._admission.failed(registry, error) from None
         except _REACHED:
             self._admission.answered(registry, served=False)
             raise
+        except MirrorError:
+            self._admission.undecided(registry)
+            raise
         self._admission.answered(registry, served=True)
         return result
 
-    def _tried(self, request: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    def shortcut(self, registry: str, request: Callable[P, T | None], *args: P.args, **named: P.kwargs) -> T | None:
+        """Make a request that only saves others: None where it failed, or told nothing. Only over a 429 is it repeated.
+
+        Raises what would hold for the other requests as well: a demand for a login, or for patience. A failure does
+        not count for the breaker, since the request that is made instead decides.
+        """
+        self._admission.permit(registry)
+        try:
+            result: T | None = self._tried(_MayPass(only_limits=True), request, *args, **named)
+        except _INCONCLUSIVE as error:
+            _LOG.info("a shortcut failed", registry=registry, code=error.code, reason=error.message)
+            result = None
+        except RateLimited as error:
+            if error.answered == 429:
+                self._admission.answered(registry, served=False)
+                raise
+            result = None
+        except _REACHED:
+            self._admission.answered(registry, served=False)
+            raise
+        except MirrorError:
+            self._admission.undecided(registry)
+            raise
+        if result is None:
+            self._admission.undecided(registry)
+        else:
+            self._admission.answered(registry, served=True)
+        return result
+
+    def _tried(self, may_pass: _MayPass, request: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """Most requests need one attempt, and tenacity's accounts are a tenth of the CPU of a HEAD: it is told of the
         first one only if that failed.
         """
@@ -70,7 +117,7 @@ class Attempts:
             return request(*args, **named)
 
         retrying = Retrying(
-            retry=_MayPass(),
+            retry=may_pass,
             stop=stop_after_attempt(ATTEMPTS),
             wait=_pause,
             sleep=self._sleep,
@@ -81,13 +128,19 @@ class Attempts:
 
 
 class _MayPass(retry_base):
-    """Whether the same request may succeed in a moment; used for one request."""
+    """Whether the same request may succeed in a moment; used for one request.
 
-    def __init__(self) -> None:
+    With *only_limits* that is a 429 alone.
+    """
+
+    def __init__(self, *, only_limits: bool = False) -> None:
+        self._only_limits = only_limits
         self._has_waited = False
 
     def __call__(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
+        if self._only_limits and not (isinstance(error, RateLimited) and error.answered == 429):
+            return False
         if isinstance(error, RateLimited):
             may, self._has_waited = not self._has_waited and error.asked and error.retry_after <= LONGEST_PAUSE, True
             return may

@@ -68,7 +68,8 @@ class BlobSource:
 
         try:
             unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
-            self._exchange.require_ok(answer, reference, unknown, _FOUND)
+            asked_for = f"the blob {blob.digest} of {reference.name}"
+            self._exchange.require_ok(answer, reference, unknown, _FOUND, asked_for=asked_for)
             held = wanted.answered(answer, blob)
         except BaseException:
             self._targets.forget(reference, blob.digest)

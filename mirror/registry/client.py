@@ -24,11 +24,12 @@ from mirror.registry.credentials import DockerConfig
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.exchange import Exchange
 from mirror.registry.headers import media_type, named_digest
+from mirror.registry.heads import Heads
 from mirror.registry.manifest_reader import ManifestReader, RemoteManifest
 from mirror.registry.pull_limit import LimitReader
 from mirror.registry.redirects import Redirects
 from mirror.registry.slot import Slot
-from mirror.registry.transport import Transport
+from mirror.registry.transport import Answer, Transport
 from mirror.settings import Settings
 
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
@@ -37,10 +38,10 @@ _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
 class RegistryClient:
     """Reads any registry, with one pool of connections and one token per repository. Safe to share between threads.
 
-    Every request is tried up to four times, with full jitter, over lost connections and 5xx; a 429 is asked again once,
-    if it asks for at most 5 s, and raises RateLimited otherwise. Before a request is sent it is admitted: it may wait
-    for a slot, or raise an error that parks its task: RegistryBusy, RegistryDown, QuotaExhausted. Nothing but
-    `mirror.errors` is raised, and what *sleep* raises to end a wait.
+    Every request but a HEAD is tried up to four times, with full jitter, over lost connections and 5xx. A 429 is asked
+    again once, if it asks for at most 5 s, and raises RateLimited otherwise. Before a request is sent it is
+    admitted: it may wait for a slot, or raise an error that parks its task: RegistryBusy, RegistryDown,
+    RegistryFailing, QuotaExhausted. Nothing but `mirror.errors` is raised, and what *sleep* raises to end a wait.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class RegistryClient:
         self._admission = admission or Unshared()
         self._wait = sleep
         self._exchange = Exchange(endpoints, redirects, auth)
+        self._login = auth.login
         self._limits = LimitReader(self._admission, auth.login)
+        self._heads = Heads(self._admission)
         self._blobs = BlobSource(self._exchange, redirects, self._admission, sleep)
         self._attempts = Attempts(self._admission, sleep)
 
@@ -79,8 +82,15 @@ class RegistryClient:
         )
 
     def head_manifest(self, reference: Reference) -> Digest | None:
-        """What the reference is now; None where the registry does not say, or knows no HEAD. Costs no pull quota."""
-        return self._attempts(reference.registry, self._head_manifest, reference)
+        """The digest that the reference has now, by a HEAD, which costs no pull quota. None where only a GET can tell.
+
+        A HEAD is a shortcut. Many registries answer it with an error where a GET works, so it is tried once, and of
+        its failures only a 401 and a 429 are raised. Where a GET has worked instead, HEADs are left out for a while.
+        """
+        digest = self._attempts.shortcut(reference.registry, self._head_manifest, reference)
+        if digest is None:
+            self._heads.told_nothing(reference)
+        return digest
 
     def reading(self, reference: Reference) -> ManifestReader:
         """A reader of one image's manifests, as a context: it reserves what it reads of the registry's pull limit."""
@@ -90,6 +100,7 @@ class RegistryClient:
             reference,
             peek=self.head_manifest,
             fetch=self._fetch_manifest,
+            fetch_once=self._fetch_once,
             wait=self._wait,
         )
 
@@ -120,20 +131,31 @@ class RegistryClient:
         self._transport.close()
 
     def _head_manifest(self, reference: Reference) -> Digest | None:
+        """None where no HEAD is sent: the registry is known to answer none, and a GET costs nothing there."""
+        if self._heads.are_useless(reference.registry) and self._limits.account(reference) is None:
+            return None
         begun = monotonic()
         with Slot(self._admission, reference.registry, "manifests", self._wait):
             answer = self._exchange.send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT).answer
             answer.dismiss()
             self._limits.heard(reference, answer, begun)
-            if answer.status == 405:
-                return None
-            self._exchange.require_ok(answer, reference, ManifestUnknown(str(reference)))
+            self._require_manifest(answer, reference)
             return named_digest(answer.headers)
 
     def _fetch_manifest(
         self, reference: Reference, expect: Descriptor | None, take: Callable[[], str | None]
     ) -> RemoteManifest:
-        return self._attempts(reference.registry, self._get_manifest, reference, expect, take)
+        found = self._attempts(reference.registry, self._get_manifest, reference, expect, take)
+        self._heads.was_served(reference)
+        return found
+
+    def _fetch_once(self, reference: Reference, take: Callable[[], str | None]) -> RemoteManifest | None:
+        return self._attempts.shortcut(reference.registry, self._get_manifest, reference, None, take)
+
+    def _require_manifest(self, answer: Answer, reference: Reference) -> None:
+        logged_in = self._login(reference.registry, reference.repository) is not None
+        unknown = ManifestUnknown(str(reference), logged_in=logged_in)
+        self._exchange.require_ok(answer, reference, unknown, asked_for=f"the manifest of {reference}")
 
     def _get_manifest(
         self, reference: Reference, expect: Descriptor | None, take: Callable[[], str | None]
@@ -146,7 +168,7 @@ class RegistryClient:
             self._limits.heard(reference, answer, begun, unit)
             if answer.status == 429 and (refused := self._limits.refusal(reference, answer)):
                 raise refused
-            self._exchange.require_ok(answer, reference, ManifestUnknown(str(reference)))
+            self._require_manifest(answer, reference)
             named = [d for d in (reference.digest, expect and expect.digest, named_digest(answer.headers)) if d]
             body = answer.read(MAX_MANIFEST_SIZE, f"the manifest of {reference}")
             content_type = media_type(answer.headers)

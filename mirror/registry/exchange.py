@@ -65,9 +65,15 @@ class Exchange:
             raise
 
     def require_ok(
-        self, answer: Answer, reference: Reference, unknown: MirrorError, accepted: tuple[int, ...] = (200,)
+        self,
+        answer: Answer,
+        reference: Reference,
+        unknown: MirrorError,
+        accepted: tuple[int, ...] = (200,),
+        *,
+        asked_for: str = "",
     ) -> None:
-        """Raise what the answer's status means: *unknown* for a 404."""
+        """Raise what the answer's status means: *unknown* for a 404. *asked_for* names what was requested."""
         if answer.status in accepted:
             return
         if _says_it_wants_tls(answer):
@@ -78,7 +84,9 @@ class Exchange:
             raise Denied(reference.registry, reference.repository)
         if answer.status == 404:
             raise unknown
-        raise error_for_trouble(reference.registry, answer.status, answer.headers, what="it answered")
+        raise error_for_trouble(
+            reference.registry, answer.status, answer.headers, what="it answered", asked_for=asked_for
+        )
 
 
 def _says_it_wants_tls(answer: Answer) -> bool:

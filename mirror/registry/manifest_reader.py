@@ -40,6 +40,12 @@ class Fetch(Protocol):
     ) -> RemoteManifest: ...
 
 
+class FetchOnce(Protocol):
+    """One manifest read in one attempt; None where it failed in a way that says nothing about other requests."""
+
+    def __call__(self, reference: Reference, take: Callable[[], str | None]) -> RemoteManifest | None: ...
+
+
 class ManifestReader:
     """Reads manifests of the image *reference* names. What it reserved and did not spend is given back at the end.
 
@@ -55,6 +61,7 @@ class ManifestReader:
         *,
         peek: Callable[[Reference], object],
         fetch: Fetch,
+        fetch_once: FetchOnce,
         wait: Wait,
     ) -> None:
         self._limits = limits
@@ -62,6 +69,7 @@ class ManifestReader:
         self._reference = reference
         self._peek = peek
         self._fetch = fetch
+        self._fetch_once = fetch_once
         self._wait = wait
         self._lock = threading.RLock()
         self._id = secrets.token_hex(8)
@@ -81,6 +89,13 @@ class ManifestReader:
         AnswerTooLarge, and what all requests raise.
         """
         return self._fetch(reference, expect, self._take)
+
+    def get_hinted(self, reference: Reference) -> RemoteManifest | None:
+        """A manifest by a digest that only a HEAD has named. None where it cannot be had so: its tag may show another.
+
+        It is tried once. Raises QuotaExhausted, and what a login or a limit of the registry demands.
+        """
+        return self._fetch_once(reference, self._take)
 
     def expect(self, count: int) -> None:
         """So many more manifests will be read: raises QuotaExhausted, nothing spent on them, if too few are left."""

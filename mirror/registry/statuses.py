@@ -22,6 +22,8 @@ LONGEST_TOKEN: Final = 12 * 3600.0
 """Seconds for which a token is used without a new one. One that is refused earlier is renewed at once."""
 DEFAULT_TOKEN: Final = 60.0
 """What a token without a usable ``expires_in`` is good for (distribution spec, token authentication)."""
+_OVERLOADED: Final = frozenset({502, 503, 504})
+"""Of a proxy or a server that is overloaded: with Retry-After they are waited for (RFC 9110, 15.6.4)."""
 
 
 class ServerFailed(SourceFailed):
@@ -32,14 +34,23 @@ class ServerFailed(SourceFailed):
         self.overloaded = overloaded
 
 
-def error_for_trouble(registry: str, status: int, headers: Mapping[str, str], *, what: str) -> MirrorError:
-    """RateLimited for a 429, ServerFailed for a 5xx, SourceFailed for what the protocol does not foresee."""
+def error_for_trouble(
+    registry: str, status: int, headers: Mapping[str, str], *, what: str, asked_for: str = ""
+) -> MirrorError:
+    """The error that a status means; *asked_for* names what was requested.
+
+    RateLimited for a 429, and for a 502, 503 or 504 that says how long to wait. ServerFailed for any other 5xx.
+    SourceFailed for what the protocol does not foresee.
+    """
+    wait = asked_wait(headers)
+    reason = f"{what} {status} for {asked_for}" if asked_for else f"{what} {status}"
     if status == 429:
-        asked = asked_wait(headers)
-        return RateLimited(registry, DEFAULT_WAIT if asked is None else asked, asked=asked is not None)
+        return RateLimited(registry, DEFAULT_WAIT if wait is None else wait, asked=wait is not None)
+    if status in _OVERLOADED and wait:
+        return RateLimited(registry, wait, answered=status)
     if status >= 500:
-        return ServerFailed(registry, f"{what} {status}", overloaded=status == 503)
-    return SourceFailed(registry, f"{what} {status}, which was not expected")
+        return ServerFailed(registry, reason, overloaded=status == 503)
+    return SourceFailed(registry, f"{reason}, which was not expected")
 
 
 def token_seconds(expires_in: object) -> float:

@@ -79,6 +79,11 @@ def reset_after(count: int) -> Change:
     return lambda reply: replace(reply, cut_after=count, reset=True)
 
 
+def hung_up() -> Change:
+    """The connection is closed without an answer."""
+    return lambda reply: replace(reply, status=0)
+
+
 def too_long(more: bytes = b"and more") -> Change:
     """A body that is longer than the blob, and a Content-Length that says so."""
     return lambda reply: _with_body(reply, _whole(reply) + more)

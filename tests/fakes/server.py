@@ -30,7 +30,10 @@ class Request:
 
 @dataclass
 class Reply:
-    """An answer that a script may change before it is sent. ``body`` is bytes, or an iterator of pieces."""
+    """An answer that a script may change before it is sent. ``body`` is bytes, or an iterator of pieces.
+
+    With status 0 the connection is closed without an answer.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -41,6 +44,8 @@ class Reply:
     """Whether that is done with a TCP reset."""
     chunked: bool = False
     """Whether the body goes in chunks, its length untold."""
+    also_to_head: bool = False
+    """Whether the body is sent in answer to a HEAD too, against HTTP."""
     gate: tuple[int, threading.Event] | None = None
     """Bytes after which sending waits until the event is set."""
     more_headers: list[tuple[str, str]] = field(default_factory=list)
@@ -118,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
         """The registry keeps its own log."""
 
     def _send(self, reply: Reply) -> None:
+        if reply.status == 0:
+            self.close_connection = True
+            return
         self.wfile.write(reply.before)
         self.send_response(reply.status)
         if reply.chunked:
@@ -130,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in reply.more_headers:
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command != "HEAD" or reply.also_to_head:
             self._send_body(reply)
 
     def _send_body(self, reply: Reply) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mirror.coordination.breaker import FAILURES, LONGEST_OPEN, OPEN_SECONDS, PROBE_SECONDS, Breaker
+from mirror.coordination.breaker import FAILURES, HEADLESS_SECONDS, LONGEST_OPEN, OPEN_SECONDS, PROBE_SECONDS, Breaker
 from mirror.coordination.redis import Redis
 from tests.unit.coordination.stopped_clock import StoppedClock
 
@@ -169,3 +169,47 @@ def test_of_many_threads_that_begin_together_one_asks_and_one_notes(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(8)))
     assert asked == ["_permit", "_answered"]
+
+
+def test_what_failed_last_is_told_to_everybody_until_the_registry_answers(
+    breaker: Breaker, redis: Redis, clock: StoppedClock
+) -> None:
+    fail(breaker)
+    breaker.failed(HUB, "it answered 500", answered=True)
+    outage = elsewhere(redis).permit(HUB)
+    assert outage is not None
+    assert (outage.cause, outage.answered) == ("it answered 500", True)
+    breaker.answered(HUB, served=True)
+    assert breaker.failed(HUB).cause == ""
+
+
+def test_a_probe_that_told_nothing_lets_the_next_request_be_one(
+    breaker: Breaker, redis: Redis, clock: StoppedClock
+) -> None:
+    clock.advance(fail(breaker) + 1)
+    assert breaker.permit(HUB) is None
+    assert elsewhere(redis).permit(HUB) is not None
+    breaker.undecided(HUB)
+    assert elsewhere(redis).permit(HUB) is None
+
+
+def test_a_request_that_was_no_probe_costs_nothing_when_it_tells_nothing(breaker: Breaker, redis: Redis) -> None:
+    breaker.permit(HUB)
+    before = redis.client.info("stats")["total_commands_processed"]
+    breaker.undecided(HUB)
+    assert redis.client.info("stats")["total_commands_processed"] == before + 1  # INFO itself
+
+
+def test_heads_that_are_of_no_use_are_left_out_by_everybody_for_a_while(
+    breaker: Breaker, redis: Redis, clock: StoppedClock
+) -> None:
+    breaker.note_headless(HUB)
+    assert breaker.is_headless(HUB)
+    other = elsewhere(redis)
+    assert not other.is_headless(HUB)  # it has asked nothing yet
+    other.permit(HUB)
+    assert other.is_headless(HUB)
+    clock.advance(HEADLESS_SECONDS + 1)
+    later = elsewhere(redis)
+    later.permit(HUB)
+    assert not later.is_headless(HUB)

@@ -19,7 +19,7 @@ from mirror.errors import (
     QuotaExhausted,
     RateLimited,
     RegistryBusy,
-    RegistryDown,
+    RegistryFailing,
     SourceFailed,
     SourceUnreachable,
 )
@@ -155,7 +155,7 @@ def test_an_overloaded_registry_is_asked_for_half_as_much(
 ) -> None:
     registry.script(faults.faulty(change))
     with pytest.raises((RateLimited, SourceFailed)):
-        client.head_manifest(reference)
+        client.get_manifest(reference)
     assert limit(redis, registry) == SLOTS / 2
 
 
@@ -165,7 +165,7 @@ def test_other_failures_are_no_overload(
 ) -> None:
     registry.script(faults.faulty(change))
     with pytest.raises((ManifestUnknown, SourceFailed)):
-        client.head_manifest(reference)
+        client.get_manifest(reference)
     assert limit(redis, registry) == SLOTS
 
 
@@ -235,13 +235,15 @@ def test_a_registry_that_is_known_to_work_is_not_asked_while_it_is_down(
     client.head_manifest(reference)
     registry.script(faults.faulty(faults.status(502)))
     for _ in range(5):
-        with pytest.raises(RegistryDown, match="502"):
-            client.head_manifest(reference)
+        with pytest.raises(RegistryFailing, match="502"):
+            client.get_manifest(reference)
     asked = len(registry.log())
-    with pytest.raises(RegistryDown) as caught:
-        client.head_manifest(reference)
+    with pytest.raises(
+        RegistryFailing, match=f"answered 502 for the manifest of {reference}.*several failures"
+    ) as caught:
+        client.get_manifest(reference)
     assert len(registry.log()) == asked
-    assert caught.value.waits_for == "registry_unreachable"
+    assert caught.value.waits_for == "registry_failing"
     assert 10 < caught.value.retry_after <= 18
 
 
@@ -249,7 +251,7 @@ def test_a_registry_that_never_answered_is_nobodys_to_wait_for(client: RegistryC
     nowhere = Reference.parse(f"{registry.host.replace('127.0.0.1', '127.0.0.2')}/team/app:1")
     for _ in range(7):
         with pytest.raises(SourceUnreachable) as caught:
-            client.head_manifest(nowhere)
+            client.get_manifest(nowhere)
         assert caught.value.waits_for is None
 
 
@@ -260,7 +262,7 @@ def test_a_registry_that_refuses_is_not_down(
     registry.script(faults.faulty(faults.status(status)))
     for _ in range(10):
         with pytest.raises(Exception, match=REPOSITORY):
-            client.head_manifest(reference)
+            client.get_manifest(reference)
     assert not redis.call("EXISTS", keys.breaker(registry.host))
 
 
@@ -289,7 +291,7 @@ def test_with_redis_gone_images_are_read_all_the_same(
     client.open_blob(reference, blob).close()
     registry.script(faults.faulty(faults.status(503)))
     with pytest.raises(SourceFailed, match="503"):
-        client.head_manifest(reference)
+        client.get_manifest(reference)
     client.close()
     admission.close()
     redis.close()

@@ -140,8 +140,6 @@ def test_a_status_becomes_an_error(
     registry.script(faults.faulty(faults.status(status)))
     with pytest.raises(error):
         client.get_manifest(reference)
-    with pytest.raises(error):
-        client.head_manifest(reference)
 
 
 def test_a_manifest_of_four_mebibytes_is_read(

@@ -48,4 +48,4 @@ def test_every_kind_of_image_is_read_byte_for_byte(
 def test_an_image_that_is_not_there_is_unknown(docker_registry: DockerRegistry, client_of: MakeClient) -> None:
     client = client_of(insecure_registries=frozenset({docker_registry.host}))
     with pytest.raises(ManifestUnknown):
-        client.head_manifest(Reference.parse(f"{docker_registry.host}/registry-client/nothing:1"))
+        client.get_manifest(Reference.parse(f"{docker_registry.host}/registry-client/nothing:1"))

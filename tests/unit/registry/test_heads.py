@@ -1,0 +1,216 @@
+"""A HEAD is a shortcut: whatever it is answered with, a GET decides, and a HEAD of no use is not sent again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from mirror.coordination.admission import SharedAdmission
+from mirror.coordination.redis import Redis
+from mirror.errors import ManifestUnknown, RateLimited, Unauthorized
+from mirror.oci.reference import Reference
+from mirror.registry.client import RegistryClient
+from tests.conftest import MakeSettings
+from tests.fakes import faults
+from tests.fakes.docker_hub import PullLimit
+from tests.fakes.registry import FakeRegistry, Reply, Request
+from tests.images import TestImage
+from tests.unit.registry.conftest import LOOPBACK
+
+USELESS = {
+    "400": faults.status(400),
+    "403": faults.status(403),
+    "404": faults.status(404),
+    "405": faults.status(405),
+    "418": faults.status(418),
+    "500": faults.status(500),
+    "501": faults.status(501),
+    "503": faults.status(503),
+    "503 with a time": faults.status(503, Retry_After="30"),
+    "204": faults.status(204),
+    "304": faults.status(304),
+    "a redirect without end": faults.status(307, Location="/v2/team/app/manifests/1"),
+    "a redirect to no URL": faults.status(307, Location="ftp://example.com/x"),
+    "a redirect to where we may not go": faults.status(307, Location="https://10.0.0.1/x"),
+    "no digest": faults.header("Docker-Content-Digest", None),
+    "a digest that is none": faults.header("Docker-Content-Digest", "sha256:short"),
+    "no answer": faults.hung_up(),
+}
+
+
+def asked(registry: FakeRegistry, since: int = 0) -> list[str]:
+    return [request.method for request in registry.log()[since:]]
+
+
+def read(client: RegistryClient, reference: Reference) -> bytes:
+    """As the resolver does: a HEAD, and a GET if that tells nothing."""
+    digest = client.head_manifest(reference)
+    return client.get_manifest(replace(reference, digest=digest) if digest else reference).body
+
+
+@pytest.mark.parametrize("change", USELESS.values(), ids=USELESS.keys())
+def test_a_head_that_tells_nothing_is_tried_once_and_not_again_where_a_get_has_worked(
+    client: RegistryClient,
+    registry: FakeRegistry,
+    reference: Reference,
+    app: TestImage,
+    change: faults.Change,
+    waits: list[float],
+) -> None:
+    registry.script(faults.faulty(change, method="HEAD"))
+    assert read(client, reference) == app.body
+    redirects = asked(registry).count("HEAD") - 1
+    assert (asked(registry)[-1], redirects <= 5, waits) == ("GET", True, [])
+    before = len(registry.log())
+    assert [read(client, reference), read(client, reference)] == [app.body] * 2
+    assert asked(registry, before) == ["GET", "GET"]
+
+
+def test_a_head_that_is_answered_with_a_body_spoils_no_later_answer(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    """What is left of it in the connection may be read as the beginning of the next answer, which then is no HTTP."""
+    registry.script(lambda q, _: Reply(404, {}, b"not found\n" * 9, also_to_head=True) if q.method == "HEAD" else None)
+    assert [read(client, reference) for _ in range(3)] == [app.body] * 3
+
+
+def test_a_well_behaved_registry_is_asked_by_head_every_time(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    for _ in range(3):
+        assert client.head_manifest(reference) == app.digest
+    assert asked(registry) == ["HEAD"] * 3
+
+
+def test_a_tag_that_is_missing_says_nothing_about_heads(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    missing = replace(reference, tag="none")
+    for _ in range(3):
+        with pytest.raises(ManifestUnknown):
+            read(client, missing)
+    assert asked(registry) == ["HEAD", "GET"] * 3
+    assert client.head_manifest(reference) == app.digest
+
+
+def test_another_registrys_heads_are_not_judged_by_it(
+    client_of: object, registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    with FakeRegistry() as other:
+        other.put(app, "team/app", "1")
+        assert callable(client_of)
+        client: RegistryClient = client_of(registry, other)
+        registry.script(faults.faulty(faults.status(405), method="HEAD"))
+        read(client, reference)
+        assert client.head_manifest(replace(reference, registry=other.host)) == app.digest
+
+
+@pytest.mark.parametrize(("status", "error"), [(401, Unauthorized), (429, RateLimited)])
+def test_a_head_that_asks_for_a_login_or_for_patience_decides(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int, error: type[Exception]
+) -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="' + registry.token_url + '"', "Retry-After": "60"}
+    registry.script(lambda q, _: Reply(status, challenge) if q.method == "HEAD" else None)
+    registry.script(lambda q, _: Reply(401) if q.path == "/token" else None)
+    with pytest.raises(error):
+        client.head_manifest(reference)
+    assert "GET" not in [request.method for request in registry.log(path="/manifests/")]
+
+
+def test_a_head_that_asks_for_a_moment_is_sent_again_after_it(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, waits: list[float]
+) -> None:
+    registry.script(faults.faulty(faults.status(429, Retry_After="3"), times=1))
+    assert client.head_manifest(reference) == app.digest
+    assert (asked(registry), waits) == (["HEAD", "HEAD"], [3])
+
+
+def test_where_reads_are_counted_a_head_that_failed_is_tried_every_time(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference
+) -> None:
+    """It costs nothing there, and a GET would."""
+    registry.script(faults.faulty(faults.status(502), method="HEAD", times=1))
+    registry.script(PullLimit(100, window=600))
+    read(client, reference)
+    before = len(registry.log())
+    assert client.head_manifest(reference)
+    assert asked(registry, before) == ["HEAD"]
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    connected = Redis.connect(redis_url)
+    yield connected
+    connected.close()
+
+
+@pytest.fixture
+def workers(redis: Redis, registry: FakeRegistry, settings: MakeSettings) -> Iterator[list[RegistryClient]]:
+    """Clients of two processes that share what they find out."""
+    place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
+    admissions = [SharedAdmission(redis, most={}) for _ in range(2)]
+    made = [RegistryClient.from_settings(place, admission=each, sleep=lambda _: None) for each in admissions]
+    yield made
+    for client, admission in zip(made, admissions, strict=True):
+        client.close()
+        admission.close()
+
+
+def test_what_one_worker_finds_out_spares_all_others_the_head(
+    workers: list[RegistryClient], registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    registry.script(faults.faulty(faults.status(404), method="HEAD"))
+    assert [read(client, reference) for client in workers] == [app.body] * 2
+    assert asked(registry) == ["HEAD", "GET", "GET"]
+
+
+def test_heads_that_fail_do_not_open_the_breaker_nor_hold_its_probe(
+    workers: list[RegistryClient], registry: FakeRegistry, reference: Reference, app: TestImage
+) -> None:
+    """A registry whose HEADs always fail would otherwise never be found to be back."""
+    failing = faults.faulty(faults.status(500))
+    registry.script(failing)
+    for client in itertools.islice(itertools.cycle(workers), 6):
+        assert client.head_manifest(reference) is None
+    registry.scripts.remove(failing)
+    registry.script(lambda request, _: Reply(500) if request.method == "HEAD" else None)
+    assert read(workers[0], reference) == app.body
+
+
+def test_a_digest_that_is_only_a_hint_is_read_once_and_what_goes_wrong_is_left_to_the_tag(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, waits: list[float]
+) -> None:
+    hinted = replace(reference, digest=app.digest)
+    with client.reading(hinted) as manifests:
+        found = manifests.get_hinted(hinted)
+        assert found is not None
+        assert found.body == app.body
+        for change in (faults.status(500), faults.status(404), faults.wrong_byte(3), faults.reset_after(5)):
+            before = len(registry.log())
+            registry.script(faults.faulty(change, times=1))
+            assert manifests.get_hinted(hinted) is None
+            assert len(registry.log()) == before + 1
+    assert waits == []
+
+
+def test_the_probe_of_a_registry_that_was_down_is_a_get_where_the_head_tells_nothing(
+    workers: list[RegistryClient], registry: FakeRegistry, reference: Reference, app: TestImage, redis: Redis
+) -> None:
+    client = workers[0]
+    read(client, reference)
+    down = faults.faulty(faults.status(500))
+    registry.script(down)
+    for _ in range(5):
+        with pytest.raises(Exception, match="500"):
+            client.get_manifest(reference)
+    registry.scripts.remove(down)
+
+    def only_gets(request: Request, _: Reply) -> Reply | None:
+        return Reply(500) if request.method == "HEAD" else None
+
+    registry.script(only_gets)
+    redis.call("HSET", f"mirror:breaker:{registry.host}", "open_until", 1)  # its wait is over
+    assert read(client, reference) == app.body
