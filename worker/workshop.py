@@ -28,7 +28,6 @@ from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
-from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 
 
@@ -73,7 +72,7 @@ class Workshop:
             bucket=bucket,
             rebuilder=Rebuilder(bucket, redis, publisher),
             performer=Performer(
-                store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier, StorageGuard(bucket, redis)
+                store, queue, redis, keeping, publisher, source, bucket, copier, StorageGuard(bucket, redis)
             ),
             reconciler=Reconciler(store, queue, redis),
             sweeper=Sweeper(bucket, redis),

@@ -9,9 +9,11 @@ from typing import Any, Final, Self
 
 from marshmallow import EXCLUDE, Schema, fields, post_load
 
+from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import Platform
+from mirror.oci.reference import Reference, is_same_source
 from mirror.storage.provenance import ImageProvenance
 
 
@@ -32,6 +34,10 @@ class ImageEntry:
     source: str | None = None
     mirrored_at: str | None = None
     job: str | None = None
+
+    def is_from(self, source: Reference) -> bool:
+        """Whether a job has mirrored it from the registry and repository of *source*."""
+        return Listed(Digest.parse(self.digest), self.source, self.job).is_from(str(source))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -57,6 +63,29 @@ def entry_of(
         mirrored_at=(origin and origin.mirrored_at) or None,
         job=(origin and origin.job) or None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What is listed of a tag, as far as its next job needs it; see `ImageEntry`."""
+
+    digest: Digest
+    source: str | None
+    job: str | None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        entry = json.loads(text)
+        return cls(Digest.parse(entry["digest"]), entry.get("source"), entry.get("job"))
+
+    def is_from(self, source: str) -> bool:
+        """Whether a job has mirrored it from the registry and repository that *source* names.
+
+        Without a job the source is only a name: that of an image that was re-tagged here.
+        """
+        if not self.source or not self.job:
+            return False
+        return self.source == source or is_same_source(self.source, Reference.parse(source))
 
 
 @dataclass(frozen=True, slots=True)

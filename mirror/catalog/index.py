@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from mirror.catalog.entry import ImageEntry, RepositoryEntry
+from mirror.catalog.entry import ImageEntry, Listed, RepositoryEntry
 from mirror.coordination import keys
 from mirror.coordination.redis import Redis, Run
 from mirror.errors import CatalogRebuilding, RepositoryNotHeld
@@ -134,18 +134,16 @@ class CatalogIndex:
         found = self._redis.call("HGET", keys.index_entries(repository), tag)
         return _entry(found) if found else None
 
-    def shows(self, repository: str, tag: str, digest: Digest) -> bool | None:
-        """Whether the tag is listed as *digest*; None where nothing is listed because the index is not built yet."""
+    def look_up(self, repository: str, tag: str) -> tuple[ImageEntry | None, bool]:
+        """What is listed of the tag, and whether the index is built: else the tag may be there without an entry."""
         commands = [["HGET", keys.index_entries(repository), tag], ["EXISTS", keys.INDEX_BUILT]]
         found, is_built = self._redis.calls(commands)
-        if found:
-            return _entry(found).digest == str(digest)
-        return False if is_built else None
+        return _entry(found) if found else None, bool(is_built)
 
-    def digests(self, tags: Sequence[tuple[str, str]]) -> list[Digest | None]:
-        """For each (repository, tag) the digest it is listed with, None where it is not listed; in one turn."""
+    def look_up_all(self, tags: Sequence[tuple[str, str]]) -> list[Listed | None]:
+        """For each (repository, tag) what is listed of it, None where nothing is; in one turn."""
         found = self._redis.calls([["HGET", keys.index_entries(repository), tag] for repository, tag in tags])
-        return [Digest.parse(json.loads(_stored_entry(text))["digest"]) if text else None for text in found]
+        return [Listed.from_json(_stored_entry(text)) if text else None for text in found]
 
     def repositories(self, *, limit: int, after: str = "") -> tuple[list[RepositoryEntry], str | None]:
         """At most *limit* repositories in lexical order behind *after*, and the name to go on from, if any are left."""

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import structlog
 
-from mirror.catalog.entry import ImageEntry, entry_of
+from mirror.catalog.entry import ImageEntry, Listed, entry_of
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.reading import CatalogReader, platforms
 from mirror.catalog.tickets import HeldTags, Published, Ticket
@@ -38,6 +38,7 @@ from mirror.errors import ImageNotHeld, PreconditionFailed, RedisUnavailable, Ta
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
+from mirror.oci.reference import Reference
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
@@ -84,10 +85,10 @@ class Publisher:
         numbers = iter(self._sequence.take(tags))
         return [Ticket(target, next(numbers) if target.tag else 0, by) for target, by in wanted]
 
-    def listed(self, targets: Sequence[LocalImage]) -> list[Digest | None]:
-        """For each target the digest that the index lists its tag with, None for one that is not listed or no tag."""
-        digests = self._index.digests([(target.repository, target.tag or "") for target in targets])
-        return [digest if target.tag else None for target, digest in zip(targets, digests, strict=True)]
+    def listed(self, targets: Sequence[LocalImage]) -> list[Listed | None]:
+        """For each target what the index lists of its tag, None for one that is not listed or no tag."""
+        found = self._index.look_up_all([(target.repository, target.tag or "") for target in targets])
+        return [listed if target.tag else None for target, listed in zip(targets, found, strict=True)]
 
     def publish(self, ticket: Ticket, image: Image, origin: ImageProvenance) -> Published:
         """Make *image*, whose blobs are all held and pinned, readable as the ticket's target.
@@ -108,27 +109,55 @@ class Publisher:
         self._bucket.sync()
         return published
 
-    def confirm(self, ticket: Ticket, digest: Digest) -> Published | None:
+    def confirm(self, ticket: Ticket, digest: Digest, source: Reference, *, served: bool = False) -> Published | None:
         """Note that the ticket's target shows *digest* already; None if it does not, or not completely.
+
+        None also where *source* has not served the digest's bytes, neither now, as *served* says, nor before: whoever
+        knows a digest could name it. What the index says of that costs no request to S3.
 
         Where the index lists something else the bucket is not asked: should the index be wrong, the image is published
         once more, and then it is right.
         """
         target = ticket.target
         if target.tag is None:
-            kept = target.digest == digest and self._links.has_revision(target.repository, digest)
-            return Published(digest) if kept and self._kept.is_kept(target.repository, digest) else None
+            return self._confirm_kept(target, digest, source, served=served)
         repository, tag = target.repository, target.tag
-        listed = self._index.shows(repository, tag, digest)
-        if listed is not False:
-            with self._holding(target):
-                if self._links.current(repository, tag, timeout=COMMIT_TIMEOUT) == digest:
-                    if not listed:
-                        self._list(target, digest)
-                    by = self._sequence.publish(repository, tag, ticket.number, ticket.by)
-                    return Published(digest, superseded_by=by)
+        entry, is_built = self._index.look_up(repository, tag)
+        is_listed = entry is not None and entry.digest == str(digest)
+        is_known = is_listed and entry is not None and entry.is_from(source)
+        if is_listed or (entry is None and not is_built):
+            is_known = is_known or self._has_served(source, digest, repository, now=served)
+            if is_known and (published := self._confirm_shown(ticket, digest, is_listed=is_listed)):
+                return published
         by = self._sequence.overtaken_by(repository, tag, ticket.number)
-        return Published(digest, superseded_by=by) if by else None
+        if by and (is_known or served or self._has_served(source, digest, repository)):
+            return Published(digest, superseded_by=by)
+        return None
+
+    def _confirm_kept(self, target: LocalImage, digest: Digest, source: Reference, *, served: bool) -> Published | None:
+        repository = target.repository
+        is_kept = target.digest == digest and self._links.has_revision(repository, digest)
+        if not is_kept or not self._kept.is_kept(repository, digest):
+            return None
+        return Published(digest) if self._has_served(source, digest, repository, now=served) else None
+
+    def _confirm_shown(self, ticket: Ticket, digest: Digest, *, is_listed: bool) -> Published | None:
+        repository, tag = ticket.tag
+        with self._holding(ticket.target):
+            if self._links.current(repository, tag, timeout=COMMIT_TIMEOUT) != digest:
+                return None
+            if not is_listed:
+                self._list(ticket.target, digest)
+            by = self._sequence.publish(repository, tag, ticket.number, ticket.by)
+            return Published(digest, superseded_by=by)
+
+    def _has_served(self, source: Reference, digest: Digest, repository: str, *, now: bool = False) -> bool:
+        """Whether *source* served the manifest, as the bucket says; if it did *now*, the bucket will say so."""
+        if self._provenance.has_served(source, digest, into=repository):
+            return True
+        if now:
+            self._provenance.record_blob_source(digest, source.registry, source.repository)
+        return now
 
     @contextmanager
     def holding_tags(self, wanted: Sequence[tuple[Ticket, Digest]]) -> Iterator[HeldTags]:

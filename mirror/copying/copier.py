@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
@@ -24,14 +25,22 @@ from mirror.copying.interruption import Interrupted, Interruption
 from mirror.copying.means import Means
 from mirror.copying.memory import ManifestMemory, MemoryBudget
 from mirror.copying.parts_copy import LEASE_LOST
-from mirror.copying.plan import CopyPlan, plan_copy
+from mirror.copying.plan import plan_copy
 from mirror.copying.progress import PlannedBlob, Progress
 from mirror.copying.source import Source
 from mirror.copying.turns import Turns
-from mirror.errors import BlobBeingDeleted, MirrorError, RedisUnavailable, StorageFull
+from mirror.errors import (
+    BlobBeingDeleted,
+    ContentError,
+    InternalError,
+    MirrorError,
+    RedisUnavailable,
+    SourceError,
+    StorageFull,
+)
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.image import Image
+from mirror.oci.image import Image, LeftOut
 from mirror.oci.reference import Reference
 from mirror.storage.blobs import BlobStore, min_part_for
 from mirror.storage.bucket import Bucket
@@ -44,7 +53,17 @@ _PARTS: Final = 12
 _HEADS: Final = 16
 _ASKED_AT_ONCE: Final = 1_000
 _LOG = structlog.get_logger(__name__)
+_CONTRADICTED: Final = "an entry of the index that gives this digest another size than it has"
+_UNKNOWN_USE: Final = "an entry of the index with the unknown media type"
 FOREIGN: Final = "non-distributable layer: it stays with its publisher"
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What became of an image's blobs: ``held`` were not read from the source, ``left_out`` cannot be had there."""
+
+    held: tuple[Digest, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 class Copier:
@@ -70,9 +89,10 @@ class Copier:
 
     def copy(
         self, reference: Reference, image: Image, *, holder: str, progress: Progress, interruption: Interruption
-    ) -> CopyPlan:
+    ) -> Copied:
         """Make the bucket hold every distributable blob of *image*, pinned for *holder* before it is looked for.
 
+        Entries of an index that are of no known use are left out where the source does not serve them.
         Raises the first error of any blob, when all transfers have stopped. Behind an error that the task will wait
         out, and behind an interruption that is to be resumed, what was begun can be gone on with; otherwise nothing
         half-written is left.
@@ -95,20 +115,25 @@ class Copier:
 
     def _copy_pinned(
         self, reference: Reference, image: Image, holder: str, progress: Progress, interruption: Interruption
-    ) -> CopyPlan:
+    ) -> Copied:
         looked_at = monotonic()
         plan = plan_copy(image, self._held(image.blobs))
+        contradicted = tuple(LeftOut(blob, _CONTRADICTED) for blob in plan.contradicted)
         progress.planned(
             [
                 *(PlannedBlob(blob, "waiting") for blob in plan.to_copy),
                 *(PlannedBlob(blob, "exists") for blob in plan.held),
                 *(PlannedBlob(blob, "skipped", FOREIGN) for blob in plan.foreign),
+                *(PlannedBlob(entry.descriptor, "skipped", entry.reason) for entry in (*image.left_out, *contradicted)),
             ]
         )
-        if plan.to_copy:
-            self._require_room(plan.to_copy)
-            self._transfer_all(reference, plan.to_copy, holder, progress, interruption, looked_at)
-        return plan
+        held = tuple(blob.digest for blob in plan.held)
+        if not plan.to_copy:
+            return Copied(held, contradicted)
+        self._require_room(plan.to_copy)
+        optional = frozenset(blob.digest for blob in image.optional_blobs)
+        later = self._transfer_all(reference, plan.to_copy, optional, holder, progress, interruption, looked_at)
+        return Copied(held + later.held, contradicted + later.left_out)
 
     def _pin(self, holder: str, digests: list[Digest], interruption: Interruption) -> None:
         """A deletion that is under way takes moments: wait for its end rather than fail."""
@@ -143,11 +168,12 @@ class Copier:
         self,
         reference: Reference,
         blobs: tuple[Descriptor, ...],
+        optional: frozenset[Digest],
         holder: str,
         progress: Progress,
         interruption: Interruption,
         looked_at: float,
-    ) -> None:
+    ) -> Copied:
         with ExitStack() as open_:
             keeper = open_.enter_context(LeaseKeeper(self._leases, BLOB_LEASE_SECONDS))
             together = open_.enter_context(interruption.part())
@@ -169,8 +195,8 @@ class Copier:
                 storers=threads(_PARTS, "store"),
             )
             queue = BlobQueue(blobs, together)
-            transfers = _Transfers(means, keeper, queue, progress, together, looked_at=looked_at)
-            transfers.run(threads(_BLOBS, "blob"), min(len(blobs), _BLOBS))
+            transfers = _Transfers(means, keeper, queue, progress, together, optional, looked_at=looked_at)
+            return transfers.run(threads(_BLOBS, "blob"), min(len(blobs), _BLOBS))
 
 
 class _Transfers:
@@ -183,10 +209,14 @@ class _Transfers:
         queue: BlobQueue,
         progress: Progress,
         interruption: Interruption,
+        optional: frozenset[Digest],
         *,
         looked_at: float,
     ) -> None:
         self._means = means
+        self._optional = optional
+        self._held: list[Digest] = []
+        self._left_out: list[LeftOut] = []
         self._keeper = keeper
         self._queue = queue
         self._progress = progress
@@ -196,11 +226,11 @@ class _Transfers:
         self._unfinished: list[BlobTransfer] = []
         self._error: BaseException | None = None
 
-    def run(self, pool: ThreadPoolExecutor, threads: int) -> None:
+    def run(self, pool: ThreadPoolExecutor, threads: int) -> Copied:
         """Bring all blobs; raises the first error, when every thread has stopped."""
         wait([pool.submit(self._bring_all) for _ in range(threads)])
         if self._error is None:
-            return
+            return Copied(tuple(self._held), tuple(self._left_out))
         if not _goes_on_later(self._error):
             for transfer in self._unfinished:
                 transfer.discard()
@@ -225,6 +255,7 @@ class _Transfers:
             if lease is None:
                 return False
             if self._has_come(blob):
+                self._held.append(blob.digest)
                 self._progress.advanced(blob.digest, "exists")
                 self._keeper.give_back(lease)
                 return True
@@ -232,7 +263,6 @@ class _Transfers:
             if not self._finished(blob, transfer):
                 return False
         self._keeper.give_back(lease)
-        self._progress.advanced(blob.digest, "copied", blob.size)
         return True
 
     def _has_come(self, blob: Descriptor) -> bool:
@@ -247,15 +277,49 @@ class _Transfers:
         self._progress.advanced(blob.digest, "copying")
         try:
             transfer.run()
-        except BaseException as error:
-            stopped = isinstance(error, Interrupted)
-            self._progress.advanced(blob.digest, "waiting" if stopped else "failed")
-            if isinstance(error, Interrupted) and error.reason == LEASE_LOST:
+        except (SourceError, ContentError) as error:
+            if not self._done_without_source(blob, transfer, error):
+                self._note_unfinished(blob, transfer, error)
+                raise
+            return True
+        except Interrupted as interrupted:
+            if interrupted.reason == LEASE_LOST:
+                self._progress.advanced(blob.digest, "waiting")
                 return False
-            with self._lock:
-                self._unfinished.append(transfer)
+            self._note_unfinished(blob, transfer, interrupted)
             raise
+        except BaseException as error:
+            self._note_unfinished(blob, transfer, error)
+            raise
+        self._progress.advanced(blob.digest, "copied", blob.size)
         return True
+
+    def _done_without_source(self, blob: Descriptor, transfer: BlobTransfer, error: MirrorError) -> bool:
+        """Whether the image can do without the source's answer for *blob*.
+
+        Its descriptor may carry the content, or it may be of no known use.
+        """
+        if (content := blob.inline_content()) is not None:
+            transfer.take(content)
+            self._progress.advanced(blob.digest, "copied", blob.size)
+            return True
+        if blob.digest not in self._optional or error.waits_for is not None:
+            return False
+        transfer.discard()
+        reason = f"{_UNKNOWN_USE} '{blob.media_type}', and the source does not serve it: {error.message}"
+        self._left_out.append(LeftOut(blob, reason))
+        self._progress.stopped(blob.digest, "skipped", reason, error.code)
+        return True
+
+    def _note_unfinished(self, blob: Descriptor, transfer: BlobTransfer, error: BaseException) -> None:
+        """Keep the transfer until it is clear what becomes of it, and say why its blob has not come."""
+        with self._lock:
+            self._unfinished.append(transfer)
+        if isinstance(error, Interrupted):
+            self._progress.advanced(blob.digest, "waiting")
+            return
+        told = error if isinstance(error, MirrorError) else InternalError()
+        self._progress.stopped(blob.digest, "failed", told.message, told.code)
 
 
 def _goes_on_later(error: BaseException) -> bool:

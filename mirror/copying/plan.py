@@ -13,11 +13,16 @@ from mirror.oci.image import Image
 
 @dataclass(frozen=True, slots=True)
 class CopyPlan:
-    """The blobs of an image: to be copied, largest first; held already; and foreign, which no registry distributes."""
+    """The blobs of an image: to be copied, largest first; held already; and foreign, which no registry distributes.
+
+    Those of unknown use come last: they may turn out not to be had. ``contradicted`` are those of them that the bucket
+    holds with another size.
+    """
 
     to_copy: tuple[Descriptor, ...]
     held: tuple[Descriptor, ...]
     foreign: tuple[Descriptor, ...]
+    contradicted: tuple[Descriptor, ...] = ()
 
 
 def plan_copy(image: Image, held: Mapping[Digest, int]) -> CopyPlan:
@@ -26,13 +31,16 @@ def plan_copy(image: Image, held: Mapping[Digest, int]) -> CopyPlan:
     Raises SizeInvalid if two descriptors, or a descriptor and the bucket, disagree about a size.
     """
     wanted = image.blobs
+    optional = {descriptor.digest for descriptor in image.optional_blobs}
     for descriptor in wanted:
         size = held.get(descriptor.digest, descriptor.size)
-        if size != descriptor.size:
+        if size != descriptor.size and descriptor.digest not in optional:
             raise SizeInvalid(str(descriptor.digest), descriptor.size, size)
+    contradicted = {d.digest for d in wanted if held.get(d.digest, d.size) != d.size}
     missing = [d for d in wanted if d.digest not in held]
     return CopyPlan(
-        to_copy=tuple(sorted(missing, key=lambda d: d.size, reverse=True)),
-        held=tuple(d for d in wanted if d.digest in held),
+        to_copy=tuple(sorted(missing, key=lambda d: (d.digest not in optional, d.size), reverse=True)),
+        held=tuple(d for d in wanted if d.digest in held and d.digest not in contradicted),
         foreign=image.foreign_layers,
+        contradicted=tuple(d for d in wanted if d.digest in contradicted),
     )

@@ -33,5 +33,8 @@ class Progress(Protocol):
     def advanced(self, digest: Digest, state: BlobState, copied: int = 0) -> None:
         """A blob changed its state; *copied* bytes of it have arrived so far."""
 
+    def stopped(self, digest: Digest, state: BlobState, reason: str, code: str | None = None) -> None:
+        """A blob does not come: it has ``failed``, or was left out (``skipped``). *code* is the error's."""
+
     def checkpointed(self, digest: Digest) -> None:
         """More of a blob is behind its checkpoint: should the worker die now, the next one has that much less to do."""

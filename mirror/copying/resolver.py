@@ -1,33 +1,47 @@
 """From a reference to the whole tree below it: every manifest fetched, checked and parsed, no blob touched.
 
+A digest that a HEAD has named is a hint. The root is what the source served, now or before: a digest alone, which
+anybody can name, makes no image its own. So the root is read from the bucket only if it is recorded that the same
+registry and repository have served it. Children are listed by a root that the source served, and may be read from the
+bucket.
+
 Where the registry has a pull limit, manifests are read from the bucket if it holds them, and put there as soon as they
 are fetched: an image that is tagged once more costs nothing, nor does one whose task had to wait and begins again, and
-an index of more children than a whole window allows comes in several of them. Whatever is there is what its digest
-says, and that the source has it under this digest has just been told by its HEAD or by its index.
+an index of more children than a whole window allows comes in several of them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Final
 
+import structlog
+
 from mirror.copying.interruption import Interruption
 from mirror.copying.memory import ManifestMemory
-from mirror.copying.source import ManifestReader, Source
-from mirror.errors import ManifestInvalid
+from mirror.copying.source import ManifestReader, RemoteManifest, Source
+from mirror.errors import (
+    ContentError,
+    DigestMismatch,
+    ManifestInvalid,
+    ManifestUnknown,
+    MediaTypeUnsupported,
+    SourceError,
+)
+from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.image import Image, ManifestContent
+from mirror.oci.image import Image, LeftOut, ManifestContent
 from mirror.oci.index import Index
 from mirror.oci.manifest import Manifest
 from mirror.oci.parsing import MAX_MANIFEST_SIZE, parse_manifest
 from mirror.oci.reference import Reference
-from mirror.oci.verification import verify
-from mirror.storage.blobs import BlobStore
+from mirror.storage.bucket import Bucket
+from mirror.storage.manifests import ManifestStore
 
 MAX_DEPTH: Final = 4
 """Levels of indexes above the manifests."""
@@ -37,126 +51,210 @@ MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _FETCHERS: Final = 8
 _LARGE: Final = 256 * 1024
 _PARSING: Final = threading.Lock()
+_LOG = structlog.get_logger(__name__)
 
 
 class Resolver:
-    """Reads the manifests of one image."""
+    """Reads the manifests of images."""
 
     def __init__(
-        self, source: Source, blobs: BlobStore, interruption: Interruption, memory: ManifestMemory | None = None
+        self, source: Source, bucket: Bucket, interruption: Interruption, memory: ManifestMemory | None = None
     ) -> None:
         """*memory* is told of every manifest that is held, before it is read as far as its size is known."""
-        self._source = source
-        self._blobs = blobs
-        self._interruption = interruption
         self._memory = memory
+        self._source = source
+        self._held = ManifestStore(bucket)
+        self._interruption = interruption
 
     def digest(self, reference: Reference) -> Digest | None:
         """What the reference is now, asked with a HEAD: that costs no Docker Hub quota. None if it won't say."""
         return reference.digest or self._source.head_manifest(reference)
 
-    def image(self, reference: Reference, digest: Digest | None) -> Image:
-        """The image that *reference* names, or that *digest*, which it was found to be, names in its repository.
+    @contextmanager
+    def resolving(self, reference: Reference, hint: Digest | None) -> Iterator[Resolution]:
+        """Read the root of *reference*, which a HEAD said to be *hint*; the rest is read when it is asked for.
 
-        Raises ManifestUnknown, ManifestInvalid, MediaTypeUnsupported, DigestMismatch, SizeInvalid, or what the source
-        raises. Manifests are fetched level by level, several at a time; a level is begun only if the pull limit of the
-        source allows all of it.
+        Raises ManifestUnknown, ManifestInvalid, MediaTypeUnsupported, DigestMismatch, or what the source raises.
         """
-        asked = replace(reference, digest=digest) if digest else reference
-        found: dict[Digest, ManifestContent] = {}
+        asked = replace(reference, digest=hint) if hint else reference
         with self._source.reading(asked) as manifests:
-            level: list[ManifestContent] = [self._root(asked, manifests)]
-            levels = [level]
-            while level := self._below(reference, level, found, manifests, depth=len(levels)):
-                levels.append(level)
-        image = Image(tuple(_children_first(levels[0][0], found)))
+            yield Resolution(reference, hint, manifests, self._held, self._interruption, self._memory)
+
+    def image(self, reference: Reference, hint: Digest | None) -> Image:
+        """The whole image; see `resolving` and `Resolution.image`."""
+        with self.resolving(reference, hint) as resolution:
+            return resolution.image()
+
+
+class Resolution:
+    """One image on its way: ``root`` has been read when this is made, ``held`` are children read from the bucket."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        hint: Digest | None,
+        manifests: ManifestReader,
+        held: ManifestStore,
+        interruption: Interruption,
+        memory: ManifestMemory | None,
+    ) -> None:
+        self._memory = memory
+        self._reference = reference
+        self._manifests = manifests
+        self._held = held
+        self._interruption = interruption
+        self._found: dict[Digest, ManifestContent] = {}
+        self._left_out: dict[Digest, LeftOut] = {}
+        self.held: list[Digest] = []
+        self.root = self._root(hint)
+
+    def image(self) -> Image:
+        """The root with everything below it. Raises SizeInvalid, and what `Resolver.resolving` raises.
+
+        Manifests are fetched level by level, several at a time. A level is begun only if the pull limit of the source
+        allows all of it.
+        """
+        level, depth = [self.root], 0
+        while level:
+            depth += 1
+            level = self._below(level, depth)
+        image = Image(tuple(_children_first(self.root, self._found)), tuple(self._left_out.values()))
         image.require_bounded()
         return image
 
-    def _root(self, reference: Reference, manifests: ManifestReader) -> ManifestContent:
-        if reference.digest and (body := self._held([reference.digest], manifests).get(reference.digest)):
-            self._hold(len(body))
-            parsed = self._parsed(body, None, what=str(reference))
-            return ManifestContent(Descriptor(parsed.media_type, reference.digest, len(body)), body, parsed)
-        remote = manifests.get(reference)
+    def _root(self, hint: Digest | None) -> ManifestContent:
+        if self._reference.digest:
+            return self._served_before(self._reference.digest) or self._served(self._manifests.get(self._reference))
+        if hint and (found := self._served_before(hint) or self._hinted(hint)):
+            return found
+        return self._tagged()
+
+    def _served_before(self, digest: Digest) -> ManifestContent | None:
+        """The root from the bucket, where reading it costs and this source is known to have served it."""
+        if not self._manifests.is_limited() or not self._held.was_served(self._reference, digest):
+            return None
+        body = self._held.read(digest)
+        if body is None:
+            return None
+        self._hold(len(body))
+        parsed = self._parsed(body, None, what=str(self._reference))
+        return ManifestContent(Descriptor(parsed.media_type, digest, len(body)), body, parsed)
+
+    def _hinted(self, hint: Digest) -> ManifestContent | None:
+        """The root by the digest that a HEAD named; None where the tag has to be read."""
+        remote = self._manifests.get_hinted(replace(self._reference, digest=hint))
+        try:
+            if remote is not None:
+                return self._served(remote)
+        except ContentError as error:
+            _LOG.info("the digest of a HEAD leads to no image", source=str(self._reference), reason=error.message)
+        return None
+
+    def _tagged(self) -> ManifestContent:
+        """What the tag shows; read once more if it moved while it was read."""
+        try:
+            return self._served(self._manifests.get(self._reference))
+        except DigestMismatch:
+            return self._served(self._manifests.get(self._reference))
+
+    def _served(self, remote: RemoteManifest) -> ManifestContent:
+        """The root as the source has just served it."""
         self._hold(len(remote.body))
-        parsed = self._parsed(remote.body, remote.media_type, what=str(reference))
+        told = None if remote.media_type in media_types.UNTOLD else remote.media_type
+        parsed = self._parsed(remote.body, told, what=str(self._reference))
         descriptor = Descriptor(parsed.media_type, remote.digest, len(remote.body))
-        self._keep(descriptor, remote.body, manifests)
+        if self._manifests.is_limited():
+            self._held.put(descriptor, remote.body)
+            self._held.note_served(self._reference, remote.digest)
         return ManifestContent(descriptor, remote.body, parsed)
 
-    def _below(
-        self,
-        reference: Reference,
-        level: Sequence[ManifestContent],
-        found: dict[Digest, ManifestContent],
-        manifests: ManifestReader,
-        *,
-        depth: int,
-    ) -> list[ManifestContent]:
+    def _below(self, level: Sequence[ManifestContent], depth: int) -> list[ManifestContent]:
         """Fetch the children of a level that were not met yet."""
-        found.update((content.descriptor.digest, content) for content in level)
-        if sum(len(content.body) for content in found.values()) > MAX_MANIFEST_BYTES:
-            raise ManifestInvalid(str(reference), f"its manifests have more than {MAX_MANIFEST_BYTES} bytes together")
-        children = {
-            child.digest: child
-            for content in level
-            if isinstance(content.parsed, Index)
-            for child in content.parsed.children
-            if child.digest not in found
-        }
+        self._found.update((content.descriptor.digest, content) for content in level)
+        if sum(len(content.body) for content in self._found.values()) > MAX_MANIFEST_BYTES:
+            raise self._invalid(f"its manifests have more than {MAX_MANIFEST_BYTES} bytes together")
+        children = self._children_of(level)
         if not children:
             return []
         if depth > MAX_DEPTH:
-            raise ManifestInvalid(str(reference), f"its indexes are nested more than {MAX_DEPTH} deep")
-        if len(found) + len(children) > MAX_MANIFESTS:
-            raise ManifestInvalid(str(reference), f"it has more than {MAX_MANIFESTS} manifests")
+            raise self._invalid(f"its indexes are nested more than {MAX_DEPTH} deep")
+        if len(self._found) + len(children) > MAX_MANIFESTS:
+            raise self._invalid(f"it has more than {MAX_MANIFESTS} manifests")
         self._hold(sum(min(child.size, MAX_MANIFEST_SIZE) for child in children.values()))
-        held = self._held(children, manifests)
-        manifests.expect(len(children) - len(held))
+        held = self._held_of(children)
+        self.held += held
+        self._manifests.expect(len(children) - len(held))
 
-        def content(child: Descriptor) -> ManifestContent:
-            body = held.get(child.digest)
-            return self._checked(child, body, None) if body is not None else self._child(reference, child, manifests)
+        def content(child: Descriptor) -> ManifestContent | None:
+            return self._content(child, held.get(child.digest))
 
         with self._threads() as pool:
-            return list(pool.map(content, children.values()))
+            return [found for found in pool.map(content, children.values()) if found is not None]
 
-    def _child(self, reference: Reference, child: Descriptor, manifests: ManifestReader) -> ManifestContent:
+    def _children_of(self, level: Sequence[ManifestContent]) -> dict[Digest, Descriptor]:
+        """What may be a manifest among the entries and was not met yet."""
+        return {
+            child.digest: child
+            for content in level
+            if isinstance(content.parsed, Index)
+            for child in content.parsed.possible_manifests
+            if child.digest not in self._found and child.digest not in self._left_out
+        }
+
+    def _content(self, child: Descriptor, held: bytes | None) -> ManifestContent | None:
+        """One child. None for one that cannot be served as a manifest: it is left out, or tried as a plain blob."""
         self._interruption.check()
-        remote = manifests.get(replace(reference, digest=child.digest), expect=child)
+        try:
+            return self._checked(child, held, None) if held is not None else self._fetched(child)
+        except MediaTypeUnsupported as error:
+            if child.media_type:
+                self._left_out[child.digest] = LeftOut(child, error.message)
+            return None
+        except (SourceError, ContentError) as error:
+            if child.media_type or error.waits_for:
+                raise
+            return None
+
+    def _fetched(self, child: Descriptor) -> ManifestContent:
+        try:
+            remote = self._manifests.get(replace(self._reference, digest=child.digest), expect=child)
+        except (SourceError, ContentError) as error:
+            if (inline := child.inline_content()) is not None:
+                return self._checked(child, inline, None)
+            if not isinstance(error, ManifestUnknown):
+                raise
+            platform = str(child.platform) if child.platform else ""
+            raise ManifestUnknown.of_child(str(child.digest), platform, str(self._reference)) from None
         content = self._checked(child, remote.body, remote.media_type)
-        self._keep(child, remote.body, manifests)
+        if self._manifests.is_limited():
+            self._held.put(content.descriptor, remote.body)
         return content
 
-    def _held(self, digests: Iterable[Digest], manifests: ManifestReader) -> dict[Digest, bytes]:
+    def _held_of(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
         """Those that the bucket holds, where reading them from the registry would cost."""
-        if not manifests.is_limited():
+        if not self._manifests.is_limited():
             return {}
         with self._threads() as pool:
-            found = list(pool.map(lambda digest: (digest, self._read(digest)), digests))
+            found = list(pool.map(lambda digest: (digest, self._held.read(digest)), digests))
         return {digest: body for digest, body in found if body is not None}
 
-    def _read(self, digest: Digest) -> bytes | None:
-        body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
-        return body if body is not None and Digest.of(body, digest.algorithm) == digest else None
-
-    def _keep(self, descriptor: Descriptor, body: bytes, manifests: ManifestReader) -> None:
-        if manifests.is_limited():
-            self._blobs.put(verify(body, descriptor), body)
-
     def _checked(self, child: Descriptor, body: bytes, content_type: str | None) -> ManifestContent:
-        """A child of an index, if it is of the media type that its index says."""
-        parsed = self._parsed(body, content_type or child.media_type, what=str(child.digest))
-        if parsed.media_type != child.media_type:
+        """A child of an index, if it is of the media type that its index says.
+
+        A Content-Type that no manifest has is passed over: the digest has shown that these are the right bytes.
+        """
+        told = content_type if content_type in media_types.ACCEPTED else child.media_type
+        parsed = self._parsed(body, told, what=str(child.digest))
+        if child.media_type and parsed.media_type != child.media_type:
             raise ManifestInvalid(str(child.digest), f"its index says it is '{child.media_type}'")
-        return ManifestContent(child, body, parsed)
+        return ManifestContent(replace(child, media_type=parsed.media_type), body, parsed)
 
     def _parsed(self, body: bytes, content_type: str | None, *, what: str) -> Manifest | Index:
         """Parse a manifest and count what it names. Large ones take their turn, since JSON needs ten times its size."""
         with _PARSING if len(body) > _LARGE else nullcontext():
             parsed = parse_manifest(body, content_type, what=what)
-        self._hold(0, blobs=len(parsed.manifests if isinstance(parsed, Index) else parsed.blobs))
+        named = parsed.manifests if isinstance(parsed, Index) else parsed.blobs
+        self._hold(sum(len(one.data or "") for one in named), blobs=len(named))
         return parsed
 
     def _hold(self, size: int, *, blobs: int = 0) -> None:
@@ -166,6 +264,9 @@ class Resolver:
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._interruption.adopt)
 
+    def _invalid(self, reason: str) -> ManifestInvalid:
+        return ManifestInvalid(str(self._reference), reason)
+
 
 def _children_first(root: ManifestContent, found: dict[Digest, ManifestContent]) -> list[ManifestContent]:
     """Post-order over the tree, each manifest once: the order in which they may become visible."""
@@ -173,8 +274,8 @@ def _children_first(root: ManifestContent, found: dict[Digest, ManifestContent])
 
     def walk(content: ManifestContent) -> None:
         if isinstance(content.parsed, Index):
-            for child in content.parsed.children:
-                if child.digest not in ordered:
+            for child in content.parsed.manifests:
+                if child.digest in found and child.digest not in ordered:
                     walk(found[child.digest])
         ordered[content.descriptor.digest] = content
 

@@ -28,6 +28,9 @@ class ManifestReader(Protocol):
         """Whether reading costs: the registry has told of a pull limit."""
 
     def get(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest: ...
+    def get_hinted(self, reference: Reference) -> RemoteManifest | None:
+        """By a digest that only a HEAD has named; None where it cannot be had so."""
+
     def expect(self, count: int) -> None:
         """So many more will be read: raises QuotaExhausted, before any is, if the registry's pull limit forbids."""
 

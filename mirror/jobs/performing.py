@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from mirror.catalog.entry import Listed
 from mirror.catalog.publishing import Publisher
 from mirror.catalog.tickets import HeldTags, Published, Ticket
 from mirror.coordination.redis import Redis
@@ -19,8 +20,10 @@ from mirror.copying.interruption import Interrupted, Interruption
 from mirror.copying.resolver import Resolver
 from mirror.copying.source import Source
 from mirror.errors import (
+    BlobUnknown,
     InternalError,
     InvalidInput,
+    ManifestUnknown,
     MirrorError,
     RedisUnavailable,
     StorageUnavailable,
@@ -35,7 +38,7 @@ from mirror.queue import TaskQueue
 from mirror.records.fields import at, timestamp
 from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import ErrorReport, WaitingFor
-from mirror.storage.blobs import BlobStore
+from mirror.storage.bucket import Bucket
 from mirror.storage.provenance import ImageProvenance
 from mirror.threads import note_fault
 
@@ -47,15 +50,20 @@ T = TypeVar("T")
 class Errand:
     """A task that this process has claimed, with what it needs until its `Performer` has ended it.
 
-    ``listed`` is the digest with which the index lists its target, ``digest`` what its source was found to be.
+    ``shown`` is the digest with which the index lists its target, and ``listed`` the same if that came from its source.
+    ``digest`` is what its source was found to be, once it has been looked at: a hint while only a HEAD has told it.
+    ``is_trial`` says that it is the one task that tries whether S3 takes writes again.
     """
 
     def __init__(
-        self, claim: Claim, ticket: Ticket, listed: Digest | None, keeping: ClaimKeeping, interruption: Interruption
+        self, claim: Claim, ticket: Ticket, listed: Listed | None, keeping: ClaimKeeping, interruption: Interruption
     ) -> None:
         self.claim = claim
         self.ticket = ticket
-        self.listed = listed
+        self.shown = listed.digest if listed else None
+        self.listed = listed.digest if listed and listed.is_from(claim.task.source) else None
+        self.was_looked_at = False
+        self.is_trial = False
         self.digest: Digest | None = None
         self._began = monotonic()
         self._held = ExitStack()
@@ -94,7 +102,7 @@ class Performer:
     keeping: ClaimKeeping
     publisher: Publisher
     source: Source
-    blobs: BlobStore
+    bucket: Bucket
     copier: Copier
     storage: StorageGuard
 
@@ -129,9 +137,9 @@ class Performer:
         tickets = self.publisher.tickets([(target, claim.task.job) for claim, target in claims])
         listed = self.publisher.listed([target for _, target in claims])
         begun = []
-        for (claim, _), ticket, digest in zip(claims, tickets, listed, strict=True):
+        for (claim, _), ticket, found in zip(claims, tickets, listed, strict=True):
             try:
-                begun.append(Errand(claim, ticket, digest, self.keeping, interruption))
+                begun.append(Errand(claim, ticket, found, self.keeping, interruption))
             except Interrupted as interrupted:
                 self.hand_over(claim, interrupted.reason)
         return begun
@@ -258,37 +266,70 @@ class Performer:
 
     def _look(self, errand: Errand) -> bool:
         reference = Reference.parse(errand.claim.task.source)
-        errand.digest = Resolver(self.source, self.blobs, errand.interruption).digest(reference)
+        errand.digest = Resolver(self.source, self.bucket, errand.interruption).digest(reference)
+        errand.was_looked_at = True
         return True
 
     def _mirror(self, errand: Errand) -> Outcome:
-        task, interruption = errand.claim.task, errand.interruption
+        task = errand.claim.task
         _note("task started", errand.claim, source=task.source, target=task.target, attempt=task.attempt)
         reference = Reference.parse(task.source)
-        is_trial = self.storage.require(errand.claim)  # before the source is asked for what cannot be stored
-        if errand.digest is None:
+        errand.is_trial = self.storage.require(errand.claim)  # before the source is asked for what cannot be stored
+        if not errand.was_looked_at:
             self._look(errand)
-        digest = errand.digest
-        if digest is not None:
-            errand.keeper.progress.resolved(digest)
-            if (shown := self.publisher.confirm(errand.ticket, digest)) is not None:
-                return _unchanged(shown)
-        with self.copier.manifest_memory(reference, interruption) as memory:
-            image = Resolver(self.source, self.blobs, interruption, memory).image(reference, digest)
-            outcome = self._copy_and_publish(errand, reference, image)
-        if is_trial:
-            self.storage.succeeded(errand.claim)
-        return outcome
+        hint = errand.digest
+        if hint is not None and (shown := self.publisher.confirm(errand.ticket, hint, reference)) is not None:
+            return _unchanged(shown)
+        try:
+            return self._bring(errand, reference, hint)
+        except (BlobUnknown, ManifestUnknown) as error:
+            if reference.digest or (isinstance(error, ManifestUnknown) and not error.is_child):
+                raise
+            _LOG.info("a part of the image is gone; its tag is read once more", code=error.code, reason=error.message)
+            return self._bring(errand, reference, None, unless_still=(errand.digest, error))
 
-    def _copy_and_publish(self, errand: Errand, reference: Reference, image: Image) -> Outcome:
+    def _bring(
+        self,
+        errand: Errand,
+        reference: Reference,
+        hint: Digest | None,
+        *,
+        unless_still: tuple[Digest | None, MirrorError] | None = None,
+    ) -> Outcome:
+        """Read the image, copy what is missing of it and publish it.
+
+        *unless_still* is a digest whose image is known not to be whole, and the error that told so: it is raised if
+        that is still what the source has.
+        """
+        with self.copier.manifest_memory(reference, errand.interruption) as memory:
+            resolver = Resolver(self.source, self.bucket, errand.interruption, memory)
+            with resolver.resolving(reference, hint) as resolution:
+                errand.digest = digest = resolution.root.descriptor.digest
+                if unless_still and unless_still[0] == digest:
+                    raise unless_still[1]
+                errand.keeper.progress.resolved(digest)
+                if digest != hint or digest == errand.shown:
+                    shown = self.publisher.confirm(errand.ticket, digest, reference, served=True)
+                    if shown is not None:
+                        return _unchanged(shown)
+                image, held = resolution.image(), resolution.held
+            return self._copy_and_publish(errand, reference, image, held)
+
+    def _copy_and_publish(self, errand: Errand, reference: Reference, image: Image, held: Sequence[Digest]) -> Outcome:
+        """*held* are manifests of the image that were read from the bucket."""
         keeper, interruption = errand.keeper, errand.interruption
-        keeper.progress.resolved(image.digest)
         keeper.begin_copying()
-        self.copier.copy(reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption)
+        copied = self.copier.copy(
+            reference, image, holder=keeper.holder, progress=keeper.progress, interruption=interruption
+        )
         keeper.begin_publishing()
         moment = timestamp(at(self.redis.now()))
-        origin = ImageProvenance(str(reference), image.digest, moment, errand.claim.task.job)
-        published = self.publisher.publish(errand.ticket, image, origin)
+        origin = ImageProvenance(
+            str(reference), image.digest, moment, errand.claim.task.job, held=(*held, *copied.held)
+        )
+        published = self.publisher.publish(errand.ticket, image.leaving_out(copied.left_out), origin)
+        if errand.is_trial:
+            self.storage.succeeded(errand.claim)
         return Outcome(str(image.digest), superseded_by=published.superseded_by)
 
     def _succeed(self, errand: Errand, outcome: Outcome) -> None:

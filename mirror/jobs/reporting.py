@@ -36,6 +36,7 @@ class TaskReporter:
         self._changed: set[int] = set()
         self._checkpoints = 0
         self._dirty = False
+        self._is_new_plan = False
 
     def resolved(self, digest: Digest) -> None:
         with self._lock:
@@ -46,11 +47,19 @@ class TaskReporter:
         with self._lock:
             self._blobs = _Blobs(blobs)
             self._changed = set(range(min(len(blobs), KEPT_BLOBS)))
+            self._is_new_plan = True
             self._dirty = True
 
     def advanced(self, digest: Digest, state: BlobState, copied: int = 0) -> None:
         with self._lock:
             place = self._blobs.advance(digest, state, copied)
+            if place < KEPT_BLOBS:
+                self._changed.add(place)
+            self._dirty = True
+
+    def stopped(self, digest: Digest, state: BlobState, reason: str, code: str | None = None) -> None:
+        with self._lock:
+            place = self._blobs.stop(digest, state, reason, code)
             if place < KEPT_BLOBS:
                 self._changed.add(place)
             self._dirty = True
@@ -84,14 +93,23 @@ class TaskReporter:
                 counts, states = blobs.bytes(), blobs.states() if len(blobs) else None
                 checkpoints = blobs.count("copied") + self._checkpoints
                 digest = str(self._digest) if self._digest else None
+                is_new_plan = self._is_new_plan
                 self._changed.clear()
-                self._dirty = False
+                self._dirty = self._is_new_plan = False
             try:
                 return self._store.progress(
-                    self._claim, changed, counts, digest=digest, checkpoints=checkpoints, states=states, shown=shown
+                    self._claim,
+                    changed,
+                    counts,
+                    digest=digest,
+                    checkpoints=checkpoints,
+                    states=states,
+                    shown=shown,
+                    is_new_plan=is_new_plan,
                 )
             except RedisUnavailable:
                 with self._lock:
+                    self._is_new_plan = self._is_new_plan or is_new_plan
                     self._changed.update(places)
                     self._dirty = True
                 raise
@@ -106,6 +124,7 @@ class _Blobs:
         self._states: list[BlobState] = [blob.state for blob in planned]
         self._counts = Counter(self._states)
         self._copied: dict[int, int] = {}
+        self._causes: dict[int, tuple[str, str | None]] = {}
         self._bytes_copied = 0
         self._bytes = Counter[str]()
         for blob in planned:
@@ -127,13 +146,21 @@ class _Blobs:
         self._bytes[state] += size
         self._bytes_copied += copied - self._copied.get(place, 0)
         self._copied[place] = copied
+        self._causes.pop(place, None)
         (self._active.add if state in _UNDER_WAY else self._active.discard)(place)
+        return place
+
+    def stop(self, digest: Digest, state: BlobState, reason: str, code: str | None) -> int:
+        """Note that it does not come, and why; say at which place it stands."""
+        place = self.advance(digest, state, self._copied.get(self._places[digest], 0))
+        self._causes[place] = reason, code
         return place
 
     def report(self, place: int) -> BlobReport:
         blob, state = self._planned[place], self._states[place]
-        reason = blob.reason if state == blob.state else None
-        return BlobReport(str(blob.descriptor.digest), blob.descriptor.size, state, self._copied.get(place, 0), reason)
+        reason, code = self._causes.get(place, (blob.reason if state == blob.state else None, None))
+        copied = self._copied.get(place, 0)
+        return BlobReport(str(blob.descriptor.digest), blob.descriptor.size, state, copied, reason, code)
 
     def to_show(self) -> list[BlobReport]:
         """The first of those that failed or are under way, of those that wait, and of all others."""

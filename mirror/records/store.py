@@ -255,11 +255,13 @@ class JobStore:
         checkpoints: int,
         states: Mapping[BlobState, int] | None = None,
         shown: Sequence[BlobReport] | None = None,
+        is_new_plan: bool = False,
     ) -> Standing:
         """Note the changed blobs with their places in the plan, the byte counts, and what this claim did for good.
 
         *checkpoints* counts the blobs that are there, and the parts of others behind a checkpoint. *states* says how
         many blobs are in which state. *shown* are the blobs to show of a plan that has too many.
+        The blobs of a new plan take the place of all others.
         """
         changed = {str(place): blob.to_json() for place, blob in blobs if place < KEPT_BLOBS}
         if shown is not None:
@@ -268,7 +270,8 @@ class JobStore:
         known = {"digest": digest} if digest else {}
         if states is not None:
             known["blob_counts"] = json.dumps(states)
-        args = [*_proof(claim), json.dumps(changed), json.dumps(_texts({**fields, **known})), checkpoints]
+        told = json.dumps(_texts({**fields, **known}))
+        args = [*_proof(claim), json.dumps(changed), told, checkpoints, int(is_new_plan)]
         return Standing(self._progress(args=args))
 
     def settle(self, claim: Claim, state: str, outcome: Outcome) -> bool:

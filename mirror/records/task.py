@@ -43,7 +43,7 @@ class ErrorReport:
 class WaitingFor:
     """Why nothing moves: a reason such as ``rate_limited``, the registry that is the cause, until when (ISO 8601).
 
-    ``until`` is None where nobody knows. ``message`` is a sentence for people.
+    ``until`` is None where nobody knows. ``message`` says what happened last, for people.
     """
 
     reason: str
@@ -57,13 +57,17 @@ class WaitingFor:
 
 @dataclass(frozen=True, slots=True)
 class BlobReport:
-    """One blob on its way: size and copied in bytes; ``reason`` says why it was left out, if it was."""
+    """One blob on its way: size and copied in bytes.
+
+    ``reason`` says why it was left out, has failed or has to wait; ``code`` is that of the error that was the cause.
+    """
 
     digest: str
     size: int
     state: BlobState
     copied: int = 0
     reason: str | None = None
+    code: str | None = None
 
     def fields(self) -> dict[str, Any]:
         return asdict(self)
@@ -132,6 +136,7 @@ class BlobSchema(RecordSchema):
     state = fields.String(required=True)
     copied = Count()
     reason = fields.String(load_default=None, allow_none=True)
+    code = fields.String(load_default=None, allow_none=True)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> BlobReport:

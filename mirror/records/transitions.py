@@ -87,12 +87,13 @@ return standing('{keys.TASK}' .. ARGV[1], ARGV[2], ARGV[3])
 PROGRESS: Final = (
     LIBRARY
     + f"""
--- ARGV: task id, fence, token, fields of the blobs' hash as JSON, task fields as JSON, checkpoints of this claim.
--- Answers its standing.
+-- ARGV: task id, fence, token, fields of the blobs' hash as JSON, task fields as JSON, checkpoints of this claim,
+-- 1 if these are all blobs. Answers its standing.
 local task = '{keys.TASK}' .. ARGV[1]
 local standing = standing(task, ARGV[2], ARGV[3])
 if standing == 0 then return 0 end
 local key = '{keys.JOB}' .. redis.call('HGET', task, 'job')
+if ARGV[7] == '1' then redis.call('DEL', task .. ':blobs') end
 for place, blob in pairs(cjson.decode(ARGV[4])) do redis.call('HSET', task .. ':blobs', place, blob) end
 for field, value in pairs(cjson.decode(ARGV[5])) do
   if field == 'digest' then

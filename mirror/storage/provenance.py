@@ -8,24 +8,36 @@ from typing import Any, Final, Self
 
 from mirror.errors import InvalidDigest
 from mirror.oci.digest import Digest
+from mirror.oci.reference import Reference, is_same_source
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 
-_LONGEST_RECORD: Final = 16 * 2**10
+_LONGEST_RECORD: Final = 4 * 2**20
+"""Bytes: an image of 10 000 layers, all of which were held, has a record of 1.4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageProvenance:
     """One image as it was last mirrored: ``source`` is the canonical reference, ``digest`` what it was upstream,
-    ``mirrored_at`` RFC 3339 in UTC, ``job`` the job's id."""
+    ``mirrored_at`` RFC 3339 in UTC, ``job`` the job's id.
+
+    The source served the bytes of the manifest. ``held`` are the blobs and children that it was not asked for, since
+    the bucket held them: nothing was seen of them there.
+    """
 
     source: str
     digest: Digest
     mirrored_at: str
     job: str
+    held: tuple[Digest, ...] = ()
 
     def to_json(self) -> bytes:
-        return json.dumps({**asdict(self), "digest": str(self.digest)}, sort_keys=True).encode()
+        record = {**asdict(self), "digest": str(self.digest), "held": [str(digest) for digest in self.held]}
+        return json.dumps(record, sort_keys=True).encode()
+
+    def is_from(self, reference: Reference) -> bool:
+        """Whether a job has read the manifest from the registry and repository of *reference*."""
+        return bool(self.job) and is_same_source(self.source, reference)
 
     @classmethod
     def from_json(cls, content: bytes) -> Self | None:
@@ -43,8 +55,11 @@ class ImageProvenance:
             return None
         if not (isinstance(mirrored_at, str) and isinstance(job, str)):
             return None
+        held = record.get("held") or []
+        if not (isinstance(held, list) and all(isinstance(text, str) for text in held)):
+            return None
         try:
-            return cls(source, Digest.parse(digest), mirrored_at, job)
+            return cls(source, Digest.parse(digest), mirrored_at, job, tuple(Digest.parse(text) for text in held))
         except InvalidDigest:
             return None
 
@@ -67,8 +82,17 @@ class ProvenanceStore:
         content = self._bucket.read(layout.image_provenance_key(repository, digest), _LONGEST_RECORD)
         return None if content is None else ImageProvenance.from_json(content)
 
+    def has_served(self, reference: Reference, digest: Digest, *, into: str | None = None) -> bool:
+        """Whether the registry and repository of *reference* served the manifest *digest* before.
+
+        *into* is a repository of ours, whose image record is looked at first.
+        """
+        if into is not None and (found := self.image(into, digest)) and found.is_from(reference):
+            return True
+        return self.has_blob_source(digest, reference.registry, reference.repository)
+
     def record_blob_source(self, digest: Digest, registry: str, repository: str) -> None:
-        """Say that the blob was read from *repository* at *registry*, and verified."""
+        """Say that the blob or manifest was read from *repository* at *registry*, and verified."""
         self._bucket.put(layout.blob_provenance_key(digest, registry, repository), b"")
 
     def blob_sources(self, digest: Digest) -> set[tuple[str, str]]:

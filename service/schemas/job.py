@@ -101,7 +101,10 @@ class WaitingForSchema(Schema):
     message = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "What is the matter, for people.", "example": "docker.io asks us to wait 60 s"},
+        metadata={
+            "description": "What happened last.",
+            "example": "The registry docker.io answered 429 and asks us to wait 60 s",
+        },
     )
 
 
@@ -117,7 +120,16 @@ class BlobSchema(Schema):
     size = fields.Integer(required=True, metadata={"example": 33554432})
     copied = fields.Integer(required=True, metadata={"example": 12582912})
     state = fields.String(required=True, validate=validate.OneOf(get_args(BlobState)), metadata={"example": "copying"})
-    reason = fields.String(required=True, allow_none=True, metadata={"description": "Why it was left out."})
+    reason = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Why it was left out, has failed or has to wait; null for others."},
+    )
+    code = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The code of the error that was the cause.", "example": "BLOB_UNKNOWN"},
+    )
 
 
 class BlobCountsSchema(Schema):

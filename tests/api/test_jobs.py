@@ -122,7 +122,7 @@ def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, servic
     assert claim
     blobs = [
         BlobReport(DIGEST, 100, "copying", copied=40),
-        BlobReport("sha256:" + "cd" * 32, 50, "skipped", reason="x"),
+        BlobReport("sha256:" + "cd" * 32, 50, "failed", reason="x", code="BLOB_UNKNOWN"),
     ]
     services.jobs.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, checkpoints=0)
 
@@ -130,8 +130,15 @@ def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, servic
     assert (job["state"], job["digest"], job["bytes"]["copied"]) == ("running", DIGEST, 40)
     assert MOMENT.fullmatch(job["started_at"])
     assert job["tasks"][0]["blobs"] == [
-        {"digest": DIGEST, "size": 100, "copied": 40, "state": "copying", "reason": None},
-        {"digest": "sha256:" + "cd" * 32, "size": 50, "copied": 0, "state": "skipped", "reason": "x"},
+        {"digest": DIGEST, "size": 100, "copied": 40, "state": "copying", "reason": None, "code": None},
+        {
+            "digest": "sha256:" + "cd" * 32,
+            "size": 50,
+            "copied": 0,
+            "state": "failed",
+            "reason": "x",
+            "code": "BLOB_UNKNOWN",
+        },
     ]
 
 

@@ -22,7 +22,6 @@ from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
-from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from tests.conftest import MakeSettings
@@ -66,7 +65,7 @@ def plant(
         index=CatalogIndex(redis),
         links=LinkStore(bucket),
         performer=Performer(
-            store, queue, redis, keeping, publisher, source, BlobStore(bucket), copier, StorageGuard(bucket, redis)
+            store, queue, redis, keeping, publisher, source, bucket, copier, StorageGuard(bucket, redis)
         ),
     )
     source.close()

@@ -47,6 +47,9 @@ class Notebook:
         if self.states[digest][-1] != state:
             self.states[digest].append(state)
 
+    def stopped(self, digest: Digest, state: BlobState, reason: str, code: str | None = None) -> None:
+        self.advanced(digest, state)
+
     def checkpointed(self, digest: Digest) -> None:
         self.checkpoints.append(digest)
 
@@ -82,7 +85,7 @@ class Engine:
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
         self.notebook = Notebook()
         copier = Copier(self.client, self.bucket, self.redis, MemoryBudget(budget))
-        image = Resolver(self.client, BlobStore(self.bucket), interruption).image(reference, None)
+        image = Resolver(self.client, self.bucket, interruption).image(reference, None)
         copier.copy(reference, image, holder=holder, progress=self.notebook, interruption=interruption)
         return self.notebook
 

@@ -69,3 +69,32 @@ def test_a_write_says_that_the_job_is_being_canceled(plant: Plant) -> None:
     reporter = TaskReporter(plant.store, claim)
     reporter.resolved(BLOB.digest)
     assert reporter.flush() is Standing.CANCELING
+
+
+def test_a_new_plan_takes_the_place_of_the_one_before(plant: Plant) -> None:
+    """As of an image whose tag moved while it was copied, also if another worker had planned the first one."""
+    claim = claimed(plant)
+    other = Descriptor("application/octet-stream", Digest.of(b"other"), 5)
+    for reporter in (TaskReporter(plant.store, claim), TaskReporter(plant.store, claim)):
+        for blob in (BLOB, other):
+            reporter.planned([PlannedBlob(blob, "waiting")])
+            assert reporter.flush() is Standing.HELD
+            reporter.advanced(blob.digest, "copying", 3)
+            assert reporter.flush() is Standing.HELD
+            [found] = plant.store.blobs_of([claim.task.id])[0]
+            assert (found.digest, found.copied) == (str(blob.digest), 3)
+            assert plant.store.job(claim.task.job).bytes.total == blob.size
+
+
+def test_a_blob_that_goes_on_after_all_has_no_reason_any_more(plant: Plant) -> None:
+    claim = claimed(plant)
+    reporter = TaskReporter(plant.store, claim)
+    reporter.planned([PlannedBlob(BLOB, "waiting")])
+    reporter.stopped(BLOB.digest, "failed", "it is gone", "BLOB_UNKNOWN")
+    reporter.flush()
+    [failed] = plant.store.blobs_of([claim.task.id])[0]
+    assert (failed.state, failed.reason, failed.code) == ("failed", "it is gone", "BLOB_UNKNOWN")
+    reporter.advanced(BLOB.digest, "copied", 100)
+    reporter.flush()
+    [copied] = plant.store.blobs_of([claim.task.id])[0]
+    assert (copied.state, copied.reason, copied.code) == ("copied", None, None)

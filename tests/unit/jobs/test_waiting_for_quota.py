@@ -116,15 +116,18 @@ def test_an_index_is_begun_whole_or_not_at_all_once_its_cost_is_known(plant: Pla
 
 
 def test_what_the_bucket_holds_already_costs_nothing(plant: Plant, times: StoppedClock) -> None:
-    """A tag for an image that another tag has brought, and an index whose children others share."""
+    """A tag for an image that another tag of the repository has brought. Another repository has to show the root."""
     hub = limited(plant, 10, times)
     image = images.three_platforms("a")
     plant.registry.put(image, "team/app", "1")
+    plant.registry.put(image, "team/app", "2")
     plant.registry.put(image, "other/app", "2")
     assert plant.mirror("team/app:1").state == "succeeded"
     assert hub.used == 4
-    again = plant.mirror("other/app:2")
+    again = plant.mirror("team/app:2", "elsewhere/app:2")
     assert (again.state, again.digest, hub.used) == ("succeeded", str(image.digest), 4)
+    other = plant.mirror("other/app:2")
+    assert (other.state, other.digest, hub.used) == ("succeeded", str(image.digest), 5)
 
 
 def test_a_task_that_waited_for_another_reason_reads_no_manifest_twice(plant: Plant, times: StoppedClock) -> None:

@@ -15,6 +15,7 @@ from mirror.jobs.performing import HANDOVER
 from mirror.jobs.steering import Steering
 from mirror.records.job import Job
 from mirror.storage import layout
+from mirror.storage.provenance import ProvenanceStore
 from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes.registry import Reply, Request
@@ -82,6 +83,15 @@ def test_tags_that_have_not_changed_cost_one_request_each_and_write_nothing(plan
     assert plant.stored() == stored
     tasks = plant.store.tasks(job.id, 24)
     assert [task.digest for task in tasks] == [str(content(number).digest) for number in range(24)]
+
+
+def test_the_bucket_is_not_asked_where_unchanged_tags_came_from(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirrored(plant, 3)
+    asked_for: list[object] = []
+    monkeypatch.setattr(ProvenanceStore, "has_served", lambda *which, **_: asked_for.append(which))
+    assert worked(plant, ordered(plant, 3)).images.unchanged == 3
+    assert plant.mirror(source(1), "prod/app:v1").images.unchanged == 1
+    assert asked_for == []
 
 
 def test_those_among_them_that_have_changed_are_mirrored(plant: Plant) -> None:
