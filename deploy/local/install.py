@@ -1,5 +1,7 @@
 """``python -m deploy.local.install REQUIREMENTS``: pip, with a line that says how far it is. For the Makefile.
 
+Every package must have a hash that the file names (`make lock`), whatever an index says.
+
 pip alone is silent for a minute, or prints hundreds of lines. What it printed is shown if it fails. This runs in an
 environment in which nothing is installed yet. All output goes to stderr, since stdout is the log of `make run`.
 """
@@ -27,7 +29,7 @@ def main(requirements: Path, terminal: TextIO) -> int:
     pip_install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     progress = Progress(requirements, terminal)
     with subprocess.Popen(
-        [*pip_install, "-r", str(requirements)],
+        [*pip_install, "--require-hashes", "-r", str(requirements)],
         bufsize=0,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

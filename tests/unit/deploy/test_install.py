@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,16 @@ def test_a_failure_shows_what_pip_said_on_stderr_and_has_its_status(tmp_path: Pa
     assert answer.stdout == ""
     assert "missing.whl" in answer.stderr
     assert f"pip could not install {file}" in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_locked_requirements_are_those_that_were_asked_for_each_with_its_hashes(name: str) -> None:
+    asked = set(re.findall(r"^([A-Za-z0-9._-]+==[^\s#;]+)", (REPOSITORY / f"{name}.in").read_text(), re.MULTILINE))
+    lines = (REPOSITORY / f"{name}.txt").read_text().replace("\\\n", "").splitlines()
+    locked = {line.split()[0]: line for line in lines if re.match(r"[A-Za-z0-9]", line)}
+    assert {normal(package) for package in asked} <= {normal(package) for package in locked}
+    assert [package for package, line in locked.items() if not re.search(r"--hash=sha256:[0-9a-f]{64}", line)] == []
+
+
+def normal(package: str) -> str:
+    return package.lower().replace("_", "-")
