@@ -17,6 +17,7 @@
     │   │   ├── PlainHttpNotAllowed     PLAIN_HTTP_NOT_ALLOWED
     │   │   └── TlsExpected             TLS_EXPECTED
     │   ├── CertificateInvalid      CERTIFICATE_INVALID
+    │   ├── SourceTooSlow           SOURCE_FAILED
     │   ├── AddressNotAllowed       ADDRESS_NOT_ALLOWED
     │   ├── RealmNotAllowed         REALM_NOT_ALLOWED
     │   ├── CredentialsUnavailable  CREDENTIALS_UNAVAILABLE
@@ -165,10 +166,19 @@ class SourceUnreachable(SourceError):
     code, retryable = "SOURCE_UNREACHABLE", True
     hint = "Check the name and the network between the workers and the registry, then try again."
 
-    def __init__(self, registry: str, reason: str, *, timed_out: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        registry: str,
+        reason: str,
+        *,
+        timed_out: bool = False,
+        out_of_time: bool = False,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(f"The registry {registry} cannot be reached: {reason}", hint=hint)
         self.reason = reason
         self.timed_out = timed_out
+        self.out_of_time = out_of_time
 
 
 class RegistryDown(SourceError):
@@ -244,6 +254,16 @@ class CertificateInvalid(SourceError):
 
     def __init__(self, registry: str, reason: str, *, hint: str | None = None) -> None:
         super().__init__(f"The certificate of the registry {registry} {reason}", hint=hint)
+
+
+class SourceTooSlow(SourceFailed):
+    """The registry answers, but too slowly. A request that ran *out_of_time* is not to be made again at once."""
+
+    hint = "The registry, or something on the way to it, is too slow; try again later or ask its operator."
+
+    def __init__(self, registry: str, reason: str, *, out_of_time: bool = False) -> None:
+        super().__init__(registry, reason)
+        self.out_of_time = out_of_time
 
 
 class AddressNotAllowed(SourceError):

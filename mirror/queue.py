@@ -7,8 +7,8 @@ twice (the claim takes one). An entry's id is ``<task>-<fence>``, so that an ent
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from mirror.coordination import keys
 from mirror.coordination.redis import Script, translated
@@ -30,6 +30,17 @@ local taken = redis.call('LPOP', KEYS[1], ARGV[2]) or {}
 for _, entry in ipairs(taken) do redis.call('DEL', ARGV[1] .. entry) end
 return taken
 """
+_TAKE_THESE: Final = """
+-- ARGV: what an entry's key begins with, then the entries. Answers those of them that were queued.
+local taken = {}
+for i = 2, #ARGV do
+  if redis.call('LREM', KEYS[1], 1, ARGV[i]) == 1 then
+    redis.call('DEL', ARGV[1] .. ARGV[i])
+    taken[#taken + 1] = ARGV[i]
+  end
+end
+return taken
+"""
 
 
 class TaskQueue:
@@ -38,6 +49,7 @@ class TaskQueue:
     def __init__(self, connection: redis.Redis) -> None:
         self.rq = rq.Queue(QUEUE_NAME, connection=connection, serializer="json")
         self._take = Script(connection, _TAKE)
+        self._take_these = Script(connection, _TAKE_THESE)
 
     def put(self, task_id: str, fence: int) -> None:
         """Wake a worker for the task; raises RedisUnavailable."""
@@ -72,6 +84,20 @@ class TaskQueue:
         Raises RedisUnavailable.
         """
         taken = self._take([self.rq.key], [Job.key_for(""), most])
+        return [_parse_entry_id(entry.decode()) for entry in taken]
+
+    def page(self, start: int, count: int) -> list[tuple[str, int]]:
+        """So many entries from a position on, as `take` returns them; they stay queued. Raises RedisUnavailable."""
+        with translated():
+            found: Any = self.rq.connection.lrange(self.rq.key, start, start + count - 1)
+        return [_parse_entry_id(entry.decode()) for entry in found]
+
+    def take_these(self, entries: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Take these entries, wherever they stand; returns those that no other worker has taken before.
+
+        Raises RedisUnavailable.
+        """
+        taken = self._take_these([self.rq.key], [Job.key_for(""), *(entry_id(*entry) for entry in entries)])
         return [_parse_entry_id(entry.decode()) for entry in taken]
 
     def holds(self, task_id: str, fence: int) -> bool:

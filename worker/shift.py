@@ -11,6 +11,11 @@ settled together. The sources come last, for their many threads leave little of 
 is large as long as nothing new is met, nor anything that has changed; then one has as many tasks as can be mirrored at
 once. What is found to be mirrored beyond that is given back to the queue: another worker may have nothing to do.
 
+A registry that answers slowly, or on purpose never, must not keep all others waiting. Where every slot is taken, there
+are more for registries that have none (`worker.overflow`), and looks have threads of their own for each registry. What
+one request can cost is bounded by its deadline (`mirror.registry.deadlines`). A registry that lets several of them pass
+is asked by one task at a time for a while (`mirror.coordination.breaker`): the others are parked, or fail.
+
 Nothing is shared between the tasks but the memory budget, which they wait for in turn, and each has its own claim. But
 they share a horse's death. So a task that has lost its worker before is performed alone: if it is what kills horses, it
 takes no other with it, and if it is not, no other does it harm again.
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from typing import Any, Final
 
 import structlog
@@ -30,6 +36,7 @@ from mirror.errors import RedisUnavailable
 from mirror.jobs.performing import Errand, Performer
 from mirror.queue import TaskQueue
 from mirror.records.store import Claim
+from worker.overflow import OVERFLOW, OverflowQueue
 
 AT_ONCE: Final = 8
 TASKS: Final = 1_000
@@ -37,6 +44,7 @@ TASKS: Final = 1_000
 LARGE_ROUND: Final = 128
 _CLAIMED_AT_ONCE: Final = 64
 _LOOKERS: Final = 12
+"""Threads for the looks at one registry."""
 _ROUND_SECONDS: Final = 0.25
 """How long those of a round that were looked at wait for the others, to be settled with them."""
 _LOOK_AGAIN: Final = 0.1
@@ -70,25 +78,30 @@ class Shift:
         self._left = tasks
         self._looking: Looks = {}
         self._same: list[Errand] = []
-        self._mirroring: set[Future[None]] = set()
+        self._mirroring: dict[Future[None], Errand] = {}
+        self._overflow: dict[Future[None], Errand] = {}
+        self._is_alone = False
+        self._others = OverflowQueue(queue, performer.store)
 
     def work(self, task_id: str, fence: int) -> None:
         """Perform the task, and others until none is queued; raises nothing a task did."""
         with (
-            ThreadPoolExecutor(_LOOKERS, thread_name_prefix="look") as self._lookers,
-            ThreadPoolExecutor(self._at_once, thread_name_prefix="task") as self._mirrorers,
+            ExitStack() as self._threads,
+            ThreadPoolExecutor(self._at_once + OVERFLOW, thread_name_prefix="task") as self._mirrorers,
         ):
+            self._lookers: dict[str, ThreadPoolExecutor] = {}
             if self._was_lost(task_id):
-                self._left = 0
+                self._left, self._is_alone = 0, True
             looks = self._look_at(self._begin([(task_id, fence), *self._next(self._at_once - 1)]))
             more = self._begin_more()
-            while self._looking or self._mirroring or self._same or more:
+            while self._looking or self._mirroring or self._overflow or self._same or more:
                 held = dict.fromkeys([*looks.values(), *more, *self._same])  # in the order of their tickets
                 with self._performer.holding(held) as tags:
                     looks |= self._look_at(more)
                     changed = self._changed(looks)
                     left = self._not_settled([errand for errand in self._same if errand in held], tags)
                 self._mirror_or_hand_back(changed + left)
+                self._begin_others()
                 looks, more = {}, self._begin_more()  # before the loop's end is decided: all may have ended together
 
     def _begin_more(self) -> list[Errand]:
@@ -110,6 +123,12 @@ class Shift:
         """Claim the tasks; those whose tags are listed are to be looked at first. If all are, the next round is a large
         one.
         """
+        errands = self._claim(entries)
+        self._round = LARGE_ROUND
+        self._mirror_or_hand_back([errand for errand in errands if errand.listed is None])
+        return [errand for errand in errands if errand.listed is not None]
+
+    def _claim(self, entries: Sequence[tuple[str, int]]) -> list[Errand]:
         try:
             errands = self._performer.begin(entries, self._interruption, claimed=self._claimed)
         except RedisUnavailable:
@@ -117,25 +136,41 @@ class Shift:
             errands = []
         begun = {errand.claim.task.id for errand in errands}
         self._note_settled(task_id for task_id, _ in entries if task_id not in begun)
-        self._round = LARGE_ROUND
-        self._mirror_or_hand_back([errand for errand in errands if errand.listed is None])
-        return [errand for errand in errands if errand.listed is not None]
+        return errands
+
+    def _begin_others(self) -> None:
+        """While tasks occupy the horse, mirror queued ones of registries that have none of its slots."""
+        busy = bool(self._looking or self._mirroring) and (self._left <= 0 or self._room() <= 0)
+        if not busy or self._is_alone or self._interruption.is_set():
+            return
+        occupying = {errand.registry for errand in (*self._looking.values(), *self._mirroring.values())}
+        entries = self._others.take(occupying, [errand.registry for errand in self._overflow.values()])
+        for errand in self._claim(entries) if entries else ():
+            self._overflow[self._mirrorers.submit(self._mirror, errand)] = errand
 
     def _look_at(self, errands: Sequence[Errand]) -> Looks:
-        looks = {self._lookers.submit(self._look, errand): errand for errand in errands}
+        looks = {self._lookers_of(errand.registry).submit(self._look, errand): errand for errand in errands}
         self._looking |= looks
         return looks
+
+    def _lookers_of(self, registry: str) -> ThreadPoolExecutor:
+        """Threads of its own for each registry, made as they are needed: a slow one keeps no other waiting."""
+        if registry not in self._lookers:
+            made = ThreadPoolExecutor(_LOOKERS, thread_name_prefix="look")
+            self._lookers[registry] = self._threads.enter_context(made)
+        return self._lookers[registry]
 
     def _changed(self, looks: Looks) -> list[Errand]:
         """Wait until something has ended, and for what has just begun to be looked at if that is quick. The errands
         whose source is not what the index lists, or would not say; those where it is join the `_same`.
         """
-        under_way: list[Future[Any]] = [*self._looking, *self._mirroring]
+        under_way: list[Future[Any]] = [*self._looking, *self._mirroring, *self._overflow]
         wait(looks, _ROUND_SECONDS)
         wait(under_way, 0 if self._same else _LOOK_AGAIN, FIRST_COMPLETED)
-        for mirrored in [future for future in self._mirroring if future.done()]:
-            self._mirroring.remove(mirrored)
-            mirrored.result()
+        for slots in (self._mirroring, self._overflow):
+            for mirrored in [future for future in slots if future.done()]:
+                del slots[mirrored]
+                mirrored.result()
         looked = {future: self._looking.pop(future) for future in list(self._looking) if future.done()}
         going_on = [errand for future, errand in looked.items() if future.result()]
         self._same += [errand for errand in going_on if errand.digest == errand.listed]
@@ -162,7 +197,7 @@ class Shift:
         self._round = self._at_once
         room = self._at_once - len(self._mirroring)
         for errand in errands[:room]:
-            self._mirroring.add(self._mirrorers.submit(self._mirror, errand))
+            self._mirroring[self._mirrorers.submit(self._mirror, errand)] = errand
         if errands[room:]:
             self._hand_back(errands[room:])
 

@@ -17,7 +17,7 @@ from mirror.coordination.lease import Leases
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import BRISK, PATIENT, Redis, open_client
 from mirror.copying.copier import Copier
-from mirror.copying.interruption import pause
+from mirror.copying.interruption import pause, waking
 from mirror.copying.memory import MemoryBudget
 from mirror.jobs.keeping import ClaimKeeping
 from mirror.jobs.performing import Performer
@@ -60,7 +60,7 @@ class Workshop:
         publisher = Publisher(bucket, redis)
         brisk = Redis.connect(redis_url, retries=BRISK)
         admission = SharedAdmission(brisk, most=settings.registry_concurrency)
-        source = RegistryClient.from_settings(settings, admission=admission, sleep=pause)
+        source = RegistryClient.from_settings(settings, admission=admission, sleep=pause, wakers=waking)
         copier = Copier(source, bucket, redis, MemoryBudget(settings.memory_budget))
         return cls(
             settings=settings,

@@ -1,6 +1,6 @@
 """Stopping a copy from outside: a signal or a lost lease ends it within moments, mid-blob.
 
-A thread that waits for bytes cannot look at a flag, so whoever waits registers how to wake it: closing its stream.
+A thread that waits for bytes cannot look at a flag, so whoever waits registers how to wake it: its socket is shut down.
 """
 
 from __future__ import annotations
@@ -98,6 +98,16 @@ class Interruption:
         with self.waking(lambda: inner.interrupt(self._reason, resumable=self._resumable)):
             yield inner
 
+    @contextmanager
+    def adopting(self) -> Iterator[None]:
+        """Make the calling thread this interruption's for the block."""
+        before: Interruption | None = getattr(_THREAD, "interruption", None)
+        _THREAD.interruption = self
+        try:
+            yield
+        finally:
+            _THREAD.interruption = before
+
 
 _THREAD: Final = threading.local()
 
@@ -112,3 +122,22 @@ def pause(seconds: float) -> None:
         time.sleep(seconds)
     else:
         interruption.wait(seconds)
+
+
+@contextmanager
+def waking(wake: Callable[[], None]) -> Iterator[None]:
+    """Call *wake* if the interruption of the calling thread comes during the block.
+
+    Raises Interrupted at the beginning if it has come before, and in the place of the block's own error if it has come
+    meanwhile: that is what *wake* did to the block. For a library, as `pause` is.
+    """
+    interruption: Interruption | None = getattr(_THREAD, "interruption", None)
+    if interruption is None:
+        yield
+        return
+    with interruption.waking(wake):
+        try:
+            yield
+        except Exception:
+            interruption.check()
+            raise

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from typing import Final, Self
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from mirror.copying.interruption import Interruption
 from mirror.copying.source import BlobStream, Source
-from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid, SourceUnreachable
+from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid, SourceTooSlow, SourceUnreachable
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
 
@@ -62,7 +62,7 @@ class RangeReader:
         self._fruitless = 0
         self._reached_before = start
         self._retrying = Retrying(
-            retry=retry_if_exception_type((AnswerTruncated, SourceUnreachable)),
+            retry=retry_if_exception(_may_go_on),
             stop=self._is_hopeless,
             wait=wait_random_exponential(multiplier=0.2, max=5),
             sleep=interruption.wait,
@@ -135,7 +135,8 @@ class RangeReader:
             return self._stream
         length = self._end - self._reached
         try:
-            opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
+            with self._interruption.adopting():
+                opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
             stream = self._open.enter_context(opened)
             self._open.enter_context(self._interruption.waking(stream.interrupt))
             if self._only_ranges and stream.start < self._reached:
@@ -173,3 +174,10 @@ class RangeReader:
 
 def _end_of(stream: BlobStream) -> int:
     return stream.start + stream.length
+
+
+def _may_go_on(error: BaseException) -> bool:
+    """Whether another connection may bring what this one did not; not where a request ran out of its deadline."""
+    if isinstance(error, SourceUnreachable | SourceTooSlow):
+        return not error.out_of_time
+    return isinstance(error, AnswerTruncated)

@@ -37,7 +37,7 @@ from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.fields import at, timestamp
 from mirror.records.store import Claim, JobStore, Outcome
-from mirror.records.task import ErrorReport, WaitingFor
+from mirror.records.task import ErrorReport, WaitingFor, registry_of
 from mirror.storage.bucket import Bucket
 from mirror.storage.provenance import ImageProvenance
 from mirror.threads import note_fault
@@ -52,13 +52,14 @@ class Errand:
 
     ``shown`` is the digest with which the index lists its target, and ``listed`` the same if that came from its source.
     ``digest`` is what its source was found to be, once it has been looked at: a hint while only a HEAD has told it.
-    ``is_trial`` says that it is the one task that tries whether S3 takes writes again.
+    ``registry`` is its source's. ``is_trial`` says that it is the one task that tries whether S3 takes writes again.
     """
 
     def __init__(
         self, claim: Claim, ticket: Ticket, listed: Listed | None, keeping: ClaimKeeping, interruption: Interruption
     ) -> None:
         self.claim = claim
+        self.registry = registry_of(claim.task.source)
         self.ticket = ticket
         self.shown = listed.digest if listed else None
         self.listed = listed.digest if listed and listed.is_from(claim.task.source) else None

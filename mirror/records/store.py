@@ -151,6 +151,11 @@ class JobStore:
         found = self._redis.answers([["HGET", keys.task(task_id), "losses"] for task_id in task_ids])
         return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
 
+    def sources(self, task_ids: Sequence[str]) -> list[str | None]:
+        """The source of each task; None for one that is not there, or has lost a worker before."""
+        found = self._redis.calls([["HMGET", keys.task(task_id), "source", "losses"] for task_id in task_ids])
+        return [None if int(losses or 0) else source for source, losses in found]
+
     def tasks(self, job_id: str, limit: int, *, after: str | None = None) -> list[Task]:
         """The first *limit* tasks of a job behind the task *after*, in the order in which its images were given."""
         start = f"({after}" if after else "-"

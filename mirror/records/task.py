@@ -108,6 +108,11 @@ class Task:
     finished_at: datetime | None = None
 
 
+def registry_of(source: str) -> str:
+    """The registry of a task's source, whose canonical name begins with it."""
+    return source.partition("/")[0]
+
+
 class ErrorSchema(RecordSchema):
     code = fields.String(required=True)
     message = fields.String(required=True)

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_base, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_base,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from mirror.errors import (
     AddressNotAllowed,
@@ -19,6 +26,7 @@ from mirror.errors import (
     MirrorError,
     RateLimited,
     SourceFailed,
+    SourceTooSlow,
     SourceUnreachable,
     Unauthorized,
 )
@@ -28,6 +36,8 @@ from mirror.registry.statuses import ServerFailed
 ATTEMPTS: Final = 4
 LONGEST_PAUSE: Final = 5.0
 """Seconds that are waited here; a registry that asks for more parks the task."""
+RETRY_SECONDS: Final = 30.0
+"""After the first failure, in which another attempt may begin: attempts that take long are no matter of a moment."""
 _JITTER: Final = wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE)
 _REACHED: Final = (Unauthorized, Denied, ManifestUnknown, BlobUnknown, RateLimited)
 """Refusals: they show that the registry answers."""
@@ -39,6 +49,7 @@ _INCONCLUSIVE: Final = (
     DigestMismatch,
     ManifestUnknown,
     SourceFailed,
+    SourceTooSlow,
     SourceUnreachable,
 )
 """Failures of a shortcut. What is left are demands for a login and for patience, which hold for every request."""
@@ -50,7 +61,8 @@ P = ParamSpec("P")
 class Attempts:
     """Makes requests under the registry's breaker, and makes them again over what may pass.
 
-    That is a lost connection, a 5xx, and, once, a 429 that asks for at most 5 s.
+    That is a lost connection, a 5xx, and, once, a 429 that asks for at most 5 s. A request that ran out of its deadline
+    is not made again: it occupied its task's slot for a minute, and four of them would for four.
     """
 
     def __init__(self, admission: Admission, sleep: Wait) -> None:
@@ -62,7 +74,7 @@ class Attempts:
         self._admission.permit(registry)
         try:
             result = self._tried(_MayPass(), request, *args, **named)
-        except (SourceUnreachable, ServerFailed) as error:
+        except (SourceUnreachable, SourceTooSlow, ServerFailed) as error:
             raise self._admission.failed(registry, error) from None
         except _REACHED:
             self._admission.answered(registry, served=False)
@@ -77,12 +89,15 @@ class Attempts:
         """Make a request that only saves others: None where it failed, or told nothing. Only over a 429 is it repeated.
 
         Raises what would hold for the other requests as well: a demand for a login, or for patience. A failure does
-        not count for the breaker, since the request that is made instead decides.
+        not count for the breaker, since the request that is made instead decides. But one that ran out of its deadline
+        does, and is raised: its task has had its slot for a minute.
         """
         self._admission.permit(registry)
         try:
             result: T | None = self._tried(_MayPass(only_limits=True), request, *args, **named)
         except _INCONCLUSIVE as error:
+            if _ran_out_of_time(error):
+                raise self._admission.failed(registry, error) from None
             _LOG.info("a shortcut failed", registry=registry, code=error.code, reason=error.message)
             result = None
         except RateLimited as error:
@@ -118,7 +133,7 @@ class Attempts:
 
         retrying = Retrying(
             retry=may_pass,
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(RETRY_SECONDS),
             wait=_pause,
             sleep=self._sleep,
             before_sleep=_note,
@@ -144,7 +159,12 @@ class _MayPass(retry_base):
         if isinstance(error, RateLimited):
             may, self._has_waited = not self._has_waited and error.asked and error.retry_after <= LONGEST_PAUSE, True
             return may
-        return isinstance(error, SourceUnreachable | ServerFailed | AnswerTruncated)
+        passing = isinstance(error, SourceUnreachable | SourceTooSlow | ServerFailed | AnswerTruncated)
+        return passing and not _ran_out_of_time(error)
+
+
+def _ran_out_of_time(error: BaseException | None) -> bool:
+    return isinstance(error, SourceUnreachable | SourceTooSlow) and error.out_of_time
 
 
 def _pause(state: RetryCallState) -> float:

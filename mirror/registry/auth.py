@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from mirror.errors import SourceFailed, Unauthorized
+from mirror.errors import SourceFailed, SourceTooSlow, Unauthorized
 from mirror.registry.challenges import Challenge, names_nothing, parse_challenges
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
@@ -68,6 +68,7 @@ class Authenticator:
     def __init__(
         self, transport: Transport, endpoints: Endpoints, ask: Ask, realms: Mapping[str, frozenset[str]] | None = None
     ) -> None:
+        self._transport = transport
         self._endpoints = endpoints
         self._redirects = Redirects(transport, endpoints)
         self._tokens = TokenServers(transport, endpoints, realms or {})
@@ -82,7 +83,7 @@ class Authenticator:
         if challenge is None:
             return None
         session = self._session(registry, repository)
-        with session.lock:
+        with self._transport.holding(session.lock, registry):
             return self._renewed(session, challenge, registry, repository)
 
     def answer(self, registry: str, repository: str, refusal: Answer, refused: str | None) -> str:
@@ -91,7 +92,7 @@ class Authenticator:
         Raises Unauthorized, Denied, RealmNotAllowed, CredentialsUnavailable, or what the token server's failure is.
         """
         session = self._session(registry, repository)
-        with session.lock:
+        with self._transport.holding(session.lock, registry):
             if session.authorization == refused:
                 session.good_until = 0.0  # else another thread has renewed it meanwhile
             challenge = self._challenge(session, refusal, registry, repository)
@@ -108,7 +109,7 @@ class Authenticator:
         Raises what `answer` does.
         """
         session = self._session(registry, repository)
-        with session.lock:
+        with self._transport.holding(session.lock, registry):
             if self._credential(session, registry, repository) is None:
                 return None
             challenge = self._hidden_challenge(session, registry)
@@ -182,7 +183,7 @@ class Authenticator:
     def _hidden_challenge(self, session: _Session, registry: str) -> Challenge | None:
         """What ``/v2/`` wants, asked at most once in a while by all threads together; None if it wants nothing."""
         known = self._registry(registry)
-        with known.lock:
+        with self._transport.holding(known.lock, registry):
             if known.challenge or known.hidden:
                 return known.challenge or known.hidden
             if monotonic() < known.open_until:
@@ -199,6 +200,8 @@ class Authenticator:
         url = f"{self._endpoints.base_url(registry)}/v2/"
         try:
             followed = self._redirects.follow("GET", url, {}, None, registry)
+        except SourceTooSlow:
+            raise
         except SourceFailed:
             return None  # it redirects to where we do not go, or to what lets nobody in
         answer = followed.answer

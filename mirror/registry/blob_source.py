@@ -11,6 +11,7 @@ from mirror.oci.reference import Reference
 from mirror.registry.admission import Admission, Wait
 from mirror.registry.blob_stream import BlobStream
 from mirror.registry.byte_range import ByteRange, RangeUnusable
+from mirror.registry.deadlines import one_deadline
 from mirror.registry.exchange import Exchange
 from mirror.registry.redirects import BlobTargets, Redirects
 from mirror.registry.slot import Slot
@@ -33,7 +34,8 @@ class BlobSource:
         """The stream holds its slot until its last byte has come or it is closed."""
         slot = Slot(self._admission, reference.registry, "blobs", self._wait)
         try:
-            return self._open(reference, blob, wanted, slot)
+            with one_deadline():
+                return self._open(reference, blob, wanted, slot)
         except BaseException as error:
             slot.failed(error)
             raise

@@ -21,6 +21,7 @@ from mirror.registry.blob_source import BlobSource
 from mirror.registry.blob_stream import BlobStream
 from mirror.registry.byte_range import ByteRange
 from mirror.registry.credentials import DockerConfig
+from mirror.registry.deadlines import Wakers, never_woken
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.exchange import Exchange
 from mirror.registry.headers import media_type, named_digest
@@ -67,13 +68,20 @@ class RegistryClient:
         self._attempts = Attempts(self._admission, sleep)
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, admission: Admission | None = None, sleep: Wait = time.sleep) -> Self:
+    def from_settings(
+        cls,
+        settings: Settings,
+        *,
+        admission: Admission | None = None,
+        sleep: Wait = time.sleep,
+        wakers: Wakers = never_woken,
+    ) -> Self:
         """Makes no connection and reads no file yet. *sleep* is what every wait is made with, and may raise to end it:
-        between attempts, and with 0 while a slot is waited for.
+        between attempts, and with 0 while a slot is waited for. *wakers* is told how to end a wait for the registry.
         """
         config = settings.docker_config
         return cls(
-            Transport(AddressGuard(settings.allowed_networks)),
+            Transport(AddressGuard(settings.allowed_networks), wakers=wakers),
             Endpoints.from_settings(settings),
             DockerConfig(config).credential if config else _anonymous,
             realms=settings.token_realms,

@@ -9,6 +9,7 @@ from typing import Final
 from mirror.errors import Denied, MirrorError
 from mirror.oci.reference import Reference
 from mirror.registry.auth import Authenticator
+from mirror.registry.deadlines import one_deadline
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.redirects import Followed, Redirects
 from mirror.registry.statuses import error_for_trouble
@@ -33,7 +34,14 @@ class Exchange:
         self._auth = auth
 
     def send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> Followed:
-        """Send the request, logging in and following redirects; the answer's status is the caller's business."""
+        """Send the request, logging in and following redirects; the answer's status is the caller's business.
+
+        All of it has one deadline, and so has the answer's body if it is read with `Answer.read`.
+        """
+        with one_deadline():
+            return self._send(method, reference, path, headers)
+
+    def _send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> Followed:
         registry, repository = reference.registry, reference.repository
         url = f"{self._endpoints.base_url(registry)}/v2/{repository}/{path}"
         authorization = self._auth.authorization(registry, repository)

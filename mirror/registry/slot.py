@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from mirror.errors import RateLimited, SourceUnreachable
+from mirror.errors import RateLimited, SourceTooSlow, SourceUnreachable
 from mirror.registry.admission import Action, Admission, Wait
 from mirror.registry.statuses import ServerFailed
 
@@ -55,4 +55,4 @@ class Slot:
 def _is_overload(error: BaseException) -> bool:
     if isinstance(error, ServerFailed):
         return error.overloaded
-    return isinstance(error, RateLimited) or (isinstance(error, SourceUnreachable) and error.timed_out)
+    return isinstance(error, RateLimited | SourceTooSlow) or (isinstance(error, SourceUnreachable) and error.timed_out)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from mirror.errors import BlobBusy, DigestMismatch, SizeInvalid, SourceUnreachab
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.sha256 import Sha256
 from mirror.registry.client import RegistryClient
-from mirror.registry.stalls import StallWatch
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from tests.conftest import MakeSettings
@@ -196,7 +194,7 @@ def test_a_source_that_gives_nothing_any_more_is_given_up(engine: Engine) -> Non
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.registry.transport.StallWatch", partial(StallWatch, 0.2))
+    monkeypatch.setattr("mirror.registry.deadlines.STALL_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
