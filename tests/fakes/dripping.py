@@ -6,7 +6,8 @@ import select
 import socket
 import socketserver
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, Self
 
@@ -17,7 +18,8 @@ SECONDS: Final = 0.01
 class DrippingServer(socketserver.ThreadingTCPServer):
     """Sends *head* at once, then *drip* again and again, each time after *seconds*.
 
-    With *at_once* it does so before a request has come, as a server does that drips in the TLS handshake.
+    With *at_once* it does so before a request has come, as a server does that drips in the TLS handshake. `look` is
+    what a HEAD is answered with instead, if anything, and then its connection goes on.
     """
 
     daemon_threads = True
@@ -30,20 +32,16 @@ class DrippingServer(socketserver.ThreadingTCPServer):
         self.drip = drip
         self.seconds = seconds
         self.at_once = at_once
+        self.look = b""
         self.accepted = 0
-        self.ended = 0
+        self.listeners = 0
+        """Connections with an answer under way that the client has neither closed nor shut down."""
         self.over = threading.Event()
         self.lock = threading.Lock()
 
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"
-
-    @property
-    def listeners(self) -> int:
-        """Connections that the client has neither closed nor shut down."""
-        with self.lock:
-            return self.accepted - self.ended
 
     def __enter__(self) -> Self:
         threading.Thread(target=partial(self.serve_forever, 0.01), name="fake-dripping", daemon=True).start()
@@ -66,20 +64,30 @@ class _Handler(socketserver.BaseRequestHandler):
         with self.server.lock:
             self.server.accepted += 1
         with suppress(OSError):  # a reset tells the same as an end
-            self._answer()
-        with self.server.lock:
-            self.server.ended += 1
+            while not self.server.at_once and self._is_look():
+                self.request.sendall(self.server.look)
+        with self._listener(), suppress(OSError):
+            self.request.sendall(self.server.head)
+            while not self._is_left():
+                self.request.sendall(self.server.drip)
 
-    def _answer(self) -> None:
+    def _is_look(self) -> bool:
+        """Wait for the next request; whether it is a HEAD that has an answer of its own."""
         received = b""
-        while not self.server.at_once and b"\r\n\r\n" not in received:
+        while b"\r\n\r\n" not in received:
             piece = self.request.recv(65536)
             if not piece:
-                return
+                return False
             received += piece
-        self.request.sendall(self.server.head)
-        while not self._is_left():
-            self.request.sendall(self.server.drip)
+        return received.startswith(b"HEAD") and bool(self.server.look)
+
+    @contextmanager
+    def _listener(self) -> Iterator[None]:
+        with self.server.lock:
+            self.server.listeners += 1
+        yield
+        with self.server.lock:
+            self.server.listeners -= 1
 
     def _is_left(self) -> bool:
         """Wait for the next byte's time; whether the client, or the test, has ended meanwhile."""

@@ -12,6 +12,7 @@ from mirror.coordination.admission import SharedAdmission
 from mirror.coordination.pins import Pins
 from mirror.coordination.redis import Redis, open_client
 from mirror.copying.copier import Copier
+from mirror.copying.interruption import waking
 from mirror.copying.memory import MemoryBudget
 from mirror.jobs.keeping import ClaimKeeping
 from mirror.jobs.performing import Performer
@@ -36,12 +37,23 @@ def registry() -> Iterator[FakeRegistry]:
 
 
 @pytest.fixture
+def insecure_hosts(registry: FakeRegistry) -> frozenset[str]:
+    """The registries that the plant speaks plain HTTP to."""
+    return frozenset({registry.host})
+
+
+@pytest.fixture
 def plant(
-    registry: FakeRegistry, redis_url: str, bucket: Bucket, s3_settings: Settings, settings: MakeSettings
+    registry: FakeRegistry,
+    insecure_hosts: frozenset[str],
+    redis_url: str,
+    bucket: Bucket,
+    s3_settings: Settings,
+    settings: MakeSettings,
 ) -> Iterator[Plant]:
     chosen = settings(
         redis_url=redis_url,
-        insecure_registries=frozenset({registry.host}),
+        insecure_registries=insecure_hosts,
         allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
     )
     redis = Redis.connect(redis_url)
@@ -49,7 +61,7 @@ def plant(
     store, queue, publisher = JobStore(redis), TaskQueue(raw), Publisher(bucket, redis)
     keeping = ClaimKeeping(store, Pins(redis))
     admission = SharedAdmission(redis, most={})
-    source = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None)
+    source = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None, wakers=waking)
     copier = Copier(source, bucket, redis, MemoryBudget(64 * 2**20))
     yield Plant(
         registry=registry,

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mirror.copying.interruption import Interrupted, Interruption, pause
+from mirror.copying.interruption import Interrupted, Interruption, pause, waking
 
 
 def test_an_interruption_wakes_who_waits_and_the_first_reason_counts() -> None:
@@ -92,3 +92,42 @@ def test_everybody_who_waits_is_woken_though_waking_one_of_them_fails() -> None:
     with interruption.waking(fail), interruption.waking(woken.set):
         interruption.interrupt("over")
     assert woken.is_set()
+
+
+def test_what_a_thread_waits_for_is_woken_and_its_error_is_the_interruption() -> None:
+    interruption, waits, woken, ended = Interruption(), threading.Event(), threading.Event(), threading.Event()
+
+    def read() -> None:
+        waits.set()
+        assert woken.wait(10)
+        raise OSError("the socket was shut down")
+
+    def work() -> None:
+        interruption.adopt()
+        with pytest.raises(Interrupted, match="over"), waking(woken.set):
+            read()
+        with pytest.raises(Interrupted), waking(lambda: None):
+            pytest.fail("the block must not run")
+        ended.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert waits.wait(10)
+    interruption.interrupt("over")
+    assert ended.wait(10)
+    thread.join()
+
+
+def test_an_error_that_no_interruption_made_stays_what_it_is() -> None:
+    with Interruption().adopting(), pytest.raises(OSError, match="lost"), waking(lambda: None):
+        raise OSError("lost")
+
+
+def test_a_thread_that_adopts_for_a_while_works_for_the_first_one_again() -> None:
+    whole, part = Interruption(), Interruption()
+    part.interrupt("a sibling failed")
+    with whole.adopting():
+        with part.adopting(), pytest.raises(Interrupted):
+            pause(0)
+        pause(0)
+    pause(0)

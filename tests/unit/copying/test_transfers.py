@@ -18,8 +18,8 @@ from mirror.coordination.checkpoints import Checkpoints
 from mirror.coordination.lease import Leases
 from mirror.coordination.redis import Redis
 from mirror.copying import blob_queue, copier
-from mirror.copying.interruption import Interrupted, Interruption
-from mirror.errors import BlobBusy, DigestMismatch, SizeInvalid, SourceUnreachable
+from mirror.copying.interruption import Interrupted, Interruption, waking
+from mirror.errors import BlobBusy, BlobUnknown, DigestMismatch, SizeInvalid, SourceUnreachable
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.sha256 import Sha256
 from mirror.registry.client import RegistryClient
@@ -43,7 +43,7 @@ def engine_on(
     )
     redis = Redis.connect(redis_url)
     admission = SharedAdmission(redis, most={registry.host: connections})
-    client = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None)
+    client = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None, wakers=waking)
     yield Engine(registry, client, bucket, redis)
     client.close()
     admission.close()
@@ -207,6 +207,28 @@ def test_a_connection_that_trickles_is_given_up_and_another_one_goes_on(
         engine.registry.script(on_range(blob, PART, faults.gated(never, 2**20 + 10), times=1))
         engine.copy()
         assert engine.content(blob) == BIG
+
+
+def test_a_part_that_fails_ends_the_wait_of_the_others_for_their_answers(engine: Engine) -> None:
+    """Else they would wait until their timeout, and ask again."""
+    [blob] = engine.put(BIG)
+    asked, ended = threading.Event(), threading.Event()
+
+    def hold(reply: Reply) -> Reply:
+        asked.set()
+        assert ended.wait(120)
+        return reply
+
+    def refuse(_: Reply) -> Reply:
+        assert asked.wait(30)
+        return Reply(404)
+
+    engine.registry.script(on_range(blob, PART, hold))
+    engine.registry.script(on_range(blob, 2 * PART, refuse))
+    with pytest.raises(BlobUnknown):
+        engine.copy()
+    ended.set()
+    assert [start for start, _ in engine.asked(blob)].count(PART) == 1
 
 
 @pytest.mark.parametrize("position", [0, PART + 1, len(BIG) - 1])

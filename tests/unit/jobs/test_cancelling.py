@@ -122,7 +122,7 @@ def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(
 
 
 def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(plant: Plant, steering: Steering) -> None:
-    """Nor does its late answer bring the image, though all of its blobs are there already."""
+    """Its worker does not wait for it, and its late answer does not bring the image, whose blobs are there already."""
     plant.registry.put(images.image(images.layer("a")), "team/app", "1")
     plant.mirror("team/app:1", "copy/app:1")
     before = shown(plant)
@@ -132,7 +132,8 @@ def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(plant: Pl
         assert gate.reached.wait(20)
         steering.cancel(job.id)
         assert ended(plant, job).state == "canceled"
-        assert worker.is_alive()
+        worker.join(30)
+        assert not worker.is_alive()
         gate.opened.set()
     assert plant.store.job(job.id).state == "canceled"
     assert shown(plant) == before

@@ -52,6 +52,17 @@ def test_after_the_last_attempt_the_failure_is_told(
     assert len(registry.log()) == ATTEMPTS
 
 
+def test_after_some_time_what_may_pass_is_not_tried_again(
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts that take long would hold their task's slot for long."""
+    monkeypatch.setattr("mirror.registry.attempts.RETRY_SECONDS", 0.0)
+    registry.script(faults.faulty(faults.status(503)))
+    with pytest.raises(SourceFailed, match="503"):
+        client.get_manifest(reference)
+    assert len(registry.log()) == 1
+
+
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 451])
 def test_what_will_not_pass_is_tried_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float], status: int

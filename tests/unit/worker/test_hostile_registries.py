@@ -1,0 +1,309 @@
+"""Registries that never finish an answer, next to an honest one: what they can hold of a work horse, and how long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from mirror.copying.interruption import Interruption
+from mirror.jobs.performing import HANDOVER
+from mirror.jobs.steering import Steering
+from mirror.jobs.submission import Wanted
+from mirror.records.job import Job
+from tests import images
+from tests.e2e.processes import eventually
+from tests.fakes import faults
+from tests.fakes.dripping import DrippingServer
+from tests.fakes.registry import FakeRegistry, Reply, Tokens
+from tests.plant import Plant
+from tests.servers.rclone import RcloneS3
+from tests.unit.worker.test_shift import shift, states, taken
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HOLDING = {
+    "a head": (b"", b"a"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a manifest": (OK + b"Content-Length: 100000\r\n\r\n", b"a"),
+    "trailers": (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"X: a\r\n"),
+    "silence": (b"", b""),
+}
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """One is enough: the bucket plays no part here."""
+    return rclone_s3
+
+
+@pytest.fixture
+def dripping() -> Iterator[DrippingServer]:
+    with DrippingServer(b"") as server:
+        yield server
+
+
+@pytest.fixture
+def luring(dripping: DrippingServer) -> Iterator[FakeRegistry]:
+    """A registry that is honest but for what a test makes it say."""
+    with FakeRegistry() as fake:
+        yield fake
+
+
+@pytest.fixture
+def insecure_hosts(registry: FakeRegistry, dripping: DrippingServer, luring: FakeRegistry) -> frozenset[str]:
+    return frozenset({registry.host, dripping.host, luring.host})
+
+
+def hostile(plant: Plant, host: str, count: int) -> list[Job]:
+    """So many jobs for images of a registry, each in a repository of its own."""
+    return [plant.submitter.submit([Wanted(f"{host}/team/app{n}:1", f"bad/app{n}:1")])[0] for n in range(count)]
+
+
+def honest(plant: Plant, name: str = "honest") -> Job:
+    plant.registry.put(images.image(images.layer(name)), f"team/{name}", "1")
+    return plant.submit(f"team/{name}:1")
+
+
+def put_images(registry: FakeRegistry, count: int, version: str = "old") -> None:
+    for number in range(count):
+        registry.put(images.image(images.layer(f"{version} {number}")), f"team/app{number}", "1")
+
+
+def succeeded(plant: Plant, job: Job) -> Callable[[], bool]:
+    return lambda: plant.store.job(job.id).state == "succeeded"
+
+
+def cancel(plant: Plant, jobs: list[Job]) -> None:
+    for job in jobs:
+        if plant.store.job(job.id).finished_at is None:
+            Steering(plant.store, plant.queue).cancel(job.id)
+
+
+@contextmanager
+def working(plant: Plant, *jobs: Job, tasks: int = 1_000, interruption: Interruption | None = None) -> Iterator[None]:
+    """A work horse; at the end of the block the jobs are canceled, which ends it."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(shift(plant, interruption, tasks=tasks).work, *taken(plant))
+        try:
+            yield
+        finally:
+            cancel(plant, list(jobs))
+            done.result(30)
+
+
+@pytest.mark.parametrize(("head", "drip"), HOLDING.values(), ids=HOLDING.keys())
+def test_cancel_closes_every_connection_at_once_and_an_honest_job_succeeds(
+    plant: Plant, dripping: DrippingServer, head: bytes, drip: bytes
+) -> None:
+    """Long before the deadlines, which are a minute."""
+    dripping.head, dripping.drip = head, drip
+    jobs = hostile(plant, dripping.host, 8)
+    with working(plant, *jobs):
+        eventually(lambda: dripping.listeners == 8, what="all eight wait for the registry")
+        cancel(plant, jobs)
+        eventually(lambda: dripping.listeners == 0, what="all connections are closed")
+    assert states(plant, jobs) == ["canceled"] * 8
+    job = honest(plant)
+    shift(plant).work(*taken(plant))
+    assert succeeded(plant, job)()
+
+
+@pytest.mark.parametrize("held_by", ["its token server", "the target of its blobs"])
+def test_cancel_closes_connections_to_where_a_registry_leads_as_well(
+    plant: Plant, dripping: DrippingServer, luring: FakeRegistry, held_by: str
+) -> None:
+    put_images(luring, 8)
+    if held_by == "its token server":
+        luring.tokens = Tokens(realm=f"http://{dripping.host}/token")
+    else:
+        target = Reply(307, {"Location": f"http://{dripping.host}/blob"})
+        luring.script(faults.faulty(lambda _: target, path="/blobs/"))
+    jobs = hostile(plant, luring.host, 8)
+    with working(plant, *jobs):
+        eventually(lambda: dripping.listeners >= 8, what="all eight wait for the registry")
+        cancel(plant, jobs)
+        eventually(lambda: dripping.listeners == 0, what="all connections are closed")
+    assert states(plant, jobs) == ["canceled"] * 8
+
+
+def test_cancel_ends_the_wait_for_a_token_that_another_thread_fetches(
+    plant: Plant, dripping: DrippingServer, luring: FakeRegistry
+) -> None:
+    put_images(luring, 1)
+    luring.tokens = Tokens(realm=f"http://{dripping.host}/token")
+    submit = plant.submitter.submit
+    jobs = [submit([Wanted(f"{luring.host}/team/app0:1", f"bad/app{n}:1")])[0] for n in range(4)]
+    with working(plant, *jobs):
+        eventually(lambda: dripping.listeners == 1 and len(luring.log()) >= 4, what="one asks, three wait for it")
+        cancel(plant, jobs)
+        eventually(lambda: states(plant, jobs) == ["canceled"] * 4, what="all have ended")
+    assert dripping.listeners == 0
+
+
+def test_a_horse_that_is_to_stop_closes_every_connection_at_once_and_hands_its_tasks_over(
+    plant: Plant, dripping: DrippingServer
+) -> None:
+    jobs, interruption = hostile(plant, dripping.host, 8), Interruption()
+    with working(plant, interruption=interruption):
+        eventually(lambda: dripping.listeners == 8, what="all eight wait for the registry")
+        interruption.interrupt(HANDOVER)
+        eventually(lambda: dripping.listeners == 0, what="all connections are closed")
+    assert states(plant, jobs) == ["queued"] * 8
+    assert {plant.store.job(job.id).attempt for job in jobs} == {1}
+
+
+@pytest.mark.parametrize(("head", "drip"), HOLDING.values(), ids=HOLDING.keys())
+def test_an_honest_job_behind_thirty_of_a_hostile_registry_succeeds_while_they_hang(
+    plant: Plant, dripping: DrippingServer, head: bytes, drip: bytes
+) -> None:
+    dripping.head, dripping.drip = head, drip
+    jobs = hostile(plant, dripping.host, 30)
+    good = honest(plant)
+    with working(plant, *jobs):
+        eventually(succeeded(plant, good), what="the honest job has succeeded")
+        assert dripping.listeners == 8
+        assert sorted(states(plant, jobs)) == ["queued"] * 22 + ["running"] * 8
+    assert dripping.listeners == 0
+
+
+def test_an_honest_job_succeeds_while_two_hostile_registries_have_all_usual_slots(
+    plant: Plant, dripping: DrippingServer, luring: FakeRegistry
+) -> None:
+    put_images(luring, 6)
+    gate = threading.Event()
+    luring.script(faults.faulty(faults.gated(gate), path="/manifests/"))
+    jobs = [
+        job for pair in zip(hostile(plant, dripping.host, 6), hostile_at(plant, luring, 6), strict=True) for job in pair
+    ]
+    good = honest(plant)
+    with working(plant, *jobs):
+        eventually(succeeded(plant, good), what="the honest job has succeeded")
+        assert states(plant, jobs).count("running") >= 8
+    gate.set()
+
+
+def hostile_at(plant: Plant, registry: FakeRegistry, count: int) -> list[Job]:
+    return [
+        plant.submitter.submit([Wanted(f"{registry.host}/team/app{n}:1", f"more/app{n}:1")])[0] for n in range(count)
+    ]
+
+
+def test_a_horse_that_takes_no_more_tasks_still_begins_those_of_other_registries(
+    plant: Plant, dripping: DrippingServer
+) -> None:
+    """One hostile task must not keep a worker from all others until its horse has ended."""
+    jobs = hostile(plant, dripping.host, 3)
+    good = [honest(plant, f"honest{n}") for n in range(3)]
+    with working(plant, *jobs, tasks=1):
+        for job in good:
+            eventually(succeeded(plant, job), what="an honest job has succeeded")
+        assert states(plant, jobs) == ["running", "running", "queued"]
+
+
+def test_unchanged_tags_are_settled_while_looks_at_a_hostile_registry_hang(plant: Plant, luring: FakeRegistry) -> None:
+    put_images(luring, 14)
+    bad = [(f"{luring.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(14)]
+    for number in range(3):
+        plant.registry.put(images.image(images.layer(f"good {number}")), f"team/good{number}", "1")
+    good = [(f"{plant.registry.host}/team/good{n}:1", f"good/app{n}:1") for n in range(3)]
+
+    def submitted(pairs: list[tuple[str, str]]) -> Job:
+        return plant.submitter.submit([Wanted(*pair) for pair in pairs])[0]
+
+    for pairs in (bad, good):
+        assert plant.perform(submitted(pairs)).state == "succeeded"
+        while plant.queue.take(100):
+            pass
+    never = threading.Event()
+    luring.script(lambda request, _: hold(never) if request.method == "HEAD" else None)
+    changed = images.image(images.layer("changed"))
+    plant.registry.put(changed, "team/good1", "1")
+    hostile_job, honest_job = submitted(bad), submitted(good)
+    with working(plant, hostile_job):
+        eventually(succeeded(plant, honest_job), what="the honest job has succeeded")
+        assert plant.store.job(hostile_job.id).images.unchanged == 0
+        assert plant.store.job(honest_job.id).images.unchanged == 2
+    never.set()
+
+
+def hold(event: threading.Event) -> None:
+    assert event.wait(60)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.registry.deadlines.EXCHANGE_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_hundred_jobs_of_a_hostile_registry_cost_it_a_few_requests_and_no_slot_for_long(
+    plant: Plant, dripping: DrippingServer
+) -> None:
+    """Those that were asked for fail at their deadlines; the others at once, since the breaker has opened by then."""
+    job = plant.submitter.submit([Wanted(f"{dripping.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(100)])[0]
+    good = honest(plant)
+    shift(plant).work(*taken(plant))
+    assert succeeded(plant, good)()
+    done = plant.store.job(job.id)
+    assert (done.state, done.images.failed) == ("failed", 100)
+    assert done.error is not None
+    assert done.error.code == "SOURCE_FAILED"
+    assert "did not finish its answer within" in done.error.message
+    assert dripping.accepted < 30
+    assert dripping.listeners == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_task_of_a_registry_that_is_known_to_work_is_parked_at_its_deadline(
+    plant: Plant, luring: FakeRegistry, dripping: DrippingServer
+) -> None:
+    put_images(luring, 2)
+    first, second = hostile(plant, luring.host, 2)
+    assert plant.perform(first).state == "succeeded"
+    target = Reply(307, {"Location": f"http://{dripping.host}/manifest"})
+    luring.script(faults.faulty(lambda _: target, path="/manifests/"))
+    waiting = plant.perform(second)
+    assert waiting.waiting_for is not None
+    assert (waiting.state, waiting.waiting_for.reason) == ("queued", "registry_unreachable")
+    assert dripping.accepted == 1
+    luring.scripts.clear()
+
+
+REFUSALS = {
+    "401": b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 1000\r\n\r\n",
+    "307": b"HTTP/1.1 307 Go\r\nLocation: /v2/\r\nContent-Length: 1000\r\n\r\n",
+    "404": b"HTTP/1.1 404 No\r\nContent-Length: 1000\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("head", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_whose_body_never_ends_fails_its_job_and_holds_nothing(
+    plant: Plant, dripping: DrippingServer, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    """Long before the deadline of a request, which is a minute."""
+    monkeypatch.setattr("mirror.registry.deadlines.DRAIN_SECONDS", 0.1)
+    dripping.head, dripping.look = head, b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n"
+    jobs = hostile(plant, dripping.host, 8)
+    good = honest(plant)
+    shift(plant).work(*taken(plant))
+    assert states(plant, jobs) == ["failed"] * 8
+    assert succeeded(plant, good)()
+    assert dripping.accepted >= 8
+    eventually(lambda: dripping.listeners == 0, what="all connections are closed")
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("head", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_with_a_body_where_none_may_be_holds_nothing_beyond_the_deadline(
+    plant: Plant, dripping: DrippingServer, head: bytes
+) -> None:
+    """A HEAD has no body: what comes after its answer is taken for the next one."""
+    dripping.head = head
+    jobs = hostile(plant, dripping.host, 8)
+    good = honest(plant)
+    shift(plant).work(*taken(plant))
+    assert states(plant, jobs) == ["failed"] * 8
+    assert succeeded(plant, good)()

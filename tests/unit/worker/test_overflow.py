@@ -1,0 +1,112 @@
+"""Taking tasks out of turn, for registries that have no slot of a work horse."""
+
+from __future__ import annotations
+
+import pytest
+
+from mirror.coordination import keys
+from mirror.jobs.submission import Wanted
+from mirror.records.job import Job
+from tests.plant import Plant
+from tests.servers.rclone import RcloneS3
+from worker import overflow
+from worker.overflow import OVERFLOW, OVERFLOW_OF_ONE, Entry, OverflowQueue, choose
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """One is enough: the bucket plays no part here."""
+    return rclone_s3
+
+
+def page(*registries: str | None) -> list[tuple[Entry, str | None]]:
+    return [((f"task{n}", 0), f"{registry}/team/app:1" if registry else None) for n, registry in enumerate(registries)]
+
+
+def numbers(chosen: list[Entry]) -> list[int]:
+    return [int(task_id.removeprefix("task")) for task_id, _ in chosen]
+
+
+def test_tasks_of_registries_that_have_slots_are_left_where_they_stand() -> None:
+    assert numbers(choose(page("a", "b", "a", "c"), {"a"}, [])) == [1, 3]
+
+
+def test_where_all_tasks_are_of_one_registry_none_is_taken() -> None:
+    assert choose(page(*["docker.io"] * 50), {"docker.io"}, []) == []
+
+
+def test_one_registry_gets_some_of_the_slots_and_all_others_the_rest() -> None:
+    chosen = choose(page(*"bbbbb", *"ccccc", *"ddddd"), {"a"}, [])
+    assert numbers(chosen) == [0, 1, 5, 6]
+    assert len(chosen) == OVERFLOW == 2 * OVERFLOW_OF_ONE
+
+
+def test_slots_that_are_taken_count() -> None:
+    assert numbers(choose(page(*"bbcc"), {"a"}, ["b"])) == [0, 2, 3]
+    assert numbers(choose(page(*"bbcc"), {"a"}, ["b", "b"])) == [2, 3]
+    assert choose(page(*"bbcc"), {"a"}, ["d", "d", "e", "e"]) == []
+
+
+def test_a_task_that_is_gone_or_has_lost_a_worker_is_left() -> None:
+    assert numbers(choose(page(None, "b"), {"a"}, [])) == [1]
+
+
+def jobs(plant: Plant, *registries: str) -> list[Job]:
+    return [plant.submitter.submit([Wanted(f"{name}/team/app{n}:1")])[0] for n, name in enumerate(registries)]
+
+
+def entry(plant: Plant, job: Job) -> Entry:
+    [task] = plant.store.tasks(job.id, 1)
+    return task.id, task.fence
+
+
+def others(plant: Plant, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
+    monkeypatch.setattr(overflow, "PAGE", page)
+    monkeypatch.setattr(overflow, "PAGE_SECONDS", 0.0)
+    return OverflowQueue(plant.queue, plant.store)
+
+
+def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, good, more, last = jobs(plant, "slow.example", "good.example", "slow.example", "slow.example")
+    assert others(plant, monkeypatch).take({"slow.example"}, []) == [entry(plant, good)]
+    assert plant.queue.take(10) == [entry(plant, job) for job in (slow, more, last)]
+
+
+def test_an_entry_that_another_worker_has_taken_is_not_taken_twice(plant: Plant) -> None:
+    first, second = (entry(plant, job) for job in jobs(plant, "a.example", "b.example"))
+    assert plant.queue.page(0, 10) == [first, second]
+    assert plant.queue.take(1) == [first]
+    assert plant.queue.take_these([first, second]) == [second]
+    assert plant.queue.page(0, 10) == []
+    assert plant.queue.rq.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
+
+
+def test_the_whole_queue_is_looked_through_page_by_page_and_again(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = others(plant, monkeypatch, page=4)
+    jobs(plant, *["slow.example"] * 10)
+    [good] = jobs(plant, "good.example")
+    found = [looking.take({"slow.example"}, []) for _ in range(3)]
+    assert found == [[], [], [entry(plant, good)]]
+    [later] = jobs(plant, "good.example")
+    assert [entry(plant, later)] in [looking.take({"slow.example"}, []) for _ in range(4)]
+
+
+def test_a_page_is_looked_through_now_and_then_only(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overflow, "PAGE_SECONDS", 3600.0)
+    looking = OverflowQueue(plant.queue, plant.store)
+    assert looking.take({"slow.example"}, []) == []
+    jobs(plant, "good.example")
+    assert looking.take({"slow.example"}, []) == []
+
+
+def test_a_task_that_has_lost_a_worker_is_left_to_a_horse_of_its_own(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = jobs(plant, "good.example")
+    task_id, _ = entry(plant, job)
+    plant.redis.call("HSET", keys.task(task_id), "losses", 1)
+    assert others(plant, monkeypatch).take({"slow.example"}, []) == []
