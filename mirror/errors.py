@@ -256,13 +256,15 @@ class CertificateInvalid(SourceError):
         super().__init__(f"The certificate of the registry {registry} {reason}", hint=hint)
 
 
-class SourceTooSlow(SourceFailed):
+class SourceTooSlow(SourceError):
     """The registry answers, but too slowly. A request that ran *out_of_time* is not to be made again at once."""
 
+    code, retryable = "SOURCE_FAILED", True
     hint = "The registry, or something on the way to it, is too slow; try again later or ask its operator."
 
     def __init__(self, registry: str, reason: str, *, out_of_time: bool = False) -> None:
-        super().__init__(registry, reason)
+        super().__init__(f"The registry {registry} failed: {reason}")
+        self.reason = reason
         self.out_of_time = out_of_time
 
 

@@ -24,6 +24,7 @@ from mirror.errors import (
     RegistryDown,
     RegistryFailing,
     SourceFailed,
+    SourceTooSlow,
     SourceUnreachable,
 )
 from mirror.threads import note_fault
@@ -65,7 +66,7 @@ class SharedAdmission:
 
     def failed(self, registry: str, error: MirrorError) -> MirrorError:
         """Count a failure; the error to wait it out with if the registry is known to work, else *error*."""
-        cause = error.reason if isinstance(error, SourceFailed | SourceUnreachable) else error.message
+        cause = error.reason if isinstance(error, SourceFailed | SourceTooSlow | SourceUnreachable) else error.message
         answered = not isinstance(error, SourceUnreachable)
         outage = self._unless_away(lambda: self._breaker.failed(registry, cause, answered=answered), None)
         return _waiting(error, registry, outage) if outage else error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from mirror.errors import SourceFailed, SourceTooSlow, Unauthorized
+from mirror.errors import SourceFailed, Unauthorized
 from mirror.registry.challenges import Challenge, names_nothing, parse_challenges
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
@@ -200,8 +200,6 @@ class Authenticator:
         url = f"{self._endpoints.base_url(registry)}/v2/"
         try:
             followed = self._redirects.follow("GET", url, {}, None, registry)
-        except SourceTooSlow:
-            raise
         except SourceFailed:
             return None  # it redirects to where we do not go, or to what lets nobody in
         answer = followed.answer

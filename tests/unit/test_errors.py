@@ -14,9 +14,10 @@ from mirror.errors import MirrorError, every_error, quoted
 from service.failures import codes_of_requests
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
-SHARED = {"MANIFEST_UNKNOWN": 2, "BLOB_UNKNOWN": 2, "TOOMANYREQUESTS": 2, "SOURCE_UNREACHABLE": 2, "SOURCE_FAILED": 2}
+SHARED = {"MANIFEST_UNKNOWN": 2, "BLOB_UNKNOWN": 2, "TOOMANYREQUESTS": 2, "SOURCE_UNREACHABLE": 2, "SOURCE_FAILED": 3}
 """Codes of two classes. Of the distribution spec: the source has it not, or the mirror has it not; one request too
-many, or too few left. And a registry that cannot be reached, or fails, may be known to work, or not."""
+many, or too few left. And a registry that cannot be reached, or fails, may be known to work, or not. One that fails may
+be wrong, or too slow."""
 
 
 def documented() -> list[list[str]]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from mirror.registry.transport import Transport
 from tests.e2e.processes import eventually
 from tests.fakes import faults
 from tests.fakes.dripping import DrippingServer
-from tests.fakes.registry import FakeRegistry, Tokens
+from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.unit.registry.conftest import LOOPBACK, MakeClient
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -228,6 +229,30 @@ def test_a_token_that_never_comes_is_given_up_by_all_who_wait_for_it(
             assert all("within" in message for message in pool.map(ask, range(8)))
         assert len(registry.log("token")) < 8
         never.set()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_challenge_that_never_comes_is_given_up_by_all_who_wait_for_it(
+    client_of: MakeClient, registry: FakeRegistry, config: Path
+) -> None:
+    """As a registry's that hides what it has from those who are not logged in: its ``/v2/`` is asked then."""
+    answered = threading.Event()
+
+    def hold(request: Request, _: Reply) -> None:
+        if request.path == "/v2/":
+            assert answered.wait(60)
+
+    registry.script(hold)
+    client = client_of(registry, docker_config=config)
+
+    def ask(number: int) -> None:
+        with pytest.raises(SourceTooSlow, match="within"):
+            client.get_manifest(Reference.parse(f"{registry.host}/hidden/app{number}:1"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    assert len([request for request in registry.log() if request.path == "/v2/"]) < 8
+    answered.set()
 
 
 def test_a_registry_in_good_order_is_asked_over_one_connection(client_of: MakeClient) -> None:

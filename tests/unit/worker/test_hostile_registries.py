@@ -267,7 +267,7 @@ def test_the_task_of_a_registry_that_is_known_to_work_is_parked_at_its_deadline(
     luring.script(faults.faulty(lambda _: target, path="/manifests/"))
     waiting = plant.perform(second)
     assert waiting.waiting_for is not None
-    assert (waiting.state, waiting.waiting_for.reason) == ("queued", "registry_unreachable")
+    assert (waiting.state, waiting.waiting_for.reason) == ("queued", "registry_failing")
     assert dripping.accepted == 1
     luring.scripts.clear()
 
