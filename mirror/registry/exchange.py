@@ -102,6 +102,6 @@ def _says_it_wants_tls(answer: Answer) -> bool:
     if answer.status not in _TLS_REFUSALS or not answer.url.startswith("http://"):
         return False
     try:
-        return bool(_TLS_WANTED.search(answer.read(_REFUSAL_SIZE, "a refusal").lower()))
+        return bool(_TLS_WANTED.search(answer.read_at_once(_REFUSAL_SIZE, "a refusal").lower()))
     except MirrorError:
         return False

@@ -111,6 +111,6 @@ def hashed(text: str) -> str:
 
 def _body(answer: Answer) -> bytes:
     try:
-        return answer.read(_REFUSAL_SIZE, "a refusal")
+        return answer.read_at_once(_REFUSAL_SIZE, "a refusal")
     except MirrorError:
         return b""

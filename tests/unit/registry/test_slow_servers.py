@@ -15,6 +15,7 @@ import pytest
 from mirror.errors import (
     BlobUnknown,
     Denied,
+    ManifestUnknown,
     MirrorError,
     RateLimited,
     SourceFailed,
@@ -180,7 +181,7 @@ REFUSALS = [
     (b"401 Unauthorized", b"WWW-Authenticate: Basic realm=x\r\n", Unauthorized),
     (b"401 Unauthorized", b"", SourceFailed),
     (b"403 Forbidden", b"", Denied),
-    (b"404 Not Found", b"", BlobUnknown),
+    (b"404 Not Found", b"", (BlobUnknown, ManifestUnknown)),
     (b"429 Too Many Requests", b"", RateLimited),
     (b"307 Temporary Redirect", b"Location: /again\r\n", SourceFailed),
 ]
@@ -194,7 +195,7 @@ def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed
     monkeypatch: pytest.MonkeyPatch,
     status: bytes,
     header: bytes,
-    expected: type[MirrorError],
+    expected: type[MirrorError] | tuple[type[MirrorError], ...],
     length: bytes,
 ) -> None:
     """Long before the deadline of the request, which is a minute here."""
@@ -204,9 +205,10 @@ def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed
         length, drip = b"Transfer-Encoding: chunked\r\n", b"1\r\na\r\n"
     server = servers.enter_context(DrippingServer(b"HTTP/1.1 " + status + b"\r\n" + header + length + b"\r\n", drip))
     client = client_of(insecure_registries=frozenset({server.host}))
-    with pytest.raises(expected):
-        client.open_blob(_reference(server), BLOB)
-    eventually(lambda: server.listeners == 0, what="all connections are closed")
+    for ask in (client.get_manifest, lambda reference: client.open_blob(reference, BLOB)):
+        with pytest.raises(expected):
+            ask(_reference(server))
+        eventually(lambda: server.listeners == 0, what="all connections are closed")
 
 
 @pytest.mark.usefixtures("impatient")
