@@ -24,6 +24,7 @@ from tests.servers.rclone import RcloneS3
 from tests.unit.worker.test_shift import shift, states, taken
 
 OK = b"HTTP/1.1 200 OK\r\n"
+NO_HEAD = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
 HOLDING = {
     "a head": (b"", b"a"),
     "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
@@ -99,7 +100,7 @@ def test_cancel_closes_every_connection_at_once_and_an_honest_job_succeeds(
     plant: Plant, dripping: DrippingServer, head: bytes, drip: bytes
 ) -> None:
     """Long before the deadlines, which are a minute."""
-    dripping.head, dripping.drip = head, drip
+    dripping.head, dripping.drip, dripping.look = head, drip, NO_HEAD if head else b""
     jobs = hostile(plant, dripping.host, 8)
     with working(plant, *jobs):
         eventually(lambda: dripping.listeners == 8, what="all eight wait for the registry")
@@ -159,7 +160,7 @@ def test_a_horse_that_is_to_stop_closes_every_connection_at_once_and_hands_its_t
 def test_an_honest_job_behind_thirty_of_a_hostile_registry_succeeds_while_they_hang(
     plant: Plant, dripping: DrippingServer, head: bytes, drip: bytes
 ) -> None:
-    dripping.head, dripping.drip = head, drip
+    dripping.head, dripping.drip, dripping.look = head, drip, NO_HEAD if head else b""
     jobs = hostile(plant, dripping.host, 30)
     good = honest(plant)
     with working(plant, *jobs):
@@ -285,7 +286,7 @@ def test_a_refusal_whose_body_never_ends_fails_its_job_and_holds_nothing(
 ) -> None:
     """Long before the deadline of a request, which is a minute."""
     monkeypatch.setattr("mirror.registry.deadlines.DRAIN_SECONDS", 0.1)
-    dripping.head, dripping.look = head, b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n"
+    dripping.head, dripping.look = head, NO_HEAD
     jobs = hostile(plant, dripping.host, 8)
     good = honest(plant)
     shift(plant).work(*taken(plant))
