@@ -1,8 +1,9 @@
 """Logs: one JSON object per line, or lines for a person who reads them on a terminal.
 
 Everything goes through structlog's renderers, also what libraries log with the standard library. Context such as
-``request_id`` and ``job_id`` is bound with `structlog.contextvars` and stands on every line below it. `TextRenderer` is
-also what `make run` shows the lines of all its processes with.
+``request_id`` and ``job_id`` is bound with `structlog.contextvars`. It stands on every line that the same thread, or
+greenlet of the service, writes until it is cleared. A thread that it starts has none of it. `TextRenderer` is also what
+`make run` shows the lines of all its processes with.
 """
 
 from __future__ import annotations

@@ -1,6 +1,11 @@
 """``python -m service``: the API and ``/v2``, in the foreground."""
 
+# ruff: noqa: E402 - what gevent patches must be patched before others import it
 from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
 
 import sys
 from dataclasses import replace

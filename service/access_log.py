@@ -28,7 +28,6 @@ class AccessLog:
 
         def noting(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             line.status = int(status.partition(" ")[0])
-            line.request_id = dict(headers).get(request_id.HEADER)
             return start_response(status, headers, *exc_info)
 
         return _Counted(self._application(environ, noting), line)
@@ -37,7 +36,7 @@ class AccessLog:
 class _Line:
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.status = 0
-        self.request_id: str | None = None
+        self.request_id = request_id.begin(environ)
         self._method = environ["REQUEST_METHOD"]
         self._path = quote(environ.get("PATH_INFO", "").encode("latin-1"), safe="/:@+,=")
         self._began = monotonic()

@@ -69,7 +69,10 @@ class Readiness:
             "workers": lambda: _alive(heartbeats, "worker"),
             "scheduler": lambda: _alive(heartbeats, "scheduler"),
         }
-        self._threads = ThreadPoolExecutor(len(asked), thread_name_prefix="readiness")
+        # A check is for many requests: its log lines carry the id of none.
+        self._threads = ThreadPoolExecutor(
+            len(asked), thread_name_prefix="readiness", initializer=structlog.contextvars.clear_contextvars
+        )
         self._checks = {name: _Check(name, ask, self._threads) for name, ask in asked.items()}
 
     def begin(self) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from mirror.errors import quoted
+
+_CANNOT_BE_USED: Final = "The request has fields or parameters that cannot be used"
+_SHOWN_NAME: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,21 @@ class TokenRequired(RequestError):
         return {"WWW-Authenticate": self._challenge}
 
 
+class TooManyFailures(RequestError):
+    """RFC 6585, 4. *seconds* until the address may try again."""
+
+    status, code = 429, "TOOMANYREQUESTS"
+    hint = "Wait as 'Retry-After' says, then send the right token."
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("Too many requests from this address had a wrong token")
+        self._seconds = seconds
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self._seconds)}
+
+
 class BodyMalformed(RequestError):
     status, code = 400, "REQUEST_MALFORMED"
     hint = 'Send a JSON object, for example {"source": "docker.io/library/redis:7"}.'
@@ -71,9 +89,30 @@ class RequestInvalid(RequestError):
     status, code = 422, "REQUEST_INVALID"
     hint = "Correct what 'errors' names; /docs describes every field."
 
-    def __init__(self, problems: Sequence[FieldProblem]) -> None:
-        super().__init__("The request has fields or parameters that cannot be used")
+    def __init__(self, problems: Sequence[FieldProblem], message: str = _CANNOT_BE_USED) -> None:
+        super().__init__(message)
         self.problems = tuple(problems)
+
+
+class ParametersRepeated(RequestInvalid):
+    """Of two values of one query parameter, servers and proxies take the first or the last."""
+
+    hint = "Give every query parameter once."
+
+    def __init__(self, names: Sequence[str]) -> None:
+        listed = ", ".join(quoted(name, _SHOWN_NAME) for name in names)
+        problems = [FieldProblem("Given more than once.", parameter=quoted(name, _SHOWN_NAME)[1:-1]) for name in names]
+        super().__init__(problems, f"A query parameter is given more than once: {listed}")
+
+
+class RequestTooSlow(RequestError):
+    """RFC 9110, 15.5.9."""
+
+    status, code = 408, "REQUEST_TIMEOUT"
+    hint = "Send the request again, its body without a pause."
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The body of the request was not there whole after {seconds:.0f} s")
 
 
 class PageSizeInvalid(RequestError):

@@ -1,21 +1,29 @@
-"""One id per request: on every log line, in every problem, and echoed to the client."""
+"""One id per request: in every problem, on every log line that is written meanwhile, and echoed to the client.
+
+`AccessLog` begins it before the application is called and the connection's `Worker` ends it after the last byte, so
+that lines about a broken stream have it too, and no line of the next request does.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from flask import Flask, Response, g, request
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 HEADER: Final = "X-Request-Id"
+_VARIABLE: Final = "HTTP_X_REQUEST_ID"
+_CHOSEN: Final = "mirror.request_id"
 _SANE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 def register(app: Flask) -> None:
-    """The client's own id is taken over if it is harmless in a log and a header, so that it can be followed."""
-    app.before_request(_begin)
+    app.before_request(_take_over)
     app.after_request(_echo)
 
 
@@ -24,11 +32,27 @@ def current() -> str:
     return str(g.request_id)
 
 
-def _begin() -> None:
-    given = request.headers.get(HEADER, "")
-    g.request_id = given if _SANE.fullmatch(given) else secrets.token_hex(8)
+def begin(environ: WSGIEnvironment) -> str:
+    """Choose the request's id and put it on the log lines of this greenlet.
+
+    The client's own id is taken if it is harmless in a log and a header, so that it can be followed.
+    """
+    given = environ.get(_VARIABLE, "")
+    chosen = given if _SANE.fullmatch(given) else secrets.token_hex(8)
+    environ[_CHOSEN] = chosen
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    structlog.contextvars.bind_contextvars(request_id=chosen)
+    return chosen
+
+
+def end() -> None:
+    """No line that follows belongs to the request."""
+    structlog.contextvars.clear_contextvars()
+
+
+def _take_over() -> None:
+    """Without `AccessLog`, as in tests, the id begins here."""
+    g.request_id = request.environ.get(_CHOSEN) or begin(request.environ)
 
 
 def _echo(response: Response) -> Response:

@@ -1,10 +1,9 @@
-"""gunicorn, told by the settings: threads for pulls that take long, and an end within two seconds."""
+"""gunicorn, told by the settings: a few processes, a greenlet for each connection, and an end within two seconds."""
 
 from __future__ import annotations
 
 import gc
-import socket
-import struct
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ from gunicorn.glogging import Logger
 from mirror.settings import Settings
 from service.access_log import AccessLog
 from service.application import create_app
+from service.connections import Worker, bound_unsent, raise_open_files
 from service.services import Services
 
 if TYPE_CHECKING:
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 PROCESSES: Final = 2
 """One more than would do, so that a pull goes on while Python hashes or parses for another."""
-THREADS: Final = 32
-"""Per process: each stream of a blob takes one for as long as it lasts."""
-STALLED_SECONDS: Final = 60
-"""A client that takes, or sends, no byte for so long loses its thread."""
+HEAD_SECONDS: Final = 30
+"""Until a request's head must be there whole, from when the connection began or the answer before it ended."""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - gunicorn's heartbeat files; a disk would stall it
 _INVALID: Final = "Invalid request from ip="
 
@@ -55,6 +53,8 @@ class LibraryLogger(Logger):  # type: ignore[misc] # gunicorn has no types
 
     def setup(self, cfg: Any) -> None:
         self.error_log.propagate = True
+        # Many streams end at once, and more than the pool keeps: that is no cause for a line each.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
     def access(self, *_: object) -> None:
         """`AccessLog` writes that line."""
@@ -72,11 +72,11 @@ def options(settings: Settings) -> dict[str, object]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
         "bind": f"{host}:{settings.port}",
-        "worker_class": "gthread",
+        "worker_class": Worker,
         "workers": PROCESSES,
-        "threads": THREADS,
-        "graceful_timeout": 1,
-        "keepalive": 30,
+        "worker_connections": raise_open_files(),
+        "graceful_timeout": 2,
+        "keepalive": HEAD_SECONDS,
         "limit_request_line": 8190,
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
@@ -86,13 +86,5 @@ def options(settings: Settings) -> dict[str, object]:
         "control_socket_disable": True,
         "proc_name": "image-mirror",
         "logger_class": LibraryLogger,
-        "when_ready": bound_stalled_clients,
+        "when_ready": bound_unsent,
     }
-
-
-def bound_stalled_clients(arbiter: Any) -> None:
-    """Connections inherit these two timeouts from the socket that accepts them (Linux, socket(7))."""
-    timeout = struct.pack("ll", STALLED_SECONDS, 0)
-    for listener in arbiter.LISTENERS:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, option, timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Final, Self
 
 from flask import current_app
@@ -21,9 +22,13 @@ from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.kept import KeptStore
 from service.admin_token import admin_token
+from service.admission import FailureLimit
+from service.manifest_cache import ManifestCache
 from service.readiness import Readiness
 
 EXTENSION: Final = "image-mirror"
+LOOKUPS: Final = 32
+"""Pulls of one process that ask S3 at the same time. A thousand that come together would all be answered at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,9 @@ class Services:
     kept: KeptStore
     heartbeats: Heartbeats
     readiness: Readiness
+    manifests: ManifestCache = field(default_factory=ManifestCache)
+    lookups: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(LOOKUPS))
+    failures: FailureLimit = field(default_factory=FailureLimit)
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from mirror.errors import BlobNotHeld
 from mirror.oci.digest import Digest
-from mirror.storage.bucket import ObjectStream
+from service.connections import CONNECTION, Connection
 from service.distribution.byte_range import ByteRange, asked_range
+from service.distribution.pulls import Pull
 from service.preconditions import etag
 from service.services import services
 
@@ -28,24 +28,15 @@ def blob(repository: str, digest_text: str) -> Response:
         location = services().blobs.presigned_url(digest)
         return Response(status=307, headers={"Docker-Content-Digest": str(digest), "Location": location})
     part = asked_range(request, digest, size)
+    pull = Pull(services().blobs, repository, digest, part or ByteRange(0, size), size)
+    connection = request.environ.get(CONNECTION)
+    if isinstance(connection, Connection):  # not so in a test client
+        connection.on_stall(pull.release)
     if part is None:
-        return _described(Response(_stream(repository, digest)), headers, size)
-    response = _described(Response(_stream(repository, digest, part), 206), headers, part.length)
+        return _described(Response(pull), headers, size)
+    response = _described(Response(pull, 206), headers, part.length)
     response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     return response
-
-
-def _stream(repository: str, digest: Digest, part: ByteRange | None = None) -> ObjectStream:
-    """The bytes as S3 sends them, at most 1 MiB of them in memory; all of them, or a part.
-
-    The server closes the stream also when the client has gone. Should S3 fail midway, the stream raises and the
-    connection ends short of Content-Length, so nobody takes the part for the whole.
-    """
-    store = services().blobs
-    stream = store.open(digest) if part is None else store.open(digest, part.start, part.length)
-    if stream is None:
-        raise BlobNotHeld(repository, str(digest))
-    return stream
 
 
 def _described(response: Response, headers: dict[str, str], length: int) -> Response:

@@ -7,8 +7,12 @@ from typing import Final
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import NotFound
 
+from mirror.errors import StorageUnavailable
 from service.distribution import answers, blobs, lists, manifests, request_path
+from service.services import services
 
+_PATIENCE: Final = 15.0
+"""Seconds until a pull learns that S3 answers none of those before it."""
 DISTRIBUTION: Final = Blueprint("distribution", __name__, static_folder=None)
 
 
@@ -29,6 +33,15 @@ def read(path: str) -> Response:
     asked = request_path.parse(path)
     if asked is None:
         raise NotFound
+    if not services().lookups.acquire(timeout=_PATIENCE):
+        raise StorageUnavailable("be asked", "it answers no pull")
+    try:
+        return _answer(asked)
+    finally:
+        services().lookups.release()
+
+
+def _answer(asked: request_path.Asked) -> Response:
     if asked.kind == "manifests":
         return manifests.manifest(asked.repository, asked.name)
     if asked.kind == "blobs":

@@ -104,6 +104,22 @@ def test_a_stream_that_s3_breaks_off_does_not_look_complete(
             while chunk := receive(client):
                 received += len(chunk)
         assert received < len(LARGE)
+        broken = service.logged(event="Error handling request")
+        assert broken["request_id"] == service.logged(status=200, path=f"/v2/live/broken/blobs/{digest}")["request_id"]
+
+
+def test_no_line_has_the_id_of_a_request_that_is_over(live: LiveService) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Request-Id: %s\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", live.port), timeout=20) as client:
+        for name in (b"first-of-two", b"second-of-two"):
+            client.sendall(head % name)
+            assert live.logged(request_id=name.decode())["path"] == "/livez"
+        before = len(live.lines())
+        client.sendall(b"GARBAGE\r\n\r\n")
+        while client.recv(4096):
+            pass
+    refused = [line for line in live.lines()[before:] if line["event"].startswith("Invalid request")]
+    assert [line.get("request_id") for line in refused] == [None]
 
 
 def copy_to(s3: RcloneS3, content: bytes) -> Digest:
@@ -192,6 +208,19 @@ def test_skopeo_inspects_and_copies_what_the_mirror_holds(
         [skopeo, "list-tags", "--tls-verify=false", reference.removesuffix(":7")], capture_output=True, check=True
     )
     assert json.loads(listed.stdout)["Tags"] == ["7"]
+
+
+@pytest.mark.skopeo
+def test_a_push_says_that_the_mirror_is_read_only_and_what_to_do(live: LiveService, tmp_path: Path) -> None:
+    held = images.image(images.layer("pushed"))
+    (tmp_path / "version").write_text("Directory Transport Version: 1.1\n")
+    (tmp_path / "manifest.json").write_bytes(held.body)
+    for digest, content in held.all_blobs().items():
+        (tmp_path / digest.hex).write_bytes(content)
+    command = [str(program("skopeo")), "copy", "--dest-tls-verify=false", f"dir:{tmp_path}"]
+    pushed = subprocess.run([*command, f"docker://{live.host}/team/app:1"], capture_output=True, text=True, timeout=60)
+    assert pushed.returncode != 0
+    assert "this registry is read-only; copy images into it with POST /v1/jobs" in pushed.stderr
 
 
 @pytest.mark.skopeo
