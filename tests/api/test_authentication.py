@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from flask.testing import FlaskClient
 
+from mirror.settings import token_problem
 from service.application import create_app
 from service.services import Services
 from tests.api.conftest import TOKEN
@@ -86,3 +87,25 @@ def test_closed_pulls_take_the_token_as_docker_login_sends_it(
 
 def test_the_token_is_not_in_what_is_printed_of_the_services(services: Services) -> None:
     assert TOKEN not in repr(services)
+
+
+ODD_TOKENS = [
+    "a=b=c0123456789x",
+    "==leading-0123456",
+    "trailing-012345==",
+    'quote"d,comma;012',
+    "colon:0123456:789",
+    "realm=x,y=zzzzzzz",
+    "Bearer%20&?#/\\+~|",
+]
+
+
+@pytest.mark.parametrize("token", ODD_TOKENS)
+def test_every_token_that_is_accepted_at_start_opens_the_api_and_pulls(services: Services, token: str) -> None:
+    assert token_problem(token) is None
+    closed = replace(services.settings, anonymous_pull=False)
+    client = create_app(replace(services, admin_token=token, settings=closed)).test_client()
+    assert client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    for authorization in (f"Bearer {token}", basic("anybody", token)):
+        assert client.get("/v2/", headers={"Authorization": authorization}).status_code == 200
+    assert client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}="}).status_code == 401
