@@ -61,35 +61,33 @@ class CatalogReader:
 
     def manifest(self, name: LocalImage) -> ManifestContent:
         """A manifest that the repository holds, checked against its digest; raises ImageNotHeld or StorageDamaged."""
+        digest = self.revision(name)
+        body = self.body(name, digest)
+        return checked_manifest(body, digest)
+
+    def revision(self, name: LocalImage) -> Digest:
+        """The digest of a manifest that the repository may serve; raises ImageNotHeld."""
         digest = self.digest(name)
         if not name.digest and not self._links.has_revision(name.repository, digest):
             raise ImageNotHeld(str(name))
-        content = self._content(digest)
-        if content is None:
-            raise ImageNotHeld(str(name))
-        return content
+        return digest
 
     def content(self, digest: Digest) -> ManifestContent:
         """A manifest that the bucket holds for any repository; raises ImageNotHeld or StorageDamaged.
 
         For work inside the mirror only: what a caller may read is what `manifest` reads.
         """
-        content = self._content(digest)
-        if content is None:
-            raise ImageNotHeld(str(digest))
-        return content
-
-    def _content(self, digest: Digest) -> ManifestContent | None:
         body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
         if body is None:
-            return None
-        try:
-            parsed = parse_manifest(body, None, what=str(digest))
-            descriptor = Descriptor(parsed.media_type, digest, len(body))
-            verify(body, descriptor)
-        except ContentError as error:
-            raise StorageDamaged(str(digest), error.message) from None
-        return ManifestContent(descriptor, body, parsed)
+            raise ImageNotHeld(str(digest))
+        return checked_manifest(body, digest)
+
+    def body(self, name: LocalImage, digest: Digest) -> bytes:
+        """The bytes of the manifest that *name* stands for, unchecked; raises ImageNotHeld."""
+        body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
+        if body is None:
+            raise ImageNotHeld(str(name))
+        return body
 
     def blob_size(self, repository: str, digest: Digest) -> int:
         """Bytes of a blob that the repository links; raises BlobNotHeld."""
@@ -152,6 +150,17 @@ class CatalogReader:
                     continue
                 self._collect(self.manifest(LocalImage(repository, digest=child.digest)), repository, found)
         found.setdefault(content.descriptor.digest, content)
+
+
+def checked_manifest(body: bytes, digest: Digest) -> ManifestContent:
+    """Parse what was read from the bucket and check it against its digest; raises StorageDamaged. No I/O."""
+    try:
+        parsed = parse_manifest(body, None, what=str(digest))
+        descriptor = Descriptor(parsed.media_type, digest, len(body))
+        verify(body, descriptor)
+    except ContentError as error:
+        raise StorageDamaged(str(digest), error.message) from None
+    return ManifestContent(descriptor, body, parsed)
 
 
 def platforms(image: Image, config: dict[str, Any] | None) -> tuple[Platform, ...]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from flask import Response, request
 
-from mirror.errors import InvalidTag
+from mirror.catalog.reading import checked_manifest
+from mirror.errors import InvalidTag, StorageDamaged
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.names import is_tag
+from service.connections import aside
+from service.manifest_cache import Described
 from service.preconditions import etag
 from service.services import services
+
+_LARGE: Final = 128 * 1024
+"""Bytes of a manifest that takes more than about 5 ms to parse."""
 
 
 def manifest(repository: str, reference: str) -> Response:
@@ -17,12 +25,33 @@ def manifest(repository: str, reference: str) -> Response:
 
     Raises InvalidTag, InvalidDigest or ImageNotHeld.
     """
-    content = services().reader.manifest(_name(repository, reference))
-    digest = str(content.descriptor.digest)
-    headers = {"Docker-Content-Digest": digest, "ETag": etag(digest)}
-    if request.if_none_match.contains_weak(digest):
+    name = _name(repository, reference)
+    digest = services().reader.revision(name)
+    headers = {"Docker-Content-Digest": str(digest), "ETag": etag(digest)}
+    if request.if_none_match.contains_weak(str(digest)):
         return Response(status=304, headers=headers)
-    return Response(content.body, headers=headers, content_type=content.descriptor.media_type)
+    cache = services().manifests
+    described = cache.described(digest)
+    if request.method == "HEAD" and described is not None:
+        headers["Content-Length"] = str(described.size)
+        return Response(headers=headers, content_type=described.media_type)
+    body = cache.body(digest)
+    if described is None or body is None:
+        described, body = _read(name, digest, described)
+    return Response(body, headers=headers, content_type=described.media_type)
+
+
+def _read(name: LocalImage, digest: Digest, described: Described | None) -> tuple[Described, bytes]:
+    """Read a manifest from the bucket into the cache. It is hashed every time, and parsed if its type is not known."""
+    body = services().reader.body(name, digest)
+    if described is None:
+        check = checked_manifest if len(body) < _LARGE else aside(checked_manifest)
+        descriptor = check(body, digest).descriptor
+        described = Described(descriptor.media_type, descriptor.size)
+    elif Digest.of(body, digest.algorithm) != digest:
+        raise StorageDamaged(str(digest), "its bytes have another digest")
+    services().manifests.put(digest, described, body)
+    return described, body
 
 
 def _name(repository: str, reference: str) -> LocalImage:
