@@ -12,6 +12,11 @@ API_VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
 """docker takes an answer without it for one of another service."""
 _BAD_REQUEST: Final = 400
 _UNPROCESSABLE: Final = 422
+_READ_ONLY: Final = (
+    "this registry is read-only; copy images into it with POST /v1/jobs",
+    "/docs describes POST /v1/jobs; an image that no registry has must be pushed to one first.",
+)
+"""What 'docker push' shows: clients print the message, and few of them the hint."""
 _UNSUPPORTED: Final = frozenset({"NOT_FOUND", "METHOD_NOT_ALLOWED"})
 
 
@@ -24,5 +29,6 @@ def refusal(failure: Failure) -> Response:
     """*failure* as "Error Codes" of the distribution spec has it; malformed names are 400 there."""
     status = _BAD_REQUEST if failure.status == _UNPROCESSABLE else failure.status
     code = "UNSUPPORTED" if failure.code in _UNSUPPORTED else failure.code
-    error = {"code": code, "message": failure.message, "detail": {"hint": failure.hint}}
+    message, hint = _READ_ONLY if failure.code == "METHOD_NOT_ALLOWED" else (failure.message, failure.hint)
+    error = {"code": code, "message": message, "detail": {"hint": hint}}
     return Response(json.dumps({"errors": [error]}), status, failure.headers, content_type="application/json")

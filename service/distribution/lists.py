@@ -6,6 +6,7 @@ from typing import Final
 
 from flask import Response, jsonify, request, url_for
 
+from service.request_body import require_single
 from service.request_errors import PageSizeInvalid
 from service.services import services
 
@@ -15,7 +16,7 @@ _LONGEST_NUMBER: Final = 18
 
 
 def tags(repository: str) -> Response:
-    """Raises RepositoryNotHeld, CatalogRebuilding or PageSizeInvalid."""
+    """Raises RepositoryNotHeld, CatalogRebuilding, PageSizeInvalid or ParametersRepeated."""
     size = _size()
     found, following = services().index.tags(repository, limit=size, after=_last())
     response = jsonify({"name": repository, "tags": found})
@@ -23,7 +24,7 @@ def tags(repository: str) -> Response:
 
 
 def repositories() -> Response:
-    """Raises CatalogRebuilding or PageSizeInvalid."""
+    """Raises CatalogRebuilding, PageSizeInvalid or ParametersRepeated."""
     size = _size()
     found, following = services().index.repositories(limit=size, after=_last())
     response = jsonify({"repositories": [entry.name for entry in found]})
@@ -38,6 +39,7 @@ def _leading_on(response: Response, size: int, following: str | None, *, path: s
 
 
 def _size() -> int:
+    require_single(request, ("n", "last"))
     text = request.args.get("n")
     if text is None:
         return LARGEST_PAGE

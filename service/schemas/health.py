@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields, validate
+from marshmallow import EXCLUDE, Schema, fields, validate
 
 
 class LivenessSchema(Schema):
@@ -47,6 +47,9 @@ class ReadinessSchema(Schema):
 
 
 class ReadinessQuery(Schema):
+    class Meta:
+        unknown = EXCLUDE  # probes add what they like
+
     verbose = fields.String(
         load_default=None, metadata={"description": "Present: say what is wrong and what could go."}
     )

@@ -14,6 +14,7 @@ from tests.images import TestImage
 
 NEVER = f"sha256:{'0' * 64}"
 CONTENT = bytes(range(256)) * 8
+READ_ONLY = "this registry is read-only; copy images into it with POST /v1/jobs"
 
 
 def code_of(response: TestResponse) -> str:
@@ -219,6 +220,7 @@ def test_writes_are_unsupported(anyone: FlaskClient, path: str) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         response = anyone.open(f"/v2/{path}", method=method)
         assert (response.status_code, code_of(response)) == (405, "UNSUPPORTED")
+        assert response.get_json()["errors"][0]["message"] == READ_ONLY
         assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 

@@ -269,8 +269,8 @@ def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
     assert {error["pointer"]: error["detail"] for error in errors} == {
         "/source": "Missing data for required field.",
         "/target": "Not a valid string.",
-        "/sources": "Unknown field.",
-        "/a~1b~0c": "Unknown field.",
+        "/sources": "Unknown field 'sources'. Did you mean 'source'? Allowed: source, target, images.",
+        "/a~1b~0c": "Unknown field 'a/b~c'. Allowed: source, target, images.",
     }
 
 
@@ -287,7 +287,7 @@ def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
             {"images": [{"source": "redis"}, {"sauce": "redis", "target": 7}]},
             {
                 "/images/1/source": "Missing data for required field.",
-                "/images/1/sauce": "Unknown field.",
+                "/images/1/sauce": "Unknown field 'sauce'. Did you mean 'source'? Allowed: source, target.",
                 "/images/1/target": "Not a valid string.",
             },
         ),
@@ -308,7 +308,7 @@ def test_a_body_that_is_no_object_is_named_as_a_whole(api: FlaskClient) -> None:
 
 def test_an_option_that_is_not_there_yet_does_not_queue_a_job(api: FlaskClient) -> None:
     response = api.post("/v1/jobs?dry_run=true", json={"source": "redis"})
-    assert errors_of(response) == [{"parameter": "dry_run", "detail": "Unknown field."}]
+    assert errors_of(response) == [{"parameter": "dry_run", "detail": "Unknown parameter 'dry_run'. Allowed: none."}]
     assert api.get("/v1/jobs").get_json()["items"] == []
 
 
