@@ -30,6 +30,7 @@ RUN set -eu; \
 COPY mirror /app/mirror
 COPY service /app/service
 COPY worker /app/worker
+COPY docs/reference/errors.md /app/docs/reference/errors.md
 COPY deploy/image/entrypoint deploy/image/health.py /app/
 # Bytecode is made here, since the root file system of the container may be read-only.
 RUN /opt/image-mirror/bin/python -m compileall -q /app && chmod -R a+rX,go-w /app /opt/image-mirror

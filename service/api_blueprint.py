@@ -52,10 +52,14 @@ def api_blueprint(name: str, description: str) -> ApiBlueprint:
 
 
 def refuses(blueprint: ApiBlueprint, *statuses: int) -> Callable[[View], View]:
-    """Document that the operation may answer problem details with any of *statuses*."""
+    """Document that the operation may answer problem details with any of *statuses*.
+
+    What needs a token may also answer 429, to an address that had too many wrong ones.
+    """
+    documented_statuses = (*statuses, 429) if 401 in statuses else statuses
 
     def decorate(view: View) -> View:
-        for status in statuses:
+        for status in documented_statuses:
             documented = blueprint.alt_response(status, schema=ProblemSchema, content_type=problems.MEDIA_TYPE)
             view = documented(view)
         return view

@@ -6,8 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response, render_template, send_from_directory
 
-from mirror.errors import every_error
-from service.failures import codes_of_requests
+from service import error_reference
 
 DOCUMENTATION: Final = Blueprint("documentation", __name__, template_folder="templates", static_folder=None)
 _ASSETS: Final = "static"
@@ -30,9 +29,8 @@ def page() -> Response:
 
 @DOCUMENTATION.get("/docs/errors")
 def errors() -> Response:
-    """Every code an answer or a job can have; what ``type`` of a problem points at."""
-    ours = [(error.status, error.code, error.hint) for error in every_error()]
-    return _page(render_template("errors.html", rows=[*ours, *codes_of_requests()]))
+    """Every code an answer or a job can have, once; what ``type`` of a problem points at."""
+    return _page(render_template("errors.html", groups=error_reference.groups()))
 
 
 @DOCUMENTATION.get("/docs/assets/<path:name>")

@@ -60,10 +60,22 @@ def test_the_vendored_page_is_there_with_its_license(anyone: FlaskClient, name: 
     assert response.data == (ASSETS / "swagger-ui" / name).read_bytes()
 
 
-def test_the_page_of_errors_names_every_code(anyone: FlaskClient) -> None:
+def test_the_page_of_errors_has_every_code_once_with_its_meaning(anyone: FlaskClient) -> None:
     page = anyone.get("/docs/errors").get_data(as_text=True)
-    codes = [error.code for error in every_error()] + [code for _, code, _ in codes_of_requests()]
-    assert all(f"<code>{code}</code>" in page for code in codes)
+    codes = {error.code for error in every_error()} | {code for _, code, _ in codes_of_requests()}
+    assert sorted(re.findall(r'<tr id="([A-Z0-9_]+)">', page)) == sorted(codes)
+    row = re.search(r'<tr id="MANIFEST_UNKNOWN">.*?</tr>', page, re.DOTALL)
+    assert row
+    assert "<td>502, 404</td><td>no</td>" in row[0]
+    assert "the source has no such tag or digest" in row[0]
+    assert "<code>POST /v1/jobs</code>" in row[0]
+    assert "](" not in page
+    assert "`" not in page
+
+
+def test_the_image_has_the_page_that_the_codes_are_read_from() -> None:
+    for name in ("Dockerfile", ".dockerignore"):
+        assert "docs/reference/errors.md" in (REPOSITORY / name).read_text()
 
 
 def test_the_reference_page_names_every_path_and_every_code_of_a_request(anyone: FlaskClient) -> None:
