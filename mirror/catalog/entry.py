@@ -14,7 +14,7 @@ from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import Platform
 from mirror.oci.reference import Reference, is_same_source
-from mirror.storage.provenance import ImageProvenance
+from mirror.storage.provenance import ImageProvenance, ImageSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,21 @@ class ImageEntry:
         return loaded
 
 
-def entry_of(
-    target: LocalImage, image: Image, origin: ImageProvenance | None, platforms: Iterable[Platform]
-) -> ImageEntry:
-    """What is listed of *image* under the tag *target*."""
+def summary_of(image: Image, platforms: Iterable[Platform]) -> ImageSummary:
+    """What lists tell of *image*, wherever it is listed."""
+    shown = tuple(str(platform) for platform in platforms)
+    return ImageSummary(image.root.descriptor.media_type, shown, image.sizes)
+
+
+def entry_of(target: LocalImage, digest: Digest, summary: ImageSummary, origin: ImageProvenance | None) -> ImageEntry:
+    """What is listed under the tag *target*, which shows the image *digest*."""
     return ImageEntry(
         repository=target.repository,
         tag=str(target.tag),
-        digest=str(image.digest),
-        media_type=image.root.descriptor.media_type,
-        size=sum(image.sizes.values()),
-        platforms=tuple(str(platform) for platform in platforms),
+        digest=str(digest),
+        media_type=summary.media_type,
+        size=sum(summary.sizes.values()),
+        platforms=summary.platforms,
         source=(origin and origin.source) or None,
         mirrored_at=(origin and origin.mirrored_at) or None,
         job=(origin and origin.job) or None,

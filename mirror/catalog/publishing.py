@@ -20,12 +20,13 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from mirror.catalog.entry import ImageEntry, Listed, entry_of
+from mirror.catalog.entry import ImageEntry, Listed, entry_of, summary_of
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.reading import CatalogReader, platforms
 from mirror.catalog.tickets import HeldTags, Published, Ticket
@@ -44,7 +45,7 @@ from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.kept import KeptStore
 from mirror.storage.links import LinkStore
-from mirror.storage.provenance import ImageProvenance, ProvenanceStore
+from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
 
 LEASE_SECONDS: Final = 30.0
 COMMIT_TIMEOUT: Final = 10.0
@@ -54,8 +55,6 @@ _WRITERS: Final = 16
 _WRITTEN_AT_ONCE: Final = 1_000
 _LOG = structlog.get_logger(__name__)
 
-Config = dict[str, Any]
-"""An image's config, as JSON has it."""
 Precondition = Callable[[Digest | None], bool]
 """Given what the tag points at now, whether the change may go on (If-Match, If-None-Match)."""
 
@@ -98,12 +97,12 @@ class Publisher:
         target = ticket.target
         if target.tag and (by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number)):
             return Published(image.digest, superseded_by=by)
-        config = self._write_below_the_manifests(target, image, origin)
+        summary = self._write_below_the_manifests(target, image, origin)
         if target.tag is None:
             self._link_manifests(target.repository, image)
             published = Published(image.digest)
         else:
-            entry = entry_of(target, image, origin, platforms(image, config))
+            entry = entry_of(target, image.digest, summary, origin)
             with self._holding(target) as lease:
                 published = self._commit(ticket, lease, image, entry)
         self._bucket.sync()
@@ -197,8 +196,8 @@ class Publisher:
         found = self._provenance.image(source.repository, image.digest)
         origin = found or ImageProvenance(source=str(source), digest=image.digest, mirrored_at="", job="")
         self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
-        config = self._write_below_the_manifests(target, image, origin)
-        entry = entry_of(target, image, origin, platforms(image, config))
+        summary = self._write_below_the_manifests(target, image, origin)
+        entry = entry_of(target, image.digest, summary, origin)
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
             self._require(target, before, allowed)
@@ -230,25 +229,30 @@ class Publisher:
         with self._holding(target):
             self._list(target, self._links.current(repository, tag))
 
-    def _write_below_the_manifests(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Config | None:
+    def _write_below_the_manifests(self, target: LocalImage, image: Image, origin: ImageProvenance) -> ImageSummary:
         """Everything a reader of the manifests will need. Nothing of it can be read yet, but blobs by their digest.
 
         All of it survives a power cut before anything refers to it. ``kept`` stands before the revision it protects.
-        Returns the image's config, which is read meanwhile.
+        Returns what lists will tell of the image. Its config is read meanwhile.
         """
         repository = target.repository
         if target.tag is None:
             self._kept.keep(repository, image.digest)
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
             config = pool.submit(self._reader.config, image)
+
+            def record() -> None:
+                summary = summary_of(image, platforms(image, config.result()))
+                self._provenance.record_image(repository, image.digest, replace(origin, summary=summary))
+
             _all_at_once(
                 pool,
-                partial(self._provenance.record_image, repository, image.digest, origin),
+                record,
                 *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
         self._bucket.sync()
-        return config.result()
+        return summary_of(image, platforms(image, config.result()))
 
     def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:
         """Make the manifests readable by their digests, children first, so that no reader sees a part as the whole;
@@ -291,8 +295,8 @@ class Publisher:
             self._index.remove(repository, tag)
             return
         origin = self._provenance.image(repository, image.digest)
-        shown = platforms(image, self._reader.config(image))
-        self._index.put(entry_of(target, image, origin, shown), image.sizes)
+        summary = summary_of(image, platforms(image, self._reader.config(image)))
+        self._index.put(entry_of(target, image.digest, summary, origin), image.sizes)
 
     @contextmanager
     def _pinned(self, image: Image) -> Iterator[None]:

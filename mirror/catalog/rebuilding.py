@@ -1,7 +1,9 @@
 """Rebuilding the index from the bucket, when Redis has lost it or never had it.
 
 The listing of the bucket tells almost everything: repositories, tags, which manifests a repository has, and, as a rule,
-the digest of each tag. What is left is read side by side, each manifest once, and written to Redis in batches.
+the digest of each tag. The record that each image has of its provenance says what lists tell of it. Where a record is
+missing or older than that, the image's manifests and config are read, each once. All of it is read side by side and
+written to Redis in batches.
 
 No tag is locked, so publishing goes on meanwhile. Instead every change of a tag that is listed while the index is not
 built is noted (`CatalogIndex.put` and `remove`, called after the commit), and the rebuild never overwrites a noted tag.
@@ -11,7 +13,7 @@ What it read of any other tag is still true, or its change is about to be listed
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,20 +21,27 @@ from typing import Final
 
 import structlog
 
-from mirror.catalog.entry import entry_of
+from mirror.catalog.entry import entry_of, summary_of
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.publishing import Publisher
 from mirror.catalog.reading import CatalogReader, platforms
 from mirror.coordination.redis import Redis
-from mirror.errors import ImageNotHeld, MirrorError, RedisUnavailable, StorageRefused, StorageUnavailable, TagBusy
+from mirror.errors import (
+    ImageNotHeld,
+    MirrorError,
+    RedisUnavailable,
+    StorageDamaged,
+    StorageRefused,
+    StorageUnavailable,
+    TagBusy,
+)
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
 from mirror.oci.index import Index
 from mirror.oci.local_image import LocalImage
-from mirror.oci.platform import Platform
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore, ListedRepository
-from mirror.storage.provenance import ImageProvenance, ProvenanceStore
+from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
 
 _BATCH: Final = 256
 """Tags that are read side by side, and listed with one round trip to Redis for every few dozen."""
@@ -43,8 +52,8 @@ _AWAY: Final = (StorageUnavailable, StorageRefused, RedisUnavailable, TagBusy)
 """Errors that end a rebuild. The next one begins anew and passes over what is listed already."""
 _LOG = structlog.get_logger(__name__)
 
-_Described = tuple[Image, ImageProvenance | None, tuple[Platform, ...]]
-"""An image, where it came from, and its platforms."""
+_Described = tuple[ImageSummary, ImageProvenance | None]
+"""What lists tell of an image, and where it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,10 @@ class _Tag:
     repository: ListedRepository
     name: str
     digest: Digest
+
+
+_Images = Mapping[tuple[str, Digest], _Tag]
+"""By repository and digest, one of the tags that show the image."""
 
 
 class Rebuilder:
@@ -119,12 +132,10 @@ class Rebuilder:
             for tag, listed in zip(shown, before, strict=True)
             if tag and (listed is None or tag.digest != listed.digest)
         ]
-        self._read_manifests(tag.digest for tag in changed if tag.digest in tag.repository.revisions)
-        images = {(tag.repository.name, tag.digest): tag for tag in changed}
-        described = dict(zip(images, self._pool.map(self._described, images.values()), strict=True))
+        described = self._described_all({(tag.repository.name, tag.digest): tag for tag in changed})
         found = [(tag, described[tag.repository.name, tag.digest]) for tag in changed]
         self._index.put_unchanged(
-            (entry_of(LocalImage(tag.repository.name, tag.name), *image), image[0].sizes)
+            (entry_of(LocalImage(tag.repository.name, tag.name), tag.digest, *image), image[0].sizes)
             for tag, image in found
             if not isinstance(image, MirrorError)
         )
@@ -143,6 +154,27 @@ class Rebuilder:
             self._leave_out(repository.name, tag, error)
             return None
         return _Tag(repository, tag, digest) if digest else None
+
+    def _described_all(self, images: _Images) -> Mapping[tuple[str, Digest], _Described | MirrorError]:
+        """Describe each image from its record, or, where that has no summary, from its manifests and its config."""
+        origins = dict(zip(images, self._pool.map(self._origin, images.values()), strict=True))
+        missing = {key: tag for key, tag in images.items() if not _summary(origins[key])}
+        self._read_manifests(tag.digest for tag in missing.values() if tag.digest in tag.repository.revisions)
+        summaries = dict(zip(missing, self._pool.map(self._summarised, missing.values()), strict=True))
+        described: dict[tuple[str, Digest], _Described | MirrorError] = {}
+        for key, origin in origins.items():
+            summary = _summary(origin) or summaries[key]
+            described[key] = summary if isinstance(summary, MirrorError) else (summary, origin)
+        return described
+
+    def _origin(self, tag: _Tag) -> ImageProvenance | None:
+        """The record of the image, None where there is none, or the repository has not even its manifest."""
+        if tag.digest not in tag.repository.revisions:
+            return None
+        try:
+            return self._provenance.image(tag.repository.name, tag.digest)
+        except StorageDamaged:
+            return None
 
     def _read_manifests(self, roots: Iterable[Digest]) -> None:
         """Read these manifests and all below them that are not remembered, level by level."""
@@ -166,18 +198,16 @@ class Rebuilder:
         except MirrorError as error:
             return error
 
-    def _described(self, tag: _Tag) -> _Described | MirrorError:
-        """What is listed of the image that a tag shows, or why it cannot be."""
+    def _summarised(self, tag: _Tag) -> ImageSummary | MirrorError:
+        """What lists tell of the image that a tag shows, or why nothing can be told."""
         try:
             whole = Image(tuple(self._below(tag.digest, tag.repository)))
             image = self._reader.as_held(whole, tag.repository.name)
-            config = self._reader.config(image)
-            origin = self._provenance.image(tag.repository.name, tag.digest)
+            return summary_of(image, platforms(image, self._reader.config(image)))
         except _AWAY:
             raise
         except MirrorError as error:
             return error
-        return image, origin, platforms(image, config)
 
     def _below(self, digest: Digest, repository: ListedRepository) -> list[ManifestContent]:
         """A manifest behind all below it that the repository has, each once."""
@@ -201,3 +231,7 @@ class Rebuilder:
         _LOG.error("tag cannot be listed", image=f"{repository}:{tag}", code=error.code, reason=error.message)
         if isinstance(error, ImageNotHeld):
             self._publisher.relist(repository, tag)
+
+
+def _summary(origin: ImageProvenance | None) -> ImageSummary | None:
+    return origin.summary if origin else None

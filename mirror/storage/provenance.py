@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from mirror.errors import InvalidDigest
+from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, is_same_source
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 
+MOST_SUMMARISED: Final = 2_000
 _LONGEST_RECORD: Final = 4 * 2**20
 """Bytes: an image of 10 000 layers, all of which were held, has a record of 1.4 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSummary:
+    """What lists tell of an image: *sizes* are the bytes of everything it needs in the bucket, each digest once."""
+
+    media_type: str
+    platforms: tuple[str, ...]
+    sizes: Mapping[Digest, int]
+
+    def fields(self) -> dict[str, Any]:
+        sizes = {str(digest): size for digest, size in self.sizes.items()}
+        return {"media_type": self.media_type, "platforms": list(self.platforms), "sizes": sizes}
+
+    @classmethod
+    def from_fields(cls, fields: object) -> Self | None:
+        """None for anything but what `fields` returns."""
+        match fields:
+            case {"media_type": str(media_type), "platforms": list(platforms), "sizes": dict(sizes)}:
+                if not all(isinstance(platform, str) for platform in platforms):
+                    return None
+                if not all(type(size) is int and 0 <= size <= MAX_SIZE for size in sizes.values()):
+                    return None
+            case _:
+                return None
+        try:
+            return cls(media_type, tuple(platforms), {Digest.parse(text): size for text, size in sizes.items()})
+        except InvalidDigest:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +54,8 @@ class ImageProvenance:
     ``mirrored_at`` RFC 3339 in UTC, ``job`` the job's id.
 
     The source served the bytes of the manifest. ``held`` are the blobs and children that it was not asked for, since
-    the bucket held them: nothing was seen of them there.
+    the bucket held them: nothing was seen of them there. ``summary`` saves a rebuild of the index the reading of the
+    manifests. It is None in older records, and for an image of more than `MOST_SUMMARISED` blobs.
     """
 
     source: str
@@ -30,9 +63,13 @@ class ImageProvenance:
     mirrored_at: str
     job: str
     held: tuple[Digest, ...] = ()
+    summary: ImageSummary | None = None
 
     def to_json(self) -> bytes:
-        record = {**asdict(self), "digest": str(self.digest), "held": [str(digest) for digest in self.held]}
+        record: dict[str, Any] = {"source": self.source, "digest": str(self.digest), "mirrored_at": self.mirrored_at}
+        record |= {"job": self.job, "held": [str(digest) for digest in self.held]}
+        if self.summary and len(self.summary.sizes) <= MOST_SUMMARISED:
+            record["summary"] = self.summary.fields()
         return json.dumps(record, sort_keys=True).encode()
 
     def is_from(self, reference: Reference) -> bool:
@@ -59,7 +96,9 @@ class ImageProvenance:
         if not (isinstance(held, list) and all(isinstance(text, str) for text in held)):
             return None
         try:
-            return cls(source, Digest.parse(digest), mirrored_at, job, tuple(Digest.parse(text) for text in held))
+            found = tuple(Digest.parse(text) for text in held)
+            summary = ImageSummary.from_fields(record.get("summary"))
+            return cls(source, Digest.parse(digest), mirrored_at, job, found, summary)
         except InvalidDigest:
             return None
 

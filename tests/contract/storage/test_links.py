@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.kept import KeptStore
 from mirror.storage.links import LinkStore
-from mirror.storage.provenance import ImageProvenance, ProvenanceStore
+from mirror.storage.provenance import MOST_SUMMARISED, ImageProvenance, ImageSummary, ProvenanceStore
 from tests.servers import DockerRegistry, S3Server, S3Storage
 
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two", "sha512")
@@ -149,6 +150,32 @@ def test_an_image_remembers_where_it_came_from(bucket: Bucket) -> None:
     provenance.record_image("team/redis", ONE, second)
     assert provenance.image("team/redis", ONE) == second
     assert provenance.image("team", ONE) is None
+
+
+def test_an_image_record_keeps_its_summary_unless_the_image_is_huge_or_the_summary_damaged(bucket: Bucket) -> None:
+    provenance = ProvenanceStore(bucket)
+    sizes = {ONE: 5, TWO: 2**40}
+    origin = ImageProvenance("a.io/b:c", ONE, "", "", (), ImageSummary("a/type", ("linux/amd64",), sizes))
+    provenance.record_image("team/redis", ONE, origin)
+    assert provenance.image("team/redis", ONE) == origin
+    many = {Digest.of(str(number).encode()): 1 for number in range(MOST_SUMMARISED + 1)}
+    huge = replace(origin, summary=ImageSummary("a/type", (), many))
+    provenance.record_image("team/redis", ONE, huge)
+    assert provenance.image("team/redis", ONE) == replace(huge, summary=None)
+    good = json.loads(origin.to_json())
+    for damage in (
+        [],
+        {},
+        {**good["summary"], "media_type": 1},
+        {**good["summary"], "platforms": [1]},
+        {**good["summary"], "sizes": {str(ONE): "5"}},
+        {**good["summary"], "sizes": {str(ONE): -1}},
+        {**good["summary"], "sizes": {str(ONE): 2**63}},
+        {**good["summary"], "sizes": {str(ONE): True}},
+        {**good["summary"], "sizes": {"sha256:1": 5}},
+    ):
+        bucket.put(layout.image_provenance_key("team/redis", ONE), json.dumps({**good, "summary": damage}).encode())
+        assert provenance.image("team/redis", ONE) == replace(origin, summary=None)
 
 
 def test_a_damaged_image_record_counts_as_unknown(bucket: Bucket) -> None:

@@ -38,29 +38,65 @@ def retag(plant: Plant, target: LocalImage, source: LocalImage = APP) -> None:
     plant.publisher.retag(target, source, allowed=lambda _: True)
 
 
-def test_each_manifest_and_config_is_read_once_however_many_tags_show_it(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image = images.three_platforms("x")
-    mirrored(plant, image)
+@pytest.fixture
+def read(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of all objects that are read from now on."""
+    keys: list[str] = []
+    open_object = plant.bucket.open
+
+    def noted(key: str, *args: Any, **options: Any) -> ObjectStream | None:
+        keys.append(key)
+        return open_object(key, *args, **options)
+
+    monkeypatch.setattr(plant.bucket, "open", noted)
+    return keys
+
+
+def with_many_tags(plant: Plant) -> None:
+    mirrored(plant, images.three_platforms("x"))
     for number in range(20):
         retag(plant, LocalImage("team/app", f"1.{number}"))
         retag(plant, LocalImage("prod/app", f"1.{number}"))
     plant.redis.call("FLUSHALL")
-    read: list[str] = []
-    open_object = plant.bucket.open
 
-    def noted(key: str, *args: Any, **options: Any) -> ObjectStream | None:
-        read.append(key)
-        return open_object(key, *args, **options)
 
-    monkeypatch.setattr(plant.bucket, "open", noted)
+def test_one_record_is_read_for_each_image_of_a_repository_and_no_manifest(plant: Plant, read: list[str]) -> None:
+    with_many_tags(plant)
+    read.clear()
+    assert rebuilt(plant)
+    assert len(listed(plant)) == 41
+    assert sorted(key.rpartition("/")[0] for key in read) == ["mirror/v1/images/prod/app", "mirror/v1/images/team/app"]
+
+
+def test_without_records_each_manifest_and_config_is_read_once_however_many_tags_show_it(
+    plant: Plant, read: list[str]
+) -> None:
+    """As for images that an older version mirrored, or another registry wrote."""
+    with_many_tags(plant)
+    plant.bucket.delete([key for key in plant.stored() if key.startswith("mirror/v1/images/")])
+    read.clear()
     assert rebuilt(plant)
     assert len(listed(plant)) == 41
     blobs = [key for key in read if key.startswith("docker/registry/v2/blobs/")]
     assert len(blobs) == len(set(blobs)) == 4  # the index and its three manifests
     assert not [key for key in read if key.startswith(layout.repositories_prefix())]  # the listing shows the links
-    assert len(read) - len(blobs) == 2  # where the image came from, for each repository
+
+
+def test_a_rebuild_from_records_and_one_from_manifests_list_the_same(plant: Plant) -> None:
+    mirrored(plant, images.three_platforms("x"))
+    mirrored(plant, images.image(images.layer("a", 3000)), LocalImage("team/app", "2"))
+
+    def state() -> tuple[object, object]:
+        found = plant.index.images(limit=10, wanted=lambda _: True)[0]
+        return [(e.tag, e.digest, e.media_type, e.size, e.platforms) for e in found], plant.index.repositories(limit=9)
+
+    plant.redis.call("FLUSHALL")
+    assert rebuilt(plant)
+    from_records = state()
+    plant.bucket.delete([key for key in plant.stored() if key.startswith("mirror/v1/images/")])
+    plant.redis.call("FLUSHALL")
+    assert rebuilt(plant)
+    assert state() == from_records
 
 
 @pytest.mark.parametrize("change", ["moved", "deleted", "new"])
