@@ -163,7 +163,7 @@ def test_an_image_record_keeps_its_summary_unless_the_image_is_huge_or_the_summa
     provenance.record_image("team/redis", ONE, huge)
     assert provenance.image("team/redis", ONE) == replace(huge, summary=None)
     good = json.loads(origin.to_json())
-    for damage in (
+    damages: list[object] = [
         [],
         {},
         {**good["summary"], "media_type": 1},
@@ -173,7 +173,8 @@ def test_an_image_record_keeps_its_summary_unless_the_image_is_huge_or_the_summa
         {**good["summary"], "sizes": {str(ONE): 2**63}},
         {**good["summary"], "sizes": {str(ONE): True}},
         {**good["summary"], "sizes": {"sha256:1": 5}},
-    ):
+    ]
+    for damage in damages:
         bucket.put(layout.image_provenance_key("team/redis", ONE), json.dumps({**good, "summary": damage}).encode())
         assert provenance.image("team/redis", ONE) == replace(origin, summary=None)
 

@@ -35,17 +35,17 @@ def raw_deflate(body: bytes) -> bytes:
 
 
 COMPRESSED: dict[str, tuple[str | None, bytes]] = {
-    "gzip": ("gzip", gzip.compress(JSON)),
-    "x-gzip": ("x-gzip", gzip.compress(JSON)),
-    "in capitals": ("GZip", gzip.compress(JSON)),
-    "gzip in two members": ("gzip", gzip.compress(JSON[:100]) + gzip.compress(JSON[100:])),
-    "gzip with zeros behind it": ("gzip", gzip.compress(JSON) + bytes(10)),
+    "gzip": ("gzip", gzip.compress(JSON, mtime=0)),
+    "x-gzip": ("x-gzip", gzip.compress(JSON, mtime=0)),
+    "in capitals": ("GZip", gzip.compress(JSON, mtime=0)),
+    "gzip in two members": ("gzip", gzip.compress(JSON[:100], mtime=0) + gzip.compress(JSON[100:])),
+    "gzip with zeros behind it": ("gzip", gzip.compress(JSON, mtime=0) + bytes(10)),
     "deflate": ("deflate", zlib.compress(JSON)),
     "raw deflate": ("deflate", raw_deflate(JSON)),
-    "gzip twice": ("gzip, gzip", gzip.compress(gzip.compress(JSON))),
+    "gzip twice": ("gzip, gzip", gzip.compress(gzip.compress(JSON, mtime=0))),
     "deflate, then gzip": ("deflate, gzip", gzip.compress(zlib.compress(JSON))),
-    "gzip among harmless words": ("identity, gzip, aws-chunked", gzip.compress(JSON)),
-    "gzip without a label": (None, gzip.compress(JSON)),
+    "gzip among harmless words": ("identity, gzip, aws-chunked", gzip.compress(JSON, mtime=0)),
+    "gzip without a label": (None, gzip.compress(JSON, mtime=0)),
 }
 PLAIN = [None, "", "identity", "identity, identity", "gzip", "x-gzip", "deflate", "aws-chunked", "binary", "none", "br"]
 
@@ -84,11 +84,11 @@ def test_many_members_do_not_add_up_to_more_than_the_limit() -> None:
 @pytest.mark.parametrize(
     ("label", "body"),
     [
-        ("gzip", gzip.compress(JSON)[:-9]),
-        ("gzip", gzip.compress(JSON)[:-4] + b"crc?"),
+        ("gzip", gzip.compress(JSON, mtime=0)[:-9]),
+        ("gzip", gzip.compress(JSON, mtime=0)[:-4] + b"crc?"),
         ("gzip", b"\x1f\x8b" + b"no gzip at all"),
         ("gzip", b"neither one nor the other"),
-        ("gzip", gzip.compress(b"") * 101),
+        ("gzip", gzip.compress(b"", mtime=0) * 101),
         ("deflate", zlib.compress(JSON)[:-20]),
         ("deflate", b"\x78\x9c no deflate"),
         ("br", b"\x0b\x02\x80abc\x03"),
@@ -102,7 +102,7 @@ def test_what_cannot_be_decoded_is_the_registrys_failure(label: str | None, body
 
 
 @given(
-    body=st.binary(max_size=300) | st.just(gzip.compress(JSON)) | st.just(zlib.compress(JSON)),
+    body=st.binary(max_size=300) | st.just(gzip.compress(JSON, mtime=0)) | st.just(zlib.compress(JSON)),
     label=st.lists(st.sampled_from(["gzip", "deflate", "br", "identity", ""]), max_size=6).map(", ".join),
     cut=st.integers(0, 300),
 )
@@ -175,7 +175,7 @@ def test_a_token_that_arrives_compressed_is_read(
 
     def compressed(reply: Reply) -> Reply:
         assert isinstance(reply.body, bytes)
-        return replace(reply, body=gzip.compress(reply.body), headers={**reply.headers, "Content-Encoding": "gzip"})
+        return replace(reply, body=gzip.compress(reply.body, mtime=0), headers={**reply.headers, "Content-Encoding": "gzip"})
 
     registry.script(faults.faulty(compressed, server="token"))
     assert client.get_manifest(reference).body == app.body
