@@ -93,7 +93,7 @@ local task = '{keys.TASK}' .. ARGV[1]
 local standing = standing(task, ARGV[2], ARGV[3])
 if standing == 0 then return 0 end
 local key = '{keys.JOB}' .. redis.call('HGET', task, 'job')
-if ARGV[7] == '1' then redis.call('DEL', task .. ':blobs') end
+if ARGV[7] == '1' and redis.call('HLEN', task .. ':blobs') > 0 then redis.call('DEL', task .. ':blobs') end
 for place, blob in pairs(cjson.decode(ARGV[4])) do redis.call('HSET', task .. ':blobs', place, blob) end
 for field, value in pairs(cjson.decode(ARGV[5])) do
   if field == 'digest' then

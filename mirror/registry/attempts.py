@@ -98,7 +98,6 @@ class Attempts:
         except _INCONCLUSIVE as error:
             if _ran_out_of_time(error):
                 raise self._admission.failed(registry, error) from None
-            _LOG.info("a shortcut failed", registry=registry, code=error.code, reason=error.message)
             result = None
         except RateLimited as error:
             if error.answered == 429:

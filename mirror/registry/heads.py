@@ -7,12 +7,15 @@ from collections import OrderedDict
 from time import monotonic
 from typing import Final, TypeVar
 
+import structlog
+
 from mirror.oci.reference import Reference
 from mirror.registry.admission import Admission
 
 USELESS_SECONDS: Final = 900.0
 """Seconds for which no HEAD is sent to a registry whose HEADs told nothing. A GET costs little where HEADs fail."""
 _MOST: Final = 512
+_LOG = structlog.get_logger(__name__)
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -52,6 +55,7 @@ class Heads:
             del self._unanswered[_key(reference)]
             _note(self._useless, reference.registry, monotonic() + USELESS_SECONDS)
         self._admission.note_headless(reference.registry)
+        _LOG.info("HEADs tell nothing here and are left out", registry=reference.registry, seconds=USELESS_SECONDS)
 
 
 def _key(reference: Reference) -> tuple[str, str, str]:
