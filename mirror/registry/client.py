@@ -145,7 +145,10 @@ class RegistryClient:
         begun = monotonic()
         with Slot(self._admission, reference.registry, "manifests", self._wait):
             answer = self._exchange.send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT).answer
-            answer.dismiss()
+            if answer.status == 200:
+                answer.dismiss()
+            else:  # servers that know no HEAD send a body after it, which would be read as the next answer
+                answer.close()
             self._limits.heard(reference, answer, begun)
             self._require_manifest(answer, reference)
             return named_digest(answer.headers)
