@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.unit.deploy.launch import Launch, eventually
@@ -35,6 +36,9 @@ class Screen:
     def text(self) -> str:
         return self._read.decode(errors="replace").replace("\r\n", "\n")
 
+    def _shows(self, text: str) -> bool:
+        return text in self.text
+
     @contextmanager
     def of(self, directory: Path, **variables: str) -> Iterator[Launch]:
         launch = Launch(directory, data=None, **variables).start(stdout=self.writer)
@@ -42,7 +46,8 @@ class Screen:
         self._thread.start()
         with launch:
             eventually(lambda: "Ready: http://" in self.text, "it does not get ready", launch.output)
-            eventually(lambda: "scheduler says hello" in self.text, "no scheduler", lambda: self.text)
+            for name in ("worker", "scheduler"):
+                eventually(partial(self._shows, f"{name} says hello"), f"no {name}", lambda: self.text)
             yield launch
         self._thread.join()
         os.close(self.reader)
