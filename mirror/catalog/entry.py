@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 from marshmallow import EXCLUDE, Schema, fields, post_load
@@ -16,13 +16,16 @@ from mirror.oci.platform import Platform
 from mirror.oci.reference import Reference, is_same_source
 from mirror.storage.provenance import ImageProvenance, ImageSummary
 
+MOST_SOURCES: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
     """One tag. ``size`` is in bytes: manifests, configs and layers that the bucket holds for it, each once.
 
     ``source``, ``mirrored_at`` (ISO 8601) and ``job`` are None where the bucket has no provenance, as for a tag that
-    another registry wrote.
+    another registry wrote. ``also_from`` are other sources that are known to have served this very image, each as
+    ``registry/repository``, so that their jobs need not ask the bucket for that again.
     """
 
     repository: str
@@ -34,10 +37,15 @@ class ImageEntry:
     source: str | None = None
     mirrored_at: str | None = None
     job: str | None = None
+    also_from: tuple[str, ...] = ()
 
     def is_from(self, source: Reference) -> bool:
-        """Whether a job has mirrored it from the registry and repository of *source*."""
-        return Listed(Digest.parse(self.digest), self.source, self.job).is_from(str(source))
+        """Whether the registry and repository of *source* are known to have served it."""
+        return Listed(Digest.parse(self.digest), self.source, self.job, self.also_from).is_from(str(source))
+
+    def found_at(self, source: Reference) -> Self:
+        """The same entry, which remembers that *source* has served the image. The oldest of many are forgotten."""
+        return replace(self, also_from=(*self.also_from, source.name)[-MOST_SOURCES:])
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -76,20 +84,25 @@ class Listed:
     digest: Digest
     source: str | None
     job: str | None
+    also_from: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         entry = json.loads(text)
-        return cls(Digest.parse(entry["digest"]), entry.get("source"), entry.get("job"))
+        also_from = tuple(entry.get("also_from") or ())
+        return cls(Digest.parse(entry["digest"]), entry.get("source"), entry.get("job"), also_from)
 
     def is_from(self, source: str) -> bool:
-        """Whether a job has mirrored it from the registry and repository that *source* names.
+        """Whether the registry and repository that *source* names are known to have served it.
 
-        Without a job the source is only a name: that of an image that was re-tagged here.
+        Without a job the entry's own source is only a name: that of an image that was re-tagged here.
         """
-        if not self.source or not self.job:
-            return False
-        return self.source == source or is_same_source(self.source, Reference.parse(source))
+        if self.source and self.job and self.source == source:
+            return True
+        reference = Reference.parse(source)
+        if self.source and self.job and is_same_source(self.source, reference):
+            return True
+        return reference.name in self.also_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +127,11 @@ class _EntrySchema(Schema):
     source = fields.String(load_default=None, allow_none=True)
     mirrored_at = fields.String(load_default=None, allow_none=True)
     job = fields.String(load_default=None, allow_none=True)
+    also_from = fields.List(fields.String(), load_default=list)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> ImageEntry:
-        return ImageEntry(**{**data, "platforms": tuple(data["platforms"])})
+        return ImageEntry(**{**data, "platforms": tuple(data["platforms"]), "also_from": tuple(data["also_from"])})
 
 
 _SCHEMA: Final = _EntrySchema()

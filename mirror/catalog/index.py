@@ -107,6 +107,13 @@ class CatalogIndex:
         """List what a rebuild has read. Tags whose change was listed since the index was lost stay as they are."""
         self._put_unchanged.many([_put_run(entry, sizes) for entry, sizes in entries])
 
+    def replace(self, entry: ImageEntry) -> None:
+        """Put *entry* in the place of the one of the same tag, if that still shows the same image."""
+        key = keys.index_entries(entry.repository)
+        stored = self._redis.call("HGET", key, entry.tag)
+        if stored and _entry(stored).digest == entry.digest:
+            self._redis.call("HSET", key, entry.tag, json.dumps({**json.loads(stored), "entry": entry.to_json()}))
+
     def remove(self, repository: str, tag: str) -> None:
         self._remove(_keys(repository), [repository, tag])
 

@@ -125,8 +125,9 @@ class Publisher:
         is_listed = entry is not None and entry.digest == str(digest)
         is_known = is_listed and entry is not None and entry.is_from(source)
         if is_listed or (entry is None and not is_built):
-            is_known = is_known or self._has_served(source, digest, repository, now=served)
-            if is_known and (published := self._confirm_shown(ticket, digest, is_listed=is_listed)):
+            new = source if not is_known and self._has_served(source, digest, repository, now=served) else None
+            is_known = is_known or new is not None
+            if is_known and (published := self._confirm_shown(ticket, digest, is_listed=is_listed, new_source=new)):
                 return published
         by = self._sequence.overtaken_by(repository, tag, ticket.number)
         if by and (is_known or served or self._has_served(source, digest, repository)):
@@ -140,13 +141,18 @@ class Publisher:
             return None
         return Published(digest) if self._has_served(source, digest, repository, now=served) else None
 
-    def _confirm_shown(self, ticket: Ticket, digest: Digest, *, is_listed: bool) -> Published | None:
+    def _confirm_shown(
+        self, ticket: Ticket, digest: Digest, *, is_listed: bool, new_source: Reference | None
+    ) -> Published | None:
+        """*new_source* served the image, as the bucket says, and its entry does not yet say so."""
         repository, tag = ticket.tag
         with self._holding(ticket.target):
             if self._links.current(repository, tag, timeout=COMMIT_TIMEOUT) != digest:
                 return None
             if not is_listed:
                 self._list(ticket.target, digest)
+            if new_source and (entry := self._index.entry(repository, tag)) and not entry.is_from(new_source):
+                self._index.replace(entry.found_at(new_source))
             by = self._sequence.publish(repository, tag, ticket.number, ticket.by)
             return Published(digest, superseded_by=by)
 

@@ -22,7 +22,7 @@ configure("test", level=sys.argv[1], line_format=sys.argv[2])
 log = structlog.get_logger("mirror.any")
 for level in ("debug", "info", "warning", "error"):
     getattr(log, level)(f"ours at {level}", source="registry.corp/app:1")
-    getattr(logging.getLogger("some.library"), level)(f"theirs at {level}")
+    getattr(logging.getLogger("some.package"), level)(f"theirs at {level}")
     getattr(logging.getLogger("urllib3.connectionpool"), level)(f"secret at {level}")
 log.info("request", method="GET", path="/readyz", status=200)
 log.info("request", method="GET", path="/v1/jobs", status=200)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def index(redis_url: str) -> Iterator[CatalogIndex]:
     redis.close()
 
 
-def entry(repository: str, tag: str, **fields: str) -> ImageEntry:
+def entry(repository: str, tag: str, **fields: Any) -> ImageEntry:
     return ImageEntry(
         repository, tag, str(ONE), "application/vnd.oci.image.manifest.v1+json", 10, ("linux/amd64",), **fields
     )

@@ -94,6 +94,31 @@ def test_the_bucket_is_not_asked_where_unchanged_tags_came_from(plant: Plant, mo
     assert asked_for == []
 
 
+def test_another_source_of_the_same_images_is_remembered_when_the_bucket_has_told_of_it(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a registry was given a new name: its first job reads each manifest, later ones ask as usual."""
+    mirrored(plant, 6)
+    for number in range(6):
+        plant.registry.put(content(number), "moved/app", f"v{number}")
+
+    def again() -> list[str]:
+        before = len(plant.registry.log())
+        job = plant.submit_all(*((f"moved/app:v{number}", f"prod/app:v{number}") for number in range(6)))
+        assert worked(plant, job).images.unchanged == 6
+        return asked(plant, before)
+
+    assert sorted(again()) == ["GET"] * 6 + ["HEAD"] * 6
+    monkeypatch.setattr(ProvenanceStore, "has_served", lambda *_, **__: pytest.fail("the bucket was asked"))
+    assert again() == ["HEAD"] * 6
+    entry = plant.index.entry("prod/app", "v0")
+    assert entry
+    assert (entry.source, entry.also_from) == (
+        f"{plant.registry.host}/team/app:v0",
+        (f"{plant.registry.host}/moved/app",),
+    )
+
+
 def test_those_among_them_that_have_changed_are_mirrored(plant: Plant) -> None:
     mirrored(plant, 24)
     new = range(5, 24, 3)
