@@ -97,14 +97,15 @@ class Publisher:
         target = ticket.target
         if target.tag and (by := self._sequence.overtaken_by(target.repository, target.tag, ticket.number)):
             return Published(image.digest, superseded_by=by)
-        summary = self._write_below_the_manifests(target, image, origin)
+        summary = self._write_below_the_manifests(target, image)
+        record = self._recording(target, image, replace(origin, summary=summary))
         if target.tag is None:
-            self._link_manifests(target.repository, image)
+            self._link_manifests(target.repository, image, record)
             published = Published(image.digest)
         else:
             entry = entry_of(target, image.digest, summary, origin)
             with self._holding(target) as lease:
-                published = self._commit(ticket, lease, image, entry)
+                published = self._commit(ticket, lease, image, entry, record)
         self._bucket.sync()
         return published
 
@@ -202,12 +203,13 @@ class Publisher:
         found = self._provenance.image(source.repository, image.digest)
         origin = found or ImageProvenance(source=str(source), digest=image.digest, mirrored_at="", job="")
         self._require(target, self._links.current(target.repository, str(target.tag)), allowed)
-        summary = self._write_below_the_manifests(target, image, origin)
+        summary = self._write_below_the_manifests(target, image)
+        record = self._recording(target, image, replace(origin, summary=summary))
         entry = entry_of(target, image.digest, summary, origin)
         with self._holding(target) as lease:
             before = self._links.current(target.repository, str(target.tag))
             self._require(target, before, allowed)
-            published = self._commit(ticket, lease, image, entry, is_new=before is None)
+            published = self._commit(ticket, lease, image, entry, record, is_new=before is None)
         self._bucket.sync()
         return published
 
@@ -235,7 +237,7 @@ class Publisher:
         with self._holding(target):
             self._list(target, self._links.current(repository, tag))
 
-    def _write_below_the_manifests(self, target: LocalImage, image: Image, origin: ImageProvenance) -> ImageSummary:
+    def _write_below_the_manifests(self, target: LocalImage, image: Image) -> ImageSummary:
         """Everything a reader of the manifests will need. Nothing of it can be read yet, but blobs by their digest.
 
         All of it survives a power cut before anything refers to it. ``kept`` stands before the revision it protects.
@@ -246,19 +248,17 @@ class Publisher:
             self._kept.keep(repository, image.digest)
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
             config = pool.submit(self._reader.config, image)
-
-            def record() -> None:
-                summary = summary_of(image, platforms(image, config.result()))
-                self._provenance.record_image(repository, image.digest, replace(origin, summary=summary))
-
             _all_at_once(
                 pool,
-                record,
                 *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
         self._bucket.sync()
         return summary_of(image, platforms(image, config.result()))
+
+    def _recording(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Callable[[], None]:
+        """Return what writes the image's record: along with the links, since it waits for the image's config."""
+        return partial(self._provenance.record_image, target.repository, image.digest, origin)
 
     def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:
         """Make the manifests readable by their digests, children first, so that no reader sees a part as the whole;
@@ -272,14 +272,21 @@ class Publisher:
             link(index.descriptor.digest)
 
     def _commit(
-        self, ticket: Ticket, lease: Lease, image: Image, entry: ImageEntry, *, is_new: bool = False
+        self,
+        ticket: Ticket,
+        lease: Lease,
+        image: Image,
+        entry: ImageEntry,
+        record: Callable[[], None],
+        *,
+        is_new: bool = False,
     ) -> Published:
         """Under the tag's lease: move the tag, unless a later change was there first."""
         repository, tag = ticket.target.repository, str(ticket.target.tag)
         if by := self._sequence.overtaken_by(repository, tag, ticket.number):
             return Published(image.digest, superseded_by=by)
         history = partial(self._links.add_to_history, repository, tag, image.digest, timeout=COMMIT_TIMEOUT)
-        self._link_manifests(repository, image, history)
+        self._link_manifests(repository, image, record, history)
         if not self._leases.renew(lease):
             raise TagBusy(str(ticket.target))
         self._links.set_current(repository, tag, image.digest, timeout=COMMIT_TIMEOUT)
