@@ -191,7 +191,7 @@ class _S3Check:
     def __init__(self, bucket: Bucket, breaker: StorageBreaker) -> None:
         self._bucket = bucket
         self._breaker = breaker
-        self._probe = _WriteProbe(lambda size: bucket.probe(size), _S3_WRITE_SECONDS)  # noqa: PLW0108
+        self._probe = _WriteProbe(lambda size: bucket.probe(size), _S3_WRITE_SECONDS)  # noqa: PLW0108 - as it is then
 
     def finding(self) -> Finding:
         free = self._bucket.disk.free() if self._bucket.disk else None

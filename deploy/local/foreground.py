@@ -58,7 +58,7 @@ class _Foreground(Supervisor):  # type: ignore[misc]  # supervisor is not typed
                 del self.options.get_socket_map()[wakeup.fileno()]
 
 
-class _OwnLog(Handler):  # type: ignore[misc]
+class _OwnLog(Handler):  # type: ignore[misc]  # supervisor is not typed
     """Shows what supervisord itself logs, such as which process has died, like the lines of its processes."""
 
     level = LevelsByName.WARN

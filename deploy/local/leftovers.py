@@ -44,7 +44,7 @@ def holders(lock: Path) -> set[int]:
     """Return the ids of all processes but this one that hold *lock* (flock). Without Linux's /proc none is found."""
     try:
         wanted = lock.stat()
-        pids = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}  # noqa: PTH208 - a third of the time
+        pids = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}  # noqa: PTH208 - only names are needed - a third of the time
     except OSError:
         return set()
     return {pid for pid in pids - {os.getpid()} if _holds(pid, wanted)}

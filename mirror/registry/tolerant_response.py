@@ -67,7 +67,7 @@ class TolerantResponse(RawResponse):
         else:
             self._agree_on_length()
         if self.chunked or self.length is not None:
-            self.will_close = self._check_close()  # type: ignore[attr-defined]
+            self.will_close = self._check_close()  # type: ignore[attr-defined]  # not in the stubs
 
     def _agree_on_length(self) -> None:
         """Take a length that is repeated in one line for one. Those of several lines are compared by urllib3."""

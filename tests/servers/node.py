@@ -107,7 +107,7 @@ class Node:
         """Write files of the node, given by their absolute paths; ``~`` is the home of its user."""
         for path, content in files.items():
             place = path.replace("~", "/run/home", 1)
-            script = f"mkdir -p {shlex.quote(os.path.dirname(place))} && cat > {shlex.quote(place)}"  # noqa: PTH120
+            script = f"mkdir -p {shlex.quote(os.path.dirname(place))} && cat > {shlex.quote(place)}"  # noqa: PTH120 - of the node, not of this machine
             subprocess.run([*self._enter(), "sh", "-euc", script], input=content.encode(), check=True, timeout=30)
 
     def run(self, script: str) -> str:
