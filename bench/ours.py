@@ -19,7 +19,7 @@ from bench.measurement import OURS
 from bench.processes import cpu_seconds
 from bench.programs import REPOSITORY
 from bench.source import SourceImage
-from mirror.jobs.submission import MOST_IMAGES
+from mirror.jobs.submit import MOST_IMAGES
 from tests.servers.process import Server
 from tests.servers.s3 import REGION
 from tests.servers.valkey import ValkeyServer

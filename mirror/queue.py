@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Script, translated
+from mirror.redis import keys
+from mirror.redis.client import Script, translated
 
 os.environ["RQ_KEY_PREFIX"] = keys.RQ_PREFIX  # RQ reads it once, when it is imported
 

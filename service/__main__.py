@@ -13,9 +13,9 @@ from dataclasses import replace
 import structlog
 
 from mirror import log
-from mirror.coordination.redis_retry import address_of
+from mirror.redis.retry import address_of
 from mirror.settings import InvalidSettings, Settings
-from service.admin_token import admin_token
+from service.http.admin_token import admin_token
 from service.server import Server
 
 _LOG = structlog.get_logger(__name__)

@@ -6,20 +6,20 @@ import secrets
 import sys
 
 from mirror.settings import Settings
-from service.application import create_app
-from service.services import Services
+from service.app import create_app
+from service.core import Service
 
 
 def document() -> str:
     """The document as ``/openapi.json`` answers it; needs neither Redis nor S3, and depends on no setting."""
     token = secrets.token_urlsafe()
     settings = Settings(redis_url="redis://127.0.0.1:6379", s3_bucket="unused", admin_token=token)
-    services = Services.connect(settings)
+    service = Service.connect(settings)
     try:
-        with create_app(services).test_client() as client:
+        with create_app(service).test_client() as client:
             return client.get("/openapi.json").get_data(as_text=True) + "\n"
     finally:
-        services.close()
+        service.close()
 
 
 if __name__ == "__main__":

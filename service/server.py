@@ -11,10 +11,10 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from mirror.settings import Settings
-from service.access_log import AccessLog
-from service.application import create_app
-from service.connections import Worker, bound_unsent, raise_open_files
-from service.services import Services
+from service.app import create_app
+from service.core import Service
+from service.http.access_log import AccessLog
+from service.http.connections import Worker, bound_unsent, raise_open_files
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -28,7 +28,7 @@ _INVALID: Final = "Invalid request from ip="
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
-    """The arbiter and its processes. Each makes its own `Services` after the fork: no connection is shared."""
+    """The arbiter and its processes. Each makes its own `Service` after the fork: no connection is shared."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -39,9 +39,9 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             self.cfg.set(name, value)
 
     def load(self) -> WSGIApplication:
-        services = Services.connect(self._settings)
-        services.readiness.begin()  # the log says at once what is missing
-        application = AccessLog(create_app(services))
+        service = Service.connect(self._settings)
+        service.readiness.begin()  # the log says at once what is missing
+        application = AccessLog(create_app(service))
         # It stays for ever. A request that met the collector going through it took up to 0.1 s more, and by that each
         # process came to own what it shared with the arbiter, 8 MiB of it.
         gc.freeze()

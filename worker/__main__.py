@@ -7,23 +7,24 @@ import sys
 
 import structlog
 
-from mirror.catalog.publishing import COMMIT_TIMEOUT
-from mirror.coordination.heartbeats import BEAT_SECONDS
-from mirror.coordination.redis import FOREVER, Redis, open_client, retry_of
-from mirror.coordination.redis_retry import address_of
+from mirror.catalog.publish import COMMIT_TIMEOUT
 from mirror.errors import RedisUnavailable, StorageRefused, StorageUnavailable
 from mirror.log import configure
 from mirror.oci import sha256
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
+from mirror.records.processes import BEAT_SECONDS
+from mirror.redis.client import FOREVER, Redis, open_client, retry_of
+from mirror.redis.retry import address_of
 from mirror.settings import InvalidSettings, Settings
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
+from mirror.wiring import Core
 from worker import tasks  # noqa: F401 - imported before the first fork, so that no horse has to
-from worker.allocation import give_large_buffers_back
+from worker.core import worker_core
 from worker.liveness import Liveness
+from worker.malloc import give_large_buffers_back
 from worker.rq_worker import MirrorWorker
-from worker.workshop import Workshop, workshop
 
 _LOG = structlog.get_logger(__name__)
 _MONITORING_SECONDS = 5
@@ -34,19 +35,18 @@ _ABSENT = layout.blob_key(Digest("sha256", 64 * "0"))
 
 def main() -> int:
     try:
-        equipped = workshop()
-        configure("worker", level=equipped.settings.log_level, line_format=equipped.settings.log_format)
-        liveness = Liveness("worker", equipped.heartbeats, equipped.settings.heartbeat_path)
-        wait_for_redis(equipped.settings, equipped.redis, liveness)
-        equipped.redis.prepare()
-        equipped.admission.prepare()
+        core = worker_core()
+        configure("worker", level=core.settings.log_level, line_format=core.settings.log_format)
+        liveness = Liveness("worker", core.processes, core.settings.heartbeat_path)
+        wait_for_redis(core.settings, core.redis, liveness)
+        core.prepare()
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
     except RedisUnavailable as error:
         _LOG.error(error.message, code=error.code, hint=error.hint)
         return 1
-    work(equipped, liveness)
+    work(core, liveness)
     return 0
 
 
@@ -73,13 +73,13 @@ def look_at(bucket: Bucket) -> None:
         _LOG.warning(error.message, code=error.code, hint=error.hint)
 
 
-def work(equipped: Workshop, liveness: Liveness) -> None:
+def work(core: Core, liveness: Liveness) -> None:
     """Perform tasks until SIGTERM."""
     give_large_buffers_back()
-    equipped.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
-    look_at(equipped.bucket)
+    core.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
+    look_at(core.bucket)
     sha256.prepare()
-    worker = rq_worker(equipped.settings, liveness)
+    worker = rq_worker(core.settings, liveness)
     gc.collect()
     gc.freeze()  # what is there by now stays for ever: a horse neither looks through it nor copies its pages for that
     worker.work(logging_level="WARNING")

@@ -15,8 +15,8 @@ from typing import Final
 
 import structlog
 
-from mirror.coordination.heartbeats import BEAT_SECONDS, Heartbeats, Kind
 from mirror.errors import RedisUnavailable
+from mirror.records.processes import BEAT_SECONDS, Kind, LiveProcesses
 
 _TOUCH_SECONDS: Final = 1.0
 _LOG = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class Liveness:
     """One process's. Use it from its main thread; calls from other threads do nothing."""
 
     def __init__(
-        self, kind: Kind, heartbeats: Heartbeats, file: Path | None, *, now: Callable[[], float] = monotonic
+        self, kind: Kind, heartbeats: LiveProcesses, file: Path | None, *, now: Callable[[], float] = monotonic
     ) -> None:
         self._kind = kind
         self._heartbeats = heartbeats

@@ -1,4 +1,4 @@
-"""Slots beyond a work horse's usual ones, for registries that have none of those.
+"""Limiter beyond a work horse's usual ones, for registries that have none of those.
 
 A registry that answers slowly, or on purpose never, may have taken every slot. Tasks of other registries are looked for
 in the queue then, however many of the slow one stand before them, and begin in a slot of `OVERFLOW`. A fleet whose
@@ -18,9 +18,9 @@ from mirror.records.store import JobStore
 from mirror.records.task import registry_of
 
 OVERFLOW: Final = 4
-"""Slots for all other registries together."""
+"""Limiter for all other registries together."""
 OVERFLOW_OF_ONE: Final = 2
-"""Slots for one other registry, so that a second slow one does not take all of these, too."""
+"""Limiter for one other registry, so that a second slow one does not take all of these, too."""
 PAGE: Final = 100
 """Entries of the queue that are looked through at a time."""
 PAGE_SECONDS: Final = 1.0

@@ -11,10 +11,10 @@ from typing import Final
 
 import structlog
 
-from mirror.coordination import keys
-from mirror.coordination.lease import Leases
-from mirror.coordination.lease_keeper import LeaseKeeper
 from mirror.errors import MirrorError
+from mirror.locks.lease import Leases
+from mirror.locks.lease_renewer import LeaseRenewer
+from mirror.redis import keys
 from worker.liveness import Liveness
 
 LEASE_SECONDS: Final = 15.0
@@ -67,7 +67,7 @@ class PeriodicTasks:
 
     def run(self) -> None:
         """Run all tasks and return when they have ended after `stop`, at the latest 3 s after it."""
-        with LeaseKeeper(self._leases, LEASE_SECONDS) as keeper:
+        with LeaseRenewer(self._leases, LEASE_SECONDS) as keeper:
             threads = [
                 threading.Thread(target=self._repeat, args=(task, keeper), name=task.name, daemon=True)
                 for task in self._tasks
@@ -105,7 +105,7 @@ class PeriodicTasks:
         else:
             self._liveness.beat("leader" if self._leading else "standby")
 
-    def _repeat(self, task: PeriodicTask, keeper: LeaseKeeper) -> None:
+    def _repeat(self, task: PeriodicTask, keeper: LeaseRenewer) -> None:
         """Stand by until the lease of *task* is ours, run it as long as it is, and so on."""
         while not self._stopped.is_set():
             self.note_progress()
@@ -113,7 +113,7 @@ class PeriodicTasks:
                 self._lead(task, keeper)
             self._stopped.wait(_STAND_BY)
 
-    def _lead(self, task: PeriodicTask, keeper: LeaseKeeper) -> None:
+    def _lead(self, task: PeriodicTask, keeper: LeaseRenewer) -> None:
         ended = threading.Event()
 
         def alive() -> bool:

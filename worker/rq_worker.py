@@ -12,8 +12,8 @@ import structlog
 from redis.exceptions import RedisError
 from rq import Worker
 
-from mirror.coordination.redis import BRISK, retry_of
-from worker import horse
+from mirror.redis.client import BRISK, retry_of
+from worker import work_horse as horse
 from worker.liveness import Liveness
 
 if TYPE_CHECKING:

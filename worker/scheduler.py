@@ -13,13 +13,14 @@ from typing import Final
 
 import structlog
 
-from mirror.coordination.redis import retry_of
-from mirror.coordination.redis_retry import address_of
 from mirror.log import configure
+from mirror.redis.client import retry_of
+from mirror.redis.retry import address_of
 from mirror.settings import InvalidSettings
+from mirror.wiring import Core
+from worker.core import worker_core
 from worker.liveness import Liveness
 from worker.periodic import PeriodicTask, PeriodicTasks
-from worker.workshop import Workshop, workshop
 
 RECONCILE_SECONDS: Final = 2.0
 REBUILD_SECONDS: Final = 2.0
@@ -28,29 +29,29 @@ SWEEP_SECONDS: Final = 15 * 60.0
 _LOG = structlog.get_logger(__name__)
 
 
-def tasks(equipped: Workshop) -> list[PeriodicTask]:
+def tasks(core: Core) -> list[PeriodicTask]:
     """All periodic work there is."""
     return [
-        PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: equipped.reconciler.reconcile()),
-        PeriodicTask("rebuild", REBUILD_SECONDS, equipped.rebuilder.rebuild_if_missing),
-        PeriodicTask("sweep", SWEEP_SECONDS, lambda alive: equipped.sweeper.sweep(alive=alive)),
+        PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: core.reconciler.reconcile()),
+        PeriodicTask("rebuild", REBUILD_SECONDS, core.rebuilder.rebuild_if_missing),
+        PeriodicTask("sweep", SWEEP_SECONDS, lambda alive: core.upload_purge.sweep(alive=alive)),
     ]
 
 
 def main() -> int:
     try:
-        equipped = workshop()
+        core = worker_core()
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
-    configure("scheduler", level=equipped.settings.log_level, line_format=equipped.settings.log_format)
-    liveness = Liveness("scheduler", equipped.heartbeats, equipped.settings.heartbeat_path)
-    scheduler = PeriodicTasks(tasks(equipped), equipped.leases, liveness)
-    if retry := retry_of(equipped.redis.client):
+    configure("scheduler", level=core.settings.log_level, line_format=core.settings.log_format)
+    liveness = Liveness("scheduler", core.processes, core.settings.heartbeat_path)
+    scheduler = PeriodicTasks(tasks(core), core.leases, liveness)
+    if retry := retry_of(core.redis.client):
         retry.on_attempt = scheduler.note_progress
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())
-    _LOG.info("connecting to Redis", address=address_of(equipped.settings.redis_url or ""))
+    _LOG.info("connecting to Redis", address=address_of(core.settings.redis_url or ""))
     scheduler.run()
     return 0
 

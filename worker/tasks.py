@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from worker.horse import INTERRUPTION, give_back_at_the_end, settled
-from worker.shift import Shift
-from worker.workshop import workshop
+from worker.core import worker_core
+from worker.task_pool import TaskPool
+from worker.work_horse import CANCELLATION, give_back_at_the_end, settled
 
 
 def mirror_image(task_id: str, fence: int) -> None:
     """Mirror the task's image; running it twice copies nothing twice. Raises nothing: RQ would store the traceback."""
-    equipped = workshop()
-    claimed = partial(give_back_at_the_end, equipped.performer)
+    core = worker_core()
+    claimed = partial(give_back_at_the_end, core.runner)
     try:
-        Shift(equipped.performer, equipped.queue, INTERRUPTION, claimed=claimed, settled=settled).work(task_id, fence)
+        TaskPool(core.runner, core.queue, CANCELLATION, claimed=claimed, settled=settled).work(task_id, fence)
     finally:
-        equipped.admission.close()
+        core.throttle.close()

@@ -8,7 +8,7 @@ from isal import isal_zlib
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.micro.conftest import PART, PIECE
-from mirror.copying.interruption import Interruption
+from mirror.copying.cancellation import Cancellation
 from mirror.copying.memory import MemoryBudget
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -40,7 +40,7 @@ def test_the_md5_of_a_part(benchmark: BenchmarkFixture, part: bytearray) -> None
 
 
 def test_a_buffer_from_the_budget_and_back(benchmark: BenchmarkFixture) -> None:
-    budget, never = MemoryBudget(16 * PART), Interruption()
+    budget, never = MemoryBudget(16 * PART), Cancellation()
 
     def taken() -> int:
         with budget.buffer(PART, never) as buffer:

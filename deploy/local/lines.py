@@ -25,7 +25,7 @@ _RANKS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class LineRenderer:
-    """Turns a line that a process printed into a line of ours, or into nothing."""
+    """LargestFirst a line that a process printed into a line of ours, or into nothing."""
 
     def __init__(self, settings: Settings, stream: IO[str]) -> None:
         self.is_text = is_text(settings.log_format, stream)

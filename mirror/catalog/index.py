@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from mirror.catalog.entry import ImageEntry, Listed, RepositoryEntry
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis, Run
 from mirror.errors import CatalogRebuilding, RepositoryNotHeld
 from mirror.oci.digest import Digest
+from mirror.redis import keys
+from mirror.redis.client import Redis, Run
 
 _SCAN: Final = 200
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-from mirror.copying.interruption import Interruption
+from mirror.copying.cancellation import Cancellation
 from mirror.errors import BlobBusy
 from mirror.oci.descriptor import Descriptor
 
@@ -21,9 +21,9 @@ _LOOK_AGAIN: Final = 0.2
 class BlobQueue:
     """Safe to share between threads; every thread asks `next` until it says None."""
 
-    def __init__(self, blobs: Iterable[Descriptor], interruption: Interruption) -> None:
+    def __init__(self, blobs: Iterable[Descriptor], cancellation: Cancellation) -> None:
         self._waiting = [(0.0, blob) for blob in blobs]
-        self._interruption = interruption
+        self._cancellation = cancellation
         self._in_hand = 0
         self._worked = monotonic()
         self._changed = threading.Condition()
@@ -31,11 +31,11 @@ class BlobQueue:
     def next(self) -> Descriptor | None:
         """A blob to bring, None when there is none left.
 
-        Raises BlobBusy when others have had all that is left for `LONGEST_WAIT`, or Interrupted.
+        Raises BlobBusy when others have had all that is left for `LONGEST_WAIT`, or OperationCanceled.
         """
-        with self._changed, self._interruption.waking(self._wake):
+        with self._changed, self._cancellation.waking(self._wake):
             while True:
-                self._interruption.check()
+                self._cancellation.check()
                 if not self._waiting:
                     if self._in_hand == 0:
                         return None

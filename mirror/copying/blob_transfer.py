@@ -17,14 +17,14 @@ from typing import Final
 
 import structlog
 
-from mirror.coordination.checkpoints import Checkpoint
-from mirror.coordination.lease import Lease
-from mirror.copying.interruption import Interruption
-from mirror.copying.means import Means
-from mirror.copying.parts_copy import PartsCopy
+from mirror.copying.cancellation import Cancellation
+from mirror.copying.multipart_copy import MultipartCopy
 from mirror.copying.progress import Progress
 from mirror.copying.range_reader import RangesWithdrawn
+from mirror.copying.transfer_context import TransferContext
 from mirror.errors import DigestMismatch, SizeInvalid, Unavailable
+from mirror.locks.checkpoints import Checkpoint
+from mirror.locks.lease import Lease
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.verification import Hasher, Verified, verify
 from mirror.storage.blobs import Upload, UploadCheckpoint
@@ -39,13 +39,13 @@ class BlobTransfer:
     """The way of *blob* into the bucket, under *lease*."""
 
     def __init__(
-        self, means: Means, blob: Descriptor, lease: Lease, *, progress: Progress, interruption: Interruption
+        self, means: TransferContext, blob: Descriptor, lease: Lease, *, progress: Progress, cancellation: Cancellation
     ) -> None:
         self._means = means
         self._blob = blob
         self._lease = lease
         self._progress = progress
-        self._interruption = interruption
+        self._cancellation = cancellation
         self._upload: Upload = means.blobs.begin(blob)
         self._in_one_stream = False
         self._lock = threading.Lock()
@@ -55,7 +55,7 @@ class BlobTransfer:
         """Copy the blob.
 
         Raises DigestMismatch or SizeInvalid for bytes that are not the described ones, what the source or the store
-        raises, or Interrupted. Whatever is raised, no object is left, and no thread of this transfer; its open upload
+        raises, or OperationCanceled. After an error no object and no thread of this transfer is left. Its open upload
         is, with a checkpoint to go on from, until `discard`.
         """
         losses = 0
@@ -163,8 +163,8 @@ class BlobTransfer:
         size = self._blob.size
         self._require_room(size)
         with (
-            self._means.memory.buffer(size, self._interruption) as buffer,
-            self._means.reader(self._blob, self._interruption, start=0, end=size) as reader,
+            self._means.memory.buffer(size, self._cancellation) as buffer,
+            self._means.reader(self._blob, self._cancellation, start=0, end=size) as reader,
         ):
             reader.fill(memoryview(buffer), self._arrived)
             reader.require_end()
@@ -178,8 +178,8 @@ class BlobTransfer:
 
     def _copy_parts(self, hasher: Hasher, *, done: int) -> None:
         self._require_room(self._upload.part_size)
-        with self._interruption.part() as together:
-            PartsCopy(
+        with self._cancellation.child() as together:
+            MultipartCopy(
                 self._means,
                 self._blob,
                 self._lease,

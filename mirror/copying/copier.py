@@ -13,22 +13,16 @@ from typing import Final
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from mirror.coordination import keys
-from mirror.coordination.checkpoints import NEWS_SECONDS, Checkpoints
-from mirror.coordination.lease import Leases
-from mirror.coordination.lease_keeper import LeaseKeeper
-from mirror.coordination.pins import Pins
-from mirror.coordination.redis import Redis
 from mirror.copying.blob_queue import BlobQueue
 from mirror.copying.blob_transfer import BlobTransfer
-from mirror.copying.interruption import Interrupted, Interruption
-from mirror.copying.means import Means
+from mirror.copying.cancellation import Cancellation, OperationCanceled
+from mirror.copying.largest_first import LargestFirst
 from mirror.copying.memory import ManifestMemory, MemoryBudget
-from mirror.copying.parts_copy import LEASE_LOST
+from mirror.copying.multipart_copy import LEASE_LOST
 from mirror.copying.plan import plan_copy
 from mirror.copying.progress import PlannedBlob, Progress
 from mirror.copying.source import Source
-from mirror.copying.turns import Turns
+from mirror.copying.transfer_context import TransferContext
 from mirror.errors import (
     BlobBeingDeleted,
     ContentError,
@@ -38,10 +32,16 @@ from mirror.errors import (
     SourceError,
     StorageFull,
 )
+from mirror.locks.checkpoints import NEWS_SECONDS, Checkpoints
+from mirror.locks.lease import Leases
+from mirror.locks.lease_renewer import LeaseRenewer
+from mirror.locks.pins import Pins
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut
 from mirror.oci.reference import Reference
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from mirror.storage.blobs import BlobStore, min_part_for
 from mirror.storage.bucket import Bucket
 from mirror.storage.provenance import ProvenanceStore
@@ -83,24 +83,24 @@ class Copier:
         self._checkpoints = Checkpoints(redis)
         self._memory = memory
 
-    def manifest_memory(self, reference: Reference, interruption: Interruption) -> ManifestMemory:
+    def manifest_memory(self, reference: Reference, cancellation: Cancellation) -> ManifestMemory:
         """What the manifests of an image hold of this copier's budget, as a context for all of its task."""
-        return ManifestMemory(self._memory, str(reference), interruption)
+        return ManifestMemory(self._memory, str(reference), cancellation)
 
     def copy(
-        self, reference: Reference, image: Image, *, holder: str, progress: Progress, interruption: Interruption
+        self, reference: Reference, image: Image, *, holder: str, progress: Progress, cancellation: Cancellation
     ) -> Copied:
         """Make the bucket hold every distributable blob of *image*, pinned for *holder* before it is looked for.
 
         Entries of an index that are of no known use are left out where the source does not serve them.
         Raises the first error of any blob, when all transfers have stopped. Behind an error that the task will wait
-        out, and behind an interruption that is to be resumed, what was begun can be gone on with; otherwise nothing
+        out, and behind an cancellation that is to be resumed, what was begun can be gone on with; otherwise nothing
         half-written is left.
         """
         everything = list(image.sizes)
-        self._pin(holder, everything, interruption)
+        self._pin(holder, everything, cancellation)
         try:
-            return self._copy_pinned(reference, image, holder, progress, interruption)
+            return self._copy_pinned(reference, image, holder, progress, cancellation)
         except MirrorError as error:
             if not isinstance(error, RedisUnavailable):
                 self._unpin(holder, everything)
@@ -114,7 +114,7 @@ class Copier:
             _LOG.info("the pins of a failed copy are left to expire", pins=len(digests))
 
     def _copy_pinned(
-        self, reference: Reference, image: Image, holder: str, progress: Progress, interruption: Interruption
+        self, reference: Reference, image: Image, holder: str, progress: Progress, cancellation: Cancellation
     ) -> Copied:
         looked_at = monotonic()
         plan = plan_copy(image, self._held(image.blobs))
@@ -132,16 +132,16 @@ class Copier:
             return Copied(held, contradicted)
         self._require_room(plan.to_copy)
         optional = frozenset(blob.digest for blob in image.optional_blobs)
-        later = self._transfer_all(reference, plan.to_copy, optional, holder, progress, interruption, looked_at)
+        later = self._transfer_all(reference, plan.to_copy, optional, holder, progress, cancellation, looked_at)
         return Copied(held + later.held, contradicted + later.left_out)
 
-    def _pin(self, holder: str, digests: list[Digest], interruption: Interruption) -> None:
+    def _pin(self, holder: str, digests: list[Digest], cancellation: Cancellation) -> None:
         """A deletion that is under way takes moments: wait for its end rather than fail."""
         waiting = Retrying(
             retry=retry_if_exception_type(BlobBeingDeleted),
             stop=stop_after_attempt(6),
             wait=wait_random_exponential(multiplier=0.1, max=2),
-            sleep=interruption.wait,
+            sleep=cancellation.wait,
             reraise=True,
         )
         waiting(self._pins.pin, holder, digests)
@@ -171,17 +171,17 @@ class Copier:
         optional: frozenset[Digest],
         holder: str,
         progress: Progress,
-        interruption: Interruption,
+        cancellation: Cancellation,
         looked_at: float,
     ) -> Copied:
         with ExitStack() as open_:
-            keeper = open_.enter_context(LeaseKeeper(self._leases, BLOB_LEASE_SECONDS))
-            together = open_.enter_context(interruption.part())
+            keeper = open_.enter_context(LeaseRenewer(self._leases, BLOB_LEASE_SECONDS))
+            together = open_.enter_context(cancellation.child())
 
             def threads(count: int, name: str) -> ThreadPoolExecutor:
-                return open_.enter_context(ThreadPoolExecutor(count, name, initializer=together.adopt))
+                return open_.enter_context(ThreadPoolExecutor(count, name, initializer=together.bind_thread))
 
-            means = Means(
+            means = TransferContext(
                 source=self._source,
                 reference=reference,
                 holder=holder,
@@ -189,7 +189,7 @@ class Copier:
                 provenance=self._provenance,
                 checkpoints=self._checkpoints,
                 memory=self._memory,
-                turns=Turns(),
+                turns=LargestFirst(),
                 own=threads(_BLOBS, "own"),
                 fetchers=threads(_PARTS, "fetch"),
                 storers=threads(_PARTS, "store"),
@@ -204,11 +204,11 @@ class _Transfers:
 
     def __init__(
         self,
-        means: Means,
-        keeper: LeaseKeeper,
+        means: TransferContext,
+        keeper: LeaseRenewer,
         queue: BlobQueue,
         progress: Progress,
-        interruption: Interruption,
+        cancellation: Cancellation,
         optional: frozenset[Digest],
         *,
         looked_at: float,
@@ -220,7 +220,7 @@ class _Transfers:
         self._keeper = keeper
         self._queue = queue
         self._progress = progress
-        self._interruption = interruption
+        self._cancellation = cancellation
         self._looked_at = looked_at
         self._lock = threading.Lock()
         self._unfinished: list[BlobTransfer] = []
@@ -246,11 +246,11 @@ class _Transfers:
         except BaseException as error:  # noqa: BLE001 - a thread's error is raised by `run`
             with self._lock:
                 self._error = self._error or error
-            self._interruption.interrupt("another blob of the image failed")
+            self._cancellation.interrupt("another blob of the image failed")
 
     def _bring(self, blob: Descriptor) -> bool:
         """Whether the blob is there now; False while another worker copies it."""
-        with self._interruption.part() as own:
+        with self._cancellation.child() as own:
             lease = self._keeper.take(keys.blob_lease(blob.digest), lambda: own.interrupt(LEASE_LOST))
             if lease is None:
                 return False
@@ -259,7 +259,7 @@ class _Transfers:
                 self._progress.advanced(blob.digest, "exists")
                 self._keeper.give_back(lease)
                 return True
-            transfer = BlobTransfer(self._means, blob, lease, progress=self._progress, interruption=own)
+            transfer = BlobTransfer(self._means, blob, lease, progress=self._progress, cancellation=own)
             if not self._finished(blob, transfer):
                 return False
         self._keeper.give_back(lease)
@@ -282,7 +282,7 @@ class _Transfers:
                 self._note_unfinished(blob, transfer, error)
                 raise
             return True
-        except Interrupted as interrupted:
+        except OperationCanceled as interrupted:
             if interrupted.reason == LEASE_LOST:
                 self._progress.advanced(blob.digest, "waiting")
                 return False
@@ -315,7 +315,7 @@ class _Transfers:
         """Keep the transfer until it is clear what becomes of it, and say why its blob has not come."""
         with self._lock:
             self._unfinished.append(transfer)
-        if isinstance(error, Interrupted):
+        if isinstance(error, OperationCanceled):
             self._progress.advanced(blob.digest, "waiting")
             return
         told = error if isinstance(error, MirrorError) else InternalError()
@@ -327,7 +327,7 @@ def _goes_on_later(error: BaseException) -> bool:
 
     Not after a full disk: what was stored half would keep the space that other images need.
     """
-    if isinstance(error, Interrupted):
+    if isinstance(error, OperationCanceled):
         return error.resumable
     if isinstance(error, StorageFull):
         return False

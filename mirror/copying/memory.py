@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Self
 
+from mirror.copying.cancellation import Cancellation
 from mirror.copying.huge_pages import new_buffer
-from mirror.copying.interruption import Interruption
 from mirror.errors import ManifestInvalid, MemoryBusy
 
 BLOB_BYTES: Final = 600
@@ -56,12 +56,12 @@ class MemoryBudget:
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
-    def take(self, size: int, interruption: Interruption) -> bytearray:
-        """A buffer of *size* bytes with anything in it, to be given back; raises Interrupted while it waits."""
+    def take(self, size: int, cancellation: Cancellation) -> bytearray:
+        """A buffer of *size* bytes with anything in it, to be given back; raises OperationCanceled while it waits."""
         if size > self.limit:
             raise ValueError(f"a buffer of {size} bytes exceeds the budget of {self.limit}")
         with self._changed:
-            with self._in_turn(lambda: self._has_room(size) or not self._used, interruption):
+            with self._in_turn(lambda: self._has_room(size) or not self._used, cancellation):
                 self._used += size
             return self._taken(size)
 
@@ -80,7 +80,7 @@ class MemoryBudget:
             self._drop_idle()
             self._changed.notify_all()
 
-    def reserve(self, memory: ManifestMemory, count: int, interruption: Interruption) -> None:
+    def reserve(self, memory: ManifestMemory, count: int, cancellation: Cancellation) -> None:
         """Count *count* bytes more for the manifests of one image; see `ManifestMemory.hold`."""
         with self._changed:
             total = memory.held + count
@@ -91,7 +91,7 @@ class MemoryBudget:
                     hint="If the image is meant to be so large, raise MIRROR_MEMORY_BUDGET on the workers.",
                 )
             more = max(total - FREE, 0) - max(memory.held - FREE, 0)
-            if not interruption.wait_for(self._changed, lambda: self._may_have(memory, more), LONGEST_WAIT):
+            if not cancellation.wait_for(self._changed, lambda: self._may_have(memory, more), LONGEST_WAIT):
                 raise MemoryBusy(memory.what)
             if self._large is not memory and self._shared + more <= self.limit // 8:
                 self._shared += more
@@ -99,7 +99,7 @@ class MemoryBudget:
                 self._shared -= max(memory.held - FREE, 0)
                 self._large = memory
             memory.held = total
-            with self._in_turn(lambda: self._has_room(0), interruption):
+            with self._in_turn(lambda: self._has_room(0), cancellation):
                 self._drop_idle()
 
     def _may_have(self, memory: ManifestMemory, more: int) -> bool:
@@ -133,21 +133,21 @@ class MemoryBudget:
             return len(self._waiting)
 
     @contextmanager
-    def buffer(self, size: int, interruption: Interruption) -> Iterator[bytearray]:
+    def buffer(self, size: int, cancellation: Cancellation) -> Iterator[bytearray]:
         """A buffer for the block."""
-        taken = self.take(size, interruption)
+        taken = self.take(size, cancellation)
         try:
             yield taken
         finally:
             self.give_back(taken)
 
     @contextmanager
-    def _in_turn(self, is_possible: Callable[[], bool], interruption: Interruption) -> Iterator[None]:
+    def _in_turn(self, is_possible: Callable[[], bool], cancellation: Cancellation) -> Iterator[None]:
         """Wait until that is possible, and everybody has been served who came before."""
         turn = object()
         self._waiting.append(turn)
         try:
-            interruption.wait_for(self._changed, lambda: self._waiting[0] is turn and is_possible())
+            cancellation.wait_for(self._changed, lambda: self._waiting[0] is turn and is_possible())
             yield
         finally:
             self._waiting.remove(turn)
@@ -181,25 +181,25 @@ class ManifestMemory:
     *what* names the image in errors. Safe to share between the threads that read them.
     """
 
-    def __init__(self, budget: MemoryBudget, what: str, interruption: Interruption) -> None:
+    def __init__(self, budget: MemoryBudget, what: str, cancellation: Cancellation) -> None:
         self.what = what
         self.held = 0
         self._budget = budget
-        self._interruption = interruption
+        self._cancellation = cancellation
         self._lock = threading.Lock()
 
     def hold(self, size: int, *, blobs: int = 0) -> None:
         """Count manifests of *size* bytes together that name so many blobs.
 
         Raises MemoryBusy if other images have what it needs, ManifestInvalid if it needs more than any image may have,
-        or Interrupted while it waits for buffers that are in use.
+        or OperationCanceled while it waits for buffers that are in use.
         """
         count = size + blobs * BLOB_BYTES
         with self._lock:
             if self.held + count <= FREE:
                 self.held += count
                 return
-            self._budget.reserve(self, count, self._interruption)
+            self._budget.reserve(self, count, self._cancellation)
 
     def __enter__(self) -> Self:
         return self
@@ -228,13 +228,13 @@ class BufferRing:
         for buffer in self._free:
             self._memory.give_back(buffer)
 
-    def take(self, interruption: Interruption) -> bytearray:
-        """A free one, if need be when another part gives it back; raises Interrupted while it waits."""
-        interruption.check()
+    def take(self, cancellation: Cancellation) -> bytearray:
+        """A free one, if need be when another part gives it back; raises OperationCanceled while it waits."""
+        cancellation.check()
         with self._changed:
             if not self._free and (more := self._memory.take_if_free(self._size)):
                 return more
-            interruption.wait_for(self._changed, lambda: self._free)
+            cancellation.wait_for(self._changed, lambda: self._free)
             return self._free.pop()
 
     def give_back(self, buffer: bytearray) -> None:

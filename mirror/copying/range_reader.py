@@ -9,7 +9,7 @@ from typing import Final, Self
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from mirror.copying.interruption import Interruption
+from mirror.copying.cancellation import Cancellation
 from mirror.copying.source import BlobStream, Source
 from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid, SourceTooSlow, SourceUnreachable
 from mirror.oci.descriptor import Descriptor
@@ -44,7 +44,7 @@ class RangeReader:
         source: Source,
         reference: Reference,
         blob: Descriptor,
-        interruption: Interruption,
+        cancellation: Cancellation,
         *,
         start: int,
         end: int,
@@ -53,7 +53,7 @@ class RangeReader:
         self._source = source
         self._reference = reference
         self._blob = blob
-        self._interruption = interruption
+        self._cancellation = cancellation
         self._reached = start
         self._end = end
         self._open = ExitStack()
@@ -65,7 +65,7 @@ class RangeReader:
             retry=retry_if_exception(_may_go_on),
             stop=self._is_hopeless,
             wait=wait_random_exponential(multiplier=0.2, max=5),
-            sleep=interruption.wait,
+            sleep=cancellation.wait,
             before_sleep=self._note,
             reraise=True,
         )
@@ -115,7 +115,7 @@ class RangeReader:
         try:
             stream = self._connected()
             while (done := self._reached - begin) < want:
-                self._interruption.check()
+                self._cancellation.check()
                 if self._reached == _end_of(stream):  # a shorter piece than was asked for
                     self.close()
                     stream = self._connected()
@@ -126,7 +126,7 @@ class RangeReader:
                 report(count)
         except MirrorError:
             self.close()
-            self._interruption.check()
+            self._cancellation.check()
             raise
 
     def _connected(self) -> BlobStream:
@@ -135,10 +135,10 @@ class RangeReader:
             return self._stream
         length = self._end - self._reached
         try:
-            with self._interruption.adopting():
+            with self._cancellation.adopting():
                 opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
             stream = self._open.enter_context(opened)
-            self._open.enter_context(self._interruption.waking(stream.interrupt))
+            self._open.enter_context(self._cancellation.waking(stream.interrupt))
             if self._only_ranges and stream.start < self._reached:
                 raise RangesWithdrawn
             self._skip(stream, self._reached - stream.start)
@@ -152,7 +152,7 @@ class RangeReader:
         """Where the server knows no ranges, what had arrived before comes again."""
         scratch = memoryview(bytearray(min(count, _READ)))
         while count > 0:
-            self._interruption.check()
+            self._cancellation.check()
             skipped = stream.readinto(scratch[: min(count, _READ)])
             if skipped == 0:
                 raise AnswerTruncated(self._reference.registry, str(self._blob.digest))

@@ -21,7 +21,7 @@ from typing import Final
 
 import structlog
 
-from mirror.copying.interruption import Interruption
+from mirror.copying.cancellation import Cancellation
 from mirror.copying.memory import ManifestMemory
 from mirror.copying.source import ManifestReader, RemoteManifest, Source
 from mirror.errors import (
@@ -58,13 +58,13 @@ class Resolver:
     """Reads the manifests of images."""
 
     def __init__(
-        self, source: Source, bucket: Bucket, interruption: Interruption, memory: ManifestMemory | None = None
+        self, source: Source, bucket: Bucket, cancellation: Cancellation, memory: ManifestMemory | None = None
     ) -> None:
         """*memory* is told of every manifest that is held, before it is read as far as its size is known."""
         self._memory = memory
         self._source = source
         self._held = ManifestStore(bucket)
-        self._interruption = interruption
+        self._cancellation = cancellation
 
     def digest(self, reference: Reference) -> Digest | None:
         """What the reference is now, asked with a HEAD: that costs no Docker Hub quota. None if it won't say."""
@@ -78,7 +78,7 @@ class Resolver:
         """
         asked = replace(reference, digest=hint) if hint else reference
         with self._source.reading(asked) as manifests:
-            yield Resolution(reference, hint, manifests, self._held, self._interruption, self._memory)
+            yield Resolution(reference, hint, manifests, self._held, self._cancellation, self._memory)
 
     def image(self, reference: Reference, hint: Digest | None) -> Image:
         """The whole image; see `resolving` and `Resolution.image`."""
@@ -95,14 +95,14 @@ class Resolution:
         hint: Digest | None,
         manifests: ManifestReader,
         held: ManifestStore,
-        interruption: Interruption,
+        cancellation: Cancellation,
         memory: ManifestMemory | None,
     ) -> None:
         self._memory = memory
         self._reference = reference
         self._manifests = manifests
         self._held = held
-        self._interruption = interruption
+        self._cancellation = cancellation
         self._found: dict[Digest, ManifestContent] = {}
         self._left_out: dict[Digest, LeftOut] = {}
         self.held: list[Digest] = []
@@ -203,7 +203,7 @@ class Resolution:
 
     def _content(self, child: Descriptor, held: bytes | None) -> ManifestContent | None:
         """One child. None for one that cannot be served as a manifest: it is left out, or tried as a plain blob."""
-        self._interruption.check()
+        self._cancellation.check()
         try:
             return self._checked(child, held, None) if held is not None else self._fetched(child)
         except MediaTypeUnsupported as error:
@@ -262,7 +262,7 @@ class Resolution:
             self._memory.hold(size, blobs=blobs)
 
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._interruption.adopt)
+        return ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._cancellation.bind_thread)
 
     def _invalid(self, reason: str) -> ManifestInvalid:
         return ManifestInvalid(str(self._reference), reason)

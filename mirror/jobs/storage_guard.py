@@ -6,12 +6,12 @@ from typing import Final
 
 import structlog
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
-from mirror.coordination.storage_breaker import StorageBreaker, StorageTrouble
 from mirror.errors import StorageFull, StorageUnavailable
 from mirror.records.store import Claim
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from mirror.storage.bucket import Bucket
+from mirror.throttling.storage_breaker import StorageBreaker, StorageTrouble
 
 LARGEST_PROBE: Final = 16 * 2**20
 """Bytes: the size of a part, which is the largest write of most images."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from mirror.coordination.heartbeats import Heartbeat
+from mirror.records.processes import LiveProcess
 from mirror.records.task import WaitingFor
 
 _OVERDUE: Final = timedelta(seconds=30)
@@ -21,8 +21,8 @@ _OVERDUE: Final = timedelta(seconds=30)
 class Fleet:
     """The heartbeats of the workers and schedulers, the youngest first."""
 
-    workers: Sequence[Heartbeat]
-    schedulers: Sequence[Heartbeat]
+    workers: Sequence[LiveProcess]
+    schedulers: Sequence[LiveProcess]
 
 
 def explain_wait(state: str, waiting_for: WaitingFor | None, fleet: Fleet, now: datetime) -> WaitingFor | None:
@@ -39,6 +39,6 @@ def explain_wait(state: str, waiting_for: WaitingFor | None, fleet: Fleet, now: 
     return waiting_for
 
 
-def _nobody(reason: str, kind: str, beats: Sequence[Heartbeat]) -> WaitingFor:
+def _nobody(reason: str, kind: str, beats: Sequence[LiveProcess]) -> WaitingFor:
     seen = f"the last heartbeat of one was {beats[0].age:.0f} s ago" if beats else "none has been seen lately"
     return WaitingFor(reason, None, message=f"No {kind} is alive: {seen}. Start one, or look at /readyz?verbose.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from mirror.coordination import keys
-from mirror.coordination.redis import NOW
+from mirror.redis import keys
+from mirror.redis.client import NOW
 
 RETENTION_SECONDS: Final = 30 * 86400
 """How long a job is kept after its end, where nobody said otherwise when it was submitted."""

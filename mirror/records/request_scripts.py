@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from mirror.coordination import keys
 from mirror.records.job_scripts import LIBRARY
+from mirror.redis import keys
 
 CANCEL: Final = (
     LIBRARY

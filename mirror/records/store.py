@@ -14,8 +14,6 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 from ulid import ULID
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
 from mirror.errors import LONGEST_REST, InternalError, JobFinished, JobSucceeded, JobUnfinished, JobUnknown, TaskUnknown
 from mirror.records import request_scripts, transitions
 from mirror.records.fields import at
@@ -32,6 +30,8 @@ from mirror.records.task import (
     TaskRecordSchema,
     WaitingFor,
 )
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from mirror.threads import note_fault
 
 LEASE_SECONDS: Final = 20
@@ -54,8 +54,18 @@ class Claim:
     fence: int
     token: str
 
+    @property
+    def holder(self) -> str:
+        """The name under which this claim holds pins and checkpoints."""
+        return f"{self.task.id}-{self.fence}"
 
-class Standing(IntEnum):
+
+def task_of_holder(holder: str) -> str:
+    """Return the id of the task that a claim's `holder` belongs to."""
+    return holder.rpartition("-")[0]
+
+
+class ClaimState(IntEnum):
     """What a worker learns of its claim whenever it writes; false once the claim is void."""
 
     TAKEN_AWAY = 0
@@ -241,14 +251,14 @@ class JobStore:
                 self._fail([task_id, record["fence"], token], record.get("job", ""), record)
             return None
 
-    def renew(self, claim: Claim) -> Standing:
+    def renew(self, claim: Claim) -> ClaimState:
         """Start the lease anew."""
-        return Standing(self._renew(args=[*_proof(claim), LEASE_SECONDS * 1000]))
+        return ClaimState(self._renew(args=[*_proof(claim), LEASE_SECONDS * 1000]))
 
-    def standings(self, claims: Sequence[Claim]) -> list[Standing | ResponseError]:
+    def standings(self, claims: Sequence[Claim]) -> list[ClaimState | ResponseError]:
         """Only ask, for each claim and in few turns; Redis writes nothing. An error where a record cannot be used."""
         found = self._standing.each([([], _proof(claim)) for claim in claims])
-        return [each if isinstance(each, ResponseError) else Standing(each) for each in found]
+        return [each if isinstance(each, ResponseError) else ClaimState(each) for each in found]
 
     def progress(
         self,
@@ -261,7 +271,7 @@ class JobStore:
         states: Mapping[BlobState, int] | None = None,
         shown: Sequence[BlobReport] | None = None,
         is_new_plan: bool = False,
-    ) -> Standing:
+    ) -> ClaimState:
         """Note the changed blobs with their places in the plan, the byte counts, and what this claim did for good.
 
         *checkpoints* counts the blobs that are there, and the parts of others behind a checkpoint. *states* says how
@@ -277,7 +287,7 @@ class JobStore:
             known["blob_counts"] = json.dumps(states)
         told = json.dumps(_texts({**fields, **known}))
         args = [*_proof(claim), json.dumps(changed), told, checkpoints, int(is_new_plan)]
-        return Standing(self._progress(args=args))
+        return ClaimState(self._progress(args=args))
 
     def settle(self, claim: Claim, state: str, outcome: Outcome) -> bool:
         """End the task as *state*; False if it was taken away, and then nothing has changed.

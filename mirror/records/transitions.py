@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from mirror.coordination import keys
 from mirror.errors import LONGEST_REST
 from mirror.records.job_scripts import LIBRARY
+from mirror.redis import keys
 
 SUBMIT: Final = (
     LIBRARY

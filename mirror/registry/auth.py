@@ -16,13 +16,13 @@ from time import monotonic
 from typing import Final
 
 from mirror.errors import SourceFailed, Unauthorized
+from mirror.http.transport import Answer, Transport
 from mirror.registry.challenges import Challenge, names_nothing, parse_challenges
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.redirects import Redirects
-from mirror.registry.statuses import error_for_trouble
+from mirror.registry.response_errors import error_for_trouble
 from mirror.registry.token_server import TokenServers
-from mirror.registry.transport import Answer, Transport
 
 _CREDENTIAL_SECONDS: Final = 60.0
 _OPEN_SECONDS: Final = 600.0

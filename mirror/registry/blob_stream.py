@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Self
 
 from mirror.errors import AnswerTruncated, MirrorError
+from mirror.http.headers import codings, elements
+from mirror.http.translation import translated
+from mirror.http.transport import Answer
 from mirror.oci.descriptor import Descriptor
 from mirror.registry.byte_range import ByteRange, wrong_size
-from mirror.registry.headers import codings, elements
-from mirror.registry.translation import translated
-from mirror.registry.transport import Answer
 
 
 class BlobStream:

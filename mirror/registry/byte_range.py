@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from mirror.errors import SizeInvalid, SourceFailed
+from mirror.http.documents import PORTAL_HINT, is_html
+from mirror.http.headers import announced_length, codings, only_element
+from mirror.http.transport import Answer
 from mirror.oci.descriptor import Descriptor
-from mirror.registry.documents import PORTAL_HINT, is_html
-from mirror.registry.headers import announced_length, codings, only_element
-from mirror.registry.transport import Answer
 
 SMALLEST_PIECE: Final = 64 * 1024
 """Bytes of a range below which a server that sends less than it was asked for is asked without ranges."""

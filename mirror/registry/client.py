@@ -8,29 +8,29 @@ from time import monotonic
 from typing import Final, Self
 
 from mirror.errors import DigestMismatch, ManifestUnknown, SizeInvalid
+from mirror.http.address_guard import AddressGuard
+from mirror.http.deadlines import Wakers, never_woken
+from mirror.http.headers import media_type, named_digest
+from mirror.http.transport import Answer, Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.media_types import ACCEPTED
 from mirror.oci.parsing import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference
-from mirror.registry.address_guard import AddressGuard
-from mirror.registry.admission import Admission, Unshared, Wait
-from mirror.registry.attempts import Attempts
 from mirror.registry.auth import Ask, Authenticator
-from mirror.registry.blob_source import BlobSource
+from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.blob_stream import BlobStream
+from mirror.registry.blobs import BlobSource
 from mirror.registry.byte_range import ByteRange
 from mirror.registry.credentials import DockerConfig
-from mirror.registry.deadlines import Wakers, never_woken
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.exchange import Exchange
-from mirror.registry.headers import media_type, named_digest
 from mirror.registry.heads import Heads
-from mirror.registry.manifest_reader import ManifestReader, RemoteManifest
+from mirror.registry.manifests import ManifestReader, RemoteManifest
 from mirror.registry.pull_limit import LimitReader
 from mirror.registry.redirects import Redirects
+from mirror.registry.retry import Retries
 from mirror.registry.slot import Slot
-from mirror.registry.transport import Answer, Transport
+from mirror.registry.throttle import Throttle, Unthrottled, Wait
 from mirror.settings import Settings
 
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
@@ -52,27 +52,27 @@ class RegistryClient:
         ask: Ask,
         *,
         realms: Mapping[str, frozenset[str]] | None = None,
-        admission: Admission | None = None,
+        admission: Throttle | None = None,
         sleep: Wait = time.sleep,
     ) -> None:
         auth = Authenticator(transport, endpoints, ask, dict(realms or {}))
         redirects = Redirects(transport, endpoints)
         self._transport = transport
-        self._admission = admission or Unshared()
+        self._admission = admission or Unthrottled()
         self._wait = sleep
-        self._exchange = Exchange(endpoints, redirects, auth)
+        self._exchange = AuthorizedRequests(endpoints, redirects, auth)
         self._login = auth.login
         self._limits = LimitReader(self._admission, auth.login)
         self._heads = Heads(self._admission)
         self._blobs = BlobSource(self._exchange, redirects, self._admission, sleep)
-        self._attempts = Attempts(self._admission, sleep)
+        self._attempts = Retries(self._admission, sleep)
 
     @classmethod
     def from_settings(
         cls,
         settings: Settings,
         *,
-        admission: Admission | None = None,
+        admission: Throttle | None = None,
         sleep: Wait = time.sleep,
         wakers: Wakers = never_woken,
     ) -> Self:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from mirror.http.transport import Origin
 from mirror.oci.reference import DOCKER_HUB
-from mirror.registry.transport import Origin
 from mirror.settings import Settings
 
 DOCKER_HUB_API: Final = "https://registry-1.docker.io"

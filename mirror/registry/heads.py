@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import structlog
 
 from mirror.oci.reference import Reference
-from mirror.registry.admission import Admission
+from mirror.registry.throttle import Throttle
 
 USELESS_SECONDS: Final = 900.0
 """Seconds for which no HEAD is sent to a registry whose HEADs told nothing. A GET costs little where HEADs fail."""
@@ -27,7 +27,7 @@ class Heads:
     shows that the registry's HEADs are of no use.
     """
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Throttle) -> None:
         self._admission = admission
         self._lock = threading.Lock()
         self._unanswered: OrderedDict[tuple[str, str, str], None] = OrderedDict()

@@ -13,10 +13,10 @@ from time import monotonic
 from typing import Final, Self
 
 from mirror.errors import MirrorError, QuotaExhausted
+from mirror.http.transport import Answer
 from mirror.oci.reference import Reference
-from mirror.registry.admission import Account, PullLimits
-from mirror.registry.statuses import DEFAULT_WAIT, asked_wait, window_seconds
-from mirror.registry.transport import Answer
+from mirror.registry.response_errors import DEFAULT_WAIT, asked_wait, window_seconds
+from mirror.registry.throttle import Account, PullLimits
 
 _TOLD: Final = re.compile(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,19}))?", re.ASCII)
 _REFUSAL_SIZE: Final = 64 * 1024

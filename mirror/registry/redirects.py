@@ -15,12 +15,12 @@ from typing import Final
 from urllib.parse import urljoin
 
 from mirror.errors import MirrorError, PlainHttpNotAllowed, SourceFailed
+from mirror.http.headers import announced_length
+from mirror.http.transport import Answer, Origin, Transport
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.headers import announced_length
-from mirror.registry.statuses import ServerFailed
-from mirror.registry.transport import Answer, Origin, Transport
+from mirror.registry.response_errors import ServerFailed
 
 TARGET_SECONDS: Final = 15 * 60.0
 """How long a target is reused: presigned URLs live for about 20 minutes."""

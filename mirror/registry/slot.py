@@ -7,14 +7,14 @@ from types import TracebackType
 from typing import Self
 
 from mirror.errors import RateLimited, SourceTooSlow, SourceUnreachable
-from mirror.registry.admission import Action, Admission, Wait
-from mirror.registry.statuses import ServerFailed
+from mirror.registry.response_errors import ServerFailed
+from mirror.registry.throttle import Action, Throttle, Wait
 
 
 class Slot:
     """Taken when it is made; given back at the end of a `with` block, or by `leave`, which may be called again."""
 
-    def __init__(self, admission: Admission, registry: str, action: Action, wait: Wait) -> None:
+    def __init__(self, admission: Throttle, registry: str, action: Action, wait: Wait) -> None:
         self._admission = admission
         self._registry = registry
         self._action = action

@@ -15,12 +15,12 @@ from typing import Any, Final
 from urllib.parse import unquote_plus, urlencode, urljoin, urlsplit, urlunsplit
 
 from mirror.errors import Denied, RealmNotAllowed, SourceFailed, Unauthorized
+from mirror.http.transport import Answer, Origin, Transport
 from mirror.registry.challenges import Challenge
 from mirror.registry.credentials import Credential, to_bytes
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.redirects import REDIRECTING, REDIRECTS
-from mirror.registry.statuses import error_for_trouble, token_seconds
-from mirror.registry.transport import Answer, Origin, Transport
+from mirror.registry.response_errors import error_for_trouble, token_seconds
 
 KNOWN_REALMS: Final = {
     "docker.io": frozenset({"auth.docker.io"}),

@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from mirror.coordination.redis import BRISK, Redis, open_client
-from mirror.queue import TaskQueue
 from mirror.settings import Settings
 from mirror.storage.s3_clients import S3Clients
-from service.application import create_app
-from service.services import Services
-from tests.api.holding import Holding
+from mirror.wiring import Core, build
+from service.app import create_app
+from service.core import Service
 from tests.api.live_service import LiveService
+from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer, bucket_for
-from tests.plant import mark_built
+from tests.harness import mark_built
 from tests.servers import RcloneS3, ValkeyServer
 
 TOKEN = secrets.token_hex(16)
@@ -38,26 +39,29 @@ def api_settings(
 
 
 @pytest.fixture
-def services(api_settings: Settings, s3_clients: dict[str, S3Clients]) -> Iterator[Services]:
+def service(api_settings: Settings, s3_clients: dict[str, S3Clients]) -> Iterator[Service]:
     """Over an empty bucket and a Redis whose index is built, and where a worker and a scheduler are alive."""
-    url = str(api_settings.redis_url)
-    queue = TaskQueue(open_client(url, retries=BRISK, decode_responses=False))
-    made = Services.over(api_settings, Redis.connect(url, retries=BRISK), queue, bucket_for(api_settings, s3_clients))
-    mark_built(made.index)
-    made.heartbeats.beat("worker", "idle", name="host:1")
-    made.heartbeats.beat("scheduler", "leader", name="host:2")
-    yield made
-    made.close()
+    service = Service.of(build(api_settings, bucket=bucket_for(api_settings, s3_clients)))
+    mark_built(service.core.index)
+    service.core.processes.beat("worker", "idle", name="host:1")
+    service.core.processes.beat("scheduler", "leader", name="host:2")
+    yield service
+    service.close()
 
 
 @pytest.fixture
-def mirror(services: Services) -> Holding:
-    return Holding(services)
+def core(service: Service) -> Core:
+    return service.core
 
 
 @pytest.fixture
-def app(services: Services) -> Flask:
-    return create_app(services)
+def mirror(core: Core) -> SeededCatalog:
+    return SeededCatalog(core)
+
+
+@pytest.fixture
+def app(service: Service) -> Flask:
+    return create_app(service)
 
 
 @pytest.fixture
@@ -95,11 +99,16 @@ def live_mirror(
     redis_url: str,
     settings_for_server: SettingsForServer,
     s3_clients: dict[str, S3Clients],
-) -> Iterator[Holding]:
+) -> Iterator[SeededCatalog]:
     """What `live` serves."""
     settings = settings_for_server(rclone_s3, "live", redis_url=redis_url, admin_token=live.token)
-    queue = TaskQueue(open_client(redis_url, retries=BRISK, decode_responses=False))
-    made = Services.over(settings, Redis.connect(redis_url), queue, bucket_for(settings, s3_clients))
-    mark_built(made.index)
-    yield Holding(made)
-    made.close()
+    core = build(settings, bucket=bucket_for(settings, s3_clients))
+    mark_built(core.index)
+    yield SeededCatalog(core)
+    core.close()
+
+
+def with_settings(service: Service, **fields: Any) -> Service:
+    """The same service with other settings."""
+    core = service.core
+    return replace(service, core=replace(core, settings=replace(core.settings, **fields)))

@@ -9,10 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service.admission import BURST, SECONDS_EACH, FailureLimit, network_of
-from service.application import create_app
-from service.services import Services
-from tests.api.conftest import TOKEN
+from service.app import create_app
+from service.core import Service
+from service.http.failure_limit import BURST, SECONDS_EACH, FailureLimit, network_of
+from tests.api.conftest import TOKEN, with_settings
 
 SHORT = "correct-horse-ba"
 """Sixteen characters that a person chose."""
@@ -99,8 +99,8 @@ def basic(password: str) -> str:
     return "Basic " + base64.b64encode(f"anybody:{password}".encode()).decode()
 
 
-def closed_pulls(services: Services) -> FlaskClient:
-    return create_app(replace(services, settings=replace(services.settings, anonymous_pull=False))).test_client()
+def closed_pulls(service: Service) -> FlaskClient:
+    return create_app(with_settings(service, anonymous_pull=False)).test_client()
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def closed_pulls(services: Services) -> FlaskClient:
         ("/v2/a/manifests/1", "Basic"),
     ],
 )
-def test_guesses_are_slowed_down_however_they_are_sent(services: Services, path: str, scheme: str) -> None:
-    client = closed_pulls(services)
+def test_guesses_are_slowed_down_however_they_are_sent(service: Service, path: str, scheme: str) -> None:
+    client = closed_pulls(service)
     guesses = [basic(f"guess-{n}") if scheme == "Basic" else f"Bearer guess-{n}" for n in range(BURST + 5)]
     statuses = [asked(client, guess, path=path).status_code for guess in guesses]
     assert statuses == [401] * BURST + [429] * 5
@@ -126,16 +126,16 @@ def test_guesses_are_slowed_down_however_they_are_sent(services: Services, path:
     assert asked(client, guesses[0], path=path, address="192.0.2.2").status_code == 401
 
 
-def test_a_header_of_a_proxy_does_not_choose_the_address(services: Services) -> None:
-    client = create_app(services).test_client()
+def test_a_header_of_a_proxy_does_not_choose_the_address(service: Service) -> None:
+    client = create_app(service).test_client()
     for number in range(BURST):
         forwarded = {"X-Forwarded-For": f"203.0.113.{number}", "X-Real-IP": f"203.0.113.{number}"}
         client.get("/v1/jobs", headers={"Authorization": "Bearer wrong", **forwarded})
     assert client.get("/v1/jobs", headers={"Authorization": "Bearer wrong"}).status_code == 429
 
 
-def test_a_right_token_of_32_characters_passes_whatever_others_behind_its_address_do(services: Services) -> None:
-    client = create_app(services).test_client()
+def test_a_right_token_of_32_characters_passes_whatever_others_behind_its_address_do(service: Service) -> None:
+    client = create_app(service).test_client()
     for _ in range(BURST + 1):
         asked(client, "Bearer wrong")
     assert asked(client, "Bearer wrong").status_code == 429
@@ -143,9 +143,9 @@ def test_a_right_token_of_32_characters_passes_whatever_others_behind_its_addres
 
 
 def test_a_short_token_waits_with_the_guesses_or_it_would_be_found_among_them(
-    services: Services, clock: Clock, limit: FailureLimit
+    service: Service, clock: Clock, limit: FailureLimit
 ) -> None:
-    client = create_app(replace(services, admin_token=SHORT, failures=limit)).test_client()
+    client = create_app(replace(service, admin_token=SHORT, failures=limit)).test_client()
     assert asked(client, f"Bearer {SHORT}").status_code == 200
     for _ in range(BURST):
         asked(client, "Bearer wrong")
@@ -155,15 +155,15 @@ def test_a_short_token_waits_with_the_guesses_or_it_would_be_found_among_them(
     assert asked(client, f"Bearer {SHORT}").status_code == 200
 
 
-def test_asking_for_the_challenge_is_no_guess(services: Services) -> None:
-    client = closed_pulls(services)
+def test_asking_for_the_challenge_is_no_guess(service: Service) -> None:
+    client = closed_pulls(service)
     for path in ["/v2/", "/v1/jobs"] * 2 * BURST:
         assert client.get(path).status_code == 401
     assert client.get("/v1/jobs", headers={"Authorization": "Bearer wrong"}).status_code == 401
 
 
-def test_open_pulls_need_no_token_and_count_none(services: Services) -> None:
-    client = create_app(services).test_client()
+def test_open_pulls_need_no_token_and_count_none(service: Service) -> None:
+    client = create_app(service).test_client()
     for _ in range(2 * BURST):
         assert asked(client, "Bearer whatever", path="/v2/").status_code == 200
     assert asked(client, "Bearer wrong").status_code == 401

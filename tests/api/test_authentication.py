@@ -7,15 +7,15 @@ import pytest
 from flask.testing import FlaskClient
 
 from mirror.settings import token_problem
-from service.application import create_app
-from service.services import Services
-from tests.api.conftest import TOKEN
+from service.app import create_app
+from service.core import Service
+from tests.api.conftest import TOKEN, with_settings
 
 
 @pytest.fixture
-def closed(services: Services) -> FlaskClient:
+def closed(service: Service) -> FlaskClient:
     """An API whose pulls need the token."""
-    return create_app(replace(services, settings=replace(services.settings, anonymous_pull=False))).test_client()
+    return create_app(with_settings(service, anonymous_pull=False)).test_client()
 
 
 def basic(user: str, password: str) -> str:
@@ -85,8 +85,8 @@ def test_closed_pulls_take_the_token_as_docker_login_sends_it(
     assert closed.get("/v2/", headers={"Authorization": authorization}).status_code == status
 
 
-def test_the_token_is_not_in_what_is_printed_of_the_services(services: Services) -> None:
-    assert TOKEN not in repr(services)
+def test_the_token_is_not_in_what_is_printed_of_the_service(service: Service) -> None:
+    assert TOKEN not in repr(service)
 
 
 ODD_TOKENS = [
@@ -101,10 +101,9 @@ ODD_TOKENS = [
 
 
 @pytest.mark.parametrize("token", ODD_TOKENS)
-def test_every_token_that_is_accepted_at_start_opens_the_api_and_pulls(services: Services, token: str) -> None:
+def test_every_token_that_is_accepted_at_start_opens_the_api_and_pulls(service: Service, token: str) -> None:
     assert token_problem(token) is None
-    closed = replace(services.settings, anonymous_pull=False)
-    client = create_app(replace(services, admin_token=token, settings=closed)).test_client()
+    client = create_app(replace(with_settings(service, anonymous_pull=False), admin_token=token)).test_client()
     assert client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     for authorization in (f"Bearer {token}", basic("anybody", token)):
         assert client.get("/v2/", headers={"Authorization": authorization}).status_code == 200

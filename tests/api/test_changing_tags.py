@@ -6,9 +6,9 @@ from werkzeug.test import TestResponse
 
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
-from service.services import Services
+from mirror.wiring import Core
 from tests import images
-from tests.api.holding import Holding
+from tests.api.seeded_catalog import SeededCatalog
 from tests.images import TestImage
 
 ONE = images.image(images.layer("one"))
@@ -17,13 +17,13 @@ NEVER = f"sha256:{'0' * 64}"
 
 
 @pytest.fixture(autouse=True)
-def held(mirror: Holding) -> None:
+def held(mirror: SeededCatalog) -> None:
     mirror.hold(ONE, "team/app:1")
     mirror.hold(TWO, "team/app:2")
 
 
-def shown(services: Services, name: str) -> Digest:
-    return services.reader.digest(LocalImage.parse(name))
+def shown(core: Core, name: str) -> Digest:
+    return core.reader.digest(LocalImage.parse(name))
 
 
 def refused(response: TestResponse) -> tuple[int, str]:
@@ -31,25 +31,25 @@ def refused(response: TestResponse) -> tuple[int, str]:
     return response.status_code, response.get_json()["code"]
 
 
-def test_a_new_tag_is_201_and_readable_at_once(api: FlaskClient, services: Services) -> None:
+def test_a_new_tag_is_201_and_readable_at_once(api: FlaskClient, core: Core) -> None:
     response = api.put("/v1/images/team/redis:stable", json={"from": "team/app:1"})
     assert response.status_code == 201
     assert response.headers["ETag"] == f'"{ONE.digest}"'
     assert response.headers["Location"] == "https://mirror.example:8443/v1/images/team/redis:stable"
     expected = {"repository": "team/redis", "tag": "stable", "digest": str(ONE.digest), "superseded_by": None}
     assert response.get_json() == expected
-    assert shown(services, "team/redis:stable") == ONE.digest
+    assert shown(core, "team/redis:stable") == ONE.digest
     assert api.get("/v2/team/redis/manifests/stable").data == ONE.body
 
 
-def test_moving_a_tag_is_200(api: FlaskClient, services: Services) -> None:
+def test_moving_a_tag_is_200(api: FlaskClient, core: Core) -> None:
     assert api.put("/v1/images/team/app:1", json={"from": "team/app:2"}).status_code == 200
-    assert shown(services, "team/app:1") == TWO.digest
+    assert shown(core, "team/app:1") == TWO.digest
 
 
-def test_a_tag_is_pointed_at_a_digest_of_its_own_repository_only(api: FlaskClient, services: Services) -> None:
+def test_a_tag_is_pointed_at_a_digest_of_its_own_repository_only(api: FlaskClient, core: Core) -> None:
     assert api.put("/v1/images/team/app:new", json={"digest": str(TWO.digest)}).status_code == 201
-    assert shown(services, "team/app:new") == TWO.digest
+    assert shown(core, "team/app:new") == TWO.digest
     elsewhere = api.put("/v1/images/team/other:new", json={"digest": str(TWO.digest)})
     assert refused(elsewhere) == (404, "MANIFEST_UNKNOWN")
 
@@ -69,11 +69,11 @@ def test_a_tag_is_pointed_at_a_digest_of_its_own_repository_only(api: FlaskClien
     ],
 )
 def test_a_tag_that_exists_moves_only_if_the_client_means_it(
-    api: FlaskClient, services: Services, headers: dict[str, str], status: int
+    api: FlaskClient, core: Core, headers: dict[str, str], status: int
 ) -> None:
     response = api.put("/v1/images/team/app:1", json={"from": "team/app:2"}, headers=headers)
     assert response.status_code == status, response.get_json()
-    assert shown(services, "team/app:1") == (TWO if status == 200 else ONE).digest
+    assert shown(core, "team/app:1") == (TWO if status == 200 else ONE).digest
 
 
 @pytest.mark.parametrize(("headers", "status"), [({"If-None-Match": "*"}, 201), ({"If-Match": "*"}, 412)])
@@ -105,7 +105,7 @@ def test_what_cannot_be_tagged_is_refused(api: FlaskClient) -> None:
         assert refused(api.put(f"/v1/images/{target}", json=body)) == (status, code), target
 
 
-def test_nobody_passes_an_image_off_as_a_registrys(api: FlaskClient, mirror: Holding) -> None:
+def test_nobody_passes_an_image_off_as_a_registrys(api: FlaskClient, mirror: SeededCatalog) -> None:
     mirror.hold(ONE, "docker.io:evil")  # a repository that is only called like the registry
     mirror.hold(ONE, "docker.io/library/redis:7")
     for source in ("team/app:1", "docker.io:evil"):
@@ -115,7 +115,7 @@ def test_nobody_passes_an_image_off_as_a_registrys(api: FlaskClient, mirror: Hol
     assert response.status_code == 201
 
 
-def test_nobody_passes_an_image_off_as_an_official_one(api: FlaskClient, mirror: Holding) -> None:
+def test_nobody_passes_an_image_off_as_an_official_one(api: FlaskClient, mirror: SeededCatalog) -> None:
     for held in ("docker.io/evil/redis:7", "docker.io/library/redis:7", "library/old:7"):
         mirror.hold(ONE, held)
     by_digest = f"docker.io/evil/redis@{ONE.digest}"
@@ -152,15 +152,15 @@ def test_a_digest_that_a_tag_shows_is_not_let_go(api: FlaskClient) -> None:
     assert "the tag '1'" in response.get_json()["detail"]
 
 
-def test_a_kept_digest_is_let_go(api: FlaskClient, services: Services, mirror: Holding) -> None:
+def test_a_kept_digest_is_let_go(api: FlaskClient, core: Core, mirror: SeededCatalog) -> None:
     kept: TestImage = images.image(images.layer("kept"))
     name = f"team/app@{kept.digest}"
     mirror.hold(kept, name)
-    assert services.kept.is_kept("team/app", kept.digest)
+    assert core.kept.is_kept("team/app", kept.digest)
     wrong = api.delete(f"/v1/images/{name}", headers={"If-Match": f'"{NEVER}"'})
     assert refused(wrong) == (412, "PRECONDITION_FAILED")
     assert api.delete(f"/v1/images/{name}").status_code == 204
-    assert not services.kept.is_kept("team/app", kept.digest)
+    assert not core.kept.is_kept("team/app", kept.digest)
     assert api.get(f"/v1/images/{name}").status_code == 200  # until garbage collection
 
 

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service.application import create_app
-from service.services import Services
+from service.app import create_app
+from service.core import Service
 from tests import images
-from tests.api.holding import Holding
+from tests.api.conftest import with_settings
+from tests.api.seeded_catalog import SeededCatalog
 from tests.images import TestImage
 
 NEVER = f"sha256:{'0' * 64}"
@@ -27,7 +26,7 @@ def code_of(response: TestResponse) -> str:
 
 
 @pytest.fixture
-def index(mirror: Holding) -> TestImage:
+def index(mirror: SeededCatalog) -> TestImage:
     made = images.three_platforms("pulled")
     mirror.hold(made, "docker.io/library/redis:7")
     return made
@@ -55,7 +54,7 @@ def test_every_child_of_an_index_is_served_by_its_digest(anyone: FlaskClient, in
 
 
 @pytest.mark.parametrize("docker", [True, False])
-def test_the_stored_type_is_the_answered_one(anyone: FlaskClient, mirror: Holding, docker: bool) -> None:
+def test_the_stored_type_is_the_answered_one(anyone: FlaskClient, mirror: SeededCatalog, docker: bool) -> None:
     made = images.image(images.layer("one"), docker=docker)
     mirror.hold(made, "team/app:1")
     assert anyone.get("/v2/team/app/manifests/1").content_type == made.media_type
@@ -82,7 +81,7 @@ def test_an_unchanged_manifest_is_304(anyone: FlaskClient, index: TestImage) -> 
 
 @pytest.mark.parametrize("repository", ["team/blobs/app", "manifests/manifests", "tags/list", "blobs/tags/list"])
 def test_a_repository_may_be_called_like_a_part_of_the_api(
-    anyone: FlaskClient, mirror: Holding, repository: str
+    anyone: FlaskClient, mirror: SeededCatalog, repository: str
 ) -> None:
     made = images.image(images.layer("one"))
     mirror.hold(made, f"{repository}:list")
@@ -92,7 +91,7 @@ def test_a_repository_may_be_called_like_a_part_of_the_api(
         assert anyone.get(f"/v2/{repository}/blobs/{digest}").data == content
 
 
-def test_a_blob_is_served_only_where_it_is_linked(anyone: FlaskClient, mirror: Holding) -> None:
+def test_a_blob_is_served_only_where_it_is_linked(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     digest = mirror.link_blob("team/app", CONTENT)
     response = anyone.get(f"/v2/team/app/blobs/{digest}")
     assert (response.status_code, response.data) == (200, CONTENT)
@@ -102,7 +101,7 @@ def test_a_blob_is_served_only_where_it_is_linked(anyone: FlaskClient, mirror: H
     assert (elsewhere.status_code, code_of(elsewhere)) == (404, "BLOB_UNKNOWN")
 
 
-def test_an_empty_blob_is_served(anyone: FlaskClient, mirror: Holding) -> None:
+def test_an_empty_blob_is_served(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     digest = mirror.link_blob("team/app", b"")
     response = anyone.get(f"/v2/team/app/blobs/{digest}")
     assert (response.status_code, response.data, response.headers["Content-Length"]) == (200, b"", "0")
@@ -119,7 +118,7 @@ RANGES = [
 ]
 
 
-def test_a_range_is_answered_with_exactly_its_bytes(anyone: FlaskClient, mirror: Holding) -> None:
+def test_a_range_is_answered_with_exactly_its_bytes(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     digest = mirror.link_blob("team/app", CONTENT)
     for asked, first, last in RANGES:
         response = anyone.get(f"/v2/team/app/blobs/{digest}", headers={"Range": asked})
@@ -129,14 +128,14 @@ def test_a_range_is_answered_with_exactly_its_bytes(anyone: FlaskClient, mirror:
         assert response.headers["Content-Length"] == str(last - first + 1)
 
 
-def test_what_is_no_single_range_is_answered_with_the_whole(anyone: FlaskClient, mirror: Holding) -> None:
+def test_what_is_no_single_range_is_answered_with_the_whole(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     digest = mirror.link_blob("team/app", CONTENT)
     for asked in ("bytes=0-1,4-5", "lines=0-1", "bytes=x", "bytes=5-1", "bytes=-0", "bytes=" + "9" * 5000):
         response = anyone.get(f"/v2/team/app/blobs/{digest}", headers={"Range": asked})
         assert (response.status_code, response.data) == (200, CONTENT), asked
 
 
-def test_a_range_of_another_blob_is_answered_with_the_whole(anyone: FlaskClient, mirror: Holding) -> None:
+def test_a_range_of_another_blob_is_answered_with_the_whole(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     digest = mirror.link_blob("team/app", CONTENT)
     path = f"/v2/team/app/blobs/{digest}"
     same = anyone.get(path, headers={"Range": "bytes=0-1", "If-Range": f'"{digest}"'})
@@ -145,14 +144,14 @@ def test_a_range_of_another_blob_is_answered_with_the_whole(anyone: FlaskClient,
 
 
 @pytest.mark.parametrize(("content", "asked"), [(CONTENT, "bytes=2048-"), (CONTENT, "bytes=99999-"), (b"", "bytes=0-")])
-def test_a_range_behind_the_end_is_416(anyone: FlaskClient, mirror: Holding, content: bytes, asked: str) -> None:
+def test_a_range_behind_the_end_is_416(anyone: FlaskClient, mirror: SeededCatalog, content: bytes, asked: str) -> None:
     digest = mirror.link_blob("team/app", content)
     response = anyone.get(f"/v2/team/app/blobs/{digest}", headers={"Range": asked})
     assert (response.status_code, code_of(response)) == (416, "RANGE_INVALID")
     assert response.headers["Content-Range"] == f"bytes */{len(content)}"
 
 
-def test_a_tag_list_is_paged_in_lexical_order(anyone: FlaskClient, mirror: Holding) -> None:
+def test_a_tag_list_is_paged_in_lexical_order(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     made = images.image(images.layer("one"))
     for tag in ("2", "1.0-alpine", "1.0", "1"):
         mirror.hold(made, f"team/app:{tag}")
@@ -168,7 +167,7 @@ def test_a_tag_list_is_paged_in_lexical_order(anyone: FlaskClient, mirror: Holdi
     assert anyone.get("/v2/team/app/tags/list?last=1.0").get_json()["tags"] == ["1.0-alpine", "2"]
 
 
-def test_the_catalog_is_paged(anyone: FlaskClient, mirror: Holding) -> None:
+def test_the_catalog_is_paged(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     made = images.image(images.layer("one"))
     for repository in ("c", "a/b", "a"):
         mirror.hold(made, f"{repository}:1")
@@ -224,14 +223,13 @@ def test_writes_are_unsupported(anyone: FlaskClient, path: str) -> None:
         assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
-def test_blobs_are_redirected_to_a_url_that_reads_them(services: Services, mirror: Holding) -> None:
+def test_blobs_are_redirected_to_a_url_that_reads_them(service: Service, mirror: SeededCatalog) -> None:
     """The URL itself is fetched in test_live.py, over a real socket."""
     digest = mirror.link_blob("team/app", CONTENT)
-    redirecting = replace(services, settings=replace(services.settings, serve_redirect="auto"))
-    client = create_app(redirecting).test_client()
+    client = create_app(with_settings(service, serve_redirect="auto")).test_client()
     response = client.get(f"/v2/team/app/blobs/{digest}")
     assert response.status_code == 307
-    assert response.headers["Location"].startswith(f"{services.settings.s3_endpoint}/")
+    assert response.headers["Location"].startswith(f"{service.core.settings.s3_endpoint}/")
     head = client.head(f"/v2/team/app/blobs/{digest}")
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(CONTENT)))
     missing = client.get(f"/v2/team/app/blobs/{NEVER}")

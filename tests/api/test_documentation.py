@@ -9,10 +9,10 @@ from flask.testing import FlaskClient
 
 from mirror.errors import every_error
 from service import openapi
-from service.failures import codes_of_requests
+from service.http.failures import codes_of_requests
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ASSETS = REPOSITORY / "service" / "static"
+ASSETS = REPOSITORY / "service" / "api" / "docs" / "static"
 
 
 def test_the_committed_document_is_the_one_that_is_served(anyone: FlaskClient) -> None:

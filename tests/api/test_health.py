@@ -9,8 +9,9 @@ from flask.testing import FlaskClient
 
 import mirror as release
 from mirror.settings import Settings
-from service.application import create_app
-from service.services import Services
+from mirror.wiring import Core
+from service.app import create_app
+from service.core import Service
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 
@@ -24,9 +25,9 @@ def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
 @pytest.fixture
 def alone(settings_without_stores: Settings) -> Iterator[FlaskClient]:
     """An API that can reach neither Redis nor S3."""
-    services = Services.connect(settings_without_stores)
-    yield create_app(services).test_client()
-    services.close()
+    service = Service.connect(settings_without_stores)
+    yield create_app(service).test_client()
+    service.close()
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def test_a_mirror_that_works_is_ready(anyone: FlaskClient) -> None:
     assert response.get_json() == {"status": "ok", "checks": {part: {"status": "ok"} for part in parts}}
 
 
-def test_verbose_readiness_warns_of_what_could_go_wrong(anyone: FlaskClient, services: Services) -> None:
-    services.redis.client.flushdb()
+def test_verbose_readiness_warns_of_what_could_go_wrong(anyone: FlaskClient, core: Core) -> None:
+    core.redis.client.flushdb()
     checks = anyone.get("/readyz?verbose").get_json()["checks"]
     assert "appendonly" in checks["redis"]["warnings"][0]
     assert "rebuilt" in checks["catalog"]["warnings"][0]
@@ -65,24 +66,24 @@ def test_without_its_stores_the_mirror_lives_and_is_not_ready(alone: FlaskClient
     "path", ["/v1/jobs", "/v1/images", "/v1/repositories", "/v1/images/a:1", "/v2/_catalog", "/v2/a/manifests/1"]
 )
 def test_without_its_stores_every_answer_is_a_clean_503(settings_without_stores: Settings, path: str) -> None:
-    services = Services.connect(settings_without_stores)
-    headers = {"Authorization": f"Bearer {services.admin_token}"}
-    response = create_app(services).test_client().get(path, headers=headers)
-    services.close()
+    service = Service.connect(settings_without_stores)
+    headers = {"Authorization": f"Bearer {service.admin_token}"}
+    response = create_app(service).test_client().get(path, headers=headers)
+    service.close()
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) > 0
     assert "redis-secret" not in response.get_data(as_text=True)
 
 
 def test_readiness_follows_redis(api_settings: Settings, own_valkey: ValkeyServer) -> None:
-    services = Services.connect(replace(api_settings, redis_url=own_valkey.url))
-    client = create_app(services).test_client()
+    service = Service.connect(replace(api_settings, redis_url=own_valkey.url))
+    client = create_app(service).test_client()
     assert client.get("/readyz").status_code == 200
     own_valkey.kill()
     while client.get("/readyz").status_code == 200:  # for the second that an answer stays fresh
         pass
     assert client.get("/readyz").get_json()["checks"]["redis"] == {"status": "failed"}
-    services.close()
+    service.close()
 
 
 def test_the_version_is_told(anyone: FlaskClient) -> None:

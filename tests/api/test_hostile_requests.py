@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
-from service.services import Services
+from mirror.wiring import Core
 from tests.api.conftest import TOKEN
 
 HOSTILE = [
@@ -63,11 +63,11 @@ def test_a_hostile_name_is_a_clean_4xx(api: FlaskClient, template: str) -> None:
         assert response.content_type in ("application/json", "application/problem+json")
 
 
-def test_a_hostile_name_changes_nothing(api: FlaskClient, services: Services) -> None:
+def test_a_hostile_name_changes_nothing(api: FlaskClient, core: Core) -> None:
     for name in HOSTILE:
         for response in (api.put(f"/v1/images/{name}", json={"from": "a:1"}), api.delete(f"/v1/images/{name}")):
             assert 400 <= response.status_code < 500, name
-    assert list(services.bucket.keys("")) == []
+    assert list(core.bucket.keys("")) == []
 
 
 @pytest.mark.parametrize("query", ["last=%00", "last=%ff", "last=" + "z" * 5000, "n=%00", "last=a:b", "last=~"])

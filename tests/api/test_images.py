@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from service.services import Services
+from mirror.wiring import Core
 from tests import images
-from tests.api.holding import JOB, MIRRORED_AT, Holding
+from tests.api.seeded_catalog import JOB, MIRRORED_AT, SeededCatalog
 from tests.images import TestImage
 
 
 @pytest.fixture
-def index(mirror: Holding) -> TestImage:
+def index(mirror: SeededCatalog) -> TestImage:
     made = images.three_platforms("listed")
     mirror.hold(made, "docker.io/library/redis:7", source="docker.io/library/redis:7")
     return made
@@ -48,7 +48,7 @@ def test_a_listed_image_says_what_it_is_and_whence_it_came(api: FlaskClient, ind
     }
 
 
-def test_images_are_found_by_repository_tag_and_source(api: FlaskClient, mirror: Holding) -> None:
+def test_images_are_found_by_repository_tag_and_source(api: FlaskClient, mirror: SeededCatalog) -> None:
     one = images.image(images.layer("one"))
     for name, source in (("a/x:1", "redis:1"), ("a/x:2", "redis:2"), ("a/xy:1", "redis:1"), ("b:1", "quay.io/b/b:1")):
         mirror.hold(one, name, source=f"docker.io/library/{source}" if "/" not in source else source)
@@ -59,7 +59,7 @@ def test_images_are_found_by_repository_tag_and_source(api: FlaskClient, mirror:
     assert names(api, "repository=a") == []
 
 
-def test_images_are_paged_in_lexical_order(api: FlaskClient, mirror: Holding) -> None:
+def test_images_are_paged_in_lexical_order(api: FlaskClient, mirror: SeededCatalog) -> None:
     one = images.image(images.layer("one"))
     expected = ["a:1", "a:1.0", "a:1.0-alpine", "a:2", "b:1"]
     for name in reversed(expected):
@@ -73,7 +73,7 @@ def test_images_are_paged_in_lexical_order(api: FlaskClient, mirror: Holding) ->
     assert (seen, page["next"]) == (expected, None)
 
 
-def test_a_cursor_of_another_list_never_leads_out_of_the_repository(api: FlaskClient, mirror: Holding) -> None:
+def test_a_cursor_of_another_list_never_leads_out_of_the_repository(api: FlaskClient, mirror: SeededCatalog) -> None:
     one = images.image(images.layer("one"))
     for name in ("a:1", "a:2", "b:1", "c:1"):
         mirror.hold(one, name)
@@ -109,7 +109,7 @@ def test_an_index_is_read_in_full(api: FlaskClient, index: TestImage) -> None:
         assert {one["config"]["digest"], *(layer["digest"] for layer in one["layers"])} == set(map(str, child.blobs))
 
 
-def test_a_single_image_is_read_with_its_config_and_its_foreign_layers(api: FlaskClient, mirror: Holding) -> None:
+def test_a_single_image_is_read_with_its_config_and_its_foreign_layers(api: FlaskClient, mirror: SeededCatalog) -> None:
     foreign = images.foreign_layer("windows")
     made = images.image(images.layer("one"), platform="linux/arm64", foreign=[foreign])
     mirror.hold(made, "team/app:1")
@@ -141,7 +141,7 @@ def test_a_name_without_tag_and_digest_is_asked_for_one(api: FlaskClient, index:
     assert "Add a tag" in problem["hint"]
 
 
-def test_repositories_are_counted_and_paged(api: FlaskClient, mirror: Holding) -> None:
+def test_repositories_are_counted_and_paged(api: FlaskClient, mirror: SeededCatalog) -> None:
     one, two = images.image(images.layer("one")), images.image(images.layer("one"), images.layer("two"))
     mirror.hold(one, "a:1")
     mirror.hold(two, "a:2")
@@ -158,8 +158,8 @@ def test_repositories_are_counted_and_paged(api: FlaskClient, mirror: Holding) -
 
 
 @pytest.mark.parametrize("path", ["/v1/images", "/v1/repositories", "/v2/_catalog", "/v2/a/tags/list"])
-def test_lists_answer_503_until_the_index_is_built(api: FlaskClient, services: Services, path: str) -> None:
-    services.redis.client.flushdb()
+def test_lists_answer_503_until_the_index_is_built(api: FlaskClient, core: Core, path: str) -> None:
+    core.redis.client.flushdb()
     response = api.get(path)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     assert "CATALOG_REBUILDING" in response.get_data(as_text=True)

@@ -9,13 +9,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from mirror.copying.progress import PlannedBlob
-from mirror.jobs.reporting import TaskReporter
+from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.records.job import ByteCounts
 from mirror.records.store import Outcome
 from mirror.records.task import BlobReport, ErrorReport, WaitingFor
-from service.services import Services
+from mirror.wiring import Core
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
@@ -28,7 +28,7 @@ def post(api: FlaskClient, source: str, **fields: Any) -> dict[str, Any]:
     return dict(response.get_json())
 
 
-def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, services: Services) -> None:
+def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, core: Core) -> None:
     response = api.post("/v1/jobs", json={"source": "alpine:3.20", "target": "library/alpine:3.20"})
 
     assert response.status_code == 202
@@ -36,7 +36,7 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, ser
     assert response.headers["Location"] == f"https://mirror.example:8443/v1/jobs/{job['id']}"
     assert response.headers["Retry-After"] == "2"
     [task] = job.pop("tasks")
-    assert services.queue.holds(task["id"], 0)
+    assert core.queue.holds(task["id"], 0)
     assert MOMENT.fullmatch(job.pop("created_at"))
     assert job == {
         "id": job["id"],
@@ -62,7 +62,7 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, ser
     assert (task["source"], task["target"], task["blobs"]) == (job["source"], job["target"], [])
 
 
-def test_a_job_of_several_images_has_its_names_in_its_tasks(api: FlaskClient, services: Services) -> None:
+def test_a_job_of_several_images_has_its_names_in_its_tasks(api: FlaskClient, core: Core) -> None:
     wanted = [{"source": "alpine:3.20"}, {"source": "redis", "target": "team/redis"}, {"source": "alpine:3.21"}]
     response = api.post("/v1/jobs", json={"images": wanted})
     assert response.status_code == 202, response.json
@@ -74,7 +74,7 @@ def test_a_job_of_several_images_has_its_names_in_its_tasks(api: FlaskClient, se
         ("docker.io/library/redis:latest", "team/redis:latest"),
         ("docker.io/library/alpine:3.21", "docker.io/library/alpine:3.21"),
     ]
-    assert all(services.queue.holds(task["id"], 0) for task in job["tasks"])
+    assert all(core.queue.holds(task["id"], 0) for task in job["tasks"])
     assert api.get(f"/v1/jobs/{job['id']}").get_json() == job
     for source in ("alpine:3.20", "redis", "alpine:3.21"):
         assert [found["id"] for found in api.get(f"/v1/jobs?source={source}").get_json()["items"]] == [job["id"]]
@@ -115,16 +115,16 @@ def test_links_do_not_follow_the_host_header(api: FlaskClient) -> None:
     assert "evil" not in response.get_data(as_text=True) + str(response.headers)
 
 
-def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, services: Services) -> None:
+def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
-    [task] = services.jobs.tasks(job_id, 1)
-    claim = services.jobs.claim(task.id, task.fence)
+    [task] = core.jobs.tasks(job_id, 1)
+    claim = core.jobs.claim(task.id, task.fence)
     assert claim
     blobs = [
         BlobReport(DIGEST, 100, "copying", copied=40),
         BlobReport("sha256:" + "cd" * 32, 50, "failed", reason="x", code="BLOB_UNKNOWN"),
     ]
-    services.jobs.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, checkpoints=0)
+    core.jobs.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, checkpoints=0)
 
     job = api.get(f"/v1/jobs/{job_id}").get_json()
     assert (job["state"], job["digest"], job["bytes"]["copied"]) == ("running", DIGEST, 40)
@@ -142,14 +142,12 @@ def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, servic
     ]
 
 
-def test_an_image_of_very_many_blobs_is_shown_in_part_and_its_blobs_in_pages(
-    api: FlaskClient, services: Services
-) -> None:
+def test_an_image_of_very_many_blobs_is_shown_in_part_and_its_blobs_in_pages(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
-    [task] = services.jobs.tasks(job_id, 1)
-    claim = services.jobs.claim(task.id, task.fence)
+    [task] = core.jobs.tasks(job_id, 1)
+    claim = core.jobs.claim(task.id, task.fence)
     assert claim
-    reporter = TaskReporter(services.jobs, claim)
+    reporter = TaskProgress(core.jobs, claim)
     digests = [Digest.of(str(number).encode()) for number in range(50_000)]
     reporter.planned([PlannedBlob(Descriptor("application/x", digest, 10), "waiting") for digest in digests])
     reporter.advanced(digests[-1], "failed")
@@ -198,13 +196,13 @@ def test_the_blobs_of_an_unknown_task_are_404(api: FlaskClient, task_id: str) ->
     assert (response.status_code, response.get_json()["code"]) == (404, "JOB_UNKNOWN")
 
 
-def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, services: Services) -> None:
+def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
-    [task] = services.jobs.tasks(job_id, 1)
-    claim = services.jobs.claim(task.id, task.fence)
+    [task] = core.jobs.tasks(job_id, 1)
+    claim = core.jobs.claim(task.id, task.fence)
     assert claim
     reason = WaitingFor("rate_limited", "2026-11-23T22:00:00Z", "docker.io", "it asks us to wait 60 s")
-    services.jobs.release(claim, wait=60, waiting_for=reason)
+    core.jobs.release(claim, wait=60, waiting_for=reason)
     expected = {
         "reason": "rate_limited",
         "registry": "docker.io",
@@ -215,13 +213,13 @@ def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, services: Service
     assert job["waiting_for"] == expected == job["tasks"][0]["waiting_for"]
 
 
-def test_a_failed_job_says_why_and_what_to_do(api: FlaskClient, services: Services) -> None:
+def test_a_failed_job_says_why_and_what_to_do(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
-    [task] = services.jobs.tasks(job_id, 1)
-    claim = services.jobs.claim(task.id, task.fence)
+    [task] = core.jobs.tasks(job_id, 1)
+    claim = core.jobs.claim(task.id, task.fence)
     assert claim
     error = ErrorReport("MANIFEST_UNKNOWN", "The source has no image", retryable=False, hint="Look there.")
-    services.jobs.settle(claim, "failed", Outcome(error=error))
+    core.jobs.settle(claim, "failed", Outcome(error=error))
     job = api.get(f"/v1/jobs/{job_id}").get_json()
     assert job["state"] == "failed"
     assert job["tasks"][0]["error"] == error.fields()
@@ -345,13 +343,13 @@ def test_jobs_are_paged_from_the_newest(api: FlaskClient) -> None:
     assert seen == posted[::-1]
 
 
-def test_jobs_are_found_by_state_and_by_any_spelling_of_their_source(api: FlaskClient, services: Services) -> None:
+def test_jobs_are_found_by_state_and_by_any_spelling_of_their_source(api: FlaskClient, core: Core) -> None:
     done, waiting = post(api, "redis")["id"], post(api, "redis")["id"]
     post(api, "alpine")
-    [task] = services.jobs.tasks(done, 1)
-    claim = services.jobs.claim(task.id, task.fence)
+    [task] = core.jobs.tasks(done, 1)
+    claim = core.jobs.claim(task.id, task.fence)
     assert claim
-    services.jobs.settle(claim, "succeeded", Outcome(digest=DIGEST))
+    core.jobs.settle(claim, "succeeded", Outcome(digest=DIGEST))
 
     def found(query: str) -> list[str]:
         return [job["id"] for job in api.get(f"/v1/jobs?{query}").get_json()["items"]]
@@ -384,8 +382,8 @@ def test_a_malformed_source_filter_is_422(api: FlaskClient) -> None:
     assert (response.status_code, response.get_json()["code"]) == (422, "NAME_INVALID")
 
 
-def test_a_queued_job_says_that_no_worker_is_there_to_do_it(api: FlaskClient, services: Services) -> None:
-    services.heartbeats.leave("worker", name="host:1")
+def test_a_queued_job_says_that_no_worker_is_there_to_do_it(api: FlaskClient, core: Core) -> None:
+    core.processes.leave("worker", name="host:1")
     posted = post(api, "alpine:3.20")
     job = api.get(f"/v1/jobs/{posted['id']}").get_json()
     [listed] = api.get("/v1/jobs").get_json()["items"]
@@ -393,5 +391,5 @@ def test_a_queued_job_says_that_no_worker_is_there_to_do_it(api: FlaskClient, se
         assert shown["waiting_for"]["reason"] == "no_worker"
         assert (shown["waiting_for"]["until"], shown["waiting_for"]["registry"]) == (None, None)
         assert "No worker is alive: none has been seen lately" in shown["waiting_for"]["message"]
-    services.heartbeats.beat("worker", "copying", name="host:7")
+    core.processes.beat("worker", "copying", name="host:7")
     assert api.get(f"/v1/jobs/{posted['id']}").get_json()["waiting_for"] is None

@@ -16,8 +16,8 @@ import urllib3
 
 from mirror.oci.digest import Digest
 from tests import images
-from tests.api.holding import Holding
 from tests.api.live_service import LiveService
+from tests.api.seeded_catalog import SeededCatalog
 from tests.servers import RcloneS3, ValkeyServer, program
 from tests.servers.process import ended_within
 
@@ -40,7 +40,7 @@ def begin_slow_download(live: LiveService, path: str) -> socket.socket:
 
 
 def test_a_blob_is_streamed_whole_and_in_parts(
-    live: LiveService, live_mirror: Holding, http_client: urllib3.PoolManager
+    live: LiveService, live_mirror: SeededCatalog, http_client: urllib3.PoolManager
 ) -> None:
     path = f"{live.url}/v2/live/stream/blobs/{live_mirror.link_blob('live/stream', LARGE)}"
     whole = http_client.request("GET", path)
@@ -83,7 +83,7 @@ def test_no_spelling_of_a_path_goes_round_the_token(live: LiveService, path: str
     connection.close()
 
 
-def test_a_client_that_goes_away_ends_the_stream(live: LiveService, live_mirror: Holding) -> None:
+def test_a_client_that_goes_away_ends_the_stream(live: LiveService, live_mirror: SeededCatalog) -> None:
     digest = live_mirror.link_blob("live/gone", LARGE)
     begin_slow_download(live, f"/v2/live/gone/blobs/{digest}").close()
     line = live.logged(path=f"/v2/live/gone/blobs/{digest}")
@@ -91,7 +91,7 @@ def test_a_client_that_goes_away_ends_the_stream(live: LiveService, live_mirror:
 
 
 def test_a_stream_that_s3_breaks_off_does_not_look_complete(
-    valkey: ValkeyServer, live_mirror: Holding, tmp_path: Path
+    valkey: ValkeyServer, live_mirror: SeededCatalog, tmp_path: Path
 ) -> None:
     """A service over an S3 of its own, which is killed while a client reads."""
     (tmp_path / "s3").mkdir()
@@ -141,7 +141,7 @@ def receive(client: socket.socket) -> bytes:
 
 
 def test_sigterm_ends_the_service_while_blobs_are_streaming(
-    valkey: ValkeyServer, rclone_s3: RcloneS3, live_mirror: Holding, tmp_path: Path
+    valkey: ValkeyServer, rclone_s3: RcloneS3, live_mirror: SeededCatalog, tmp_path: Path
 ) -> None:
     digest = live_mirror.link_blob("live/term", LARGE)
     with LiveService(tmp_path, valkey, rclone_s3, "live") as service:
@@ -154,7 +154,11 @@ def test_sigterm_ends_the_service_while_blobs_are_streaming(
 
 
 def test_blobs_are_read_from_s3_itself_where_it_can_be_reached(
-    valkey: ValkeyServer, rclone_s3: RcloneS3, live_mirror: Holding, tmp_path: Path, http_client: urllib3.PoolManager
+    valkey: ValkeyServer,
+    rclone_s3: RcloneS3,
+    live_mirror: SeededCatalog,
+    tmp_path: Path,
+    http_client: urllib3.PoolManager,
 ) -> None:
     digest = live_mirror.link_blob("live/redirect", b"redirected")
     with LiveService(tmp_path, valkey, rclone_s3, "live", MIRROR_SERVE_REDIRECT="true") as service:
@@ -189,7 +193,7 @@ def test_a_wrong_setting_is_told_and_nothing_is_served(
     ids=["a single manifest", "three platforms"],
 )
 def test_skopeo_inspects_and_copies_what_the_mirror_holds(
-    live: LiveService, live_mirror: Holding, tmp_path: Path, held: images.TestImage
+    live: LiveService, live_mirror: SeededCatalog, tmp_path: Path, held: images.TestImage
 ) -> None:
     live_mirror.hold(held, "docker.io/library/redis:7")
     reference = f"docker://{live.host}/docker.io/library/redis:7"
@@ -225,7 +229,7 @@ def test_a_push_says_that_the_mirror_is_read_only_and_what_to_do(live: LiveServi
 
 @pytest.mark.skopeo
 def test_skopeo_logs_in_where_pulls_are_closed(
-    valkey: ValkeyServer, rclone_s3: RcloneS3, live_mirror: Holding, tmp_path: Path
+    valkey: ValkeyServer, rclone_s3: RcloneS3, live_mirror: SeededCatalog, tmp_path: Path
 ) -> None:
     held = images.image(images.layer("closed"))
     live_mirror.hold(held, "live/closed:1")

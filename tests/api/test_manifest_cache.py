@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from mirror.catalog import reading
+from mirror.catalog import reader as reading
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
-from service.distribution import manifests
-from service.manifest_cache import Described, ManifestCache
-from service.services import Services
+from mirror.wiring import Core
+from service.core import Service
+from service.v2 import manifests
+from service.v2.manifest_cache import Described, ManifestCache
 from tests import images
-from tests.api.holding import Holding
+from tests.api.seeded_catalog import SeededCatalog
 
 FOREIGN = {
     "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
@@ -77,7 +78,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("layers", [0, 5_000], ids=["small", "of more than a MiB"])
 def test_a_manifest_is_parsed_once_however_often_it_is_asked_for(
-    anyone: FlaskClient, mirror: Holding, services: Services, checks: list[int], layers: int
+    anyone: FlaskClient, mirror: SeededCatalog, core: Core, checks: list[int], layers: int
 ) -> None:
     held = images.image(images.layer("held"), foreign=[FOREIGN] * layers)
     mirror.hold(held, "team/app:1")
@@ -89,12 +90,12 @@ def test_a_manifest_is_parsed_once_however_often_it_is_asked_for(
             assert response.headers["Content-Length"] == str(len(held.body))
             assert response.content_type == held.media_type
     assert checks == [len(held.body)]
-    services.bucket.delete([layout.blob_key(held.digest)])
+    core.bucket.delete([layout.blob_key(held.digest)])
     assert anyone.get("/v2/team/app/manifests/1").data == held.body
 
 
 def test_what_memory_holds_is_served_only_where_it_is_linked(
-    anyone: FlaskClient, mirror: Holding, services: Services
+    anyone: FlaskClient, mirror: SeededCatalog, core: Core
 ) -> None:
     held = images.image(images.layer("linked"))
     mirror.hold(held, "team/app:1")
@@ -102,12 +103,12 @@ def test_what_memory_holds_is_served_only_where_it_is_linked(
     assert anyone.get(path).status_code == 200
     assert anyone.get(f"/v2/team/other/manifests/{held.digest}").status_code == 404
     assert anyone.head(f"/v2/team/other/manifests/{held.digest}").status_code == 404
-    services.bucket.delete([layout.revision_link_key("team/app", held.digest)])
+    core.bucket.delete([layout.revision_link_key("team/app", held.digest)])
     assert [anyone.open(path, method=method).status_code for method in ("GET", "HEAD")] == [404, 404]
     assert anyone.get("/v2/team/app/manifests/1").status_code == 404
 
 
-def test_a_moved_tag_shows_what_it_points_at_now(anyone: FlaskClient, mirror: Holding) -> None:
+def test_a_moved_tag_shows_what_it_points_at_now(anyone: FlaskClient, mirror: SeededCatalog) -> None:
     for number in range(3):
         held = images.image(images.layer(f"version {number}"))
         mirror.hold(held, "team/app:1")
@@ -115,11 +116,11 @@ def test_a_moved_tag_shows_what_it_points_at_now(anyone: FlaskClient, mirror: Ho
 
 
 def test_a_body_that_was_changed_in_the_bucket_is_not_served_even_if_its_type_is_known(
-    anyone: FlaskClient, mirror: Holding, services: Services
+    anyone: FlaskClient, mirror: SeededCatalog, service: Service
 ) -> None:
     held = images.image(images.layer("changed"))
     mirror.hold(held, "team/app:1")
-    services.manifests.put(held.digest, Described(held.media_type, len(held.body)), b"x" * (64 * 2**20))
-    services.bucket.put(layout.blob_key(held.digest), held.body.replace(b"2", b"3", 1))
+    service.manifests.put(held.digest, Described(held.media_type, len(held.body)), b"x" * (64 * 2**20))
+    service.core.bucket.put(layout.blob_key(held.digest), held.body.replace(b"2", b"3", 1))
     response = anyone.get(f"/v2/{LocalImage.parse('team/app').repository}/manifests/1")
     assert (response.status_code, response.get_json()["errors"][0]["code"]) == (500, "STORAGE_DAMAGED")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from service.services import Services
+from mirror.wiring import Core
 
 
 def problem(response: Any) -> tuple[int, dict[str, Any]]:
@@ -29,13 +29,13 @@ def problem(response: Any) -> tuple[int, dict[str, Any]]:
     ],
 )
 def test_a_query_parameter_that_is_given_twice_is_refused_by_name(
-    api: FlaskClient, services: Services, method: str, path: str, names: list[str]
+    api: FlaskClient, core: Core, method: str, path: str, names: list[str]
 ) -> None:
     status, found = problem(api.open(path, method=method, json={"source": "redis"} if method == "POST" else None))
     assert (status, found["code"]) == (422, "REQUEST_INVALID")
     assert [error["parameter"] for error in found["errors"]] == names
     assert all(repr(name) in found["detail"] for name in names)
-    assert services.jobs.page(limit=1, before=None, state=None, source=None)[0] == []
+    assert core.jobs.page(limit=1, before=None, state=None, source=None)[0] == []
 
 
 @pytest.mark.parametrize("query", ["n=1&n=2", "n=1&n=1", "last=a&last=b", "n=5&last=a&n=6"])

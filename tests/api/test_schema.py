@@ -24,11 +24,11 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from mirror.settings import Settings
-from service.application import create_app
-from service.services import Services
+from service.app import create_app
+from service.core import Service
 from tests import images
 from tests.api.conftest import TOKEN
-from tests.api.holding import Holding
+from tests.api.seeded_catalog import SeededCatalog
 from tests.servers.process import free_port
 
 Case = schemathesis.Case[Any]
@@ -63,7 +63,7 @@ def for_each_case(app: Flask, check: Callable[[Case], None], *, examples: int) -
     return calls
 
 
-def test_no_request_breaks_the_api_and_every_answer_is_as_documented(app: Flask, mirror: Holding) -> None:
+def test_no_request_breaks_the_api_and_every_answer_is_as_documented(app: Flask, mirror: SeededCatalog) -> None:
     mirror.hold(images.three_platforms("schema"), "a:1")
 
     def check(case: Case) -> None:
@@ -78,9 +78,9 @@ def crippled(request: pytest.FixtureRequest, api_settings: Settings) -> Iterator
     nowhere = f"127.0.0.1:{free_port()}"
     without_redis = replace(api_settings, redis_url=f"redis://{nowhere}")
     without_s3 = replace(api_settings, s3_endpoint=f"http://{nowhere}")
-    services = Services.connect(without_redis if request.param == "redis" else without_s3)
-    yield create_app(services)
-    services.close()
+    service = Service.connect(without_redis if request.param == "redis" else without_s3)
+    yield create_app(service)
+    service.close()
 
 
 def test_with_a_store_away_every_failure_is_a_503(crippled: Flask) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from service.connections import LARGEST_HEAD
-from tests.api.holding import Holding
+from service.http.connections import LARGEST_HEAD
 from tests.api.live_service import LiveService
+from tests.api.seeded_catalog import SeededCatalog
 from tests.api.slow_clients import Crowd, crowds
 from tests.api.test_live import LARGE, copy_to
 from tests.servers import EmbeddedS3, RcloneS3, ValkeyServer
@@ -41,7 +41,8 @@ class ImpatientService(LiveService):
     def command(self) -> list[str]:
         program = (
             "from gevent import monkey; monkey.patch_all()\n"
-            "from service import connections, server\n"
+            "from service import server\n"
+            "from service.http import connections\n"
             f"connections.BODY_SECONDS = connections.STALLED_SECONDS = server.HEAD_SECONDS = {SECONDS}\n"
             f"connections.STALL_SECONDS = {SECONDS / 4}\n"
             "from service.__main__ import main; main()"
@@ -114,7 +115,7 @@ def test_a_thousand_slow_clients_of_each_kind_stop_nobody(valkey: ValkeyServer, 
 
 
 def test_a_pull_that_stalls_gives_its_connection_to_s3_back_and_still_comes_whole(
-    live: LiveService, live_mirror: Holding, rclone_s3: RcloneS3
+    live: LiveService, live_mirror: SeededCatalog, rclone_s3: RcloneS3
 ) -> None:
     """A client that was quick at first. The rest is read over another connection, when it goes on."""
     path = f"/v2/live/stall/blobs/{live_mirror.link_blob('live/stall', LARGE)}"
@@ -166,7 +167,7 @@ def test_a_body_has_a_deadline(impatient: LiveService, framing: bytes) -> None:
         assert client.recv(1) == b""
 
 
-def test_a_client_that_takes_nothing_is_dropped(impatient: LiveService, live_mirror: Holding) -> None:
+def test_a_client_that_takes_nothing_is_dropped(impatient: LiveService, live_mirror: SeededCatalog) -> None:
     path = f"/v2/live/none/blobs/{live_mirror.link_blob('live/none', LARGE)}"
     with connect(impatient, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), window=4096):
         line = impatient.logged(path=path)
@@ -174,7 +175,7 @@ def test_a_client_that_takes_nothing_is_dropped(impatient: LiveService, live_mir
     assert not [line for line in impatient.lines() if line["level"] in ("warning", "error")]
 
 
-def test_a_client_that_takes_a_little_at_a_time_is_not(impatient: LiveService, live_mirror: Holding) -> None:
+def test_a_client_that_takes_a_little_at_a_time_is_not(impatient: LiveService, live_mirror: SeededCatalog) -> None:
     """Three times as long as a client may take nothing."""
     content = LARGE[: 8 * MIB]
     path = f"/v2/live/little/blobs/{live_mirror.link_blob('live/little', content)}"

@@ -8,12 +8,13 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from mirror.coordination import keys
 from mirror.records.job import JobState
 from mirror.records.store import Claim, Outcome
 from mirror.records.task import ErrorReport, WaitingFor
-from service.application import create_app
-from service.services import Services
+from mirror.redis import keys
+from mirror.wiring import Core
+from service.app import create_app
+from service.core import Service
 from tests.api.conftest import TOKEN
 
 ERROR = ErrorReport("MANIFEST_UNKNOWN", "The source has no image", retryable=False, hint="Look there.")
@@ -25,15 +26,15 @@ def posted(api: FlaskClient, source: str = "alpine:3.20") -> str:
     return str(response.get_json()["id"])
 
 
-def claimed(services: Services, job_id: str) -> Claim:
-    [task] = services.jobs.tasks(job_id, 1)
-    claim = services.jobs.claim(task.id, task.fence)
+def claimed(core: Core, job_id: str) -> Claim:
+    [task] = core.jobs.tasks(job_id, 1)
+    claim = core.jobs.claim(task.id, task.fence)
     assert claim
     return claim
 
 
-def ended(services: Services, job_id: str, state: JobState) -> None:
-    services.jobs.settle(claimed(services, job_id), state, Outcome(error=ERROR if state == "failed" else None))
+def ended(core: Core, job_id: str, state: JobState) -> None:
+    core.jobs.settle(claimed(core, job_id), state, Outcome(error=ERROR if state == "failed" else None))
 
 
 def accepted(response: TestResponse) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def refused(response: TestResponse) -> tuple[int, str]:
     return response.status_code, problem["code"]
 
 
-def test_a_queued_job_is_canceled_in_the_answer_already(api: FlaskClient, services: Services) -> None:
+def test_a_queued_job_is_canceled_in_the_answer_already(api: FlaskClient, core: Core) -> None:
     job_id = posted(api)
     job = accepted(api.post(f"/v1/jobs/{job_id}/cancel"))
     assert (job["id"], job["state"], job["images"]["canceled"]) == (job_id, "canceled", 1)
@@ -59,40 +60,40 @@ def test_a_queued_job_is_canceled_in_the_answer_already(api: FlaskClient, servic
     assert job["links"] == {"self": own, "tasks": f"{own}/tasks", "retry": f"{own}/retry"}
     assert job == api.get(f"/v1/jobs/{job_id}").get_json()
     assert [found["id"] for found in api.get("/v1/jobs?state=canceled").get_json()["items"]] == [job_id]
-    [task] = services.jobs.tasks(job_id, 1)
-    assert services.jobs.claim(task.id, 0) is None
+    [task] = core.jobs.tasks(job_id, 1)
+    assert core.jobs.claim(task.id, 0) is None
 
 
-def test_a_parked_job_is_canceled_and_waits_for_nothing(api: FlaskClient, services: Services) -> None:
+def test_a_parked_job_is_canceled_and_waits_for_nothing(api: FlaskClient, core: Core) -> None:
     job_id = posted(api)
     reason = WaitingFor("rate_limited", "2026-11-23T22:00:00Z", "docker.io")
-    services.jobs.release(claimed(services, job_id), wait=60, waiting_for=reason)
+    core.jobs.release(claimed(core, job_id), wait=60, waiting_for=reason)
     job = accepted(api.post(f"/v1/jobs/{job_id}/cancel"))
     assert (job["state"], job["waiting_for"], job["tasks"][0]["waiting_for"]) == ("canceled", None, None)
 
 
-def test_a_running_job_says_that_it_is_to_end_and_ends_with_its_worker(api: FlaskClient, services: Services) -> None:
+def test_a_running_job_says_that_it_is_to_end_and_ends_with_its_worker(api: FlaskClient, core: Core) -> None:
     job_id = posted(api)
-    claim = claimed(services, job_id)
+    claim = claimed(core, job_id)
     job = accepted(api.post(f"/v1/jobs/{job_id}/cancel"))
     assert (job["state"], job["images"]["running"]) == ("running", 1)
     assert job["cancel_requested_at"] is not None
-    services.jobs.settle(claim, "canceled", Outcome())
+    core.jobs.settle(claim, "canceled", Outcome())
     assert api.get(f"/v1/jobs/{job_id}").get_json()["state"] == "canceled"
 
 
-def test_canceling_twice_is_canceling_once(api: FlaskClient, services: Services) -> None:
+def test_canceling_twice_is_canceling_once(api: FlaskClient, core: Core) -> None:
     running, queued = posted(api, "alpine:1"), posted(api, "alpine:2")
-    claimed(services, running)
+    claimed(core, running)
     for job_id in (running, queued):
         first = accepted(api.post(f"/v1/jobs/{job_id}/cancel"))
         assert accepted(api.post(f"/v1/jobs/{job_id}/cancel")) == first
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
-def test_a_job_that_has_ended_cannot_be_canceled(api: FlaskClient, services: Services, state: JobState) -> None:
+def test_a_job_that_has_ended_cannot_be_canceled(api: FlaskClient, core: Core, state: JobState) -> None:
     job_id = posted(api)
-    ended(services, job_id, state)
+    ended(core, job_id, state)
     before = api.get(f"/v1/jobs/{job_id}").get_json()
     assert "cancel" not in before["links"]
     assert refused(api.post(f"/v1/jobs/{job_id}/cancel")) == (409, "JOB_FINISHED")
@@ -100,10 +101,10 @@ def test_a_job_that_has_ended_cannot_be_canceled(api: FlaskClient, services: Ser
 
 
 @pytest.mark.parametrize("state", ["failed", "canceled"])
-def test_a_job_that_did_not_succeed_is_queued_again(api: FlaskClient, services: Services, state: JobState) -> None:
+def test_a_job_that_did_not_succeed_is_queued_again(api: FlaskClient, core: Core, state: JobState) -> None:
     job_id = posted(api)
     if state == "failed":
-        ended(services, job_id, "failed")
+        ended(core, job_id, "failed")
     else:
         api.post(f"/v1/jobs/{job_id}/cancel")
     response = api.post(f"/v1/jobs/{job_id}/retry")
@@ -113,39 +114,39 @@ def test_a_job_that_did_not_succeed_is_queued_again(api: FlaskClient, services: 
     assert (job["finished_at"], job["cancel_requested_at"]) == (None, None)
     assert (job["tasks"][0]["attempt"], job["tasks"][0]["error"], job["tasks"][0]["blobs"]) == (2, None, [])
     assert set(job["links"]) == {"self", "tasks", "cancel"}
-    [task] = services.jobs.tasks(job_id, 1)
-    assert services.queue.holds(task.id, task.fence)
-    assert claimed(services, job_id).task.state == "running"
+    [task] = core.jobs.tasks(job_id, 1)
+    assert core.queue.holds(task.id, task.fence)
+    assert claimed(core, job_id).task.state == "running"
 
 
-def test_a_retry_is_accepted_without_a_queue_entry(api: FlaskClient, services: Services) -> None:
+def test_a_retry_is_accepted_without_a_queue_entry(api: FlaskClient, core: Core) -> None:
     """Should the entry be lost, the reconciler misses it: the record is the truth."""
     job_id = posted(api)
-    ended(services, job_id, "failed")
+    ended(core, job_id, "failed")
     accepted(api.post(f"/v1/jobs/{job_id}/retry"))
-    [task] = services.jobs.tasks(job_id, 1)
-    services.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
-    assert services.jobs.queued_since(-1) == [task.id]
+    [task] = core.jobs.tasks(job_id, 1)
+    core.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
+    assert core.jobs.queued_since(-1) == [task.id]
 
 
-def test_a_job_that_is_under_way_is_not_retried(api: FlaskClient, services: Services) -> None:
+def test_a_job_that_is_under_way_is_not_retried(api: FlaskClient, core: Core) -> None:
     job_id = posted(api)
     assert refused(api.post(f"/v1/jobs/{job_id}/retry")) == (409, "JOB_UNFINISHED")
-    claimed(services, job_id)
+    claimed(core, job_id)
     assert refused(api.post(f"/v1/jobs/{job_id}/retry")) == (409, "JOB_UNFINISHED")
 
 
-def test_retrying_twice_is_refused(api: FlaskClient, services: Services) -> None:
+def test_retrying_twice_is_refused(api: FlaskClient, core: Core) -> None:
     job_id = posted(api)
-    ended(services, job_id, "failed")
+    ended(core, job_id, "failed")
     accepted(api.post(f"/v1/jobs/{job_id}/retry"))
     assert refused(api.post(f"/v1/jobs/{job_id}/retry")) == (409, "JOB_UNFINISHED")
     assert api.get(f"/v1/jobs/{job_id}").get_json()["attempt"] == 2
 
 
-def test_a_job_that_succeeded_is_not_retried(api: FlaskClient, services: Services) -> None:
+def test_a_job_that_succeeded_is_not_retried(api: FlaskClient, core: Core) -> None:
     job_id = posted(api)
-    ended(services, job_id, "succeeded")
+    ended(core, job_id, "succeeded")
     assert refused(api.post(f"/v1/jobs/{job_id}/retry")) == (409, "JOB_SUCCEEDED")
     assert set(api.get(f"/v1/jobs/{job_id}").get_json()["links"]) == {"self", "tasks"}
 
@@ -184,8 +185,8 @@ def test_an_id_that_names_another_key_is_an_unknown_job(api: FlaskClient, step: 
     assert refused(response) == (404, "JOB_UNKNOWN")
 
 
-def test_a_body_is_not_needed_and_not_in_the_way(services: Services) -> None:
-    client = create_app(services).test_client()
+def test_a_body_is_not_needed_and_not_in_the_way(service: Service) -> None:
+    client = create_app(service).test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {TOKEN}"
     for body in (b"", b"{}"):
         assert client.post(f"/v1/jobs/{posted(client)}/cancel", data=body).status_code == 202

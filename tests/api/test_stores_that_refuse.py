@@ -12,15 +12,16 @@ import redis as vendor
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
-from mirror.coordination import keys
-from mirror.coordination.storage_breaker import StorageBreaker, StorageTrouble
+from mirror.redis import keys
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
-from service import readiness
-from service.application import create_app
-from service.services import Services
+from mirror.throttling.storage_breaker import StorageBreaker, StorageTrouble
+from mirror.wiring import Core
+from service.api.health import readiness
+from service.app import create_app
+from service.core import Service
 from tests import images
-from tests.api.holding import Holding
+from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer
 from tests.servers import RcloneS3, ValkeyServer
 from tests.servers.refusing_redis import RefusingRedis
@@ -47,18 +48,18 @@ def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[Settings], FlaskClient]]:
-    """Connects services by their settings; a client with the token."""
-    made: list[Services] = []
+    """Connects a service by its settings; a client with the token."""
+    made: list[Service] = []
 
     def connect(settings: Settings) -> FlaskClient:
-        made.append(Services.connect(settings))
+        made.append(Service.connect(settings))
         client = create_app(made[-1]).test_client()
         client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {made[-1].admin_token}"
         return client
 
     yield connect
-    for services in made:
-        services.close()
+    for service in made:
+        service.close()
 
 
 @pytest.mark.parametrize(
@@ -135,8 +136,8 @@ def test_readiness_says_that_the_disk_of_the_embedded_s3_is_full_and_a_retag_why
     with SmallDisk(tmp_path / "disk") as disk, RcloneS3(tmp_path, data=disk.folder) as s3:
         settings = settings_for_server(s3, "", redis_url=api_settings.redis_url, s3_sync_folder=disk.folder)
         client = connect(settings)
-        services = client.application.extensions["image-mirror"]
-        Holding(services).hold(images.image(images.layer("a")), "team/app:1")
+        core = client.application.extensions["image-mirror"].core
+        SeededCatalog(core).hold(images.image(images.layer("a")), "team/app:1")
         ready = client.get("/readyz?verbose").get_json()["checks"]["s3"]
         assert (ready["status"], ready["free_bytes"] > 0) == ("ok", True)
         disk.fill(s3)
@@ -194,7 +195,7 @@ def test_readiness_says_that_the_disk_of_the_embedded_valkey_is_full_when_that_h
 
 @pytest.mark.usefixtures("asked_at_once")
 def test_readiness_tries_a_write_as_large_as_the_one_that_failed_a_worker(
-    anyone: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+    anyone: FlaskClient, core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     probe = Bucket.probe
@@ -205,32 +206,30 @@ def test_readiness_tries_a_write_as_large_as_the_one_that_failed_a_worker(
 
     monkeypatch.setattr(Bucket, "probe", noted)
     assert anyone.get("/readyz").status_code == 200
-    StorageBreaker(services.redis).failed(
-        "task", StorageTrouble("STORAGE_FULL", "write", "its disk is full", 5_000_000)
-    )
+    StorageBreaker(core.redis).failed("task", StorageTrouble("STORAGE_FULL", "write", "its disk is full", 5_000_000))
     assert anyone.get("/readyz").status_code == 200
     assert sizes == [0, 5_000_000]
-    assert services.bucket.size("mirror/v1/probe") is None
+    assert core.bucket.size("mirror/v1/probe") is None
 
 
-def test_a_write_is_tried_only_every_so_often(anyone: FlaskClient, services: Services) -> None:
+def test_a_write_is_tried_only_every_so_often(anyone: FlaskClient, service: Service) -> None:
     def writes() -> int:
-        found = services.redis.call("INFO", "commandstats").get("cmdstat_set", {"calls": 0})
+        found = service.core.redis.call("INFO", "commandstats").get("cmdstat_set", {"calls": 0})
         return int(found["calls"])
 
     before = writes()
     for _ in range(3):
         assert anyone.get("/readyz").status_code == 200
-        services.readiness._checks["redis"]._asked_at = 0.0
+        service.readiness._checks["redis"]._asked_at = 0.0
     assert writes() - before == 1
-    assert services.redis.call("TTL", keys.PROBE) > 0
+    assert service.core.redis.call("TTL", keys.PROBE) > 0
 
 
 def test_without_a_worker_and_a_scheduler_the_mirror_is_degraded_and_still_serves_pulls(
-    anyone: FlaskClient, services: Services
+    anyone: FlaskClient, core: Core
 ) -> None:
-    services.heartbeats.leave("worker", name="host:1")
-    services.redis.call("HSET", keys.heartbeats("scheduler"), "host:2", f"{services.redis.now() - 60_000} leader")
+    core.processes.leave("worker", name="host:1")
+    core.redis.call("HSET", keys.heartbeats("scheduler"), "host:2", f"{core.redis.now() - 60_000} leader")
     response = anyone.get("/readyz?verbose")
     assert (response.status_code, response.get_json()["status"]) == (200, "degraded")
     checks = response.get_json()["checks"]
@@ -241,8 +240,8 @@ def test_without_a_worker_and_a_scheduler_the_mirror_is_degraded_and_still_serve
     assert 60 <= scheduler["age_seconds"] < 120
 
 
-def test_verbose_readiness_lists_workers_and_schedulers(anyone: FlaskClient, services: Services) -> None:
-    services.heartbeats.beat("worker", "copying", name="host:9")
+def test_verbose_readiness_lists_workers_and_schedulers(anyone: FlaskClient, core: Core) -> None:
+    core.processes.beat("worker", "copying", name="host:9")
     checks = anyone.get("/readyz?verbose").get_json()["checks"]
     shown = {(process["name"], process["state"], process["alive"]) for process in checks["workers"]["processes"]}
     assert shown == {("host:1", "idle", True), ("host:9", "copying", True)}

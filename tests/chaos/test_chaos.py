@@ -19,9 +19,9 @@ from time import monotonic
 
 import pytest
 
-from mirror.coordination.redis import Redis
-from mirror.jobs.sweeping import Sweeper
 from mirror.records.store import LOSSES_ALLOWED
+from mirror.redis.client import Redis
+from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage.bucket import Bucket
 from tests.chaos.havoc import Havoc
 from tests.chaos.mirror import PREFIX, Mirror
@@ -131,7 +131,7 @@ def swept(mirror: Mirror, bucket: Bucket) -> str:
     """Sweep orphaned uploads as the scheduler does, but for their age: no task has any left."""
     left = len(open_uploads(mirror))
     with closing(Redis.connect(mirror.valkey.url)) as redis:
-        return f"{left} uploads were left open by the dead, and {Sweeper(bucket, redis).sweep(timedelta(0))} swept"
+        return f"{left} uploads were left open by the dead, and {UploadPurge(bucket, redis).sweep(timedelta(0))} swept"
 
 
 @pytest.mark.versitygw

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.coordination.redis import PATIENT, Redis, open_client
-from mirror.jobs.submission import Submitter
+from mirror.jobs.submit import Submitter
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
+from mirror.redis.client import PATIENT, Redis, open_client
 from mirror.storage.bucket import Bucket
 from tests.conftest import MakeSettings, SettingsForServer
 from tests.e2e.fleet import Fleet

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.coordination.checkpoints import Checkpoints
-from mirror.coordination.redis import Redis
-from mirror.jobs.submission import Submitter, Wanted
+from mirror.jobs.submit import Submitter, Wanted
+from mirror.locks.checkpoints import Checkpoints
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job, JobState
 from mirror.records.store import JobStore
+from mirror.redis.client import Redis
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from tests.e2e.processes import Process, eventually

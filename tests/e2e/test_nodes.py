@@ -19,17 +19,15 @@ import pytest
 import urllib3
 import yaml
 
-from mirror.coordination.redis import BRISK, Redis, open_client
 from mirror.oci.digest import Digest
-from mirror.queue import TaskQueue
 from mirror.storage.s3_clients import S3Clients
-from service.services import Services
+from mirror.wiring import build
 from tests import images
-from tests.api.holding import Holding
 from tests.api.live_service import LiveService
+from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer, bucket_for
 from tests.e2e.page import Section, documentation, sections
-from tests.plant import mark_built
+from tests.harness import mark_built
 from tests.servers import RcloneS3, ValkeyServer, program
 from tests.servers.node import NAME, Node
 from tests.servers.programs import in_ci
@@ -80,17 +78,16 @@ def held(
     redis_url: str,
     settings_for_server: SettingsForServer,
     s3_clients: dict[str, S3Clients],
-) -> Iterator[Holding]:
+) -> Iterator[SeededCatalog]:
     """The images of the page, under the names that they have without a target."""
     settings = settings_for_server(rclone_s3, PREFIX, redis_url=redis_url, admin_token="x" * 32)
-    queue = TaskQueue(open_client(redis_url, retries=BRISK, decode_responses=False))
-    made = Services.over(settings, Redis.connect(redis_url), queue, bucket_for(settings, s3_clients))
-    mark_built(made.index)
-    holding = Holding(made)
+    core = build(settings, bucket=bucket_for(settings, s3_clients))
+    mark_built(core.index)
+    holding = SeededCatalog(core)
     holding.hold(REDIS, HUB, source=HUB)
     holding.hold(APP, "quay.io/team/app:1", source="quay.io/team/app:1")
     yield holding
-    made.close()
+    core.close()
 
 
 @pytest.fixture
@@ -229,7 +226,7 @@ def test_docker_and_podman_log_in_to_the_mirror(
 
 
 def test_dockerd_sends_its_mirror_the_login_of_docker_hub_and_no_other(
-    closed_mirror: LiveService, node: MakeNode, held: Holding
+    closed_mirror: LiveService, node: MakeNode, held: SeededCatalog
 ) -> None:
     held.hold(REDIS, "library/redis:7", source=HUB)
     machine = node(closed_mirror, "dockerd", "docker")
@@ -279,7 +276,7 @@ def test_the_pull_secret_is_a_login_that_clients_take(closed_mirror: LiveService
 
 
 def test_a_private_ca_is_trusted_where_the_page_says(
-    open_mirror: LiveService, node: MakeNode, held: Holding, certificate: Issued
+    open_mirror: LiveService, node: MakeNode, held: SeededCatalog, certificate: Issued
 ) -> None:
     held.hold(REDIS, "library/redis:7", source=HUB)
     machine = node(open_mirror, "containerd", "ctr", "dockerd", "docker", "podman", trusts=False)
@@ -303,7 +300,7 @@ def test_a_private_ca_is_trusted_where_the_page_says(
     assert pulled_by("docker", machine, "redis:7") == str(REDIS.digest)
 
 
-def test_plain_http_works_where_it_is_allowed(open_mirror: LiveService, node: MakeNode, held: Holding) -> None:
+def test_plain_http_works_where_it_is_allowed(open_mirror: LiveService, node: MakeNode, held: SeededCatalog) -> None:
     held.hold(REDIS, "library/redis:7", source=HUB)
     machine = node(open_mirror, "containerd", "ctr", "dockerd", "docker", "podman", trusts=False)
     section = PAGE["Over plain HTTP"]

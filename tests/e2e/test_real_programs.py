@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from mirror.coordination.redis import Redis, open_client
-from mirror.jobs.submission import Submitter, Wanted
+from mirror.jobs.submit import Submitter, Wanted
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import JobStore
+from mirror.redis.client import Redis, open_client
 from tests import images
 from tests.conftest import MakeSettings
 from tests.e2e.processes import Process, eventually

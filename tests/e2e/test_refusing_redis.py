@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.coordination.heartbeats import Heartbeats
+from mirror.records.processes import LiveProcesses
 from tests import images
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import ROOT, Process, eventually, is_alive
@@ -73,7 +73,7 @@ def _has_refused(fleet: Fleet, code: str, count: int) -> bool:
 
 def test_an_idle_worker_waits_for_a_full_redis_and_then_does_what_is_queued(fleet: Fleet) -> None:
     fleet.registry.put(images.image(images.layer("next")), "team/next", "1")
-    beats = Heartbeats(fleet.redis)
+    beats = LiveProcesses(fleet.redis)
     with fleet.worker() as worker:
         eventually(lambda: beats.of("worker"), what="the worker is alive")
         spoil, mend = OOM
@@ -89,7 +89,7 @@ def test_an_idle_worker_waits_for_a_full_redis_and_then_does_what_is_queued(flee
 
 
 def test_workers_and_schedulers_say_that_they_are_alive_and_when_they_end(fleet: Fleet) -> None:
-    beats = Heartbeats(fleet.redis)
+    beats = LiveProcesses(fleet.redis)
     gate = held_layer(fleet.registry, "big")
     with fleet.scheduler() as scheduler, fleet.worker() as worker:
         eventually(lambda: [b.state for b in beats.of("worker")] == ["idle"], what="the worker is idle")

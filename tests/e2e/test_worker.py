@@ -15,18 +15,18 @@ from tests.fakes.registry import FakeRegistry, Reply, Request
 
 
 @dataclass
-class Gate:
+class Semaphore:
     """Holds the source's answer for one layer after its first bytes, until it is opened."""
 
     reached: threading.Event
     opened: threading.Event
 
 
-def held_layer(registry: FakeRegistry, name: str, *, size: int = 2**20) -> Gate:
+def held_layer(registry: FakeRegistry, name: str, *, size: int = 2**20) -> Semaphore:
     """Put team/app:1 with one layer whose bytes stop coming, on every read, until the gate opens."""
     layer = images.layer(name, size)
     registry.put(images.image(layer, images.layer(f"{name}-small")), "team/app", "1")
-    gate = Gate(threading.Event(), threading.Event())
+    gate = Semaphore(threading.Event(), threading.Event())
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if str(layer.digest) in request.path and not gate.opened.is_set():

@@ -7,10 +7,10 @@ import pytest
 
 from mirror.catalog.entry import ImageEntry, RepositoryEntry
 from mirror.catalog.index import CatalogIndex
-from mirror.coordination.redis import Redis
 from mirror.errors import CatalogRebuilding, RepositoryNotHeld
 from mirror.oci.digest import Digest
-from tests.plant import mark_built
+from mirror.redis.client import Redis
+from tests.harness import mark_built
 
 BASE, ONE, TWO = (Digest.of(name) for name in (b"base", b"one", b"two"))
 

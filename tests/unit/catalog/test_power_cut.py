@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from mirror.catalog.publishing import Publisher
-from mirror.coordination.redis import Redis
+from mirror.catalog.publish import Publisher
 from mirror.oci.local_image import LocalImage
+from mirror.redis.client import Redis
 from mirror.storage import layout
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.provenance import ImageProvenance
 from tests import images
-from tests.api.holding import stored, whole
+from tests.api.seeded_catalog import stored, whole
 from tests.conftest import SettingsForServer
 from tests.servers import RcloneS3
 from tests.servers.programs import in_ci

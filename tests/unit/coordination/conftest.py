@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mirror.coordination.redis import Redis
+from mirror.redis.client import Redis
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
+from mirror.redis import keys
+from mirror.redis.client import Redis
 
 
 class StoppedClock:

@@ -5,8 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mirror.coordination.breaker import FAILURES, HEADLESS_SECONDS, LONGEST_OPEN, OPEN_SECONDS, PROBE_SECONDS, Breaker
-from mirror.coordination.redis import Redis
+from mirror.redis.client import Redis
+from mirror.throttling.circuit_breaker import (
+    FAILURES,
+    HEADLESS_SECONDS,
+    LONGEST_OPEN,
+    OPEN_SECONDS,
+    PROBE_SECONDS,
+    CircuitBreaker,
+)
 from tests.unit.coordination.stopped_clock import StoppedClock
 
 HUB = "docker.io"
@@ -18,24 +25,24 @@ def clock(redis: Redis) -> StoppedClock:
 
 
 @pytest.fixture
-def breaker(redis: Redis, clock: StoppedClock) -> Breaker:
+def breaker(redis: Redis, clock: StoppedClock) -> CircuitBreaker:
     """A breaker of a registry that is known to work."""
-    breaker = Breaker(redis)
+    breaker = CircuitBreaker(redis)
     breaker.answered(HUB, served=True)
     return breaker
 
 
-def fail(breaker: Breaker, times: int = FAILURES) -> float:
+def fail(breaker: CircuitBreaker, times: int = FAILURES) -> float:
     """Seconds until the registry is asked again."""
     return [breaker.failed(HUB) for _ in range(times)][-1].wait
 
 
-def elsewhere(redis: Redis) -> Breaker:
+def elsewhere(redis: Redis) -> CircuitBreaker:
     """The same breaker in another process."""
-    return Breaker(redis)
+    return CircuitBreaker(redis)
 
 
-def test_it_opens_after_five_failures_in_a_row_for_everybody(breaker: Breaker, redis: Redis) -> None:
+def test_it_opens_after_five_failures_in_a_row_for_everybody(breaker: CircuitBreaker, redis: Redis) -> None:
     fail(breaker, FAILURES - 1)
     assert breaker.permit(HUB) is None
     wait = fail(breaker, 1)
@@ -46,14 +53,14 @@ def test_it_opens_after_five_failures_in_a_row_for_everybody(breaker: Breaker, r
         assert (outage.known, outage.wait) == (True, wait)
 
 
-def test_a_success_in_between_begins_the_row_anew(breaker: Breaker) -> None:
+def test_a_success_in_between_begins_the_row_anew(breaker: CircuitBreaker) -> None:
     fail(breaker, FAILURES - 1)
     breaker.answered(HUB, served=True)
     fail(breaker, FAILURES - 1)
     assert breaker.permit(HUB) is None
 
 
-def test_a_success_of_another_worker_counts_as_well(breaker: Breaker, redis: Redis) -> None:
+def test_a_success_of_another_worker_counts_as_well(breaker: CircuitBreaker, redis: Redis) -> None:
     fail(breaker, FAILURES - 1)
     other = elsewhere(redis)
     other.permit(HUB)
@@ -62,7 +69,7 @@ def test_a_success_of_another_worker_counts_as_well(breaker: Breaker, redis: Red
     assert breaker.permit(HUB) is None
 
 
-def test_failures_that_are_more_than_a_minute_apart_are_no_row(breaker: Breaker, clock: StoppedClock) -> None:
+def test_failures_that_are_more_than_a_minute_apart_are_no_row(breaker: CircuitBreaker, clock: StoppedClock) -> None:
     fail(breaker, FAILURES - 1)
     clock.advance(61)
     fail(breaker, FAILURES - 1)
@@ -70,7 +77,7 @@ def test_failures_that_are_more_than_a_minute_apart_are_no_row(breaker: Breaker,
 
 
 def test_one_probe_is_let_through_and_the_others_wait_for_it(
-    breaker: Breaker, redis: Redis, clock: StoppedClock
+    breaker: CircuitBreaker, redis: Redis, clock: StoppedClock
 ) -> None:
     clock.advance(fail(breaker) + 1)
     permitted = [each.permit(HUB) for each in (breaker, breaker, elsewhere(redis), elsewhere(redis))]
@@ -82,7 +89,7 @@ def test_one_probe_is_let_through_and_the_others_wait_for_it(
 
 @pytest.mark.parametrize("served", [True, False])
 def test_a_probe_that_is_answered_closes_it(
-    breaker: Breaker, redis: Redis, clock: StoppedClock, *, served: bool
+    breaker: CircuitBreaker, redis: Redis, clock: StoppedClock, *, served: bool
 ) -> None:
     clock.advance(fail(breaker) + 1)
     assert breaker.permit(HUB) is None
@@ -93,7 +100,7 @@ def test_a_probe_that_is_answered_closes_it(
 
 
 def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_five_minutes(
-    breaker: Breaker, clock: StoppedClock
+    breaker: CircuitBreaker, clock: StoppedClock
 ) -> None:
     wait, expected = fail(breaker), OPEN_SECONDS
     for _ in range(6):
@@ -103,18 +110,18 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_five_minutes(
         assert 0.8 * expected <= wait <= 1.2 * expected
 
 
-def test_failures_of_requests_that_were_under_way_do_not_open_it_longer(breaker: Breaker) -> None:
+def test_failures_of_requests_that_were_under_way_do_not_open_it_longer(breaker: CircuitBreaker) -> None:
     wait = fail(breaker)
     assert fail(breaker, 10) == wait
 
 
 def test_a_registry_that_never_answered_is_not_known_to_work(redis: Redis) -> None:
-    breaker = Breaker(redis)
+    breaker = CircuitBreaker(redis)
     breaker.answered("typo.example", served=False)
     assert not breaker.failed("typo.example").known
 
 
-def test_a_registry_is_known_to_work_for_thirty_days(breaker: Breaker, clock: StoppedClock) -> None:
+def test_a_registry_is_known_to_work_for_thirty_days(breaker: CircuitBreaker, clock: StoppedClock) -> None:
     clock.advance(30 * 86400 - 1)
     assert breaker.failed(HUB).known
     clock.advance(2)
@@ -123,7 +130,7 @@ def test_a_registry_is_known_to_work_for_thirty_days(breaker: Breaker, clock: St
 
 def test_a_registry_that_never_answered_is_asked_again_soon(redis: Redis, clock: StoppedClock) -> None:
     """Somebody may just be setting it up."""
-    breaker = Breaker(redis)
+    breaker = CircuitBreaker(redis)
     for _ in range(10):
         wait = breaker.failed("new.example").wait
         clock.advance(wait + 1)
@@ -131,7 +138,7 @@ def test_a_registry_that_never_answered_is_asked_again_soon(redis: Redis, clock:
     assert wait <= 1.2 * OPEN_SECONDS
 
 
-def test_a_working_registry_costs_redis_next_to_nothing(breaker: Breaker, redis: Redis) -> None:
+def test_a_working_registry_costs_redis_next_to_nothing(breaker: CircuitBreaker, redis: Redis) -> None:
     breaker.permit(HUB)
     before = redis.client.info("stats")["total_commands_processed"]
     for _ in range(100):
@@ -141,7 +148,7 @@ def test_a_working_registry_costs_redis_next_to_nothing(breaker: Breaker, redis:
 
 
 def test_of_many_threads_that_begin_together_one_asks_and_one_notes(
-    breaker: Breaker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    breaker: CircuitBreaker, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = elsewhere(redis)
     asked: list[str] = []
@@ -172,7 +179,7 @@ def test_of_many_threads_that_begin_together_one_asks_and_one_notes(
 
 
 def test_what_failed_last_is_told_to_everybody_until_the_registry_answers(
-    breaker: Breaker, redis: Redis, clock: StoppedClock
+    breaker: CircuitBreaker, redis: Redis, clock: StoppedClock
 ) -> None:
     fail(breaker)
     breaker.failed(HUB, "it answered 500", answered=True)
@@ -184,7 +191,7 @@ def test_what_failed_last_is_told_to_everybody_until_the_registry_answers(
 
 
 def test_a_probe_that_told_nothing_lets_the_next_request_be_one(
-    breaker: Breaker, redis: Redis, clock: StoppedClock
+    breaker: CircuitBreaker, redis: Redis, clock: StoppedClock
 ) -> None:
     clock.advance(fail(breaker) + 1)
     assert breaker.permit(HUB) is None
@@ -193,7 +200,7 @@ def test_a_probe_that_told_nothing_lets_the_next_request_be_one(
     assert elsewhere(redis).permit(HUB) is None
 
 
-def test_a_request_that_was_no_probe_costs_nothing_when_it_tells_nothing(breaker: Breaker, redis: Redis) -> None:
+def test_a_request_that_was_no_probe_costs_nothing_when_it_tells_nothing(breaker: CircuitBreaker, redis: Redis) -> None:
     breaker.permit(HUB)
     before = redis.client.info("stats")["total_commands_processed"]
     breaker.undecided(HUB)
@@ -201,7 +208,7 @@ def test_a_request_that_was_no_probe_costs_nothing_when_it_tells_nothing(breaker
 
 
 def test_heads_that_are_of_no_use_are_left_out_by_everybody_for_a_while(
-    breaker: Breaker, redis: Redis, clock: StoppedClock
+    breaker: CircuitBreaker, redis: Redis, clock: StoppedClock
 ) -> None:
     breaker.note_headless(HUB)
     assert breaker.is_headless(HUB)

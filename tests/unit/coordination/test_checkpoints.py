@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.checkpoints import KEPT_SECONDS, NEWS_SECONDS, Checkpoint, Checkpoints
-from mirror.coordination.lease import Lease, Leases
-from mirror.coordination.redis import Redis
+from mirror.locks.checkpoints import KEPT_SECONDS, NEWS_SECONDS, Checkpoint, Checkpoints
+from mirror.locks.lease import Lease, Leases
 from mirror.oci.digest import Digest
+from mirror.redis import keys
+from mirror.redis.client import Redis
 
 DIGEST = Digest.of(b"a large blob")
 MIDSTATE = bytes(range(32))

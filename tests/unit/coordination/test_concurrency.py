@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.concurrency import HOLDER_SECONDS, MOST, MOST_OF_ONE, START, SharedLimits, Usage
-from mirror.coordination.redis import Redis
+from mirror.redis import keys
+from mirror.redis.client import Redis
+from mirror.throttling.aimd import HOLDER_SECONDS, MOST, MOST_OF_ONE, START, AimdLimits, Usage
 from tests.unit.coordination.stopped_clock import StoppedClock
 
 HUB = ("docker.io", "blobs")
@@ -22,8 +22,8 @@ def clock(redis: Redis) -> StoppedClock:
 
 
 @pytest.fixture
-def limits(redis: Redis) -> SharedLimits:
-    return SharedLimits(redis, {"small.example": 3})
+def limits(redis: Redis) -> AimdLimits:
+    return AimdLimits(redis, {"small.example": 3})
 
 
 def granted(redis: Redis) -> list[int]:
@@ -32,19 +32,19 @@ def granted(redis: Redis) -> list[int]:
 
 
 @pytest.mark.usefixtures("clock")
-def test_one_holder_alone_leaves_room_for_a_second_one(limits: SharedLimits) -> None:
+def test_one_holder_alone_leaves_room_for_a_second_one(limits: AimdLimits) -> None:
     assert limits.report(*HUB, "a", Usage()).slots == MOST_OF_ONE
 
 
 @pytest.mark.usefixtures("clock")
-def test_holders_share_evenly_once_each_has_reported(limits: SharedLimits) -> None:
+def test_holders_share_evenly_once_each_has_reported(limits: AimdLimits) -> None:
     for _ in range(3):
         shares = [limits.report(*HUB, holder, Usage()).slots for holder in "abc"]
     assert sorted(shares) == [10, 11, 11]
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_holder_that_joins_gets_what_is_free_and_no_more(limits: SharedLimits) -> None:
+def test_a_holder_that_joins_gets_what_is_free_and_no_more(limits: AimdLimits) -> None:
     assert [limits.report(*HUB, holder, Usage()).slots for holder in "ab"] == [16, 16]
     assert limits.report(*HUB, "c", Usage()).slots == 0
     assert limits.report(*HUB, "a", Usage(may_use=14)).slots == 11
@@ -55,7 +55,7 @@ def test_a_holder_that_joins_gets_what_is_free_and_no_more(limits: SharedLimits)
 
 
 @pytest.mark.usefixtures("clock")
-def test_with_more_holders_than_slots_some_have_none(limits: SharedLimits) -> None:
+def test_with_more_holders_than_slots_some_have_none(limits: AimdLimits) -> None:
     where = ("small.example", "blobs")
     for _ in range(2):
         shares = [limits.report(*where, holder, Usage()).slots for holder in "abcde"]
@@ -64,7 +64,7 @@ def test_with_more_holders_than_slots_some_have_none(limits: SharedLimits) -> No
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_shares_never_add_up_to_more_than_the_limit(
-    limits: SharedLimits, redis: Redis, clock: StoppedClock, seed: int
+    limits: AimdLimits, redis: Redis, clock: StoppedClock, seed: int
 ) -> None:
     """Twenty holders come, go, fall silent and have trouble. What exceeds a limit that was just halved only shrinks."""
     chance = random.Random(seed)
@@ -85,7 +85,7 @@ def test_the_shares_never_add_up_to_more_than_the_limit(
     assert most >= START
 
 
-def test_the_share_of_a_silent_holder_is_free_after_some_seconds(limits: SharedLimits, clock: StoppedClock) -> None:
+def test_the_share_of_a_silent_holder_is_free_after_some_seconds(limits: AimdLimits, clock: StoppedClock) -> None:
     for holder in ("dead", "dead too"):
         limits.report(*HUB, holder, Usage(may_use=16))
     clock.advance(HOLDER_SECONDS - 1)
@@ -95,26 +95,26 @@ def test_the_share_of_a_silent_holder_is_free_after_some_seconds(limits: SharedL
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_share_that_is_given_back_is_free_at_once(limits: SharedLimits) -> None:
+def test_a_share_that_is_given_back_is_free_at_once(limits: AimdLimits) -> None:
     limits.report(*HUB, "a", Usage())
     limits.leave(*HUB, "a")
     assert limits.report(*HUB, "b", Usage()).slots == MOST_OF_ONE
 
 
-def test_trouble_halves_the_limit_once_a_second_whoever_reports_it(limits: SharedLimits, clock: StoppedClock) -> None:
+def test_trouble_halves_the_limit_once_a_second_whoever_reports_it(limits: AimdLimits, clock: StoppedClock) -> None:
     assert [limits.report(*HUB, holder, TROUBLE).limit for holder in "abc"] == [16, 16, 16]
     clock.advance(1)
     assert limits.report(*HUB, "a", TROUBLE).limit == 8
 
 
-def test_the_limit_never_falls_below_one(limits: SharedLimits, clock: StoppedClock) -> None:
+def test_the_limit_never_falls_below_one(limits: AimdLimits, clock: StoppedClock) -> None:
     for _ in range(10):
         share = limits.report(*HUB, "a", TROUBLE)
         clock.advance(1)
     assert (share.limit, share.slots) == (1, 1)
 
 
-def test_the_limit_grows_by_one_a_second_while_it_is_used_up(limits: SharedLimits, clock: StoppedClock) -> None:
+def test_the_limit_grows_by_one_a_second_while_it_is_used_up(limits: AimdLimits, clock: StoppedClock) -> None:
     for _ in range(3):
         shares = [limits.report(*HUB, holder, Usage()).slots for holder in "abc"]
     assert sum(shares) == START
@@ -124,7 +124,7 @@ def test_the_limit_grows_by_one_a_second_while_it_is_used_up(limits: SharedLimit
 
 
 def test_a_holder_that_could_use_more_than_one_may_have_is_no_reason_to_grow(
-    limits: SharedLimits, clock: StoppedClock
+    limits: AimdLimits, clock: StoppedClock
 ) -> None:
     for _ in range(3):
         clock.advance(1)
@@ -133,33 +133,33 @@ def test_a_holder_that_could_use_more_than_one_may_have_is_no_reason_to_grow(
 
 @pytest.mark.parametrize("usage", [Usage(succeeded=True), Usage(saturated=True), Usage(may_use=16)])
 def test_the_limit_does_not_grow_without_need_or_without_success(
-    limits: SharedLimits, clock: StoppedClock, usage: Usage
+    limits: AimdLimits, clock: StoppedClock, usage: Usage
 ) -> None:
     for _ in range(3):
         assert limits.report(*HUB, "a", usage).limit == START
         clock.advance(1)
 
 
-def test_the_limit_ends_at_the_highest(limits: SharedLimits, clock: StoppedClock) -> None:
+def test_the_limit_ends_at_the_highest(limits: AimdLimits, clock: StoppedClock) -> None:
     for _ in range(MOST):
         clock.advance(1)
         shares = [limits.report(*HUB, holder, BUSY) for holder in "abcde"]
     assert shares[-1].limit == MOST
 
 
-def test_a_limit_that_is_set_is_kept_from_the_first_request_on(limits: SharedLimits, clock: StoppedClock) -> None:
+def test_a_limit_that_is_set_is_kept_from_the_first_request_on(limits: AimdLimits, clock: StoppedClock) -> None:
     for _ in range(5):
         assert limits.report("small.example", "blobs", "a", BUSY).slots <= 3
         clock.advance(1)
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_registrys_manifests_and_blobs_have_limits_of_their_own(limits: SharedLimits) -> None:
+def test_a_registrys_manifests_and_blobs_have_limits_of_their_own(limits: AimdLimits) -> None:
     limits.report("docker.io", "blobs", "a", TROUBLE)
     assert limits.report("docker.io", "manifests", "a", Usage()).limit == START
 
 
-def test_seconds_of_trouble_are_counted_until_it_has_been_quiet(limits: SharedLimits, clock: StoppedClock) -> None:
+def test_seconds_of_trouble_are_counted_until_it_has_been_quiet(limits: AimdLimits, clock: StoppedClock) -> None:
     streaks = []
     for seconds in (1, 1, 1, 10):
         streaks.append(limits.report(*HUB, "a", TROUBLE).streak)

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from mirror.coordination import keys
-from mirror.coordination.heartbeats import ALIVE_SECONDS, Heartbeats, this_process
-from mirror.coordination.redis import Redis
+from mirror.records.processes import ALIVE_SECONDS, LiveProcesses, this_process
+from mirror.redis import keys
+from mirror.redis.client import Redis
 
 
 def written(redis: Redis, name: str, seconds_ago: float) -> None:
@@ -10,7 +10,7 @@ def written(redis: Redis, name: str, seconds_ago: float) -> None:
 
 
 def test_who_has_just_said_so_is_alive_and_who_was_silent_is_not(redis: Redis) -> None:
-    beats = Heartbeats(redis)
+    beats = LiveProcesses(redis)
     written(redis, "host:1", ALIVE_SECONDS + 1)
     beats.beat("worker", "copying", name="host:2")
     young, old = beats.of("worker")
@@ -21,7 +21,7 @@ def test_who_has_just_said_so_is_alive_and_who_was_silent_is_not(redis: Redis) -
 
 
 def test_a_process_that_ends_is_gone_at_once(redis: Redis) -> None:
-    beats = Heartbeats(redis)
+    beats = LiveProcesses(redis)
     beats.beat("scheduler", "leader")
     assert [beat.name for beat in beats.of("scheduler")] == [this_process()]
     beats.leave("scheduler")
@@ -29,7 +29,7 @@ def test_a_process_that_ends_is_gone_at_once(redis: Redis) -> None:
 
 
 def test_the_dead_are_forgotten_after_ten_minutes(redis: Redis) -> None:
-    beats = Heartbeats(redis)
+    beats = LiveProcesses(redis)
     written(redis, "host:1", 601)
     written(redis, "host:2", 590)
     beats.beat("worker", "idle", name="host:3")
@@ -37,7 +37,7 @@ def test_the_dead_are_forgotten_after_ten_minutes(redis: Redis) -> None:
 
 
 def test_heartbeats_are_read_from_a_redis_that_refuses_writes(redis: Redis) -> None:
-    beats = Heartbeats(redis)
+    beats = LiveProcesses(redis)
     beats.beat("worker", "idle", name="host:1")
     redis.call("CONFIG", "SET", "maxmemory", 1)
     try:

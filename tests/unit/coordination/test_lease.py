@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from mirror.coordination.lease import Lease, Leases
-from mirror.coordination.redis import Redis
+from mirror.locks.lease import Lease, Leases
+from mirror.redis.client import Redis
 
 KEY = "mirror:lease:test"
 

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.lease import Leases
-from mirror.coordination.lease_keeper import LeaseKeeper
-from mirror.coordination.redis import Redis
+from mirror.locks.lease import Leases
+from mirror.locks.lease_renewer import LeaseRenewer
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from mirror.threads import faults
 from tests.e2e.processes import eventually
 
@@ -25,7 +25,7 @@ def not_lost() -> None:
 
 
 def test_a_kept_lease_outlives_its_length(leases: Leases, redis: Redis) -> None:
-    with LeaseKeeper(leases, SECONDS) as keeper:
+    with LeaseRenewer(leases, SECONDS) as keeper:
         assert keeper.take(KEY, not_lost) is not None
         begun = redis.now()
         eventually(lambda: redis.now() - begun > 2 * SECONDS * 1000, what="twice its length has passed")
@@ -35,7 +35,7 @@ def test_a_kept_lease_outlives_its_length(leases: Leases, redis: Redis) -> None:
 
 
 def test_what_is_given_back_is_kept_no_longer(leases: Leases) -> None:
-    with LeaseKeeper(leases, SECONDS) as keeper:
+    with LeaseRenewer(leases, SECONDS) as keeper:
         lease = keeper.take(KEY, not_lost)
         assert lease is not None
         keeper.give_back(lease)
@@ -43,7 +43,7 @@ def test_what_is_given_back_is_kept_no_longer(leases: Leases) -> None:
 
 
 def test_a_lease_that_ended_in_a_silence_of_redis_is_taken_again(leases: Leases, redis: Redis) -> None:
-    with LeaseKeeper(leases, SECONDS) as keeper:
+    with LeaseRenewer(leases, SECONDS) as keeper:
         keeper.take(KEY, not_lost)
         redis.call("DEL", KEY)
         eventually(lambda: leases.is_held(KEY), what="the keeper took it again")
@@ -51,7 +51,7 @@ def test_a_lease_that_ended_in_a_silence_of_redis_is_taken_again(leases: Leases,
 
 def test_a_lease_that_somebody_else_has_is_lost_and_left_to_them(leases: Leases, redis: Redis) -> None:
     lost = threading.Event()
-    with LeaseKeeper(leases, SECONDS) as keeper:
+    with LeaseRenewer(leases, SECONDS) as keeper:
         keeper.take(KEY, lost.set)
         redis.call("SET", KEY, "somebody else")
         assert lost.wait(10)
@@ -61,7 +61,7 @@ def test_a_lease_that_somebody_else_has_is_lost_and_left_to_them(leases: Leases,
 def test_a_lease_that_cannot_be_renewed_is_lost_alone(leases: Leases, redis: Redis) -> None:
     other, lost = keys.lease("other"), threading.Event()
     before = faults().get("renewing a lease", 0)
-    with LeaseKeeper(leases, SECONDS) as keeper:
+    with LeaseRenewer(leases, SECONDS) as keeper:
         keeper.take(KEY, lost.set)
         keeper.take(other, not_lost)
         redis.call("DEL", KEY)
@@ -80,7 +80,7 @@ def test_who_raises_when_told_of_a_lost_lease_loses_no_other(leases: Leases, red
         raise KeyError("a fault of whoever worked under it")
 
     other, told, also = keys.lease("other"), threading.Event(), threading.Event()
-    with LeaseKeeper(leases, SECONDS) as keeper:
+    with LeaseRenewer(leases, SECONDS) as keeper:
         keeper.take(KEY, fail)
         keeper.take(other, also.set)
         redis.call("SET", KEY, "somebody else")
@@ -91,7 +91,7 @@ def test_who_raises_when_told_of_a_lost_lease_loses_no_other(leases: Leases, red
 
 def test_leases_are_given_back_behind_one_that_cannot_be(leases: Leases, redis: Redis) -> None:
     other = keys.lease("other")
-    with LeaseKeeper(leases, 60) as keeper:
+    with LeaseRenewer(leases, 60) as keeper:
         keeper.take(KEY, not_lost)
         keeper.take(other, not_lost)
         redis.call("DEL", KEY)

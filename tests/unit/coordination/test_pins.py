@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.pins import Pins
-from mirror.coordination.redis import Redis
 from mirror.errors import BlobBeingDeleted
+from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
+from mirror.redis import keys
+from mirror.redis.client import Redis
 
 BASE, TOP = Digest.of(b"base"), Digest.of(b"top")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.quota import RESERVED_SECONDS, QuotaLedger, Verdict
-from mirror.coordination.redis import Redis
 from mirror.errors import LONGEST_REST
+from mirror.redis import keys
+from mirror.redis.client import Redis
+from mirror.throttling.pull_quota import RESERVED_SECONDS, QuotaLedger, Verdict
 from tests.unit.coordination.stopped_clock import StoppedClock
 
 ACCOUNT = ("docker.io", "anonymous", "192-0-2-7")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis, Run
 from mirror.errors import RedisUnavailable
+from mirror.redis import keys
+from mirror.redis.client import Redis, Run
 from tests.servers import ValkeyServer
 
 

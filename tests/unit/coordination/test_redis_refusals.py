@@ -26,12 +26,12 @@ from redis.exceptions import (
 )
 from structlog.testing import capture_logs
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis, open_client
-from mirror.coordination.redis_failures import translated
-from mirror.coordination.redis_retry import address_of
 from mirror.errors import RedisUnavailable
 from mirror.queue import TaskQueue
+from mirror.redis import keys
+from mirror.redis.client import Redis, open_client
+from mirror.redis.failures import translated
+from mirror.redis.retry import address_of
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from mirror.coordination.redis import Redis
-from mirror.coordination.sequence import Publication, TagSequence
+from mirror.locks.tag_sequence import Publication, TagSequence
+from mirror.redis.client import Redis
 
 
 def test_numbers_grow_per_tag(redis: Redis) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mirror.coordination import gate as gate_module
-from mirror.coordination import keys
-from mirror.coordination import slots as slots_module
-from mirror.coordination.concurrency import MOST_OF_ONE, Share, SharedLimits, Usage
-from mirror.coordination.gate import Gate
-from mirror.coordination.redis import Redis
-from mirror.coordination.slots import Slots
 from mirror.errors import RegistryBusy
+from mirror.redis import keys
+from mirror.redis.client import Redis
+from mirror.throttling import limiter as slots_module
+from mirror.throttling import semaphore as gate_module
+from mirror.throttling.aimd import MOST_OF_ONE, AimdLimits, Share, Usage
+from mirror.throttling.limiter import Limiter
+from mirror.throttling.semaphore import Semaphore
 from tests.e2e.processes import eventually
 from tests.servers import ValkeyServer
 
@@ -30,8 +30,8 @@ class Away(Exception):
 
 
 @pytest.fixture
-def slots(redis: Redis) -> Iterator[Slots]:
-    slots = Slots(SharedLimits(redis, {"registry.example": 2}))
+def slots(redis: Redis) -> Iterator[Limiter]:
+    slots = Limiter(AimdLimits(redis, {"registry.example": 2}))
     yield slots
     slots.close()
 
@@ -44,7 +44,7 @@ def holders(redis: Redis) -> int:
     return int(redis.call("ZCARD", keys.slots_holders(*WHERE)))
 
 
-def test_as_many_enter_as_the_share_allows_and_the_next_when_one_leaves(slots: Slots) -> None:
+def test_as_many_enter_as_the_share_allows_and_the_next_when_one_leaves(slots: Limiter) -> None:
     first, second = slots.enter(*WHERE, stay), slots.enter(*WHERE, stay)
     looked = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -56,7 +56,7 @@ def test_as_many_enter_as_the_share_allows_and_the_next_when_one_leaves(slots: S
     second(DONE)
 
 
-def test_a_thread_that_waits_can_be_called_away(slots: Slots) -> None:
+def test_a_thread_that_waits_can_be_called_away(slots: Limiter) -> None:
     leave = [slots.enter(*WHERE, stay) for _ in range(2)]
 
     def call_away(_: float) -> None:
@@ -71,8 +71,8 @@ def test_a_thread_that_waits_can_be_called_away(slots: Slots) -> None:
 
 def test_a_share_of_nothing_is_no_reason_to_occupy_a_worker(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_module, "SHUT_SECONDS", 0.0)
-    limits = SharedLimits(redis, {"registry.example": 1})
-    one, other = Slots(limits), Slots(limits)
+    limits = AimdLimits(redis, {"registry.example": 1})
+    one, other = Limiter(limits), Limiter(limits)
     leave = one.enter(*WHERE, stay)
     with pytest.raises(RegistryBusy) as caught:
         other.enter(*WHERE, stay)
@@ -84,7 +84,7 @@ def test_a_share_of_nothing_is_no_reason_to_occupy_a_worker(redis: Redis, monkey
     other.close()
 
 
-def test_waiting_ends_where_nobody_comes_out(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_where_nobody_comes_out(slots: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is behind the gate may be waiting for what this thread has."""
     monkeypatch.setattr(gate_module, "STUCK_SECONDS", 0.0)
     leave = [slots.enter(*WHERE, stay) for _ in range(2)]
@@ -98,8 +98,8 @@ def test_a_second_process_gets_its_share_when_the_first_has_reported(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
-    limits = SharedLimits(redis, {"registry.example": 2})
-    one, other = Slots(limits), Slots(limits)
+    limits = AimdLimits(redis, {"registry.example": 2})
+    one, other = Limiter(limits), Limiter(limits)
     leave = one.enter(*WHERE, stay)
     other.enter(*WHERE, stay)(DONE)
     leave(DONE)
@@ -108,7 +108,7 @@ def test_a_second_process_gets_its_share_when_the_first_has_reported(
 
 
 def test_a_share_that_is_not_used_is_given_back_and_the_thread_ends(
-    slots: Slots, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    slots: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
     monkeypatch.setattr(slots_module, "IDLE_SECONDS", 0.0)
@@ -120,7 +120,9 @@ def test_a_share_that_is_not_used_is_given_back_and_the_thread_ends(
     leave(DONE)
 
 
-def test_a_slot_that_is_held_long_keeps_its_share(slots: Slots, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_that_is_held_long_keeps_its_share(
+    slots: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
     monkeypatch.setattr(slots_module, "IDLE_SECONDS", 0.0)
     leave = slots.enter(*WHERE, stay)
@@ -129,7 +131,7 @@ def test_a_slot_that_is_held_long_keeps_its_share(slots: Slots, redis: Redis, mo
     leave(DONE)
 
 
-def test_trouble_is_reported_at_once(slots: Slots, redis: Redis) -> None:
+def test_trouble_is_reported_at_once(slots: Limiter, redis: Redis) -> None:
     leave = slots.enter(*WHERE, stay)
     assert slots.troubled(*WHERE) == 1
     assert float(redis.call("HGET", keys.slots_limit(*WHERE), "limit")) == 1
@@ -140,7 +142,7 @@ def test_with_redis_gone_the_last_share_stands(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
     with ValkeyServer(tmp_path) as server:
         redis = Redis.connect(server.url, retries=0)
-        slots = Slots(SharedLimits(redis, {}))
+        slots = Limiter(AimdLimits(redis, {}))
         slots.enter(*WHERE, stay)(DONE)
     leave = [slots.enter(*WHERE, stay) for _ in range(MOST_OF_ONE)]
     slots.troubled(*WHERE)
@@ -154,7 +156,7 @@ def test_a_process_that_never_reached_redis_asks_a_little(tmp_path: Path, monkey
     monkeypatch.setattr(gate_module, "STUCK_SECONDS", 0.0)
     with ValkeyServer(tmp_path) as server:
         redis = Redis.connect(server.url, retries=0)
-    slots = Slots(SharedLimits(redis, {}))
+    slots = Limiter(AimdLimits(redis, {}))
     leave = [slots.enter(*WHERE, stay) for _ in range(4)]
     with pytest.raises(RegistryBusy):
         slots.enter(*WHERE, stay)
@@ -164,7 +166,7 @@ def test_a_process_that_never_reached_redis_asks_a_little(tmp_path: Path, monkey
     redis.close()
 
 
-def test_a_forked_child_begins_with_gates_of_its_own_under_its_parents_name(slots: Slots, redis: Redis) -> None:
+def test_a_forked_child_begins_with_gates_of_its_own_under_its_parents_name(slots: Limiter, redis: Redis) -> None:
     """A lock that another thread held at the fork would be held for ever."""
     leave = slots.enter(*WHERE, stay)
     with slots._lock:
@@ -182,7 +184,7 @@ def test_a_forked_child_begins_with_gates_of_its_own_under_its_parents_name(slot
 
 def test_what_goes_through_while_a_report_is_under_way_is_taken_from_nobody_else(redis: Redis) -> None:
     """The share gets smaller in Redis before its gate knows of it."""
-    limits, gate = SharedLimits(redis, {"registry.example": 2}), Gate()
+    limits, gate = AimdLimits(redis, {"registry.example": 2}), Semaphore()
     gate.give(limits.report(*WHERE, "one", gate.usage()))
     limits.report(*WHERE, "other", Usage())
     smaller = limits.report(*WHERE, "one", gate.usage())
@@ -200,7 +202,7 @@ def test_what_goes_through_while_a_report_is_under_way_is_taken_from_nobody_else
 def test_of_two_reports_for_a_gate_the_older_answer_never_comes_last(redis: Redis) -> None:
     inside, most = 0, 0
 
-    class Watched(SharedLimits):
+    class Watched(AimdLimits):
         def report(self, registry: str, action: str, holder: str, usage: Usage) -> Share:
             nonlocal inside, most
             inside += 1
@@ -210,7 +212,7 @@ def test_of_two_reports_for_a_gate_the_older_answer_never_comes_last(redis: Redi
             finally:
                 inside -= 1
 
-    slots = Slots(Watched(redis, {}))
+    slots = Limiter(Watched(redis, {}))
     leave = slots.enter(*WHERE, stay)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: slots.troubled(*WHERE), range(100)))
@@ -220,7 +222,7 @@ def test_of_two_reports_for_a_gate_the_older_answer_never_comes_last(redis: Redi
 
 
 def test_a_gate_takes_less_than_is_in_use() -> None:
-    gate = Gate()
+    gate = Semaphore()
     gate.give(Share(2, 2, 0))
     for _ in range(2):
         gate.approach()
@@ -239,7 +241,7 @@ def test_what_cannot_be_reported_of_one_registry_holds_up_no_other(
     """One registry's keys are spoilt: it is asked as before, and the other's shares go on being reported."""
     monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
     redis.call("SET", keys.slots_limit("odd.example", "blobs"), "not a hash")
-    slots = Slots(SharedLimits(redis, {}))
+    slots = Limiter(AimdLimits(redis, {}))
     odd = slots.enter("odd.example", "blobs", stay)
     leave = slots.enter(*WHERE, stay)
     redis.call("DEL", keys.slots_holders(*WHERE))

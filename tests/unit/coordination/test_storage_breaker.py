@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
-from mirror.coordination.storage_breaker import (
+from mirror.redis import keys
+from mirror.redis.client import Redis
+from mirror.throttling.storage_breaker import (
     LONGEST_OPEN,
     OPEN_SECONDS,
     TRIAL_SECONDS,
-    Admission,
     StorageBreaker,
     StorageTrouble,
+    WritePermit,
 )
 
 FULL = StorageTrouble("STORAGE_FULL", "write key", "its disk is full", size=1000)
-FREE = Admission(wait=None, is_trial=False)
-TRIAL = Admission(wait=None, is_trial=True)
+FREE = WritePermit(wait=None, is_trial=False)
+TRIAL = WritePermit(wait=None, is_trial=True)
 
 
 def reach_the_next_trial(redis: Redis) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from mirror.coordination.redis import Redis
+from mirror.copying.cancellation import Cancellation
 from mirror.copying.copier import Copier
-from mirror.copying.interruption import Interruption
 from mirror.copying.memory import MemoryBudget
 from mirror.copying.progress import BlobState, PlannedBlob
 from mirror.copying.resolver import Resolver
@@ -18,6 +17,7 @@ from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
+from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
@@ -29,7 +29,7 @@ _RANGE: Final = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 @dataclass
-class Notebook:
+class RecordingProgress:
     """A `Progress` that remembers everything."""
 
     states: dict[Digest, list[BlobState]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Engine:
     client: RegistryClient
     bucket: Bucket
     redis: Redis
-    notebook: Notebook = field(default_factory=Notebook)
+    notebook: RecordingProgress = field(default_factory=RecordingProgress)
 
     def put(self, *layers: bytes, algorithm: str = "sha256") -> list[Descriptor]:
         """Make team/app:1 an image of these layers."""
@@ -78,15 +78,15 @@ class Engine:
         return [Descriptor(images.OCI_LAYER, Digest.of(content, algorithm), len(content)) for content in layers]
 
     def copy(
-        self, interruption: Interruption | None = None, *, budget: int = 4 * PART, holder: str = "engine"
-    ) -> Notebook:
+        self, cancellation: Cancellation | None = None, *, budget: int = 4 * PART, holder: str = "engine"
+    ) -> RecordingProgress:
         """Copy once, as one worker would; raises what the copier raises."""
-        interruption = interruption or Interruption()
+        cancellation = cancellation or Cancellation()
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
-        self.notebook = Notebook()
+        self.notebook = RecordingProgress()
         copier = Copier(self.client, self.bucket, self.redis, MemoryBudget(budget))
-        image = Resolver(self.client, self.bucket, interruption).image(reference, None)
-        copier.copy(reference, image, holder=holder, progress=self.notebook, interruption=interruption)
+        image = Resolver(self.client, self.bucket, cancellation).image(reference, None)
+        copier.copy(reference, image, holder=holder, progress=self.notebook, cancellation=cancellation)
         return self.notebook
 
     def content(self, blob: Descriptor) -> bytes | None:

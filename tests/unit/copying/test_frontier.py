@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.copying.frontier import Frontier
+from mirror.copying.hash_frontier import HashFrontier
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.verification import Hasher
@@ -41,7 +41,7 @@ class Watched:
     released: list[memoryview] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.frontier = Frontier(self.hasher, first=self.first, save=self._save, release=self.released.append)
+        self.frontier = HashFrontier(self.hasher, first=self.first, save=self._save, release=self.released.append)
 
     def _save(self, frontier: int, midstate: bytes | None, stored: Mapping[int, StoredPart]) -> None:
         self.saved.append((frontier, midstate, stored))
@@ -137,7 +137,7 @@ def test_a_checkpoint_that_cannot_be_written_frees_nothing() -> None:
     def fail(*_: object) -> None:
         raise OSError
 
-    frontier = Frontier(Hasher(BLOB), first=1, save=fail, release=released.append)
+    frontier = HashFrontier(Hasher(BLOB), first=1, save=fail, release=released.append)
     frontier.arrived(1, part(1))
     with pytest.raises(OSError):  # noqa: PT011 - any error would do
         frontier.stored(1, receipt(1))

@@ -7,19 +7,19 @@ from contextlib import suppress
 import pytest
 
 from mirror.copying import memory
-from mirror.copying.interruption import Interrupted, Interruption
+from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.copying.memory import BLOB_BYTES, FREE, BufferRing, ManifestMemory, MemoryBudget
 from mirror.errors import ManifestInvalid, MemoryBusy
 from tests.e2e.processes import eventually
 
 
 def test_buffers_never_exceed_the_budget_together() -> None:
-    budget, interruption = MemoryBudget(10), Interruption()
+    budget, cancellation = MemoryBudget(10), Cancellation()
     lock, used, most = threading.Lock(), 0, 0
 
     def take(size: int) -> None:
         nonlocal used, most
-        with budget.buffer(size, interruption) as buffer:
+        with budget.buffer(size, cancellation) as buffer:
             with lock:
                 used += len(buffer)
                 most = max(most, used)
@@ -32,35 +32,35 @@ def test_buffers_never_exceed_the_budget_together() -> None:
 
 
 def test_a_buffer_larger_than_the_budget_is_a_programming_error() -> None:
-    with pytest.raises(ValueError, match="exceeds"), MemoryBudget(10).buffer(11, Interruption()):
+    with pytest.raises(ValueError, match="exceeds"), MemoryBudget(10).buffer(11, Cancellation()):
         pytest.fail("the block must not run")
 
 
-def test_who_waits_for_memory_is_woken_by_the_interruption() -> None:
-    budget, interruption = MemoryBudget(10), Interruption()
+def test_who_waits_for_memory_is_woken_by_the_cancellation() -> None:
+    budget, cancellation = MemoryBudget(10), Cancellation()
     refused = threading.Event()
 
     def wait() -> None:
-        with pytest.raises(Interrupted), budget.buffer(1, interruption):
+        with pytest.raises(OperationCanceled), budget.buffer(1, cancellation):
             pytest.fail("there is no memory")
         refused.set()
 
-    with budget.buffer(10, Interruption()):
+    with budget.buffer(10, Cancellation()):
         thread = threading.Thread(target=wait)
         thread.start()
-        interruption.interrupt("over")
+        cancellation.interrupt("over")
         assert refused.wait(10)
         thread.join()
 
 
 def test_a_large_request_is_not_passed_for_ever_by_small_ones() -> None:
-    budget, interruption = MemoryBudget(10), Interruption()
-    first = budget.take(6, interruption)
+    budget, cancellation = MemoryBudget(10), Cancellation()
+    first = budget.take(6, cancellation)
     with ThreadPoolExecutor(2) as pool:
-        large = pool.submit(budget.take, 10, interruption)
+        large = pool.submit(budget.take, 10, cancellation)
         eventually(lambda: budget.waiting == 1, what="the large one waits")
         assert budget.take_if_free(1) is None
-        small = pool.submit(budget.take, 1, interruption)
+        small = pool.submit(budget.take, 1, cancellation)
         eventually(lambda: budget.waiting == 2, what="the small one waits behind it")
         budget.give_back(first)
         budget.give_back(large.result(10))
@@ -68,46 +68,46 @@ def test_a_large_request_is_not_passed_for_ever_by_small_ones() -> None:
 
 
 def test_a_buffer_is_used_again() -> None:
-    budget, interruption = MemoryBudget(10), Interruption()
-    first = budget.take(5, interruption)
+    budget, cancellation = MemoryBudget(10), Cancellation()
+    first = budget.take(5, cancellation)
     budget.give_back(first)
-    assert budget.take(5, interruption) is first
+    assert budget.take(5, cancellation) is first
 
 
 def test_idle_buffers_of_other_sizes_make_room() -> None:
-    budget, interruption = MemoryBudget(10), Interruption()
+    budget, cancellation = MemoryBudget(10), Cancellation()
     for size in (4, 3, 10, 5, 5):
-        with budget.buffer(size, interruption) as buffer:
+        with budget.buffer(size, cancellation) as buffer:
             assert len(buffer) == size
     assert budget.held <= 10
 
 
 def test_a_ring_grows_while_memory_is_free_and_gives_all_back() -> None:
-    budget, interruption = MemoryBudget(10), Interruption()
-    with BufferRing(budget, budget.take(4, interruption)) as ring:
-        first, second = ring.take(interruption), ring.take(interruption)
+    budget, cancellation = MemoryBudget(10), Cancellation()
+    with BufferRing(budget, budget.take(4, cancellation)) as ring:
+        first, second = ring.take(cancellation), ring.take(cancellation)
         assert first is not second
         ring.give_back(second)
-        assert ring.take(interruption) is second
+        assert ring.take(cancellation) is second
         ring.give_back(first)
         ring.give_back(second)
-    assert len(budget.take(10, interruption)) == 10
+    assert len(budget.take(10, cancellation)) == 10
 
 
-def test_a_ring_without_free_memory_waits_for_its_own_and_for_the_interruption() -> None:
-    budget, interruption = MemoryBudget(4), Interruption()
-    with BufferRing(budget, budget.take(4, interruption)) as ring:
-        only = ring.take(interruption)
+def test_a_ring_without_free_memory_waits_for_its_own_and_for_the_cancellation() -> None:
+    budget, cancellation = MemoryBudget(4), Cancellation()
+    with BufferRing(budget, budget.take(4, cancellation)) as ring:
+        only = ring.take(cancellation)
         refused = threading.Event()
 
         def wait() -> None:
-            with pytest.raises(Interrupted):
-                ring.take(interruption)
+            with pytest.raises(OperationCanceled):
+                ring.take(cancellation)
             refused.set()
 
         thread = threading.Thread(target=wait)
         thread.start()
-        interruption.interrupt("over")
+        cancellation.interrupt("over")
         assert refused.wait(10)
         thread.join()
         ring.give_back(only)
@@ -125,8 +125,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LONGEST_WAIT", 0.0)
 
 
-def manifests(budget: MemoryBudget, interruption: Interruption | None = None) -> ManifestMemory:
-    return ManifestMemory(budget, "x.com/a:1", interruption or Interruption())
+def manifests(budget: MemoryBudget, cancellation: Cancellation | None = None) -> ManifestMemory:
+    return ManifestMemory(budget, "x.com/a:1", cancellation or Cancellation())
 
 
 def test_the_manifests_of_ordinary_images_count_for_nothing() -> None:
@@ -138,12 +138,12 @@ def test_the_manifests_of_ordinary_images_count_for_nothing() -> None:
 
 
 def test_manifests_leave_less_for_buffers_until_their_task_has_ended() -> None:
-    budget, interruption = MemoryBudget(LIMIT), Interruption()
+    budget, cancellation = MemoryBudget(LIMIT), Cancellation()
     with manifests(budget) as held, ThreadPoolExecutor(1) as pool:
         held.hold(10 * MIB, blobs=10 * MIB // BLOB_BYTES)
         assert 19 * MIB < budget.reserved <= 20 * MIB
-        first = budget.take(44 * MIB, interruption)
-        second = pool.submit(budget.take, 2 * MIB, interruption)
+        first = budget.take(44 * MIB, cancellation)
+        second = pool.submit(budget.take, 2 * MIB, cancellation)
         eventually(lambda: budget.waiting == 1, what="the second buffer waits")
         held.__exit__()
         assert len(second.result(10)) == 2 * MIB
@@ -153,11 +153,11 @@ def test_manifests_leave_less_for_buffers_until_their_task_has_ended() -> None:
 
 def test_idle_buffers_make_room_for_manifests() -> None:
     budget = MemoryBudget(LIMIT)
-    budget.give_back(budget.take(LIMIT, Interruption()))
+    budget.give_back(budget.take(LIMIT, Cancellation()))
     with manifests(budget) as held:
         held.hold(MOST)
         assert budget.held + budget.reserved <= LIMIT
-    buffer = budget.take(LIMIT, Interruption())
+    buffer = budget.take(LIMIT, Cancellation())
     with manifests(budget) as held, ThreadPoolExecutor(1) as pool:
         holding = pool.submit(held.hold, MOST)
         eventually(lambda: budget.reserved == MOST, what="it waits for the buffer")
@@ -197,25 +197,25 @@ def test_who_waits_for_the_manifests_of_others_gets_their_room() -> None:
         assert budget.reserved == MOST
 
 
-def test_who_waits_for_room_is_woken_by_the_interruption() -> None:
-    budget, interruption = MemoryBudget(LIMIT), Interruption()
-    buffer = budget.take(LIMIT, Interruption())
-    with ThreadPoolExecutor(1) as pool, manifests(budget, interruption) as held:
+def test_who_waits_for_room_is_woken_by_the_cancellation() -> None:
+    budget, cancellation = MemoryBudget(LIMIT), Cancellation()
+    buffer = budget.take(LIMIT, Cancellation())
+    with ThreadPoolExecutor(1) as pool, manifests(budget, cancellation) as held:
         waiting = pool.submit(held.hold, MOST)
         eventually(lambda: budget.waiting == 1, what="it waits")
-        interruption.interrupt("over")
-        with pytest.raises(Interrupted):
+        cancellation.interrupt("over")
+        with pytest.raises(OperationCanceled):
             waiting.result(10)
     budget.give_back(buffer)
     assert budget.reserved == 0
 
 
 def test_a_part_that_is_larger_than_what_manifests_leave_comes_when_no_other_is_under_way() -> None:
-    budget, interruption = MemoryBudget(LIMIT), Interruption()
+    budget, cancellation = MemoryBudget(LIMIT), Cancellation()
     with manifests(budget) as held, ThreadPoolExecutor(1) as pool:
         held.hold(MOST)
-        first = budget.take(MIB, interruption)
-        large = pool.submit(budget.take, LIMIT // 2, interruption)
+        first = budget.take(MIB, cancellation)
+        large = pool.submit(budget.take, LIMIT // 2, cancellation)
         eventually(lambda: budget.waiting == 1, what="the large part waits")
         budget.give_back(first)
         budget.give_back(large.result(10))
@@ -224,12 +224,12 @@ def test_a_part_that_is_larger_than_what_manifests_leave_comes_when_no_other_is_
 @pytest.mark.usefixtures("impatient")
 def test_images_of_all_sizes_and_their_parts_all_come_through_within_the_budget() -> None:
     """Each grows its manifests in steps, then takes buffers while it holds them; who finds no room begins again."""
-    budget, interruption = MemoryBudget(LIMIT), Interruption()
+    budget, cancellation = MemoryBudget(LIMIT), Cancellation()
     lock, buffers, most = threading.Lock(), 0, 0
 
     def use(size: int) -> None:
         nonlocal buffers, most
-        with budget.buffer(size, interruption):
+        with budget.buffer(size, cancellation):
             with lock:
                 buffers += size
                 most = max(most, buffers + budget.reserved)

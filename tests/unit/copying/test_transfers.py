@@ -12,24 +12,24 @@ from typing import Any
 import pytest
 from isal import isal_zlib
 
-from mirror.coordination import keys
-from mirror.coordination.admission import SharedAdmission
-from mirror.coordination.checkpoints import Checkpoints
-from mirror.coordination.lease import Leases
-from mirror.coordination.redis import Redis
 from mirror.copying import blob_queue, copier
-from mirror.copying.interruption import Interrupted, Interruption, waking
+from mirror.copying.cancellation import Cancellation, OperationCanceled, waking
 from mirror.errors import BlobBusy, BlobUnknown, DigestMismatch, SizeInvalid, SourceUnreachable
+from mirror.locks.checkpoints import Checkpoints
+from mirror.locks.lease import Leases
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.sha256 import Sha256
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
+from mirror.throttling.shared_throttle import SharedThrottle
 from tests.conftest import MakeSettings
 from tests.e2e.processes import eventually
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request
-from tests.unit.copying.engine import PART, Engine, Notebook, content
+from tests.unit.copying.engine import PART, Engine, RecordingProgress, content
 
 BIG = content(7 * PART + 12_345)
 
@@ -42,7 +42,7 @@ def engine_on(
         insecure_registries=frozenset({registry.host}), allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),)
     )
     redis = Redis.connect(redis_url)
-    admission = SharedAdmission(redis, most={registry.host: connections})
+    admission = SharedThrottle(redis, most={registry.host: connections})
     client = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None, wakers=waking)
     yield Engine(registry, client, bucket, redis)
     client.close()
@@ -76,7 +76,7 @@ def on_range(blob: Descriptor, start: int, change: faults.Change, *, times: int 
     return script
 
 
-def wait_for(copying: Future[Notebook], ask: Callable[[], object], what: str) -> None:
+def wait_for(copying: Future[RecordingProgress], ask: Callable[[], object], what: str) -> None:
     """Until *ask* says so, while the copy goes on."""
     eventually(lambda: copying.done() or ask(), what=what)
     assert not copying.done(), copying.exception()
@@ -93,12 +93,12 @@ def interrupted_at_a_part(
     """Begin the copy, hold *part* (from 1) back, and stop when all before it are behind the frontier."""
     gate = threading.Event()
     engine.registry.scripts += [on_range(blob, (part - 1) * PART, faults.gated(gate, 1000))]
-    interruption = Interruption()
+    cancellation = Cancellation()
     with ThreadPoolExecutor(1) as pool:
-        copying = pool.submit(engine.copy, interruption, holder=holder)
+        copying = pool.submit(engine.copy, cancellation, holder=holder)
         wait_for(copying, lambda: frontier(engine, blob) == part - 1, "all parts before it are done")
-        interruption.interrupt("stopped", resumable=resumable)
-        with pytest.raises(Interrupted):
+        cancellation.interrupt("stopped", resumable=resumable)
+        with pytest.raises(OperationCanceled):
             copying.result(30)
     gate.set()
     engine.registry.scripts = []
@@ -194,7 +194,7 @@ def test_a_source_that_gives_nothing_any_more_is_given_up(engine: Engine) -> Non
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.registry.deadlines.STALL_SECONDS", 0.2)
+    monkeypatch.setattr("mirror.http.deadlines.STALL_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -321,13 +321,13 @@ def test_a_checkpoint_that_no_longer_fits_the_budget_is_thrown_away_with_its_upl
 
 def test_a_sha512_blob_begins_again(strict: Engine) -> None:
     [blob] = strict.put(BIG, algorithm="sha512")
-    gate, interruption = threading.Event(), Interruption()
+    gate, cancellation = threading.Event(), Cancellation()
     strict.registry.script(on_range(blob, 3 * PART, faults.gated(gate, 1000), times=1))
     with ThreadPoolExecutor(1) as pool:
-        copying = pool.submit(strict.copy, interruption)
+        copying = pool.submit(strict.copy, cancellation)
         wait_for(copying, lambda: len(strict.asked(blob)) >= 4, "four parts were asked for")
-        interruption.interrupt("stopped")
-        with pytest.raises(Interrupted):
+        cancellation.interrupt("stopped")
+        with pytest.raises(OperationCanceled):
             copying.result(30)
     gate.set()
     strict.copy()

@@ -6,23 +6,23 @@ from functools import partial
 
 import pytest
 
-from mirror.copying.interruption import Interrupted, Interruption
-from mirror.copying.turns import Turns
+from mirror.copying.cancellation import Cancellation, OperationCanceled
+from mirror.copying.largest_first import LargestFirst
 from tests.e2e.processes import eventually
 
 
-def is_waited_for(turns: Turns, count: int) -> bool:
+def is_waited_for(turns: LargestFirst, count: int) -> bool:
     return turns.waiting == count
 
 
 def test_the_largest_blob_that_waits_is_next() -> None:
-    turns, order = Turns(), list[int]()
+    turns, order = LargestFirst(), list[int]()
 
     def take(size: int) -> None:
-        with turns.turn(size, Interruption()):
+        with turns.turn(size, Cancellation()):
             order.append(size)
 
-    with ThreadPoolExecutor(4) as pool, turns.turn(1, Interruption()):
+    with ThreadPoolExecutor(4) as pool, turns.turn(1, Cancellation()):
         for waiting, size in enumerate((5, 9, 7, 9), 1):
             pool.submit(take, size)
             eventually(partial(is_waited_for, turns, waiting), what=f"{waiting} wait")
@@ -30,28 +30,28 @@ def test_the_largest_blob_that_waits_is_next() -> None:
     assert order == [9, 9, 7, 5]
 
 
-def test_who_waits_for_a_turn_is_woken_by_the_interruption_and_stands_in_nobodys_way() -> None:
-    turns, interruption, refused = Turns(), Interruption(), threading.Event()
+def test_who_waits_for_a_turn_is_woken_by_the_cancellation_and_stands_in_nobodys_way() -> None:
+    turns, cancellation, refused = LargestFirst(), Cancellation(), threading.Event()
 
     def wait() -> None:
-        with pytest.raises(Interrupted), turns.turn(9, interruption):
+        with pytest.raises(OperationCanceled), turns.turn(9, cancellation):
             pytest.fail("it is another's turn")
         refused.set()
 
-    with turns.turn(1, Interruption()):
+    with turns.turn(1, Cancellation()):
         thread = threading.Thread(target=wait)
         thread.start()
         eventually(lambda: turns.waiting == 1, what="it waits")
-        interruption.interrupt("over")
+        cancellation.interrupt("over")
         assert refused.wait(10)
         thread.join()
-    with turns.turn(1, Interruption()):
+    with turns.turn(1, Cancellation()):
         assert turns.waiting == 0
 
 
 def test_a_turn_ends_with_an_error() -> None:
-    turns = Turns()
-    with pytest.raises(ValueError, match="broken"), turns.turn(1, Interruption()):
+    turns = LargestFirst()
+    with pytest.raises(ValueError, match="broken"), turns.turn(1, Cancellation()):
         raise ValueError("broken")
-    with turns.turn(1, Interruption()):
+    with turns.turn(1, Cancellation()):
         assert turns.waiting == 0

@@ -58,7 +58,7 @@ def log_requests() -> None:
     """Log as the service does, also what a person is not shown."""
     configure("service")
     for path in ("/livez", "/readyz", "/metrics", "/v1/jobs"):
-        structlog.get_logger("service.access_log").info("request", method="GET", path=path, status=200)
+        structlog.get_logger("service.http.access_log").info("request", method="GET", path=path, status=200)
 
 
 def journal(event: str, name: str) -> None:

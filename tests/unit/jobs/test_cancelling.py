@@ -8,41 +8,41 @@ from contextlib import contextmanager
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.pins import Pins
-from mirror.coordination.redis import open_client
-from mirror.copying.interruption import Interrupted, Interruption
-from mirror.jobs import keeping
-from mirror.jobs.keeping import CANCELED, ClaimKeeper, ClaimKeeping
-from mirror.jobs.performing import HANDOVER
+from mirror.copying.cancellation import Cancellation, OperationCanceled
+from mirror.jobs import heartbeat as keeping
+from mirror.jobs.heartbeat import CANCELED, Heartbeat, Heartbeats
+from mirror.jobs.run import HANDOVER
 from mirror.jobs.steering import Steering
+from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import Claim, Outcome
 from mirror.records.task import Task
+from mirror.redis import keys
+from mirror.redis.client import open_client
 from mirror.storage import layout
 from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes.registry import Reply, Request
-from tests.plant import Plant
+from tests.harness import Harness
 from tests.servers.process import free_port
 
 MIB = 2**20
 
 
 @pytest.fixture
-def steering(plant: Plant) -> Steering:
-    return Steering(plant.store, plant.queue)
+def steering(harness: Harness) -> Steering:
+    return Steering(harness.store, harness.queue)
 
 
-class Gate:
+class Semaphore:
     """Holds the source's answers for one path, after some bytes or before any, until it is opened."""
 
-    def __init__(self, plant: Plant, path: str, *, after: int | None, times: int | None = None) -> None:
+    def __init__(self, harness: Harness, path: str, *, after: int | None, times: int | None = None) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
         self._path, self._after, self._left = path, after, times
-        plant.registry.script(self._hold)
+        harness.registry.script(self._hold)
 
     def _hold(self, request: Request, reply: Reply) -> Reply | None:
         if self._path not in request.path or self._left == 0 or self.opened.is_set():
@@ -58,9 +58,9 @@ class Gate:
 
 
 @contextmanager
-def working(plant: Plant, *jobs: Job) -> Iterator[list[threading.Thread]]:
+def working(harness: Harness, *jobs: Job) -> Iterator[list[threading.Thread]]:
     """Workers that perform the jobs, and have ended with the block."""
-    threads = [threading.Thread(target=plant.perform, args=(job,)) for job in jobs]
+    threads = [threading.Thread(target=harness.perform, args=(job,)) for job in jobs]
     for thread in threads:
         thread.start()
     yield threads
@@ -68,90 +68,92 @@ def working(plant: Plant, *jobs: Job) -> Iterator[list[threading.Thread]]:
         thread.join()
 
 
-def ended(plant: Plant, job: Job) -> Job:
+def ended(harness: Harness, job: Job) -> Job:
     def ask() -> Job | None:
-        now = plant.store.job(job.id)
+        now = harness.store.job(job.id)
         return None if now.finished_at is None else now
 
     return eventually(ask, what="the job has ended")
 
 
-def only_task(plant: Plant, job: Job) -> Task:
-    [task] = plant.store.tasks(job.id, 1)
+def only_task(harness: Harness, job: Job) -> Task:
+    [task] = harness.store.tasks(job.id, 1)
     return task
 
 
-def claimed(plant: Plant, job: Job) -> Claim:
-    task = only_task(plant, job)
-    claim = plant.store.claim(task.id, task.fence)
+def claimed(harness: Harness, job: Job) -> Claim:
+    task = only_task(harness, job)
+    claim = harness.store.claim(task.id, task.fence)
     assert claim is not None
     return claim
 
 
-def shown(plant: Plant) -> list[str]:
+def shown(harness: Harness) -> list[str]:
     """Every key by which a reader could find an image."""
-    return [key for key in plant.stored() if "/repositories/" in key]
+    return [key for key in harness.stored() if "/repositories/" in key]
 
 
-def fetches(plant: Plant, digest: Digest) -> int:
-    return len(plant.registry.log("api", method="GET", path=str(digest)))
+def fetches(harness: Harness, digest: Digest) -> int:
+    return len(harness.registry.log("api", method="GET", path=str(digest)))
 
 
 @pytest.mark.parametrize("size", [MIB, 40 * MIB], ids=["one part", "several parts"])
 def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(
-    plant: Plant, steering: Steering, size: int
+    harness: Harness, steering: Steering, size: int
 ) -> None:
     big, small = images.layer("big", size), images.layer("small")
-    plant.registry.put(images.image(big, small), "team/app", "1")
-    gate = Gate(plant, str(big.digest), after=1000)
-    job = plant.submit("team/app:1")
-    with working(plant, job):
+    harness.registry.put(images.image(big, small), "team/app", "1")
+    gate = Semaphore(harness, str(big.digest), after=1000)
+    job = harness.submit("team/app:1")
+    with working(harness, job):
         assert gate.reached.wait(20)
-        eventually(lambda: layout.blob_key(small.digest) in plant.stored(), what="the small blob is there")
+        eventually(lambda: layout.blob_key(small.digest) in harness.stored(), what="the small blob is there")
         assert steering.cancel(job.id).state == "running"
-    canceled = plant.store.job(job.id)
+    canceled = harness.store.job(job.id)
     assert (canceled.state, canceled.error, canceled.images.canceled) == ("canceled", None, 1)
-    assert (shown(plant), plant.bucket.open_uploads("")) == ([], [])
-    assert plant.redis.call("EXISTS", keys.blob_checkpoint(big.digest), keys.blob_lease(big.digest)) == 0
-    assert layout.blob_key(big.digest) not in plant.stored()
+    assert (shown(harness), harness.bucket.open_uploads("")) == ([], [])
+    assert harness.redis.call("EXISTS", keys.blob_checkpoint(big.digest), keys.blob_lease(big.digest)) == 0
+    assert layout.blob_key(big.digest) not in harness.stored()
 
     gate.opened.set()
     assert steering.retry(job.id).state == "queued"
-    assert plant.perform(job).state == "succeeded"
-    assert fetches(plant, small.digest) == 1
+    assert harness.perform(job).state == "succeeded"
+    assert fetches(harness, small.digest) == 1
 
 
-def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(plant: Plant, steering: Steering) -> None:
+def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: Harness, steering: Steering) -> None:
     """Its worker does not wait for it, and its late answer does not bring the image, whose blobs are there already."""
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    plant.mirror("team/app:1", "copy/app:1")
-    before = shown(plant)
-    gate = Gate(plant, "/manifests/", after=None)
-    job = plant.submit("team/app:1")
-    with working(plant, job) as [worker]:
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    harness.mirror("team/app:1", "copy/app:1")
+    before = shown(harness)
+    gate = Semaphore(harness, "/manifests/", after=None)
+    job = harness.submit("team/app:1")
+    with working(harness, job) as [worker]:
         assert gate.reached.wait(20)
         steering.cancel(job.id)
-        assert ended(plant, job).state == "canceled"
+        assert ended(harness, job).state == "canceled"
         worker.join(30)
         assert not worker.is_alive()
         gate.opened.set()
-    assert plant.store.job(job.id).state == "canceled"
-    assert shown(plant) == before
+    assert harness.store.job(job.id).state == "canceled"
+    assert shown(harness) == before
 
 
-def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(plant: Plant, steering: Steering) -> None:
+def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(
+    harness: Harness, steering: Steering
+) -> None:
     image = images.image(images.layer("a"))
-    plant.registry.put(image, "team/app", "1")
-    gate = Gate(plant, "/manifests/", after=None, times=1)
-    job = plant.submit("team/app:1")
-    with working(plant, job):
+    harness.registry.put(image, "team/app", "1")
+    gate = Semaphore(harness, "/manifests/", after=None, times=1)
+    job = harness.submit("team/app:1")
+    with working(harness, job):
         assert gate.reached.wait(20)
         steering.cancel(job.id)
-        ended(plant, job)
+        ended(harness, job)
         steering.retry(job.id)
-        assert plant.perform(job).state == "succeeded"
+        assert harness.perform(job).state == "succeeded"
         gate.opened.set()
-    after = plant.store.job(job.id)
+    after = harness.store.job(job.id)
     assert (after.state, after.digest, after.images.succeeded) == ("succeeded", str(image.digest), 1)
 
 
@@ -159,59 +161,63 @@ def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(pl
     "answer", [Reply(404), Reply(403), Reply(429, {"Retry-After": "120"})], ids=["fails", "is denied", "has to wait"]
 )
 def test_what_the_source_says_behind_a_cancellation_does_not_count(
-    plant: Plant, steering: Steering, answer: Reply
+    harness: Harness, steering: Steering, answer: Reply
 ) -> None:
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    job = plant.submit("team/app:1")
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    job = harness.submit("team/app:1")
 
     def cancel_and_answer(request: Request, _: Reply) -> Reply:
         steering.cancel(job.id)
         return answer
 
-    plant.registry.script(cancel_and_answer)
-    done = plant.perform(job)
+    harness.registry.script(cancel_and_answer)
+    done = harness.perform(job)
     assert (done.state, done.error, done.waiting_for) == ("canceled", None, None)
-    assert plant.store.unpark(only_task(plant, job).id) is None
+    assert harness.store.unpark(only_task(harness, job).id) is None
 
 
-def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(plant: Plant, steering: Steering) -> None:
+def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(
+    harness: Harness, steering: Steering
+) -> None:
     base = images.layer("base", 20 * MIB)
-    plant.registry.put(images.image(base, images.layer("one")), "team/one", "1")
-    plant.registry.put(images.image(base, images.layer("two")), "team/two", "1")
-    gate = Gate(plant, str(base.digest), after=1000)
-    first, second = plant.submit("team/one:1"), plant.submit("team/two:1")
-    with working(plant, first):
+    harness.registry.put(images.image(base, images.layer("one")), "team/one", "1")
+    harness.registry.put(images.image(base, images.layer("two")), "team/two", "1")
+    gate = Semaphore(harness, str(base.digest), after=1000)
+    first, second = harness.submit("team/one:1"), harness.submit("team/two:1")
+    with working(harness, first):
         assert gate.reached.wait(20)
-        with working(plant, second):
-            eventually(lambda: plant.registry.log(path="/v2/team/two/blobs/"), what="the second job copies")
+        with working(harness, second):
+            eventually(lambda: harness.registry.log(path="/v2/team/two/blobs/"), what="the second job copies")
             steering.cancel(first.id)
-            assert ended(plant, first).state == "canceled"
+            assert ended(harness, first).state == "canceled"
             gate.opened.set()
-    assert plant.store.job(second.id).state == "succeeded"
-    assert plant.bucket.open_uploads("") == []
+    assert harness.store.job(second.id).state == "succeeded"
+    assert harness.bucket.open_uploads("") == []
 
 
-def test_a_task_that_is_handed_over_while_its_job_is_canceled_is_not_queued(plant: Plant, steering: Steering) -> None:
+def test_a_task_that_is_handed_over_while_its_job_is_canceled_is_not_queued(
+    harness: Harness, steering: Steering
+) -> None:
     """As at the end of the handover's watchdog, which knows nothing of the copy any more."""
-    job = plant.submit("team/app:1")
-    claim = claimed(plant, job)
+    job = harness.submit("team/app:1")
+    claim = claimed(harness, job)
     steering.cancel(job.id)
-    plant.performer.hand_over(claim, HANDOVER)
-    assert plant.store.job(job.id).state == "canceled"
-    assert not plant.queue.holds(claim.task.id, claim.fence)
+    harness.performer.hand_over(claim, HANDOVER)
+    assert harness.store.job(job.id).state == "canceled"
+    assert not harness.queue.holds(claim.task.id, claim.fence)
 
 
 def test_the_task_of_a_dead_worker_ends_with_its_lease(
-    plant: Plant, steering: Steering, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, steering: Steering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirror.coordination.redis.Redis.uptime", lambda _: 3600)
-    job = plant.submit("team/app:1")
-    claim = claimed(plant, job)
+    monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3600)
+    job = harness.submit("team/app:1")
+    claim = claimed(harness, job)
     steering.cancel(job.id)
-    plant.redis.call("ZADD", keys.TASKS_RUNNING, 1, claim.task.id)
-    plant.reconciler.reconcile()
-    assert plant.store.job(job.id).state == "canceled"
-    assert not plant.queue.holds(claim.task.id, claim.fence)
+    harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, claim.task.id)
+    harness.reconciler.reconcile()
+    assert harness.store.job(job.id).state == "canceled"
+    assert not harness.queue.holds(claim.task.id, claim.fence)
 
 
 @pytest.fixture
@@ -222,65 +228,67 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def kept(plant: Plant, claim: Claim, interruption: Interruption) -> Iterator[ClaimKeeper]:
-    keeper = ClaimKeeping(plant.store, Pins(plant.redis)).keep(claim, interruption)
+def kept(harness: Harness, claim: Claim, cancellation: Cancellation) -> Iterator[Heartbeat]:
+    keeper = Heartbeats(harness.store, Pins(harness.redis)).keep(claim, cancellation)
     yield keeper
     keeper.end(failed=False)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_image_that_is_being_published_is_left_to_end(plant: Plant, steering: Steering) -> None:
-    job = plant.submit("team/app:1")
-    claim, interruption = claimed(plant, job), Interruption()
-    with kept(plant, claim, interruption) as keeper:
+def test_an_image_that_is_being_published_is_left_to_end(harness: Harness, steering: Steering) -> None:
+    job = harness.submit("team/app:1")
+    claim, cancellation = claimed(harness, job), Cancellation()
+    with kept(harness, claim, cancellation) as keeper:
         keeper.begin_publishing()
         steering.cancel(job.id)
-        eventually(interruption.is_set, what="the worker has heard of it")
-    assert plant.store.job(job.id).state == "running"
-    assert plant.store.settle(claim, "succeeded", Outcome())
-    assert plant.store.job(job.id).state == "succeeded"
+        eventually(cancellation.is_set, what="the worker has heard of it")
+    assert harness.store.job(job.id).state == "running"
+    assert harness.store.settle(claim, "succeeded", Outcome())
+    assert harness.store.job(job.id).state == "succeeded"
 
 
 @pytest.mark.usefixtures("impatient")
-def test_nothing_is_published_once_the_worker_has_heard_of_the_cancellation(plant: Plant, steering: Steering) -> None:
-    job = plant.submit("team/app:1")
-    claim, interruption = claimed(plant, job), Interruption()
-    with kept(plant, claim, interruption) as keeper:
+def test_nothing_is_published_once_the_worker_has_heard_of_the_cancellation(
+    harness: Harness, steering: Steering
+) -> None:
+    job = harness.submit("team/app:1")
+    claim, cancellation = claimed(harness, job), Cancellation()
+    with kept(harness, claim, cancellation) as keeper:
         steering.cancel(job.id)
-        eventually(interruption.is_set, what="the worker has heard of it")
-        with pytest.raises(Interrupted, match=CANCELED) as stopped:
+        eventually(cancellation.is_set, what="the worker has heard of it")
+        with pytest.raises(OperationCanceled, match=CANCELED) as stopped:
             keeper.begin_publishing()
     assert not stopped.value.resumable
-    assert plant.store.job(job.id).state == "canceled"
+    assert harness.store.job(job.id).state == "canceled"
 
 
 def test_a_retry_is_accepted_though_its_entry_cannot_be_put_and_the_reconciler_puts_it(
-    plant: Plant, steering: Steering, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, steering: Steering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirror.jobs.reconciling.ENTRY_SECONDS", -1)
+    monkeypatch.setattr("mirror.jobs.reconcile.ENTRY_SECONDS", -1)
     nowhere = open_client(f"redis://127.0.0.1:{free_port()}", retries=0, decode_responses=False)
-    job = plant.submit("team/app:1")
+    job = harness.submit("team/app:1")
     steering.cancel(job.id)
-    assert Steering(plant.store, TaskQueue(nowhere)).retry(job.id).state == "queued"
-    task = only_task(plant, job)
-    assert not plant.queue.holds(task.id, task.fence)
-    plant.reconciler.reconcile()
-    assert plant.queue.holds(task.id, task.fence)
+    assert Steering(harness.store, TaskQueue(nowhere)).retry(job.id).state == "queued"
+    task = only_task(harness, job)
+    assert not harness.queue.holds(task.id, task.fence)
+    harness.reconciler.reconcile()
+    assert harness.queue.holds(task.id, task.fence)
 
 
-def test_a_retry_mirrors_what_the_tag_shows_now(plant: Plant, steering: Steering) -> None:
+def test_a_retry_mirrors_what_the_tag_shows_now(harness: Harness, steering: Steering) -> None:
     old, new = images.image(images.layer("old")), images.image(images.layer("new"))
-    plant.registry.put(old, "team/app", "1")
+    harness.registry.put(old, "team/app", "1")
     down = threading.Event()
     down.set()
-    plant.registry.script(lambda q, _: Reply(403) if "/blobs/" in q.path and down.is_set() else None)
-    job = plant.submit("team/app:1")
-    assert plant.perform(job).state == "failed"
+    harness.registry.script(lambda q, _: Reply(403) if "/blobs/" in q.path and down.is_set() else None)
+    job = harness.submit("team/app:1")
+    assert harness.perform(job).state == "failed"
     down.clear()
-    plant.registry.put(new, "team/app", "1")
+    harness.registry.put(new, "team/app", "1")
     steering.retry(job.id)
-    done = plant.perform(job)
+    done = harness.perform(job)
     assert (done.state, done.attempt, done.digest) == ("succeeded", 2, str(new.digest))
     total = sum(map(len, new.blobs.values()))
     assert (done.bytes.total, done.bytes.copied) == (total, total)
-    assert len(plant.store.blobs_of([only_task(plant, job).id])[0]) == len(new.blobs)
+    assert len(harness.store.blobs_of([only_task(harness, job).id])[0]) == len(new.blobs)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
-from mirror.copying.copier import Copier
-from mirror.copying.memory import MemoryBudget
-from mirror.jobs.submission import Submitter, Wanted
+from mirror.jobs.submit import Wanted
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job
-from mirror.registry.client import RegistryClient
 from mirror.storage import layout
 from mirror.storage.provenance import ProvenanceStore
 from tests import images
-from tests.conftest import MakeSettings
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import FakeRegistry, Reply, Request
-from tests.plant import Plant
+from tests.harness import Harness
 from tests.unit.worker.test_rounds import worked
 
 pytestmark = pytest.mark.parametrize("s3_server", ["rclone_s3"], indirect=True)
@@ -34,12 +29,12 @@ TARGET = "prod/app:1"
 class Claimant:
     """A registry that names the digest of IMAGE for everything it is asked by HEAD, and has none of its bytes."""
 
-    plant: Plant
+    harness: Harness
     registry: FakeRegistry
 
     def mirror(self, path: str, target: str = TARGET) -> Job:
-        job, _ = self.plant.submitter.submit([Wanted(f"{self.registry.host}/{path}", target)])
-        return worked(self.plant, job)
+        job, _ = self.harness.submitter.submit([Wanted(f"{self.registry.host}/{path}", target)])
+        return worked(self.harness, job)
 
 
 def claim(request: Request, _: Reply) -> Reply | None:
@@ -47,44 +42,34 @@ def claim(request: Request, _: Reply) -> Reply | None:
 
 
 @pytest.fixture(params=["another registry", "another repository"])
-def claimant(request: pytest.FixtureRequest, plant: Plant, settings: MakeSettings) -> Iterator[Claimant]:
-    """The claimant's repository is ``evil/app``; IMAGE is ``team/app:1`` of the plant's own registry."""
-    plant.registry.put(IMAGE, "team/app", "1")
+def claimant(request: pytest.FixtureRequest, harness: Harness) -> Iterator[Claimant]:
+    """The claimant's repository is ``evil/app``; IMAGE is ``team/app:1`` of the harness's own registry."""
+    harness.registry.put(IMAGE, "team/app", "1")
     if request.param == "another repository":
-        plant.registry.script(lambda q, reply: claim(q, reply) if "/evil/" in q.path else None)
-        yield Claimant(plant, plant.registry)
+        harness.registry.script(lambda q, reply: claim(q, reply) if "/evil/" in q.path else None)
+        yield Claimant(harness, harness.registry)
         return
     with FakeRegistry() as other:
         other.script(claim)
-        chosen = settings(
-            insecure_registries=frozenset({plant.registry.host, other.host}),
-            allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
-        )
-        client = RegistryClient.from_settings(chosen, sleep=lambda _: None)
-        copier = Copier(client, plant.bucket, plant.redis, MemoryBudget(64 * 2**20))
-        both = replace(
-            plant,
-            submitter=Submitter(plant.store, plant.queue, chosen),
-            performer=replace(plant.performer, source=client, copier=copier),
-        )
+        both = harness.with_settings(insecure_registries=frozenset({harness.registry.host, other.host}))
         yield Claimant(both, other)
-        client.close()
+        both.core.close()
 
 
 def limit(claimant: Claimant) -> None:
     """Let reads of manifests be counted, at both registries: what the bucket holds is read from there."""
     claimant.registry.script(PullLimit(100, window=600))
-    if claimant.plant.registry is not claimant.registry:
-        claimant.plant.registry.script(PullLimit(100, window=600))
+    if claimant.harness.registry is not claimant.registry:
+        claimant.harness.registry.script(PullLimit(100, window=600))
 
 
 def assert_refused(claimant: Claimant, job: Job, target: str = TARGET) -> None:
     assert job.error is not None
     assert (job.state, job.error.code, job.digest) == ("failed", "MANIFEST_UNKNOWN", None)
     name = LocalImage.parse(target)
-    assert claimant.plant.index.entry(name.repository, str(name.tag)) is None
-    assert not [key for key in claimant.plant.stored() if f"/{name.repository}/" in key]
-    sources = ProvenanceStore(claimant.plant.bucket).blob_sources(IMAGE.digest)
+    assert claimant.harness.index.entry(name.repository, str(name.tag)) is None
+    assert not [key for key in claimant.harness.stored() if f"/{name.repository}/" in key]
+    sources = ProvenanceStore(claimant.harness.bucket).blob_sources(IMAGE.digest)
     assert (claimant.registry.host, "evil/app") not in sources
 
 
@@ -92,7 +77,7 @@ def assert_refused(claimant: Claimant, job: Job, target: str = TARGET) -> None:
 def test_a_head_alone_publishes_nothing_though_the_bucket_holds_it_all(claimant: Claimant, *, limited: bool) -> None:
     if limited:
         limit(claimant)
-    assert claimant.plant.mirror("team/app:1", "held/app:1").state == "succeeded"
+    assert claimant.harness.mirror("team/app:1", "held/app:1").state == "succeeded"
     assert_refused(claimant, claimant.mirror("evil/app:1"))
 
 
@@ -101,16 +86,16 @@ def test_a_digest_that_the_user_gives_is_not_taken_from_the_bucket(claimant: Cla
     if limited:
         limit(claimant)
         claimant.mirror("evil/app:1")  # the limit is known before
-    assert claimant.plant.mirror("team/app:1", "held/app:1").state == "succeeded"
+    assert claimant.harness.mirror("team/app:1", "held/app:1").state == "succeeded"
     assert_refused(claimant, claimant.mirror(f"evil/app@{IMAGE.digest}"))
 
 
 def test_what_another_job_has_read_and_not_published_yet_is_not_to_be_claimed(claimant: Claimant) -> None:
     limit(claimant)
     layer = next(iter(IMAGE.all_blobs()))
-    claimant.plant.registry.script(lambda q, _: Reply(404) if f"/blobs/{layer}" in q.path else None)
-    assert claimant.plant.mirror("team/app:1", "held/app:1").state == "failed"
-    assert layout.blob_key(IMAGE.digest) in claimant.plant.stored()
+    claimant.harness.registry.script(lambda q, _: Reply(404) if f"/blobs/{layer}" in q.path else None)
+    assert claimant.harness.mirror("team/app:1", "held/app:1").state == "failed"
+    assert layout.blob_key(IMAGE.digest) in claimant.harness.stored()
     assert_refused(claimant, claimant.mirror("evil/app:1"))
 
 
@@ -120,42 +105,42 @@ def test_a_tag_that_shows_the_image_already_is_not_called_unchanged_for_a_claima
 ) -> None:
     if limited:
         limit(claimant)
-    plant = claimant.plant
-    assert plant.mirror("team/app:1", TARGET).state == "succeeded"
-    before = plant.stored()
+    harness = claimant.harness
+    assert harness.mirror("team/app:1", TARGET).state == "succeeded"
+    before = harness.stored()
     job = claimant.mirror("evil/app:1")
     assert job.error is not None
     assert (job.state, job.error.code, job.digest) == ("failed", "MANIFEST_UNKNOWN", None)
-    entry = plant.index.entry("prod/app", "1")
+    entry = harness.index.entry("prod/app", "1")
     assert entry is not None
-    assert (entry.source, plant.stored()) == (f"{plant.registry.host}/team/app:1", before)
-    assert plant.mirror("team/app:1", TARGET).images.unchanged == 1
+    assert (entry.source, harness.stored()) == (f"{harness.registry.host}/team/app:1", before)
+    assert harness.mirror("team/app:1", TARGET).images.unchanged == 1
 
 
 def test_without_an_index_the_bucket_says_whose_the_tag_is(claimant: Claimant) -> None:
-    plant = claimant.plant
-    assert plant.mirror("team/app:1", TARGET).state == "succeeded"
-    plant.index.remove("prod/app", "1")
+    harness = claimant.harness
+    assert harness.mirror("team/app:1", TARGET).state == "succeeded"
+    harness.index.remove("prod/app", "1")
     job = claimant.mirror("evil/app:1")
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    assert plant.index.entry("prod/app", "1") is None
-    assert plant.mirror("team/app:1", TARGET).images.unchanged == 1
+    assert harness.index.entry("prod/app", "1") is None
+    assert harness.mirror("team/app:1", TARGET).images.unchanged == 1
 
 
 def test_a_digest_that_is_kept_already_is_not_called_unchanged_for_a_claimant(claimant: Claimant) -> None:
-    plant, name = claimant.plant, f"prod/app@{IMAGE.digest}"
-    assert plant.mirror(f"team/app@{IMAGE.digest}", "prod/app").state == "succeeded"
+    harness, name = claimant.harness, f"prod/app@{IMAGE.digest}"
+    assert harness.mirror(f"team/app@{IMAGE.digest}", "prod/app").state == "succeeded"
     job = claimant.mirror(f"evil/app@{IMAGE.digest}", "prod/app")
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    assert plant.reader.digest(LocalImage.parse(name)) == IMAGE.digest
-    assert plant.mirror(f"team/app@{IMAGE.digest}", "prod/app").images.unchanged == 1
+    assert harness.reader.digest(LocalImage.parse(name)) == IMAGE.digest
+    assert harness.mirror(f"team/app@{IMAGE.digest}", "prod/app").images.unchanged == 1
 
 
 def test_a_source_that_does_serve_it_is_believed_and_from_then_on_by_its_head(claimant: Claimant) -> None:
-    plant = claimant.plant
-    assert plant.mirror("team/app:1", TARGET).state == "succeeded"
+    harness = claimant.harness
+    assert harness.mirror("team/app:1", TARGET).state == "succeeded"
     claimant.registry.put(IMAGE, "evil/app", "1")
     first = claimant.mirror("evil/app:1")
     assert (first.state, first.digest, first.images.unchanged) == ("succeeded", str(IMAGE.digest), 1)
@@ -165,33 +150,33 @@ def test_a_source_that_does_serve_it_is_believed_and_from_then_on_by_its_head(cl
     assert [request.method for request in claimant.registry.log()[before:]] == ["HEAD"]
 
 
-def test_a_retagged_image_is_not_taken_for_one_of_docker_hub_by_its_name(plant: Plant) -> None:
+def test_a_retagged_image_is_not_taken_for_one_of_docker_hub_by_its_name(harness: Harness) -> None:
     """Its origin is unknown: the name of the local image that it was tagged from says nothing about a registry."""
-    plant.registry.put(IMAGE, "team/app", "1")
-    plant.mirror("team/app:1", "held/app:1")
+    harness.registry.put(IMAGE, "team/app", "1")
+    harness.mirror("team/app:1", "held/app:1")
     held = LocalImage("held/app", "1")
-    plant.bucket.delete([layout.image_provenance_key("held/app", IMAGE.digest)])
-    plant.publisher.retag(LocalImage("prod/app", "1"), held, allowed=lambda _: True)
-    [listed] = plant.publisher.listed([LocalImage("prod/app", "1")])
+    harness.bucket.delete([layout.image_provenance_key("held/app", IMAGE.digest)])
+    harness.publisher.retag(LocalImage("prod/app", "1"), held, allowed=lambda _: True)
+    [listed] = harness.publisher.listed([LocalImage("prod/app", "1")])
     assert listed is not None
     assert listed.source == "held/app:1"
     assert not listed.is_from("docker.io/held/app:1")
 
 
-def provenance(plant: Plant, repository: str, digest: Digest) -> tuple[str, set[Digest]]:
-    found = ProvenanceStore(plant.bucket).image(repository, digest)
+def provenance(harness: Harness, repository: str, digest: Digest) -> tuple[str, set[Digest]]:
+    found = ProvenanceStore(harness.bucket).image(repository, digest)
     assert found is not None
     return found.source, set(found.held)
 
 
-def test_provenance_says_which_blobs_were_held_and_claims_no_source_for_them(plant: Plant) -> None:
+def test_provenance_says_which_blobs_were_held_and_claims_no_source_for_them(harness: Harness) -> None:
     base = images.layer("base")
     first, second = images.image(base), images.image(base, images.layer("own"))
-    plant.registry.put(first, "team/app", "1")
-    plant.registry.put(second, "other/app", "1")
-    plant.mirror("team/app:1", "one/app:1")
-    plant.mirror("other/app:1", "two/app:1")
-    host = plant.registry.host
-    assert provenance(plant, "one/app", first.digest) == (f"{host}/team/app:1", set())
-    assert provenance(plant, "two/app", second.digest) == (f"{host}/other/app:1", {base.digest})
-    assert ProvenanceStore(plant.bucket).blob_sources(base.digest) == {(host, "team/app")}
+    harness.registry.put(first, "team/app", "1")
+    harness.registry.put(second, "other/app", "1")
+    harness.mirror("team/app:1", "one/app:1")
+    harness.mirror("other/app:1", "two/app:1")
+    host = harness.registry.host
+    assert provenance(harness, "one/app", first.digest) == (f"{host}/team/app:1", set())
+    assert provenance(harness, "two/app", second.digest) == (f"{host}/other/app:1", {base.digest})
+    assert ProvenanceStore(harness.bucket).blob_sources(base.digest) == {(host, "team/app")}

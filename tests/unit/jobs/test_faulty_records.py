@@ -11,138 +11,138 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.copying.interruption import Interruption
-from mirror.jobs.performing import Errand
+from mirror.copying.cancellation import Cancellation
+from mirror.jobs.run import ClaimedTask
 from mirror.records.job import Job
 from mirror.records.store import Claim, Outcome
 from mirror.records.task import Task
+from mirror.redis import keys
 from mirror.threads import faults
 from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes.registry import Reply, Request
-from tests.plant import Plant
+from tests.harness import Harness
 
-Break = Callable[[Plant, str, str], None]
-
-
-def replace_blobs(plant: Plant, task_id: str, _: str) -> None:
-    plant.redis.call("SET", keys.task_blobs(task_id), "not a hash")
+Break = Callable[[Harness, str, str], None]
 
 
-def replace_record(plant: Plant, task_id: str, _: str) -> None:
-    plant.redis.call("DEL", keys.task(task_id))
-    plant.redis.call("SET", keys.task(task_id), "not a hash")
+def replace_blobs(harness: Harness, task_id: str, _: str) -> None:
+    harness.redis.call("SET", keys.task_blobs(task_id), "not a hash")
 
 
-def replace_list(plant: Plant, task_id: str, _: str) -> None:
-    plant.redis.call("DEL", keys.task(task_id))
-    plant.redis.call("RPUSH", keys.task(task_id), "not", "a", "hash")
+def replace_record(harness: Harness, task_id: str, _: str) -> None:
+    harness.redis.call("DEL", keys.task(task_id))
+    harness.redis.call("SET", keys.task(task_id), "not a hash")
 
 
-def lose_job(plant: Plant, task_id: str, _: str) -> None:
-    plant.redis.call("HDEL", keys.task(task_id), "job")
+def replace_list(harness: Harness, task_id: str, _: str) -> None:
+    harness.redis.call("DEL", keys.task(task_id))
+    harness.redis.call("RPUSH", keys.task(task_id), "not", "a", "hash")
 
 
-def only_task(plant: Plant, job: Job) -> Task:
-    [task] = plant.store.tasks(job.id, 1)
+def lose_job(harness: Harness, task_id: str, _: str) -> None:
+    harness.redis.call("HDEL", keys.task(task_id), "job")
+
+
+def only_task(harness: Harness, job: Job) -> Task:
+    [task] = harness.store.tasks(job.id, 1)
     return task
 
 
-def put(plant: Plant, *names: str) -> None:
+def put(harness: Harness, *names: str) -> None:
     for name in names:
-        plant.registry.put(images.image(images.layer(name, 200_000)), f"team/{name}", "1")
+        harness.registry.put(images.image(images.layer(name, 200_000)), f"team/{name}", "1")
 
 
-def state(plant: Plant, job: Job) -> tuple[str, str | None]:
-    now = plant.store.job(job.id)
+def state(harness: Harness, job: Job) -> tuple[str, str | None]:
+    now = harness.store.job(job.id)
     return now.state, now.error.code if now.error else None
 
 
 @pytest.mark.parametrize("spoil", [replace_blobs, replace_record, replace_list])
-def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(plant: Plant, spoil: Break) -> None:
-    put(plant, "faulty", "one", "two")
-    jobs = {name: plant.submit(f"team/{name}:1") for name in ("faulty", "one", "two")}
-    faulty, gate = only_task(plant, jobs["faulty"]), threading.Event()
+def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness: Harness, spoil: Break) -> None:
+    put(harness, "faulty", "one", "two")
+    jobs = {name: harness.submit(f"team/{name}:1") for name in ("faulty", "one", "two")}
+    faulty, gate = only_task(harness, jobs["faulty"]), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if "/faulty/" in request.path and request.method == "HEAD":
-            spoil(plant, faulty.id, faulty.job)
+            spoil(harness, faulty.id, faulty.job)
         if "/blobs/" in request.path:
             reply.gate = (1000, gate)
         return reply
 
-    plant.registry.script(hold)
+    harness.registry.script(hold)
     before = faults().get("keeping a claim", 0)
     with ThreadPoolExecutor(3) as pool:
-        performed = {name: pool.submit(plant.perform, job) for name, job in jobs.items()}
-        eventually(lambda: state(plant, jobs["faulty"])[0] == "failed", what="the faulty one has failed")
-        assert [plant.store.job(jobs[name].id).state for name in ("one", "two")] == ["running"] * 2
+        performed = {name: pool.submit(harness.perform, job) for name, job in jobs.items()}
+        eventually(lambda: state(harness, jobs["faulty"])[0] == "failed", what="the faulty one has failed")
+        assert [harness.store.job(jobs[name].id).state for name in ("one", "two")] == ["running"] * 2
         gate.set()
         assert {name: done.result(60).state for name, done in performed.items() if name != "faulty"} == {
             "one": "succeeded",
             "two": "succeeded",
         }
         performed["faulty"].result(60)
-    assert state(plant, jobs["faulty"]) == ("failed", "INTERNAL_ERROR")
-    ended = only_task(plant, jobs["faulty"])
-    assert (ended.state, ended.source, plant.store.job(jobs["faulty"].id).images.running) == (
+    assert state(harness, jobs["faulty"]) == ("failed", "INTERNAL_ERROR")
+    ended = only_task(harness, jobs["faulty"])
+    assert (ended.state, ended.source, harness.store.job(jobs["faulty"].id).images.running) == (
         "failed",
         faulty.source,
         0,
     )
     assert faults()["keeping a claim"] > before
-    assert plant.store.retry(jobs["faulty"].id) != []
+    assert harness.store.retry(jobs["faulty"].id) != []
 
 
 @pytest.mark.parametrize("spoil", [replace_record, lose_job])
-def test_tasks_are_claimed_and_settled_together_though_one_of_them_cannot_be(plant: Plant, spoil: Break) -> None:
-    job = plant.submit_all(("team/a:1", None), ("team/b:1", None), ("team/c:1", None))
-    first, second, third = plant.store.tasks(job.id, 3)
-    spoil(plant, second.id, job.id)
-    claims = plant.store.claim_all([(task.id, task.fence) for task in (first, second, third)])
+def test_tasks_are_claimed_and_settled_together_though_one_of_them_cannot_be(harness: Harness, spoil: Break) -> None:
+    job = harness.submit_all(("team/a:1", None), ("team/b:1", None), ("team/c:1", None))
+    first, second, third = harness.store.tasks(job.id, 3)
+    spoil(harness, second.id, job.id)
+    claims = harness.store.claim_all([(task.id, task.fence) for task in (first, second, third)])
     assert [claim is not None for claim in claims] == [True, False, True]
     held = [claim for claim in claims if claim]
-    spoil(plant, first.id, job.id)
-    assert plant.store.settle_all("succeeded", [(claim, Outcome()) for claim in held])[1]
-    assert plant.store.losses([first.id, second.id, third.id])[2] == 0
-    assert plant.store.job(job.id).images.succeeded == 1
+    spoil(harness, first.id, job.id)
+    assert harness.store.settle_all("succeeded", [(claim, Outcome()) for claim in held])[1]
+    assert harness.store.losses([first.id, second.id, third.id])[2] == 0
+    assert harness.store.job(job.id).images.succeeded == 1
 
 
-def test_a_task_that_cannot_be_begun_fails_and_the_others_are_begun(plant: Plant) -> None:
+def test_a_task_that_cannot_be_begun_fails_and_the_others_are_begun(harness: Harness) -> None:
     """The numbers of a tag's sequence are one key for each repository."""
-    put(plant, "one", "two")
-    jobs = [plant.submit("team/one:1", "prod/one:1"), plant.submit("team/two:1", "prod/two:1")]
-    plant.redis.call("SET", keys.tag_taken("prod/one"), "not a hash")
-    entries = [(task.id, task.fence) for task in (only_task(plant, job) for job in jobs)]
+    put(harness, "one", "two")
+    jobs = [harness.submit("team/one:1", "prod/one:1"), harness.submit("team/two:1", "prod/two:1")]
+    harness.redis.call("SET", keys.tag_taken("prod/one"), "not a hash")
+    entries = [(task.id, task.fence) for task in (only_task(harness, job) for job in jobs)]
     told: list[Claim] = []
-    begun: list[Errand] = plant.performer.begin(entries, Interruption(), claimed=told.append)
+    begun: list[ClaimedTask] = harness.performer.begin(entries, Cancellation(), claimed=told.append)
     assert len(told) == 2
-    for errand in begun:
-        plant.performer.mirror(errand)
-    assert [state(plant, job) for job in jobs] == [("failed", "INTERNAL_ERROR"), ("succeeded", None)]
+    for claimed_task in begun:
+        harness.performer.mirror(claimed_task)
+    assert [state(harness, job) for job in jobs] == [("failed", "INTERNAL_ERROR"), ("succeeded", None)]
 
 
 @pytest.mark.parametrize("watched", [keys.TASKS_RUNNING, keys.TASKS_PARKED, keys.TASKS_QUEUED])
 def test_the_reconciler_passes_a_task_whose_record_cannot_be_used_and_finds_the_others(
-    plant: Plant, watched: str, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, watched: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirror.coordination.redis.Redis.uptime", lambda _: 3600)
-    monkeypatch.setattr("mirror.jobs.reconciling.ENTRY_SECONDS", -1)
-    put(plant, "good")
-    good, faulty = plant.submit("team/good:1"), plant.submit("team/faulty:1")
-    tasks = [only_task(plant, job) for job in (good, faulty)]
+    monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3600)
+    monkeypatch.setattr("mirror.jobs.reconcile.ENTRY_SECONDS", -1)
+    put(harness, "good")
+    good, faulty = harness.submit("team/good:1"), harness.submit("team/faulty:1")
+    tasks = [only_task(harness, job) for job in (good, faulty)]
     for task in tasks:
         if watched != keys.TASKS_QUEUED:
-            claim = plant.store.claim(task.id, 0)
+            claim = harness.store.claim(task.id, 0)
             assert claim is not None
             if watched == keys.TASKS_PARKED:
-                plant.store.release(claim, wait=600)
-    plant.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
-    plant.redis.call("ZADD", watched, 2, tasks[0].id, 1, tasks[1].id)
-    replace_record(plant, tasks[1].id, "")
-    plant.reconciler.reconcile()
-    assert plant.queue.holds(tasks[0].id, 0 if watched == keys.TASKS_QUEUED else 1)
-    assert plant.perform(good).state == "succeeded"
-    later = float(plant.redis.call("ZSCORE", watched, tasks[1].id))
-    assert plant.redis.now() + 250_000 < later < plant.redis.now() + 350_000
+                harness.store.release(claim, wait=600)
+    harness.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
+    harness.redis.call("ZADD", watched, 2, tasks[0].id, 1, tasks[1].id)
+    replace_record(harness, tasks[1].id, "")
+    harness.reconciler.reconcile()
+    assert harness.queue.holds(tasks[0].id, 0 if watched == keys.TASKS_QUEUED else 1)
+    assert harness.perform(good).state == "succeeded"
+    later = float(harness.redis.call("ZSCORE", watched, tasks[1].id))
+    assert harness.redis.now() + 250_000 < later < harness.redis.now() + 350_000

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mirror.coordination import keys
 from mirror.records.job import Job
+from mirror.redis import keys
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from tests import images
 from tests.conftest import SettingsForServer
-from tests.plant import Plant
+from tests.harness import Harness
 from tests.servers import RcloneS3, S3Server, VersityGateway
 from tests.servers.small_disk import SmallDisk
 
@@ -50,27 +50,27 @@ def bucket(request: pytest.FixtureRequest, s3_settings: Settings, server: S3Serv
     made.close()
 
 
-def asked(plant: Plant, part: str = "/v2/") -> int:
-    return len(plant.registry.log(path=part))
+def asked(harness: Harness, part: str = "/v2/") -> int:
+    return len(harness.registry.log(path=part))
 
 
-def next_round(plant: Plant, job: Job) -> Job:
+def next_round(harness: Harness, job: Job) -> Job:
     """The job after its wait has ended, and the breaker's too, and it was taken up."""
-    [task] = plant.store.tasks(job.id, 1)
-    plant.redis.call("ZADD", keys.TASKS_PARKED, "XX", 1, task.id)
-    if plant.redis.call("EXISTS", keys.STORAGE_TROUBLE):
-        plant.redis.call("HSET", keys.STORAGE_TROUBLE, "next", 1)
-    plant.reconciler.reconcile()
-    return plant.perform(job)
+    [task] = harness.store.tasks(job.id, 1)
+    harness.redis.call("ZADD", keys.TASKS_PARKED, "XX", 1, task.id)
+    if harness.redis.call("EXISTS", keys.STORAGE_TROUBLE):
+        harness.redis.call("HSET", keys.STORAGE_TROUBLE, "next", 1)
+    harness.reconciler.reconcile()
+    return harness.perform(job)
 
 
 def test_a_job_waits_for_space_without_reading_its_source_again_and_ends_by_itself(
-    plant: Plant, bucket: Bucket, server: S3Server, disk: SmallDisk
+    harness: Harness, bucket: Bucket, server: S3Server, disk: SmallDisk
 ) -> None:
     image = images.image(images.layer("a", 600_000), images.layer("b", 700_000))
-    plant.registry.put(image, "team/app", "1")
+    harness.registry.put(image, "team/app", "1")
     disk.fill(server)
-    job = plant.mirror("team/app:1")
+    job = harness.mirror("team/app:1")
     assert job.state == "queued"
     assert job.waiting_for is not None
     if disk.is_real and (bucket.disk is not None or isinstance(server, VersityGateway)):  # rclone itself never says so
@@ -79,36 +79,36 @@ def test_a_job_waits_for_space_without_reading_its_source_again_and_ends_by_itse
         assert ("0 bytes are free" in str(job.waiting_for.message)) == (bucket.disk is not None)
     else:
         assert job.waiting_for.reason == "storage_unavailable"
-    fetched = asked(plant, "/blobs/")
+    fetched = asked(harness, "/blobs/")
     assert fetched == 0 if disk.is_real and bucket.disk else fetched <= 3  # each of the three blobs once at most
-    before = asked(plant)
+    before = asked(harness)
     for _ in range(5):
-        job = next_round(plant, job)
+        job = next_round(harness, job)
         assert (job.state, job.attempt) == ("queued", 1)
-    assert asked(plant) == before
+    assert asked(harness) == before
     disk.clear(server)
-    job = next_round(plant, job)
+    job = next_round(harness, job)
     assert (job.state, job.attempt, job.digest) == ("succeeded", 1, str(image.digest))
-    assert plant.redis.call("EXISTS", keys.STORAGE_TROUBLE) == 0
+    assert harness.redis.call("EXISTS", keys.STORAGE_TROUBLE) == 0
     assert bucket.open_uploads("") == []
 
 
 @pytest.mark.parametrize("bucket", ["known"], indirect=True)
 def test_an_image_that_does_not_fit_keeps_no_smaller_one_waiting(
-    plant: Plant, bucket: Bucket, server: S3Server, disk: SmallDisk
+    harness: Harness, bucket: Bucket, server: S3Server, disk: SmallDisk
 ) -> None:
     if not disk.is_real:
         pytest.skip("ONLY ROOT CAN MOUNT A DISK THAT HAS ROOM FOR A SMALL IMAGE AND NOT FOR A LARGE ONE")
-    plant.registry.put(images.image(images.layer("large", 12 * MIB)), "team/large", "1")
-    plant.registry.put(images.image(images.layer("small", 100_000)), "team/small", "1")
+    harness.registry.put(images.image(images.layer("large", 12 * MIB)), "team/large", "1")
+    harness.registry.put(images.image(images.layer("small", 100_000)), "team/small", "1")
     disk.fill(server, leave=6 * MIB)
-    large = plant.mirror("team/large:1")
+    large = harness.mirror("team/large:1")
     assert large.waiting_for is not None
     assert large.waiting_for.reason == "storage_full"
-    assert asked(plant, "/blobs/") == 0
-    assert plant.mirror("team/small:1").state == "succeeded"
-    before = asked(plant)
-    assert next_round(plant, large).state == "queued"
-    assert asked(plant) == before
+    assert asked(harness, "/blobs/") == 0
+    assert harness.mirror("team/small:1").state == "succeeded"
+    before = asked(harness)
+    assert next_round(harness, large).state == "queued"
+    assert asked(harness) == before
     disk.clear(server)
-    assert next_round(plant, large).state == "succeeded"
+    assert next_round(harness, large).state == "succeeded"

@@ -10,7 +10,7 @@ from mirror.oci import media_types
 from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.digest import Digest
 from tests import images
-from tests.plant import Plant
+from tests.harness import Harness
 
 
 def claiming(*sizes: float, seed: str = "") -> images.TestImage:
@@ -35,17 +35,17 @@ def claiming(*sizes: float, seed: str = "") -> images.TestImage:
     ],
     ids=["63 bits", "64 bits", "negative", "float", "sum of layers", "sum below nested indexes"],
 )
-def test_a_size_out_of_bounds_fails_its_job_and_no_other(plant: Plant, image: images.TestImage) -> None:
-    plant.registry.put(image, "team/hostile", "1")
-    plant.registry.put(images.image(images.layer("honest")), "team/honest", "1")
-    hostile, honest = plant.submit("team/hostile:1"), plant.submit("team/honest:1")
+def test_a_size_out_of_bounds_fails_its_job_and_no_other(harness: Harness, image: images.TestImage) -> None:
+    harness.registry.put(image, "team/hostile", "1")
+    harness.registry.put(images.image(images.layer("honest")), "team/honest", "1")
+    hostile, honest = harness.submit("team/hostile:1"), harness.submit("team/honest:1")
     for again in (False, True):
         if again:
-            assert len(plant.store.retry(hostile.id)) == 1
-        failed = plant.perform(hostile)
+            assert len(harness.store.retry(hostile.id)) == 1
+        failed = harness.perform(hostile)
         assert failed.error is not None
         assert (failed.state, failed.error.code) == ("failed", "SIZE_INVALID")
         assert str(MAX_SIZE) in failed.error.message
         assert failed.bytes.total >= 0
-    assert plant.perform(honest).state == "succeeded"
-    assert plant.registry.log(path="/v2/team/hostile/blobs/") == []
+    assert harness.perform(honest).state == "succeeded"
+    assert harness.registry.log(path="/v2/team/hostile/blobs/") == []

@@ -6,26 +6,26 @@ import threading
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.pins import Pins
-from mirror.copying.interruption import Interrupted, Interruption
+from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.errors import RedisUnavailable
-from mirror.jobs import keeping
-from mirror.jobs.keeping import LOST, ClaimKeeper, ClaimKeeping
+from mirror.jobs import heartbeat as keeping
+from mirror.jobs.heartbeat import LOST, Heartbeat, Heartbeats
+from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
 from mirror.records.store import Claim
+from mirror.redis import keys
 from tests.e2e.processes import eventually
-from tests.plant import Plant
+from tests.harness import Harness
 
 
 @pytest.fixture
-def kept(plant: Plant) -> ClaimKeeping:
-    return ClaimKeeping(plant.store, Pins(plant.redis))
+def kept(harness: Harness) -> Heartbeats:
+    return Heartbeats(harness.store, Pins(harness.redis))
 
 
-def claims(plant: Plant, count: int) -> list[Claim]:
-    job = plant.submit_all(*((f"team/app:{number}", None) for number in range(count)))
-    found = plant.store.claim_all([(task.id, task.fence) for task in plant.store.tasks(job.id, count)])
+def claims(harness: Harness, count: int) -> list[Claim]:
+    job = harness.submit_all(*((f"team/app:{number}", None) for number in range(count)))
+    found = harness.store.claim_all([(task.id, task.fence) for task in harness.store.tasks(job.id, count)])
     return [claim for claim in found if claim]
 
 
@@ -33,53 +33,53 @@ def threads() -> int:
     return sum(thread.name == "claim-keeper" for thread in threading.enumerate())
 
 
-def lease_ends(plant: Plant, claim: Claim) -> float:
-    return float(plant.redis.call("ZSCORE", keys.TASKS_RUNNING, claim.task.id))
+def lease_ends(harness: Harness, claim: Claim) -> float:
+    return float(harness.redis.call("ZSCORE", keys.TASKS_RUNNING, claim.task.id))
 
 
-def end_all(keepers: list[ClaimKeeper]) -> None:
+def end_all(keepers: list[Heartbeat]) -> None:
     for keeper in keepers:
         keeper.end(failed=False)
 
 
 def test_many_claims_are_renewed_by_one_thread_that_ends_with_the_last(
-    plant: Plant, kept: ClaimKeeping, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, kept: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
     eventually(lambda: threads() == 0, what="the threads of other tests have ended")
-    held = claims(plant, 20)
-    before = [lease_ends(plant, claim) for claim in held]
-    keepers = [kept.keep(claim, Interruption()) for claim in held]
+    held = claims(harness, 20)
+    before = [lease_ends(harness, claim) for claim in held]
+    keepers = [kept.keep(claim, Cancellation()) for claim in held]
     assert threads() == 1
     eventually(
-        lambda: all(lease_ends(plant, c) > b for c, b in zip(held, before, strict=True)), what="all were renewed"
+        lambda: all(lease_ends(harness, c) > b for c, b in zip(held, before, strict=True)), what="all were renewed"
     )
     end_all(keepers)
     eventually(lambda: threads() == 0, what="the thread has ended")
-    [again] = claims(plant, 1)
-    keeper = kept.keep(again, Interruption())
+    [again] = claims(harness, 1)
+    keeper = kept.keep(again, Cancellation())
     assert threads() == 1
     end_all([keeper])
 
 
-def test_a_claim_that_was_taken_away_stops_its_own_work_alone(plant: Plant, kept: ClaimKeeping) -> None:
-    mine, lost = claims(plant, 2)
-    going_on, stopped = Interruption(), Interruption()
+def test_a_claim_that_was_taken_away_stops_its_own_work_alone(harness: Harness, kept: Heartbeats) -> None:
+    mine, lost = claims(harness, 2)
+    going_on, stopped = Cancellation(), Cancellation()
     keepers = [kept.keep(mine, going_on), kept.keep(lost, stopped)]
-    plant.redis.call("HSET", keys.task(lost.task.id), "holder", "somebody else")
+    harness.redis.call("HSET", keys.task(lost.task.id), "holder", "somebody else")
     eventually(stopped.is_set, what="the work is stopped")
-    with pytest.raises(Interrupted, match=LOST):
+    with pytest.raises(OperationCanceled, match=LOST):
         stopped.check()
     assert not going_on.is_set()
     end_all(keepers)
 
 
 def test_a_redis_that_is_silent_for_a_moment_loses_no_claim(
-    plant: Plant, kept: ClaimKeeping, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, kept: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
-    [claim] = claims(plant, 1)
-    before, renew = lease_ends(plant, claim), plant.store.renew
+    [claim] = claims(harness, 1)
+    before, renew = lease_ends(harness, claim), harness.store.renew
     silent = iter([True, True])
 
     def renewed(claim: Claim) -> object:
@@ -87,19 +87,19 @@ def test_a_redis_that_is_silent_for_a_moment_loses_no_claim(
             raise RedisUnavailable
         return renew(claim)
 
-    monkeypatch.setattr(plant.store, "renew", renewed)
-    interruption = Interruption()
-    keeper = kept.keep(claim, interruption)
-    eventually(lambda: lease_ends(plant, claim) > before, what="it was renewed after all")
-    assert not interruption.is_set()
+    monkeypatch.setattr(harness.store, "renew", renewed)
+    cancellation = Cancellation()
+    keeper = kept.keep(claim, cancellation)
+    eventually(lambda: lease_ends(harness, claim) > before, what="it was renewed after all")
+    assert not cancellation.is_set()
     end_all([keeper])
 
 
 def test_nothing_is_written_behind_the_end_of_a_keeper(
-    plant: Plant, kept: ClaimKeeping, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, kept: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [claim] = claims(plant, 1)
-    keeper = kept.keep(claim, Interruption())
+    [claim] = claims(harness, 1)
+    keeper = kept.keep(claim, Cancellation())
     keeper.progress.resolved(Digest.of(b"an image"))
     writing, written = threading.Event(), threading.Event()
     flush = keeper.progress.flush

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mirror.copying.copier import Copier
-from mirror.copying.memory import MemoryBudget
-from mirror.jobs.submission import Submitter, Wanted
-from mirror.registry.client import RegistryClient
+from mirror.jobs.submit import Wanted
 from tests import images
-from tests.conftest import MakeSettings
 from tests.fakes.registry import FakeRegistry, Tokens
-from tests.plant import Plant
+from tests.harness import Harness
 
 LOGIN = ("somebody", "s3cret-pass")
 
@@ -54,8 +48,7 @@ def docker_config(tmp_path: Path, login: tuple[str, str] | None) -> Path | None:
     ],
 )
 def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authorization_elsewhere(
-    plant: Plant,
-    settings: MakeSettings,
+    harness: Harness,
     docker_config: Path | None,
     login: tuple[str, str] | None,
     source: str,
@@ -63,25 +56,17 @@ def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authori
     target: str,
 ) -> None:
     image = images.three_platforms("known")
-    plant.registry.put(image, repository, target.rpartition(":")[2])
-    chosen = settings(
-        registry_endpoints={"docker.io": plant.registry.url, "gcr.io": plant.registry.url},
-        insecure_registries=frozenset({plant.registry.cdn_host}),
-        allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
+    harness.registry.put(image, repository, target.rpartition(":")[2])
+    known = harness.with_settings(
+        registry_endpoints={"docker.io": harness.registry.url, "gcr.io": harness.registry.url},
+        insecure_registries=frozenset({harness.registry.cdn_host}),
         docker_config=docker_config,
     )
-    client = RegistryClient.from_settings(chosen)
-    copier = Copier(client, plant.bucket, plant.redis, MemoryBudget(64 * 2**20))
-    known = replace(
-        plant,
-        submitter=Submitter(plant.store, plant.queue, chosen),
-        performer=replace(plant.performer, source=client, copier=copier),
-    )
     job = known.perform(known.submitter.submit([Wanted(source)])[0])
-    client.close()
+    known.core.close()
     assert (job.state, job.error, job.target, job.digest) == ("succeeded", None, target, str(image.digest))
-    [asked] = plant.registry.log(path="/token")
+    [asked] = harness.registry.log(path="/token")
     assert ("Authorization" in asked.headers) == (login is not None)
-    elsewhere = plant.registry.log("cdn")
+    elsewhere = harness.registry.log("cdn")
     assert elsewhere
     assert not any("Authorization" in seen.headers for seen in elsewhere)

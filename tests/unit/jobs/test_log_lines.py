@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests import images
 from tests.fakes import faults
-from tests.plant import Plant
+from tests.harness import Harness
 
 Line = MutableMapping[str, Any]
 
@@ -20,17 +20,17 @@ def lines_of(logged: list[Line], job_id: str) -> list[Line]:
     return [line for line in logged if line.get("job_id") == job_id]
 
 
-def mirrored(plant: Plant, source: str) -> list[Line]:
+def mirrored(harness: Harness, source: str) -> list[Line]:
     with capture_logs(processors=[merge_contextvars]) as logged:
-        job = plant.mirror(source)
+        job = harness.mirror(source)
     return lines_of(logged, job.id)
 
 
-def test_a_copy_has_a_line_with_its_names_and_one_with_its_seconds_and_bytes(plant: Plant) -> None:
+def test_a_copy_has_a_line_with_its_names_and_one_with_its_seconds_and_bytes(harness: Harness) -> None:
     image = images.image(images.layer("logged", 5000))
-    plant.registry.put(image, "logged/app", "1")
-    started, ended = mirrored(plant, "logged/app:1")
-    source = f"{plant.registry.host}/logged/app:1"
+    harness.registry.put(image, "logged/app", "1")
+    started, ended = mirrored(harness, "logged/app:1")
+    source = f"{harness.registry.host}/logged/app:1"
     assert (started["event"], started["source"], started["attempt"]) == ("task started", source, 1)
     assert started["target"].endswith("/logged/app:1")
     assert (ended["event"], ended["source"], ended["digest"]) == ("task succeeded", source, str(image.digest))
@@ -38,18 +38,18 @@ def test_a_copy_has_a_line_with_its_names_and_one_with_its_seconds_and_bytes(pla
     assert ended["seconds"] >= 0
 
 
-def test_a_second_time_no_bytes_are_counted(plant: Plant) -> None:
-    plant.registry.put(images.image(images.layer("twice", 5000)), "twice/app", "1")
-    mirrored(plant, "twice/app:1")
-    *_, ended = mirrored(plant, "twice/app:1")
+def test_a_second_time_no_bytes_are_counted(harness: Harness) -> None:
+    harness.registry.put(images.image(images.layer("twice", 5000)), "twice/app", "1")
+    mirrored(harness, "twice/app:1")
+    *_, ended = mirrored(harness, "twice/app:1")
     assert (ended["event"], ended["unchanged"], ended["bytes"]) == ("task succeeded", True, 0)
 
 
-def test_a_failure_is_a_warning_with_code_reason_and_hint(plant: Plant) -> None:
-    started, ended = mirrored(plant, "missing/app:1")
+def test_a_failure_is_a_warning_with_code_reason_and_hint(harness: Harness) -> None:
+    started, ended = mirrored(harness, "missing/app:1")
     assert started["event"] == "task started"
     assert (ended["event"], ended["log_level"], ended["code"]) == ("task failed", "warning", "MANIFEST_UNKNOWN")
-    assert ended["source"] == f"{plant.registry.host}/missing/app:1"
+    assert ended["source"] == f"{harness.registry.host}/missing/app:1"
     assert ended["reason"]
     assert ended["hint"]
 
@@ -60,15 +60,15 @@ def test_a_failure_is_a_warning_with_code_reason_and_hint(plant: Plant) -> None:
     ids=["down", "limited"],
 )
 def test_a_wait_is_a_warning_with_its_reason_and_for_how_long(
-    plant: Plant, answer: faults.Change, seconds: int
+    harness: Harness, answer: faults.Change, seconds: int
 ) -> None:
-    plant.registry.put(images.image(images.layer("first", 100)), "waits/app", "1")
-    mirrored(plant, "waits/app:1")
-    plant.registry.put(images.image(images.layer("second", 100)), "waits/app", "2")
-    plant.registry.script(faults.faulty(answer))
-    *_, waits = mirrored(plant, "waits/app:2")
+    harness.registry.put(images.image(images.layer("first", 100)), "waits/app", "1")
+    mirrored(harness, "waits/app:1")
+    harness.registry.put(images.image(images.layer("second", 100)), "waits/app", "2")
+    harness.registry.script(faults.faulty(answer))
+    *_, waits = mirrored(harness, "waits/app:2")
     assert (waits["event"], waits["log_level"]) == ("task waits", "warning")
-    assert waits["source"] == f"{plant.registry.host}/waits/app:2"
+    assert waits["source"] == f"{harness.registry.host}/waits/app:2"
     assert waits["code"]
     assert waits["reason"]
     assert seconds <= waits["seconds"] <= seconds + 60

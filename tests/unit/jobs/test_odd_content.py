@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from mirror.catalog.rebuilding import Rebuilder
+from mirror.catalog.rebuild import Rebuilder
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -21,7 +21,7 @@ from tests import images
 from tests.fakes import faults
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import Reply, Request
-from tests.plant import Plant
+from tests.harness import Harness
 from tests.servers import DockerRegistry, RcloneS3, S3Storage
 
 pytestmark = pytest.mark.parametrize("s3_server", ["rclone_s3"], indirect=True)
@@ -44,88 +44,88 @@ def index_of(*others: dict[str, Any], children: tuple[images.TestImage, ...] = (
     return images.TestImage(body, media_types.OCI_INDEX, children={child.digest: child for child in children})
 
 
-def mirrored(plant: Plant, image: images.TestImage) -> Job:
-    plant.registry.put(image, "team/app", "1")
-    job = plant.mirror("team/app:1", str(TARGET))
+def mirrored(harness: Harness, image: images.TestImage) -> Job:
+    harness.registry.put(image, "team/app", "1")
+    job = harness.mirror("team/app:1", str(TARGET))
     assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
-    assert plant.reader.manifest(TARGET).body == image.body
+    assert harness.reader.manifest(TARGET).body == image.body
     return job
 
 
-def report(plant: Plant, job: Job, digest: Digest) -> BlobReport:
-    [task] = plant.store.tasks(job.id, 1)
-    return {blob.digest: blob for blob in plant.store.blobs_of([task.id])[0]}[str(digest)]
+def report(harness: Harness, job: Job, digest: Digest) -> BlobReport:
+    [task] = harness.store.tasks(job.id, 1)
+    return {blob.digest: blob for blob in harness.store.blobs_of([task.id])[0]}[str(digest)]
 
 
-def serve(plant: Plant, content: bytes, media_type: str) -> None:
+def serve(harness: Harness, content: bytes, media_type: str) -> None:
     """Hold a manifest that no test image stands for."""
-    plant.registry.put(images.TestImage(content, media_type), "team/app")
+    harness.registry.put(images.TestImage(content, media_type), "team/app")
 
 
-def assert_pullable(plant: Plant) -> None:
+def assert_pullable(harness: Harness) -> None:
     """The child for amd64 is whole, and the index can be given another tag."""
-    held = plant.reader.image(TARGET)
+    held = harness.reader.image(TARGET)
     assert AMD64.digest in {manifest.descriptor.digest for manifest in held.manifests}
-    assert all(plant.reader.blob_size("prod/app", blob.digest) for blob in held.blobs)
-    plant.publisher.retag(LocalImage("prod/app", "again"), TARGET, allowed=lambda _: True)
+    assert all(harness.reader.blob_size("prod/app", blob.digest) for blob in held.blobs)
+    harness.publisher.retag(LocalImage("prod/app", "again"), TARGET, allowed=lambda _: True)
 
 
-def test_a_child_of_an_unknown_type_is_copied_as_a_blob(plant: Plant) -> None:
+def test_a_child_of_an_unknown_type_is_copied_as_a_blob(harness: Harness) -> None:
     digest = Digest.of(SBOM)
-    plant.registry.put_blob("team/app", digest, SBOM)
-    job = mirrored(plant, index_of(described(SBOM, SBOM_TYPE)))
-    assert report(plant, job, digest).state == "copied"
-    assert plant.reader.blob_size("prod/app", digest) == len(SBOM)
-    assert_pullable(plant)
+    harness.registry.put_blob("team/app", digest, SBOM)
+    job = mirrored(harness, index_of(described(SBOM, SBOM_TYPE)))
+    assert report(harness, job, digest).state == "copied"
+    assert harness.reader.blob_size("prod/app", digest) == len(SBOM)
+    assert_pullable(harness)
 
 
 @pytest.mark.parametrize("status", [404, 400, 403, 405])
-def test_a_child_of_an_unknown_type_that_is_no_blob_is_left_out_and_named(plant: Plant, status: int) -> None:
+def test_a_child_of_an_unknown_type_that_is_no_blob_is_left_out_and_named(harness: Harness, status: int) -> None:
     digest = Digest.of(SBOM)
-    plant.registry.script(faults.faulty(faults.status(status), path=f"/blobs/{digest}"))
-    found = report(plant, mirrored(plant, index_of(described(SBOM, SBOM_TYPE))), digest)
+    harness.registry.script(faults.faulty(faults.status(status), path=f"/blobs/{digest}"))
+    found = report(harness, mirrored(harness, index_of(described(SBOM, SBOM_TYPE))), digest)
     assert found.state == "skipped"
     assert SBOM_TYPE in (found.reason or "")
-    assert layout.layer_link_key("prod/app", digest) not in plant.stored()
-    assert_pullable(plant)
+    assert layout.layer_link_key("prod/app", digest) not in harness.stored()
+    assert_pullable(harness)
 
 
 @pytest.mark.parametrize("size", [len(SBOM) + 1, len(SBOM) - 1, 0])
-def test_a_child_of_an_unknown_type_that_is_not_what_its_index_says_is_left_out(plant: Plant, size: int) -> None:
-    plant.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
-    job = mirrored(plant, index_of({**described(SBOM, SBOM_TYPE), "size": size}))
-    assert report(plant, job, Digest.of(SBOM)).state == "skipped"
-    assert plant.bucket.open_uploads("") == []
-    assert_pullable(plant)
+def test_a_child_of_an_unknown_type_that_is_not_what_its_index_says_is_left_out(harness: Harness, size: int) -> None:
+    harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
+    job = mirrored(harness, index_of({**described(SBOM, SBOM_TYPE), "size": size}))
+    assert report(harness, job, Digest.of(SBOM)).state == "skipped"
+    assert harness.bucket.open_uploads("") == []
+    assert_pullable(harness)
 
 
-def test_a_child_of_an_unknown_type_that_is_also_a_layer_is_copied_once(plant: Plant) -> None:
+def test_a_child_of_an_unknown_type_that_is_also_a_layer_is_copied_once(harness: Harness) -> None:
     digest, content = list(AMD64.blobs.items())[-1]
-    job = mirrored(plant, index_of(described(content, SBOM_TYPE)))
-    assert report(plant, job, digest).state == "copied"
-    assert len(plant.registry.log(method="GET", path=str(digest))) == 1
+    job = mirrored(harness, index_of(described(content, SBOM_TYPE)))
+    assert report(harness, job, digest).state == "copied"
+    assert len(harness.registry.log(method="GET", path=str(digest))) == 1
 
 
 @pytest.mark.parametrize("media_type", ["", None])
-def test_a_child_without_a_type_is_what_its_body_says(plant: Plant, media_type: str | None) -> None:
+def test_a_child_without_a_type_is_what_its_body_says(harness: Harness, media_type: str | None) -> None:
     child = images.image(images.layer("untyped"))
-    plant.registry.put(child, "team/app")
-    mirrored(plant, index_of(described(child.body, media_type)))
-    assert plant.reader.image(LocalImage("prod/app", digest=child.digest)).root.body == child.body
-    assert child.digest in {manifest.descriptor.digest for manifest in plant.reader.image(TARGET).manifests}
-    assert_pullable(plant)
+    harness.registry.put(child, "team/app")
+    mirrored(harness, index_of(described(child.body, media_type)))
+    assert harness.reader.image(LocalImage("prod/app", digest=child.digest)).root.body == child.body
+    assert child.digest in {manifest.descriptor.digest for manifest in harness.reader.image(TARGET).manifests}
+    assert_pullable(harness)
 
 
 @pytest.mark.parametrize("media_type", ["", None])
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_child_without_a_type_that_is_no_manifest_is_a_blob_or_left_out(
-    plant: Plant, media_type: str | None, *, is_there: bool
+    harness: Harness, media_type: str | None, *, is_there: bool
 ) -> None:
     if is_there:
-        plant.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
-    job = mirrored(plant, index_of(described(SBOM, media_type)))
-    assert report(plant, job, Digest.of(SBOM)).state == ("copied" if is_there else "skipped")
-    assert_pullable(plant)
+        harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
+    job = mirrored(harness, index_of(described(SBOM, media_type)))
+    assert report(harness, job, Digest.of(SBOM)).state == ("copied" if is_there else "skipped")
+    assert_pullable(harness)
 
 
 @pytest.mark.parametrize(
@@ -137,37 +137,37 @@ def test_a_child_without_a_type_that_is_no_manifest_is_a_blob_or_left_out(
     ],
 )
 def test_a_child_whose_body_is_of_an_unknown_kind_is_left_out_and_never_written_as_a_manifest(
-    plant: Plant, stated: str, body: dict[str, Any]
+    harness: Harness, stated: str, body: dict[str, Any]
 ) -> None:
     """Written as a manifest it would make a stock registry answer 500, and end its garbage collection."""
     content = json.dumps(body).encode()
-    serve(plant, content, stated)
-    job = mirrored(plant, index_of(described(content, stated)))
-    assert report(plant, job, Digest.of(content)).state == "skipped"
-    assert layout.revision_link_key("prod/app", Digest.of(content)) not in plant.stored()
-    assert_pullable(plant)
+    serve(harness, content, stated)
+    job = mirrored(harness, index_of(described(content, stated)))
+    assert report(harness, job, Digest.of(content)).state == "skipped"
+    assert layout.revision_link_key("prod/app", Digest.of(content)) not in harness.stored()
+    assert_pullable(harness)
 
 
-def test_a_child_that_is_served_under_an_odd_content_type_is_what_its_digest_says(plant: Plant) -> None:
+def test_a_child_that_is_served_under_an_odd_content_type_is_what_its_digest_says(harness: Harness) -> None:
     """As by a web server with files; the root's own type stands in its body."""
-    plant.registry.script(faults.faulty(faults.header("Content-Type", "application/octet-stream")))
-    mirrored(plant, index_of())
-    assert_pullable(plant)
+    harness.registry.script(faults.faulty(faults.header("Content-Type", "application/octet-stream")))
+    mirrored(harness, index_of())
+    assert_pullable(harness)
 
 
-def test_a_damaged_child_fails_the_image(plant: Plant) -> None:
+def test_a_damaged_child_fails_the_image(harness: Harness) -> None:
     content = b'{"schemaVersion": 2, "config": {}}'
-    serve(plant, content, media_types.OCI_MANIFEST)
-    plant.registry.put(index_of(described(content, media_types.OCI_MANIFEST)), "team/app", "1")
-    error = plant.mirror("team/app:1").error
+    serve(harness, content, media_types.OCI_MANIFEST)
+    harness.registry.put(index_of(described(content, media_types.OCI_MANIFEST)), "team/app", "1")
+    error = harness.mirror("team/app:1").error
     assert error is not None
     assert error.code == "MANIFEST_INVALID"
 
 
-def test_a_build_caches_blobs_are_needed(plant: Plant) -> None:
+def test_a_build_caches_blobs_are_needed(harness: Harness) -> None:
     content = images.layer("cached").content
-    plant.registry.put(index_of(described(content, images.OCI_LAYER)), "team/app", "1")
-    error = plant.mirror("team/app:1").error
+    harness.registry.put(index_of(described(content, images.OCI_LAYER)), "team/app", "1")
+    error = harness.mirror("team/app:1").error
     assert error is not None
     assert error.code == "BLOB_UNKNOWN"
 
@@ -181,9 +181,9 @@ def test_a_build_caches_blobs_are_needed(plant: Plant) -> None:
         ({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": None}, ""),
     ],
 )
-def test_no_children_may_be_written_as_null(plant: Plant, body: dict[str, Any], content_type: str) -> None:
-    mirrored(plant, images.TestImage(json.dumps(body).encode(), content_type))
-    assert plant.reader.image(TARGET).manifests[0].parsed.blobs == ()
+def test_no_children_may_be_written_as_null(harness: Harness, body: dict[str, Any], content_type: str) -> None:
+    mirrored(harness, images.TestImage(json.dumps(body).encode(), content_type))
+    assert harness.reader.image(TARGET).manifests[0].parsed.blobs == ()
 
 
 def inline(content: bytes, entry: dict[str, Any]) -> dict[str, Any]:
@@ -200,45 +200,47 @@ def with_inline(image: images.TestImage, change: bytes = b"") -> images.TestImag
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
-def test_a_blob_that_cannot_be_read_is_taken_from_its_descriptor(plant: Plant, status: int) -> None:
-    plant.registry.script(faults.faulty(faults.status(status), path="/blobs/"))
+def test_a_blob_that_cannot_be_read_is_taken_from_its_descriptor(harness: Harness, status: int) -> None:
+    harness.registry.script(faults.faulty(faults.status(status), path="/blobs/"))
     image = images.image(images.layer("a"), images.layer("b"))
-    job = mirrored(plant, with_inline(image))
+    job = mirrored(harness, with_inline(image))
     for digest, content in image.blobs.items():
-        assert report(plant, job, digest).state == "copied"
-        assert plant.reader.blob_size("prod/app", digest) == len(content)
-    assert plant.bucket.open_uploads("") == []
+        assert report(harness, job, digest).state == "copied"
+        assert harness.reader.blob_size("prod/app", digest) == len(content)
+    assert harness.bucket.open_uploads("") == []
 
 
 @pytest.mark.parametrize("change", [b"x", None])
-def test_what_a_descriptor_carries_is_used_only_if_it_is_what_it_describes(plant: Plant, change: bytes | None) -> None:
+def test_what_a_descriptor_carries_is_used_only_if_it_is_what_it_describes(
+    harness: Harness, change: bytes | None
+) -> None:
     image = with_inline(images.image(images.layer("a")), change or b"")
     if change is None:
         body = image.body.replace(b'"data": "', b'"data": "*')
         image = images.TestImage(body, image.media_type)
-    plant.registry.put(image, "team/app", "1")
-    error = plant.mirror("team/app:1").error
+    harness.registry.put(image, "team/app", "1")
+    error = harness.mirror("team/app:1").error
     assert error is not None
     assert error.code == "BLOB_UNKNOWN"
 
 
-def test_what_a_descriptor_carries_is_not_used_while_the_source_serves_it(plant: Plant) -> None:
+def test_what_a_descriptor_carries_is_not_used_while_the_source_serves_it(harness: Harness) -> None:
     image = images.image(images.layer("a"))
     for digest, content in image.blobs.items():
-        plant.registry.put_blob("team/app", digest, content)
-    mirrored(plant, with_inline(image))
-    assert len(plant.registry.log(path="/blobs/")) == len(image.blobs)
+        harness.registry.put_blob("team/app", digest, content)
+    mirrored(harness, with_inline(image))
+    assert len(harness.registry.log(path="/blobs/")) == len(image.blobs)
 
 
 @pytest.mark.parametrize("limit", [None, 10])
-def test_a_child_that_cannot_be_read_is_taken_from_its_descriptor(plant: Plant, limit: int | None) -> None:
+def test_a_child_that_cannot_be_read_is_taken_from_its_descriptor(harness: Harness, limit: int | None) -> None:
     if limit:
-        plant.registry.script(PullLimit(limit, window=600))
+        harness.registry.script(PullLimit(limit, window=600))
     child = images.image(images.layer("child"))
-    plant.registry.put(child, "team/app")
-    plant.registry.script(faults.faulty(faults.status(404), path=f"/manifests/{child.digest}"))
-    mirrored(plant, index_of(inline(child.body, described(child.body, media_types.OCI_MANIFEST))))
-    assert plant.reader.manifest(LocalImage("prod/app", digest=child.digest)).body == child.body
+    harness.registry.put(child, "team/app")
+    harness.registry.script(faults.faulty(faults.status(404), path=f"/manifests/{child.digest}"))
+    mirrored(harness, index_of(inline(child.body, described(child.body, media_types.OCI_MANIFEST))))
+    assert harness.reader.manifest(LocalImage("prod/app", digest=child.digest)).body == child.body
 
 
 def configured(media_type: str, config: bytes, **fields: Any) -> images.TestImage:
@@ -266,37 +268,37 @@ CONFIG = b'{"os": "linux", "architecture": "riscv64", "variant": "v1"}'
     ],
 )
 def test_a_config_of_an_odd_type_shows_its_platform_if_it_names_one(
-    plant: Plant, image: images.TestImage, platforms: tuple[str, ...]
+    harness: Harness, image: images.TestImage, platforms: tuple[str, ...]
 ) -> None:
-    mirrored(plant, image)
-    entry = plant.index.entry("prod/app", "1")
+    mirrored(harness, image)
+    entry = harness.index.entry("prod/app", "1")
     assert entry is not None
     assert entry.platforms == platforms
-    assert tuple(map(str, plant.reader.inspect(TARGET).platforms)) == platforms
+    assert tuple(map(str, harness.reader.inspect(TARGET).platforms)) == platforms
 
 
-def test_an_index_lists_only_the_platforms_that_it_holds(plant: Plant) -> None:
+def test_an_index_lists_only_the_platforms_that_it_holds(harness: Harness) -> None:
     content = json.dumps({"schemaVersion": 1, "fsLayers": []}).encode()
-    serve(plant, content, media_types.DOCKER_MANIFEST)
+    serve(harness, content, media_types.DOCKER_MANIFEST)
     platform = {"os": "linux", "architecture": "s390x"}
-    mirrored(plant, index_of(described(content, media_types.DOCKER_MANIFEST, platform=platform)))
-    entry = plant.index.entry("prod/app", "1")
+    mirrored(harness, index_of(described(content, media_types.DOCKER_MANIFEST, platform=platform)))
+    entry = harness.index.entry("prod/app", "1")
     assert entry is not None
     assert entry.platforms == ("linux/amd64",)
-    assert tuple(map(str, plant.reader.inspect(TARGET).platforms)) == ("linux/amd64",)
+    assert tuple(map(str, harness.reader.inspect(TARGET).platforms)) == ("linux/amd64",)
 
 
-def test_a_registry_that_is_down_leaves_no_entry_out(plant: Plant) -> None:
+def test_a_registry_that_is_down_leaves_no_entry_out(harness: Harness) -> None:
     """Its index is complete once it is back."""
-    plant.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
-    plant.registry.put(index_of(described(SBOM, SBOM_TYPE)), "team/app", "1")
+    harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
+    harness.registry.put(index_of(described(SBOM, SBOM_TYPE)), "team/app", "1")
 
     def down(request: Request, _: Reply) -> Reply | None:
         return Reply(429, {"Retry-After": "60"}) if f"/blobs/{Digest.of(SBOM)}" in request.path else None
 
-    plant.registry.script(down)
-    job = plant.mirror("team/app:1", str(TARGET))
-    assert (job.state, plant.links.current("prod/app", "1")) == ("queued", None)
+    harness.registry.script(down)
+    job = harness.mirror("team/app:1", str(TARGET))
+    assert (job.state, harness.links.current("prod/app", "1")) == ("queued", None)
 
 
 @pytest.mark.parametrize(
@@ -304,24 +306,26 @@ def test_a_registry_that_is_down_leaves_no_entry_out(plant: Plant) -> None:
     [described(SBOM, SBOM_TYPE), described(b"nowhere", SBOM_TYPE), described(AMD64.body, None), described(b"{}", "")],
     ids=["blob", "left out", "manifest without a type", "blob without a type"],
 )
-def test_an_index_that_is_rebuilt_lists_them_as_before(plant: Plant, other: dict[str, Any]) -> None:
-    plant.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
-    plant.registry.put_blob("team/app", Digest.of(b"{}"), b"{}")
-    mirrored(plant, index_of(other, children=(images.image(images.layer("arm64"), platform="linux/arm64"), AMD64)))
-    before = plant.index.entry("prod/app", "1")
-    plant.redis.call("FLUSHALL")
-    assert Rebuilder(plant.bucket, plant.redis, plant.publisher).rebuild(lambda: True)
+def test_an_index_that_is_rebuilt_lists_them_as_before(harness: Harness, other: dict[str, Any]) -> None:
+    harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
+    harness.registry.put_blob("team/app", Digest.of(b"{}"), b"{}")
+    mirrored(harness, index_of(other, children=(images.image(images.layer("arm64"), platform="linux/arm64"), AMD64)))
+    before = harness.index.entry("prod/app", "1")
+    harness.redis.call("FLUSHALL")
+    assert Rebuilder(harness.bucket, harness.redis, harness.publisher).rebuild(lambda: True)
     assert before is not None
-    assert plant.index.entry("prod/app", "1") == before
+    assert harness.index.entry("prod/app", "1") == before
 
 
 @pytest.mark.docker_registry
-def test_a_stock_registry_serves_them_all(plant: Plant, rclone_s3: RcloneS3, s3_prefix: str, tmp_path: Path) -> None:
+def test_a_stock_registry_serves_them_all(
+    harness: Harness, rclone_s3: RcloneS3, s3_prefix: str, tmp_path: Path
+) -> None:
     """Indexes with entries that are blobs, are missing, have no type or are of a kind it does not know."""
-    plant.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
+    harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
     untyped, schema_1 = images.image(images.layer("untyped")), b'{"schemaVersion": 1, "fsLayers": [], "history": []}'
-    plant.registry.put(untyped, "team/app")
-    serve(plant, schema_1, media_types.DOCKER_MANIFEST)
+    harness.registry.put(untyped, "team/app")
+    serve(harness, schema_1, media_types.DOCKER_MANIFEST)
     served = {
         "blob": index_of(described(SBOM, SBOM_TYPE)),
         "left-out": index_of(described(b"nowhere", SBOM_TYPE)),
@@ -329,8 +333,8 @@ def test_a_stock_registry_serves_them_all(plant: Plant, rclone_s3: RcloneS3, s3_
         "schema-1": index_of(described(schema_1, media_types.DOCKER_MANIFEST)),
     }
     for tag, image in served.items():
-        plant.registry.put(image, "team/app", tag)
-        assert plant.mirror(f"team/app:{tag}", f"prod/app:{tag}").state == "succeeded"
+        harness.registry.put(image, "team/app", tag)
+        assert harness.mirror(f"team/app:{tag}", f"prod/app:{tag}").state == "succeeded"
     children = [str(AMD64.digest), str(untyped.digest)]
     with DockerRegistry(tmp_path, S3Storage(rclone_s3, s3_prefix)) as stock, urllib3.PoolManager(retries=False) as pool:
         url, accept = f"{stock.url}/v2/prod/app", {"Accept": ", ".join(media_types.ACCEPTED)}

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mirror.copying.interruption import Interruption
-from mirror.jobs.performing import HANDOVER
+from mirror.copying.cancellation import Cancellation
+from mirror.jobs.run import HANDOVER
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import ByteCounts
@@ -17,32 +17,32 @@ from mirror.storage import layout
 from mirror.storage.bucket import OpenUpload
 from tests import images
 from tests.fakes.registry import Reply, Request
-from tests.plant import Plant, mark_built
+from tests.harness import Harness, mark_built
 
 FLIPPED = bytes([255])
 
 
-def local(plant: Plant, name: str) -> LocalImage:
-    return LocalImage.parse(f"{plant.registry.host.replace(':', '_')}/{name}")
+def local(harness: Harness, name: str) -> LocalImage:
+    return LocalImage.parse(f"{harness.registry.host.replace(':', '_')}/{name}")
 
 
-def served_blobs(plant: Plant) -> list[str]:
-    return [r.path.rpartition("/")[2] for r in plant.registry.log("api", method="GET", path="/blobs/")]
+def served_blobs(harness: Harness) -> list[str]:
+    return [r.path.rpartition("/")[2] for r in harness.registry.log("api", method="GET", path="/blobs/")]
 
 
-def open_uploads(plant: Plant) -> list[OpenUpload]:
-    return plant.bucket.open_uploads("")
+def open_uploads(harness: Harness) -> list[OpenUpload]:
+    return harness.bucket.open_uploads("")
 
 
-def test_an_image_lands_byte_for_byte_under_its_sources_name(plant: Plant) -> None:
+def test_an_image_lands_byte_for_byte_under_its_sources_name(harness: Harness) -> None:
     image = images.image(images.layer("a"), images.layer("b", compressed=True))
-    plant.registry.put(image, "team/app", "1.0")
-    job = plant.mirror("team/app:1.0")
+    harness.registry.put(image, "team/app", "1.0")
+    job = harness.mirror("team/app:1.0")
     assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
-    held = plant.reader.image(local(plant, "team/app:1.0"))
+    held = harness.reader.image(local(harness, "team/app:1.0"))
     assert held.root.body == image.body
     assert set(held.sizes) == {image.digest, *image.blobs}
-    assert plant.links.current(local(plant, "team/app").repository, "1.0") == image.digest
+    assert harness.links.current(local(harness, "team/app").repository, "1.0") == image.digest
 
 
 @pytest.mark.parametrize(
@@ -56,103 +56,105 @@ def test_an_image_lands_byte_for_byte_under_its_sources_name(plant: Plant) -> No
     ],
     ids=["oci index", "manifest list", "nested index", "no mediaType", "empty index"],
 )
-def test_every_kind_of_manifest_is_mirrored_whole(plant: Plant, image: images.TestImage) -> None:
-    plant.registry.put(image, "team/app", "1.0")
-    assert plant.mirror("team/app:1.0").state == "succeeded"
-    held = plant.reader.image(local(plant, "team/app:1.0"))
+def test_every_kind_of_manifest_is_mirrored_whole(harness: Harness, image: images.TestImage) -> None:
+    harness.registry.put(image, "team/app", "1.0")
+    assert harness.mirror("team/app:1.0").state == "succeeded"
+    held = harness.reader.image(local(harness, "team/app:1.0"))
     assert {m.descriptor.digest for m in held.manifests} == {m.digest for m in image.all_manifests()}
     assert {b.digest for b in held.blobs} == set(image.all_blobs())
 
 
-def test_the_second_image_with_a_base_copies_only_its_own_layers(plant: Plant) -> None:
+def test_the_second_image_with_a_base_copies_only_its_own_layers(harness: Harness) -> None:
     base = images.layer("base", 50_000)
     first, second = images.image(base, images.layer("one")), images.image(base, images.layer("two", 3000))
-    plant.registry.put(first, "team/one", "1")
-    plant.registry.put(second, "other/two", "1")
-    plant.mirror("team/one:1")
-    job = plant.mirror("other/two:1")
+    harness.registry.put(first, "team/one", "1")
+    harness.registry.put(second, "other/two", "1")
+    harness.mirror("team/one:1")
+    job = harness.mirror("other/two:1")
     own = sum(len(content) for digest, content in second.blobs.items() if digest != base.digest)
     assert job.bytes == ByteCounts(own + len(base.content), own, len(base.content))
-    assert served_blobs(plant).count(str(base.digest)) == 1
-    [task] = plant.store.tasks(job.id, 1)
-    assert {b.digest: b.state for b in plant.store.blobs_of([task.id])[0]}[str(base.digest)] == "exists"
+    assert served_blobs(harness).count(str(base.digest)) == 1
+    [task] = harness.store.tasks(job.id, 1)
+    assert {b.digest: b.state for b in harness.store.blobs_of([task.id])[0]}[str(base.digest)] == "exists"
 
 
-def test_a_job_of_several_images_is_partial_when_one_is_not_there(plant: Plant) -> None:
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    plant.registry.put(images.image(images.layer("b")), "team/app", "2")
-    job = plant.perform(plant.submit_all(("team/app:1", None), ("team/app:none", None), ("team/app:2", "prod/app:2")))
+def test_a_job_of_several_images_is_partial_when_one_is_not_there(harness: Harness) -> None:
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    harness.registry.put(images.image(images.layer("b")), "team/app", "2")
+    job = harness.perform(
+        harness.submit_all(("team/app:1", None), ("team/app:none", None), ("team/app:2", "prod/app:2"))
+    )
     assert (job.state, job.images.succeeded, job.images.failed) == ("partial", 2, 1)
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    tasks = plant.store.tasks(job.id, 5)
+    tasks = harness.store.tasks(job.id, 5)
     assert [task.state for task in tasks] == ["succeeded", "failed", "succeeded"]
-    assert str(plant.links.current("prod/app", "2")) == tasks[2].digest
+    assert str(harness.links.current("prod/app", "2")) == tasks[2].digest
 
 
-def test_what_is_there_already_is_unchanged_and_costs_one_request(plant: Plant) -> None:
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    plant.mirror("team/app:1")
-    stored, asked = plant.stored(), len(plant.registry.log())
-    job = plant.mirror("team/app:1")
+def test_what_is_there_already_is_unchanged_and_costs_one_request(harness: Harness) -> None:
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    harness.mirror("team/app:1")
+    stored, asked = harness.stored(), len(harness.registry.log())
+    job = harness.mirror("team/app:1")
     assert (job.state, job.images.unchanged) == ("succeeded", 1)
-    assert [r.method for r in plant.registry.log()[asked:]] == ["HEAD"]
-    assert plant.stored() == stored
+    assert [r.method for r in harness.registry.log()[asked:]] == ["HEAD"]
+    assert harness.stored() == stored
 
 
-def test_a_lost_index_does_not_make_a_copy_of_what_the_bucket_shows(plant: Plant) -> None:
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    plant.mirror("team/app:1", "prod/app:1")
-    plant.index.remove("prod/app", "1")
-    job = plant.mirror("team/app:1", "prod/app:1")
+def test_a_lost_index_does_not_make_a_copy_of_what_the_bucket_shows(harness: Harness) -> None:
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    harness.mirror("team/app:1", "prod/app:1")
+    harness.index.remove("prod/app", "1")
+    job = harness.mirror("team/app:1", "prod/app:1")
     assert (job.state, job.images.unchanged) == ("succeeded", 1)
-    assert plant.index.entry("prod/app", "1")
+    assert harness.index.entry("prod/app", "1")
 
 
-def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_layers(plant: Plant) -> None:
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    plant.mirror("team/app:1", "prod/app:1")
-    mark_built(plant.index)
-    plant.index.remove("prod/app", "1")
-    stored, served = plant.stored(), served_blobs(plant)
-    job = plant.mirror("team/app:1", "prod/app:1")
+def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_layers(harness: Harness) -> None:
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    harness.mirror("team/app:1", "prod/app:1")
+    mark_built(harness.index)
+    harness.index.remove("prod/app", "1")
+    stored, served = harness.stored(), served_blobs(harness)
+    job = harness.mirror("team/app:1", "prod/app:1")
     assert (job.state, job.images.unchanged) == ("succeeded", 0)
-    assert served_blobs(plant) == served
-    assert plant.stored() == stored
-    assert plant.index.entry("prod/app", "1")
+    assert served_blobs(harness) == served
+    assert harness.stored() == stored
+    assert harness.index.entry("prod/app", "1")
 
 
-def test_the_index_alone_makes_no_image_unchanged(plant: Plant) -> None:
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    plant.mirror("team/app:1", "prod/app:1")
-    mark_built(plant.index)
-    stored = plant.stored()
-    plant.bucket.delete([layout.tag_current_key("prod/app", "1")])
-    job = plant.mirror("team/app:1", "prod/app:1")
+def test_the_index_alone_makes_no_image_unchanged(harness: Harness) -> None:
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    harness.mirror("team/app:1", "prod/app:1")
+    mark_built(harness.index)
+    stored = harness.stored()
+    harness.bucket.delete([layout.tag_current_key("prod/app", "1")])
+    job = harness.mirror("team/app:1", "prod/app:1")
     assert (job.state, job.images.unchanged) == ("succeeded", 0)
-    assert plant.stored() == stored
+    assert harness.stored() == stored
 
 
-def test_foreign_layers_are_left_out_and_named_in_the_job(plant: Plant) -> None:
+def test_foreign_layers_are_left_out_and_named_in_the_job(harness: Harness) -> None:
     foreign = images.foreign_layer("windows")
-    plant.registry.put(images.image(images.layer("a"), foreign=[foreign]), "team/app", "1")
-    job = plant.mirror("team/app:1")
-    [task] = plant.store.tasks(job.id, 1)
-    [left_out] = [b for b in plant.store.blobs_of([task.id])[0] if b.state == "skipped"]
+    harness.registry.put(images.image(images.layer("a"), foreign=[foreign]), "team/app", "1")
+    job = harness.mirror("team/app:1")
+    [task] = harness.store.tasks(job.id, 1)
+    [left_out] = [b for b in harness.store.blobs_of([task.id])[0] if b.state == "skipped"]
     assert (job.state, left_out.digest) == ("succeeded", foreign["digest"])
     assert left_out.reason is not None
-    assert foreign["digest"] not in "".join(served_blobs(plant))
+    assert foreign["digest"] not in "".join(served_blobs(harness))
 
 
-def test_a_digest_without_a_tag_is_kept(plant: Plant) -> None:
+def test_a_digest_without_a_tag_is_kept(harness: Harness) -> None:
     image = images.image(images.layer("a"))
-    plant.registry.put(image, "team/app", "1")
-    job = plant.mirror(f"team/app@{image.digest}")
+    harness.registry.put(image, "team/app", "1")
+    job = harness.mirror(f"team/app@{image.digest}")
     assert job.state == "succeeded"
-    repository = local(plant, "team/app").repository
-    assert layout.kept_key(repository, image.digest) in plant.stored()
-    assert plant.reader.digest(LocalImage(repository, digest=image.digest)) == image.digest
-    assert plant.mirror(f"team/app@{image.digest}").images.unchanged == 1
+    repository = local(harness, "team/app").repository
+    assert layout.kept_key(repository, image.digest) in harness.stored()
+    assert harness.reader.digest(LocalImage(repository, digest=image.digest)) == image.digest
+    assert harness.mirror(f"team/app@{image.digest}").images.unchanged == 1
 
 
 def corrupt(_request: Request, reply: Reply) -> Reply | None:
@@ -212,49 +214,49 @@ def schema_1(_request: Request, _reply: Reply) -> Reply | None:
     ],
 )
 def test_a_source_that_misbehaves_fails_the_job_and_leaves_nothing_to_see(
-    plant: Plant, path: str, script: Callable[[Request, Reply], Reply | None], code: str
+    harness: Harness, path: str, script: Callable[[Request, Reply], Reply | None], code: str
 ) -> None:
-    plant.registry.put(images.image(images.layer("a", 100_000)), "team/app", "1")
+    harness.registry.put(images.image(images.layer("a", 100_000)), "team/app", "1")
 
     def scripted(request: Request, reply: Reply) -> Reply | None:
         if path not in request.path or (request.method == "HEAD" and script in (lying, schema_1, oversized)):
             return Reply(405) if request.method == "HEAD" else None
         return script(request, reply)
 
-    plant.registry.script(scripted)
-    job = plant.mirror("team/app:1")
+    harness.registry.script(scripted)
+    job = harness.mirror("team/app:1")
     assert job.state == "failed"
     assert job.error is not None
     assert job.error.code == code
     assert job.error.hint
-    leftovers = [key for key in plant.stored() if "/repositories/" in key or key.startswith("mirror/v1/images")]
+    leftovers = [key for key in harness.stored() if "/repositories/" in key or key.startswith("mirror/v1/images")]
     assert leftovers == []
-    assert open_uploads(plant) == []
+    assert open_uploads(harness) == []
 
 
-def test_a_large_blob_with_one_wrong_byte_leaves_no_object_and_no_open_upload(plant: Plant) -> None:
+def test_a_large_blob_with_one_wrong_byte_leaves_no_object_and_no_open_upload(harness: Harness) -> None:
     big = images.layer("big", 17 * 2**20)
-    plant.registry.put(images.image(big), "team/app", "1")
-    plant.registry.script(lambda q, reply: corrupt(q, reply) if str(big.digest) in q.path else None)
-    job = plant.mirror("team/app:1")
+    harness.registry.put(images.image(big), "team/app", "1")
+    harness.registry.script(lambda q, reply: corrupt(q, reply) if str(big.digest) in q.path else None)
+    job = harness.mirror("team/app:1")
     assert job.error is not None
     assert job.error.code == "DIGEST_MISMATCH"
-    assert layout.blob_key(big.digest) not in plant.stored()
-    assert open_uploads(plant) == []
+    assert layout.blob_key(big.digest) not in harness.stored()
+    assert open_uploads(harness) == []
 
 
-def test_a_held_blob_is_not_asked_for_even_if_the_source_would_now_corrupt_it(plant: Plant) -> None:
+def test_a_held_blob_is_not_asked_for_even_if_the_source_would_now_corrupt_it(harness: Harness) -> None:
     base = images.layer("base")
-    plant.registry.put(images.image(base), "team/app", "1")
-    plant.mirror("team/app:1")
-    plant.registry.put(images.image(base, images.layer("more")), "team/app", "2")
-    plant.registry.script(lambda q, reply: corrupt(q, reply) if str(base.digest) in q.path else None)
-    assert plant.mirror("team/app:2").state == "succeeded"
+    harness.registry.put(images.image(base), "team/app", "1")
+    harness.mirror("team/app:1")
+    harness.registry.put(images.image(base, images.layer("more")), "team/app", "2")
+    harness.registry.script(lambda q, reply: corrupt(q, reply) if str(base.digest) in q.path else None)
+    assert harness.mirror("team/app:2").state == "succeeded"
 
 
-def test_a_cut_connection_is_taken_up_at_the_byte_it_reached(plant: Plant) -> None:
+def test_a_cut_connection_is_taken_up_at_the_byte_it_reached(harness: Harness) -> None:
     big = images.layer("big", 3 * 2**20)
-    plant.registry.put(images.image(big), "team/app", "1")
+    harness.registry.put(images.image(big), "team/app", "1")
     cut = threading.Event()
 
     def once(request: Request, reply: Reply) -> Reply | None:
@@ -264,17 +266,17 @@ def test_a_cut_connection_is_taken_up_at_the_byte_it_reached(plant: Plant) -> No
         reply.cut_after = 2 * 2**20 + 17
         return reply
 
-    plant.registry.script(once)
-    assert plant.mirror("team/app:1").state == "succeeded"
-    first, second = plant.registry.log("api", method="GET", path=str(big.digest))
+    harness.registry.script(once)
+    assert harness.mirror("team/app:1").state == "succeeded"
+    first, second = harness.registry.log("api", method="GET", path=str(big.digest))
     assert "Range" not in first.headers
     assert int(second.headers["Range"].removeprefix("bytes=").partition("-")[0]) >= 2**20
 
 
-def test_a_source_without_ranges_is_read_again_from_its_beginning(plant: Plant) -> None:
+def test_a_source_without_ranges_is_read_again_from_its_beginning(harness: Harness) -> None:
     big = images.layer("big", 3 * 2**20)
-    plant.registry.ranges = False
-    plant.registry.put(images.image(big), "team/app", "1")
+    harness.registry.ranges = False
+    harness.registry.put(images.image(big), "team/app", "1")
     cut = threading.Event()
 
     def once(request: Request, reply: Reply) -> Reply | None:
@@ -283,48 +285,48 @@ def test_a_source_without_ranges_is_read_again_from_its_beginning(plant: Plant) 
             reply.cut_after = 2**20 + 17
         return reply
 
-    plant.registry.script(once)
-    assert plant.mirror("team/app:1").state == "succeeded"
+    harness.registry.script(once)
+    assert harness.mirror("team/app:1").state == "succeeded"
 
 
-def test_a_long_wait_parks_the_task_and_says_until_when(plant: Plant) -> None:
-    plant.registry.put(images.image(images.layer("a")), "team/app", "1")
-    plant.registry.script(lambda q, _: Reply(429, {"Retry-After": "120"}) if q.method == "HEAD" else None)
-    job = plant.mirror("team/app:1")
+def test_a_long_wait_parks_the_task_and_says_until_when(harness: Harness) -> None:
+    harness.registry.put(images.image(images.layer("a")), "team/app", "1")
+    harness.registry.script(lambda q, _: Reply(429, {"Retry-After": "120"}) if q.method == "HEAD" else None)
+    job = harness.mirror("team/app:1")
     assert (job.state, job.error) == ("queued", None)
     assert job.waiting_for is not None
-    assert (job.waiting_for.reason, job.waiting_for.registry) == ("rate_limited", plant.registry.host)
-    assert len(plant.registry.log()) == 1
+    assert (job.waiting_for.reason, job.waiting_for.registry) == ("rate_limited", harness.registry.host)
+    assert len(harness.registry.log()) == 1
 
 
-def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(plant: Plant) -> None:
+def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(harness: Harness) -> None:
     big = images.layer("big", 2**20)
-    plant.registry.put(images.image(big), "team/app", "1")
-    interruption, gate = Interruption(), threading.Event()
+    harness.registry.put(images.image(big), "team/app", "1")
+    cancellation, gate = Cancellation(), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if str(big.digest) in request.path and not gate.is_set():
             reply.gate = (1000, gate)
-            interruption.interrupt(HANDOVER)
+            cancellation.interrupt(HANDOVER)
         return reply
 
-    plant.registry.script(hold)
-    handed = plant.perform(plant.submit("team/app:1"), interruption)
+    harness.registry.script(hold)
+    handed = harness.perform(harness.submit("team/app:1"), cancellation)
     assert (handed.state, handed.attempt) == ("queued", 1)
-    assert open_uploads(plant) == []
-    [task] = plant.store.tasks(handed.id, 1)
-    assert plant.queue.holds(task.id, task.fence)
+    assert open_uploads(harness) == []
+    [task] = harness.store.tasks(handed.id, 1)
+    assert harness.queue.holds(task.id, task.fence)
     gate.set()
-    assert plant.perform(handed).state == "succeeded"
+    assert harness.perform(handed).state == "succeeded"
 
 
 @pytest.mark.parametrize("later_finishes_first", [True, False])
 def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
-    plant: Plant, later_finishes_first: bool
+    harness: Harness, later_finishes_first: bool
 ) -> None:
     """The earlier job has asked the source and is held at its layer; the tag moves upstream; the later job runs."""
     old, new = images.image(images.layer("old", 2**20)), images.image(images.layer("new"))
-    plant.registry.put(old, "team/app", "1")
+    harness.registry.put(old, "team/app", "1")
     gate, held = threading.Event(), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
@@ -333,31 +335,31 @@ def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
             held.set()
         return reply
 
-    plant.registry.script(hold)
-    earlier, later = plant.submit("team/app:1"), plant.submit("team/app:1")
-    thread = threading.Thread(target=plant.perform, args=(earlier,))
+    harness.registry.script(hold)
+    earlier, later = harness.submit("team/app:1"), harness.submit("team/app:1")
+    thread = threading.Thread(target=harness.perform, args=(earlier,))
     thread.start()
     if later_finishes_first:
         assert held.wait(20)
     else:
         thread.join()
-    plant.registry.put(new, "team/app", "1")
-    finished = plant.perform(later)
+    harness.registry.put(new, "team/app", "1")
+    finished = harness.perform(later)
     gate.set()
     thread.join()
     assert finished.state == "succeeded"
-    overtaken = plant.store.job(earlier.id)
+    overtaken = harness.store.job(earlier.id)
     assert (overtaken.state, overtaken.superseded_by) == ("succeeded", later.id if later_finishes_first else None)
-    assert plant.reader.digest(local(plant, "team/app:1")) == new.digest
+    assert harness.reader.digest(local(harness, "team/app:1")) == new.digest
 
 
-def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(plant: Plant) -> None:
+def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(harness: Harness) -> None:
     image = images.image(images.layer("a", 2**20))
-    plant.registry.put(image, "team/app", "1")
-    plant.mirror("team/app:1", "copy/app:1")
+    harness.registry.put(image, "team/app", "1")
+    harness.mirror("team/app:1", "copy/app:1")
     target = LocalImage("copy/app", "1")
     again = images.image(images.layer("b", 2**20))
-    plant.registry.put(again, "team/app", "1")
+    harness.registry.put(again, "team/app", "1")
     gate, held = threading.Event(), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
@@ -366,25 +368,25 @@ def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(plant: Pl
             held.set()
         return reply
 
-    plant.registry.script(hold)
-    job = plant.submit("team/app:1", "copy/app:1")
-    thread = threading.Thread(target=plant.perform, args=(job,))
+    harness.registry.script(hold)
+    job = harness.submit("team/app:1", "copy/app:1")
+    thread = threading.Thread(target=harness.perform, args=(job,))
     thread.start()
     assert held.wait(20)
-    plant.publisher.delete(target, allowed=lambda _: True)
+    harness.publisher.delete(target, allowed=lambda _: True)
     gate.set()
     thread.join()
-    assert plant.store.job(job.id).superseded_by == "delete"
-    assert plant.links.current("copy/app", "1") is None
+    assert harness.store.job(job.id).superseded_by == "delete"
+    assert harness.links.current("copy/app", "1") is None
 
 
-def test_sha512_content_is_mirrored(plant: Plant) -> None:
+def test_sha512_content_is_mirrored(harness: Harness) -> None:
     content = b"layer" * 100
     digest = Digest.of(content, "sha512")
     base = images.image(images.layer("a"))
     document = json.loads(base.body)
     document["layers"].append({"mediaType": images.OCI_LAYER, "digest": str(digest), "size": len(content)})
     image = images.TestImage(json.dumps(document).encode(), base.media_type, {**base.blobs, digest: content})
-    plant.registry.put(image, "team/app", "1")
-    assert plant.mirror("team/app:1").state == "succeeded"
-    assert layout.blob_key(digest) in plant.stored()
+    harness.registry.put(image, "team/app", "1")
+    assert harness.mirror("team/app:1").state == "succeeded"
+    assert layout.blob_key(digest) in harness.stored()

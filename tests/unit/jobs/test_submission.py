@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination.redis import open_client
 from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, TargetRepeated, TargetReserved
-from mirror.jobs.submission import MOST_IMAGES, Submitter, Wanted, resolve_target
+from mirror.jobs.submit import MOST_IMAGES, Submitter, Wanted, resolve_target
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
-from tests.plant import Plant
+from mirror.redis.client import open_client
+from tests.harness import Harness
 
 HOST = "mirror.corp:8080"
 
@@ -56,54 +56,54 @@ def test_a_name_that_clients_cannot_take_is_refused() -> None:
         resolve_target(Reference.parse("redis"), "team/" + "a" * 240, HOST)
 
 
-def test_an_accepted_job_has_a_record_and_a_queue_entry(plant: Plant) -> None:
-    job = plant.submit("team/app:1.0")
-    [task] = plant.store.tasks(job.id, 5)
-    assert plant.store.job(job.id).state == "queued"
-    assert plant.queue.holds(task.id, 0)
+def test_an_accepted_job_has_a_record_and_a_queue_entry(harness: Harness) -> None:
+    job = harness.submit("team/app:1.0")
+    [task] = harness.store.tasks(job.id, 5)
+    assert harness.store.job(job.id).state == "queued"
+    assert harness.queue.holds(task.id, 0)
 
 
-def test_nothing_is_asked_of_the_network_and_nothing_stored_for_what_is_refused(plant: Plant) -> None:
+def test_nothing_is_asked_of_the_network_and_nothing_stored_for_what_is_refused(harness: Harness) -> None:
     with pytest.raises(TargetReserved):
-        plant.submit("team/app:1.0", "docker.io/library/app")
-    assert plant.registry.log() == []
-    assert plant.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+        harness.submit("team/app:1.0", "docker.io/library/app")
+    assert harness.registry.log() == []
+    assert harness.store.page(limit=5, before=None, state=None, source=None) == ([], None)
 
 
-def test_a_job_of_several_images_has_a_task_for_each_in_their_order(plant: Plant) -> None:
+def test_a_job_of_several_images_has_a_task_for_each_in_their_order(harness: Harness) -> None:
     wanted = [("team/app:1", None), ("team/app:2", "team/two"), ("team/tool:1", "team/tool:new")]
-    job = plant.submit_all(*wanted)
-    tasks = plant.store.tasks(job.id, 5)
+    job = harness.submit_all(*wanted)
+    tasks = harness.store.tasks(job.id, 5)
     assert [task.source.partition("/")[2] for task in tasks] == ["team/app:1", "team/app:2", "team/tool:1"]
     assert [task.target for task in tasks][1:] == ["team/two:2", "team/tool:new"]
     assert (job.source, job.target, job.images.total) == (None, None, 3)
-    assert plant.store.job(job.id) == job
-    assert all(plant.queue.holds(task.id, 0) for task in tasks)
+    assert harness.store.job(job.id) == job
+    assert all(harness.queue.holds(task.id, 0) for task in tasks)
 
 
-def test_images_that_want_the_same_place_are_refused_together(plant: Plant) -> None:
+def test_images_that_want_the_same_place_are_refused_together(harness: Harness) -> None:
     with pytest.raises(TargetRepeated, match="team/app:1"):
-        plant.submit_all(("team/app:1", "team/app"), ("team/tool:1", None), ("elsewhere/app:7", "team/app:1"))
-    assert plant.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+        harness.submit_all(("team/app:1", "team/app"), ("team/tool:1", None), ("elsewhere/app:7", "team/app:1"))
+    assert harness.store.page(limit=5, before=None, state=None, source=None) == ([], None)
 
 
 @pytest.mark.parametrize("count", [0, MOST_IMAGES + 1])
-def test_a_job_has_between_one_and_a_hundred_images(plant: Plant, count: int) -> None:
+def test_a_job_has_between_one_and_a_hundred_images(harness: Harness, count: int) -> None:
     with pytest.raises(ValueError, match="1 to 100 images"):
-        plant.submit_all(*((f"team/app:{number}", None) for number in range(count)))
+        harness.submit_all(*((f"team/app:{number}", None) for number in range(count)))
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1:5000"])
-def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(plant: Plant, host: str) -> None:
+def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(harness: Harness, host: str) -> None:
     with pytest.raises(AddressNotAllowed):
-        plant.submitter.submit([Wanted(f"{host}/latest/meta-data")])
-    assert plant.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+        harness.submitter.submit([Wanted(f"{host}/latest/meta-data")])
+    assert harness.store.page(limit=5, before=None, state=None, source=None) == ([], None)
 
 
-def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(plant: Plant) -> None:
+def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(harness: Harness) -> None:
     """Redis goes away between the record and the entry: the reconciler puts the entry when it is back."""
     away = open_client("redis://127.0.0.1:1/0", retries=0, decode_responses=False)
-    submitter = Submitter(plant.store, TaskQueue(away), plant.settings)
-    job, _ = submitter.submit([Wanted(f"{plant.registry.host}/team/app:1")])
-    assert plant.store.job(job.id).state == "queued"
+    submitter = Submitter(harness.store, TaskQueue(away), harness.settings)
+    job, _ = submitter.submit([Wanted(f"{harness.registry.host}/team/app:1")])
+    assert harness.store.job(job.id).state == "queued"
     away.close()

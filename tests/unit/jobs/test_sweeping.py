@@ -6,15 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.checkpoints import Checkpoints
-from mirror.coordination.lease import Leases
-from mirror.coordination.redis import Redis
-from mirror.jobs.keeping import holder_of
-from mirror.jobs.sweeping import Sweeper
+from mirror.locks.checkpoints import Checkpoints
+from mirror.locks.lease import Leases
 from mirror.oci.digest import Digest
 from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import WaitingFor
+from mirror.redis import keys
+from mirror.redis.client import Redis
+from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 
@@ -30,15 +29,15 @@ def redis(redis_url: str) -> Redis:
 
 
 @pytest.fixture
-def sweeper(versitygw_bucket: Bucket, redis: Redis) -> Sweeper:
-    return Sweeper(versitygw_bucket, redis)
+def sweeper(versitygw_bucket: Bucket, redis: Redis) -> UploadPurge:
+    return UploadPurge(versitygw_bucket, redis)
 
 
-def still_open(sweeper: Sweeper) -> list[str]:
+def still_open(sweeper: UploadPurge) -> list[str]:
     return [upload.upload_id for upload in sweeper.bucket.open_uploads("")]
 
 
-def test_an_upload_that_is_nobodys_is_aborted(sweeper: Sweeper) -> None:
+def test_an_upload_that_is_nobodys_is_aborted(sweeper: UploadPurge) -> None:
     upload_id = sweeper.bucket.create_upload(KEY)
     sweeper.bucket.upload_part(KEY, upload_id, 1, b"part")
     assert sweeper.sweep(NOW) == 1
@@ -46,13 +45,13 @@ def test_an_upload_that_is_nobodys_is_aborted(sweeper: Sweeper) -> None:
     assert sweeper.sweep(NOW) == 0
 
 
-def test_a_young_upload_is_left_alone(sweeper: Sweeper) -> None:
+def test_a_young_upload_is_left_alone(sweeper: UploadPurge) -> None:
     upload_id = sweeper.bucket.create_upload(KEY)
     assert sweeper.sweep() == 0
     assert still_open(sweeper) == [upload_id]
 
 
-def test_an_upload_under_a_living_lease_is_left_alone(sweeper: Sweeper, redis: Redis) -> None:
+def test_an_upload_under_a_living_lease_is_left_alone(sweeper: UploadPurge, redis: Redis) -> None:
     Leases(redis).take(keys.blob_lease(DIGEST), 60)
     upload_id = sweeper.bucket.create_upload(KEY)
     assert sweeper.sweep(NOW) == 0
@@ -63,7 +62,7 @@ def begun(redis: Redis, upload_id: str, claim: Claim) -> None:
     """A checkpoint of the claim's worker, which has died since."""
     lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
     assert lease is not None
-    Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=holder_of(claim))
+    Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=claim.holder)
     Leases(redis).end(lease)
 
 
@@ -77,7 +76,7 @@ def claim(redis: Redis) -> Claim:
 
 
 def test_of_two_uploads_the_one_that_an_unfinished_tasks_checkpoint_names_is_left(
-    sweeper: Sweeper, redis: Redis, claim: Claim
+    sweeper: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
     lost, kept = sweeper.bucket.create_upload(KEY), sweeper.bucket.create_upload(KEY)
     begun(redis, kept, claim)
@@ -85,7 +84,7 @@ def test_of_two_uploads_the_one_that_an_unfinished_tasks_checkpoint_names_is_lef
     assert still_open(sweeper) == [kept] != [lost]
 
 
-def test_a_parked_tasks_upload_is_left(sweeper: Sweeper, redis: Redis, claim: Claim) -> None:
+def test_a_parked_tasks_upload_is_left(sweeper: UploadPurge, redis: Redis, claim: Claim) -> None:
     upload_id = sweeper.bucket.create_upload(KEY)
     begun(redis, upload_id, claim)
     assert JobStore(redis).release(claim, wait=60, waiting_for=WaitingFor("quota", "later", None))
@@ -95,7 +94,7 @@ def test_a_parked_tasks_upload_is_left(sweeper: Sweeper, redis: Redis, claim: Cl
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "canceled"])
 def test_an_upload_whose_task_has_ended_without_it_is_aborted_with_its_checkpoint(
-    sweeper: Sweeper, redis: Redis, claim: Claim, state: str
+    sweeper: UploadPurge, redis: Redis, claim: Claim, state: str
 ) -> None:
     begun(redis, sweeper.bucket.create_upload(KEY), claim)
     assert JobStore(redis).settle(claim, state, Outcome())
@@ -106,7 +105,7 @@ def test_an_upload_whose_task_has_ended_without_it_is_aborted_with_its_checkpoin
 
 
 def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
-    sweeper: Sweeper, redis: Redis, claim: Claim
+    sweeper: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
     store = JobStore(redis)
     _, (task,) = store.submit([("docker.io/library/redis:8", "redis:8")])
@@ -115,8 +114,8 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
     assert later is not None
     assert lease is not None
     upload_id = sweeper.bucket.create_upload(KEY)
-    Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=holder_of(claim))
-    assert Checkpoints(redis).adopt(lease, DIGEST, holder=holder_of(later))
+    Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=claim.holder)
+    assert Checkpoints(redis).adopt(lease, DIGEST, holder=later.holder)
     Leases(redis).end(lease)
     store.settle(claim, "succeeded", Outcome())
     assert sweeper.sweep(NOW) == 0
@@ -124,7 +123,7 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
 
 
 @pytest.mark.parametrize("key", ["docker/registry/v2/repositories/a/_uploads/1/data", "other/thing"])
-def test_what_is_not_ours_is_never_touched(sweeper: Sweeper, key: str) -> None:
+def test_what_is_not_ours_is_never_touched(sweeper: UploadPurge, key: str) -> None:
     upload_id = sweeper.bucket.create_upload(key)
     assert sweeper.sweep(NOW) == 0
     assert still_open(sweeper) == [upload_id]

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination import keys
 from mirror.errors import RegistryFailing
-from mirror.jobs.submission import Wanted
+from mirror.jobs.submit import Wanted
 from mirror.records.job import Job
+from mirror.redis import keys
 from tests import images
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
-from tests.plant import Plant
+from tests.harness import Harness
 from tests.unit.coordination.stopped_clock import StoppedClock
 
 NOWHERE = "127.0.0.2"
 
 
 @pytest.fixture
-def clock(plant: Plant) -> StoppedClock:
-    return StoppedClock(plant.redis)
+def clock(harness: Harness) -> StoppedClock:
+    return StoppedClock(harness.redis)
 
 
 @pytest.fixture
-def down(plant: Plant) -> faults.Script:
+def down(harness: Harness) -> faults.Script:
     """A script with which the registry, which has answered before, answers 503."""
-    plant.registry.put(images.image(images.layer("a", 100)), "team/app", "1")
-    plant.registry.put(images.image(images.layer("b", 100)), "team/app", "2")
-    assert plant.mirror("team/app:1").state == "succeeded"
+    harness.registry.put(images.image(images.layer("a", 100)), "team/app", "1")
+    harness.registry.put(images.image(images.layer("b", 100)), "team/app", "2")
+    assert harness.mirror("team/app:1").state == "succeeded"
     script = faults.faulty(faults.status(503))
-    plant.registry.script(script)
+    harness.registry.script(script)
     return script
 
 
-def later(plant: Plant, clock: StoppedClock, job: Job) -> Job:
+def later(harness: Harness, clock: StoppedClock, job: Job) -> Job:
     """The job's task, performed when its wait is over."""
-    [task] = plant.store.tasks(job.id, 1)
-    due = float(plant.redis.call("ZSCORE", keys.TASKS_PARKED, task.id)) / 1000
+    [task] = harness.store.tasks(job.id, 1)
+    due = float(harness.redis.call("ZSCORE", keys.TASKS_PARKED, task.id)) / 1000
     clock.advance(max(0.0, due - clock()) + 0.01)
-    plant.reconciler.reconcile()
-    return plant.perform(job)
+    harness.reconciler.reconcile()
+    return harness.perform(job)
 
 
 def reason(job: Job) -> tuple[str, str, str | None]:
@@ -48,36 +48,36 @@ def reason(job: Job) -> tuple[str, str, str | None]:
 
 
 def test_a_known_registry_that_is_down_is_waited_for_and_the_job_succeeds_when_it_is_back(
-    plant: Plant, clock: StoppedClock, down: faults.Script
+    harness: Harness, clock: StoppedClock, down: faults.Script
 ) -> None:
-    job = plant.mirror("team/app:2")
-    assert reason(job) == ("queued", "registry_failing", plant.registry.host)
-    assert reason(later(plant, clock, job)) == ("queued", "registry_failing", plant.registry.host)
-    plant.registry.scripts.remove(down)
-    assert later(plant, clock, job).state == "succeeded"
+    job = harness.mirror("team/app:2")
+    assert reason(job) == ("queued", "registry_failing", harness.registry.host)
+    assert reason(later(harness, clock, job)) == ("queued", "registry_failing", harness.registry.host)
+    harness.registry.scripts.remove(down)
+    assert later(harness, clock, job).state == "succeeded"
 
 
 @pytest.mark.usefixtures("down")
-def test_many_jobs_for_a_dead_registry_cost_it_few_requests(plant: Plant, clock: StoppedClock) -> None:
-    jobs = [plant.submit("team/app:2") for _ in range(12)]
-    before = len(plant.registry.log())
+def test_many_jobs_for_a_dead_registry_cost_it_few_requests(harness: Harness, clock: StoppedClock) -> None:
+    jobs = [harness.submit("team/app:2") for _ in range(12)]
+    before = len(harness.registry.log())
     for job in jobs:
-        assert reason(plant.perform(job))[1] == "registry_failing"
-    asked = len(plant.registry.log()) - before
+        assert reason(harness.perform(job))[1] == "registry_failing"
+    asked = len(harness.registry.log()) - before
     assert asked == 5 * (1 + 4)  # five failures of a HEAD and four attempts of a GET each, then nobody asks
     clock.advance(20)
-    plant.reconciler.reconcile()
+    harness.reconciler.reconcile()
     for job in jobs:
-        assert reason(plant.perform(job))[1] == "registry_failing"
-    assert len(plant.registry.log()) - before - asked == 1 + 4  # the one probe
+        assert reason(harness.perform(job))[1] == "registry_failing"
+    assert len(harness.registry.log()) - before - asked == 1 + 4  # the one probe
 
 
 @pytest.mark.usefixtures("down")
-def test_after_an_hour_the_job_fails(plant: Plant, clock: StoppedClock) -> None:
+def test_after_an_hour_the_job_fails(harness: Harness, clock: StoppedClock) -> None:
     begun = clock()
-    job = plant.mirror("team/app:2")
+    job = harness.mirror("team/app:2")
     for _ in range(3600 // 12):
-        job = later(plant, clock, job)
+        job = later(harness, clock, job)
         if job.state != "queued":
             break
     assert job.error is not None
@@ -87,43 +87,43 @@ def test_after_an_hour_the_job_fails(plant: Plant, clock: StoppedClock) -> None:
 
 
 @pytest.mark.usefixtures("down")
-def test_an_outage_long_after_the_last_one_is_a_new_one(plant: Plant, clock: StoppedClock) -> None:
-    job = plant.mirror("team/app:2")
-    [task] = plant.store.tasks(job.id, 1)
+def test_an_outage_long_after_the_last_one_is_a_new_one(harness: Harness, clock: StoppedClock) -> None:
+    job = harness.mirror("team/app:2")
+    [task] = harness.store.tasks(job.id, 1)
     since = keys.task_waits(task.id)
     patience = RegistryFailing.patience
-    assert patience < int(plant.redis.call("TTL", since)) < 2 * patience
-    plant.redis.call("DEL", since)  # as its expiry does
+    assert patience < int(harness.redis.call("TTL", since)) < 2 * patience
+    harness.redis.call("DEL", since)  # as its expiry does
     clock.advance(patience + 1)
-    assert reason(later(plant, clock, job))[0] == "queued"
+    assert reason(later(harness, clock, job))[0] == "queued"
 
 
-def test_a_mistyped_host_fails_at_once(plant: Plant) -> None:
+def test_a_mistyped_host_fails_at_once(harness: Harness) -> None:
     """Nothing listens there, and nothing ever did."""
-    port = plant.registry.host.partition(":")[2]
+    port = harness.registry.host.partition(":")[2]
     for _ in range(7):
-        job, _ = plant.submitter.submit([Wanted(f"{NOWHERE}:{port}/team/app:1")])
-        failed = plant.perform(job)
+        job, _ = harness.submitter.submit([Wanted(f"{NOWHERE}:{port}/team/app:1")])
+        failed = harness.perform(job)
         assert failed.error is not None
         assert (failed.state, failed.error.code) == ("failed", "SOURCE_UNREACHABLE")
 
 
-def test_a_registry_that_never_answered_with_an_image_is_not_waited_for(plant: Plant) -> None:
+def test_a_registry_that_never_answered_with_an_image_is_not_waited_for(harness: Harness) -> None:
     """Some web server that answers everything, and then nothing, is no registry that is known to work."""
-    assert plant.mirror("team/app:nothing").state == "failed"
-    plant.registry.script(faults.faulty(faults.status(500)))
-    failed = plant.mirror("team/app:1")
+    assert harness.mirror("team/app:nothing").state == "failed"
+    harness.registry.script(faults.faulty(faults.status(500)))
+    failed = harness.mirror("team/app:1")
     assert failed.error is not None
     assert failed.error.code == "SOURCE_FAILED"
 
 
 def test_a_blob_that_its_registry_fails_to_give_is_waited_for_as_well(
-    plant: Plant, clock: StoppedClock, registry: FakeRegistry
+    harness: Harness, clock: StoppedClock, registry: FakeRegistry
 ) -> None:
-    plant.registry.put(images.image(images.layer("a", 100)), "team/app", "1")
+    harness.registry.put(images.image(images.layer("a", 100)), "team/app", "1")
     script = faults.faulty(faults.status(500), path="/blobs/")
-    plant.registry.script(script)
-    job = plant.mirror("team/app:1")
+    harness.registry.script(script)
+    job = harness.mirror("team/app:1")
     assert reason(job) == ("queued", "registry_failing", registry.host)
-    plant.registry.scripts.remove(script)
-    assert later(plant, clock, job).state == "succeeded"
+    harness.registry.scripts.remove(script)
+    assert later(harness, clock, job).state == "succeeded"

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mirror.coordination.heartbeats import ALIVE_SECONDS, Heartbeat
 from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.records.fields import timestamp
+from mirror.records.processes import ALIVE_SECONDS, LiveProcess
 from mirror.records.task import WaitingFor
 
 NOW = datetime(2026, 11, 23, 22, tzinfo=UTC)
-ALIVE = [Heartbeat("host:1", "copying", 1.0), Heartbeat("host:2", "idle", 500.0)]
-DEAD = [Heartbeat("host:1", "copying", ALIVE_SECONDS + 1)]
+ALIVE = [LiveProcess("host:1", "copying", 1.0), LiveProcess("host:2", "idle", 500.0)]
+DEAD = [LiveProcess("host:1", "copying", ALIVE_SECONDS + 1)]
 
 
 def parked(seconds: float) -> WaitingFor:
@@ -41,8 +41,8 @@ def parked(seconds: float) -> WaitingFor:
 def test_a_job_says_who_is_missing_only_where_that_is_what_it_waits_for(
     state: str,
     record: WaitingFor | None,
-    workers: list[Heartbeat],
-    schedulers: list[Heartbeat],
+    workers: list[LiveProcess],
+    schedulers: list[LiveProcess],
     expected: str | None,
 ) -> None:
     found = explain_wait(state, record, Fleet(workers, schedulers), NOW)

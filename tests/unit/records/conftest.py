@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mirror.coordination.redis import Redis
 from mirror.records.store import JobStore
+from mirror.redis.client import Redis
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
 from mirror.errors import WorkerLost
 from mirror.records.job import Job
 from mirror.records.store import Claim, JobStore
 from mirror.records.task import ErrorReport, Task
+from mirror.redis import keys
+from mirror.redis.client import Redis
 
 PAIR: Final = ("docker.io/library/redis:7", "docker.io/library/redis:7")
 LOST: Final = ErrorReport.of(WorkerLost("task", 3))

@@ -7,17 +7,17 @@ import re
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
 from mirror.copying.progress import PlannedBlob
 from mirror.errors import JobUnknown, TaskUnknown
-from mirror.jobs.reporting import TaskReporter
+from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import MAX_SIZE, Descriptor
 from mirror.oci.digest import Digest
 from mirror.records.job import ByteCounts
 from mirror.records.job_scripts import FORGET_SECONDS, RETENTION_SECONDS
-from mirror.records.store import JobStore, Outcome, Standing
+from mirror.records.store import ClaimState, JobStore, Outcome
 from mirror.records.task import KEPT_BLOBS, SHOWN_BLOBS, BlobReport
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from tests.unit.coordination.stopped_clock import StoppedClock
 from tests.unit.records.submitted import DIGEST, LOST, PAIR, claimed, read, submitted
 
@@ -39,13 +39,13 @@ def test_many_blobs_are_counted_exactly_kept_up_to_a_bound_and_shown_by_what_hap
     store: JobStore, redis: Redis
 ) -> None:
     _, [task] = submitted(store)
-    reporter, found = TaskReporter(store, claimed(store, task)), blobs(MANY)
+    reporter, found = TaskProgress(store, claimed(store, task)), blobs(MANY)
     reporter.planned(planned(found))
     for blob in found[:200]:
         reporter.advanced(blob.digest, "copied", blob.size)
     reporter.advanced(found[4_321].digest, "copying", 7)
     reporter.advanced(found[4_999].digest, "failed")
-    assert reporter.flush() is Standing.HELD
+    assert reporter.flush() is ClaimState.HELD
     now = read(store, task)
     assert now.blob_counts == {"waiting": MANY - 202, "copying": 1, "copied": 200, "failed": 1}
     assert (now.bytes_total, now.bytes_copied) == (
@@ -65,7 +65,7 @@ def test_many_blobs_are_counted_exactly_kept_up_to_a_bound_and_shown_by_what_hap
 
 def test_the_blobs_that_are_kept_are_read_in_pages_in_the_plans_order(store: JobStore) -> None:
     job, [task] = submitted(store)
-    reporter, found = TaskReporter(store, claimed(store, task)), blobs(KEPT_BLOBS + 50)
+    reporter, found = TaskProgress(store, claimed(store, task)), blobs(KEPT_BLOBS + 50)
     reporter.planned(planned(found))
     reporter.advanced(found[30].digest, "copying", 3)
     reporter.flush()
@@ -82,7 +82,7 @@ def test_an_ordinary_image_shows_all_its_blobs_in_the_plans_order_and_writes_onl
     store: JobStore, redis: Redis
 ) -> None:
     _, [task] = submitted(store)
-    reporter, found = TaskReporter(store, claimed(store, task)), blobs(SHOWN_BLOBS)
+    reporter, found = TaskProgress(store, claimed(store, task)), blobs(SHOWN_BLOBS)
     reporter.planned([*planned(found[:98]), PlannedBlob(found[98], "exists"), PlannedBlob(found[99], "skipped", "why")])
     reporter.flush()
     redis.call("HDEL", keys.task_blobs(task.id), "0")
@@ -97,7 +97,7 @@ def test_an_ordinary_image_shows_all_its_blobs_in_the_plans_order_and_writes_onl
 
 def test_a_blob_that_begins_again_takes_its_bytes_back(store: JobStore) -> None:
     job, [task] = submitted(store)
-    reporter, found = TaskReporter(store, claimed(store, task)), blobs(2)
+    reporter, found = TaskProgress(store, claimed(store, task)), blobs(2)
     reporter.planned(planned(found))
     for state, copied in (("copying", 60), ("waiting", 0), ("copying", 20), ("exists", 0)):
         reporter.advanced(found[0].digest, state, copied)  # type: ignore[arg-type]  # mypy sees a plain text
@@ -146,7 +146,7 @@ def test_an_odd_number_that_stands_in_a_record_already_stops_no_task_and_no_retr
     name = field.removeprefix("bytes_")
     assert getattr(store.job(job.id).bytes, name) == read_as
     assert getattr(read(store, task), field) == read_as
-    assert store.progress(claim, [], ByteCounts(10, 10, 10), digest=None, checkpoints=0) is Standing.HELD
+    assert store.progress(claim, [], ByteCounts(10, 10, 10), digest=None, checkpoints=0) is ClaimState.HELD
     assert getattr(store.job(job.id).bytes, name) == 10
     redis.call("HSET", keys.job(job.id), field, value)
     assert store.settle(claim, "failed", Outcome(error=LOST))
@@ -159,7 +159,7 @@ def test_sums_of_sizes_stay_within_bounds_whatever_is_reported(store: JobStore, 
     job, [one, two] = submitted(store, 2)
     for task in (one, two):
         claim = claimed(store, task)
-        assert store.progress(claim, [], ByteCounts(size, size, size), digest=None, checkpoints=0) is Standing.HELD
+        assert store.progress(claim, [], ByteCounts(size, size, size), digest=None, checkpoints=0) is ClaimState.HELD
     for total in (store.job(job.id).bytes.total, read(store, one).bytes_total):
         assert 0 <= total <= 2**53
 
@@ -257,7 +257,7 @@ def test_a_job_of_a_release_without_retention_gets_the_default(store: JobStore, 
 
 def test_what_is_kept_of_a_blob_is_small(store: JobStore, redis: Redis) -> None:
     _, [task] = submitted(store)
-    reporter = TaskReporter(store, claimed(store, task))
+    reporter = TaskProgress(store, claimed(store, task))
     reporter.planned(planned(blobs(1)))
     reporter.flush()
     text = redis.call("HGET", keys.task_blobs(task.id), "0")

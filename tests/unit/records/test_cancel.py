@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
 from mirror.errors import JobFinished, JobUnknown
 from mirror.records import request_scripts, transitions
 from mirror.records.job import ByteCounts, ImageCounts, JobState
-from mirror.records.store import Claim, JobStore, Outcome, Standing
+from mirror.records.store import Claim, ClaimState, JobStore, Outcome
 from mirror.records.task import WaitingFor
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from tests.unit.records.submitted import DIGEST, LOST, claimed, lose, read, submitted
 
 WAIT = WaitingFor("rate_limited", "2026-01-01T00:00:00Z", "docker.io")
@@ -51,7 +51,7 @@ def test_a_parked_task_is_canceled_at_once_and_not_due_any_more(store: JobStore,
 def test_a_worker_learns_of_it_whenever_it_writes_or_asks(store: JobStore) -> None:
     job, [task] = submitted(store)
     claim = claimed(store, task)
-    assert store.standings([claim]) == [Standing.HELD]
+    assert store.standings([claim]) == [ClaimState.HELD]
     store.cancel(job.id)
     assert store.job(job.id).state == "running"
     assert store.job(job.id).cancel_requested_at is not None
@@ -60,14 +60,14 @@ def test_a_worker_learns_of_it_whenever_it_writes_or_asks(store: JobStore) -> No
         store.renew(claim),
         store.progress(claim, [], ByteCounts(5, 5, 0), digest=DIGEST, checkpoints=1),
     ]
-    assert learned == [Standing.CANCELING] * 3
+    assert learned == [ClaimState.CANCELING] * 3
 
 
 def test_asking_how_a_claim_stands_writes_nothing(store: JobStore, redis: Redis) -> None:
     _, [task] = submitted(store)
     claim = claimed(store, task)
     before = redis.call("ZSCORE", keys.TASKS_RUNNING, task.id), redis.call("GET", keys.CLOCK)
-    assert store.standings([claim]) == [Standing.HELD]
+    assert store.standings([claim]) == [ClaimState.HELD]
     assert (redis.call("ZSCORE", keys.TASKS_RUNNING, task.id), redis.call("GET", keys.CLOCK)) == before
 
 
@@ -149,7 +149,7 @@ def test_the_task_of_a_lost_worker_ends_instead_of_being_queued_again(store: Job
     assert store.expire(task.id, LOST) is None
     assert store.expire(task.id, LOST) is None
     assert_canceled(store, redis, job.id)
-    assert store.standings([late]) == [Standing.TAKEN_AWAY]
+    assert store.standings([late]) == [ClaimState.TAKEN_AWAY]
     assert not store.settle(late, "succeeded", Outcome(DIGEST))
     assert_canceled(store, redis, job.id)
 
@@ -211,5 +211,5 @@ def test_a_void_claim_is_taken_away_whatever_became_of_the_task(store: JobStore,
     claim = claimed(store, task)
     stranger = Claim(claim.task, claim.fence, "another token")
     store.cancel(job.id)
-    assert store.standings([stranger]) == [Standing.TAKEN_AWAY]
-    assert redis.script(transitions.STANDING)(args=["task_nobody", 1, "x"]) == Standing.TAKEN_AWAY
+    assert store.standings([stranger]) == [ClaimState.TAKEN_AWAY]
+    assert redis.script(transitions.STANDING)(args=["task_nobody", 1, "x"]) == ClaimState.TAKEN_AWAY

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
 from mirror.errors import JobSucceeded, JobUnfinished, JobUnknown
 from mirror.records import request_scripts
 from mirror.records.job import ByteCounts, ImageCounts, Job, JobState
 from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import BlobReport, Task
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from tests.unit.records.submitted import DIGEST, LOST, claimed, lose, read, submitted
 
 

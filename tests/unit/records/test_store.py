@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.redis import Redis
 from mirror.errors import JobUnknown
 from mirror.records.job import ByteCounts, ImageCounts, JobState
-from mirror.records.store import JobStore, Outcome, Standing
+from mirror.records.store import ClaimState, JobStore, Outcome
 from mirror.records.task import BlobReport, WaitingFor
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from tests.unit.records.submitted import DIGEST, LOST, PAIR, claimed, lose, submitted
 
 
@@ -237,7 +237,7 @@ def test_many_tasks_are_claimed_and_settled_in_one_turn(store: JobStore) -> None
     first, _, third, _ = claims
     assert first is not None
     assert third is not None
-    assert store.standings([first, third]) == [Standing.HELD] * 2
+    assert store.standings([first, third]) == [ClaimState.HELD] * 2
     stranger = replace(third, token="somebody else's")
     settled = store.settle_all("succeeded", [(first, Outcome(DIGEST, unchanged=True)), (stranger, Outcome(DIGEST))])
     assert settled == [True, False]

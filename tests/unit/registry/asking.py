@@ -10,17 +10,17 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 
-from mirror.coordination.admission import SharedAdmission
-from mirror.coordination.redis import Redis
 from mirror.errors import RegistryBusy
 from mirror.oci.reference import Reference
+from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
+from mirror.throttling.shared_throttle import SharedThrottle
 
 
 def main(host: str, limit: int, threads: int) -> int:
     settings = Settings(insecure_registries=frozenset({host}), allowed_networks=(ip_network("127.0.0.0/8"),))
-    admission = SharedAdmission(Redis.connect(os.environ["MIRROR_REDIS_URL"]), most={host: limit})
+    admission = SharedThrottle(Redis.connect(os.environ["MIRROR_REDIS_URL"]), most={host: limit})
     client = RegistryClient.from_settings(settings, admission=admission)
     reference = Reference.parse(f"{host}/team/app:1")
 

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from mirror.errors import AddressNotAllowed
-from mirror.registry.address_guard import AddressGuard
+from mirror.http.address_guard import AddressGuard
 
 HOSTILE = [
     "0.0.0.0",

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.admission import SharedAdmission
-from mirror.coordination.redis import Redis
 from mirror.errors import (
     ManifestUnknown,
     QuotaExhausted,
@@ -25,7 +22,10 @@ from mirror.errors import (
 )
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
+from mirror.throttling.shared_throttle import SharedThrottle
 from tests.conftest import MakeSettings
 from tests.e2e.processes import ROOT, eventually
 from tests.fakes import faults
@@ -46,15 +46,15 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedAdmission]:
-    shared = SharedAdmission(redis, most={registry.host: SLOTS})
+def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
+    shared = SharedThrottle(redis, most={registry.host: SLOTS})
     yield shared
     shared.close()
 
 
 @pytest.fixture
 def client(
-    settings: MakeSettings, registry: FakeRegistry, admission: SharedAdmission, config: Path
+    settings: MakeSettings, registry: FakeRegistry, admission: SharedThrottle, config: Path
 ) -> Iterator[RegistryClient]:
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}), docker_config=config)
     client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
@@ -110,7 +110,7 @@ def test_two_processes_together_never_ask_for_more_at_once_than_is_set(registry:
 def test_a_blob_holds_its_slot_until_its_last_byte(
     client: RegistryClient, reference: Reference, blob: Descriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirror.coordination.gate.STUCK_SECONDS", 0.0)
+    monkeypatch.setattr("mirror.throttling.semaphore.STUCK_SECONDS", 0.0)
     streams = [client.open_blob(reference, blob) for _ in range(SLOTS)]
     with pytest.raises(RegistryBusy):
         client.open_blob(reference, blob)
@@ -126,7 +126,7 @@ def test_a_blob_holds_its_slot_until_its_last_byte(
 
 def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
     client: RegistryClient,
-    admission: SharedAdmission,
+    admission: SharedThrottle,
     registry: FakeRegistry,
     settings: MakeSettings,
     reference: Reference,
@@ -282,7 +282,7 @@ def test_with_redis_gone_images_are_read_all_the_same(
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
     with ValkeyServer(tmp_path) as server:
         redis = Redis.connect(server.url, retries=0)
-        admission = SharedAdmission(redis, most={})
+        admission = SharedThrottle(redis, most={})
         client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
         if not before:
             client.get_manifest(reference)

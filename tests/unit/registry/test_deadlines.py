@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mirror.registry.deadlines import Call, Deadline, TimedReader, calling, current_call, current_deadline, one_deadline
+from mirror.http.deadlines import Call, Deadline, TimedReader, calling, current_call, current_deadline, one_deadline
 
 
 class Line:

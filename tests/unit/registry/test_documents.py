@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import AnswerTooLarge, SourceFailed
+from mirror.http.documents import decoded, require_no_html
 from mirror.oci.parsing import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
-from mirror.registry.documents import decoded, require_no_html
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Tokens
 from tests.images import TestImage

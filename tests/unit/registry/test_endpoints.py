@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.http.transport import Origin
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.transport import Origin
 
 ENDPOINTS = Endpoints(
     insecure=frozenset({"old.corp", "lab.corp:5000"}),

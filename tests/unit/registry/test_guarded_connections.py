@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mirror.errors import AddressNotAllowed, CertificateInvalid, SourceUnreachable
-from mirror.registry.address_guard import AddressGuard
-from mirror.registry.transport import Transport
+from mirror.http.address_guard import AddressGuard
+from mirror.http.transport import Transport
 from tests.fakes.server import HttpServer, Reply
 from tests.unit.registry.certificates import Authority
 from tests.unit.registry.conftest import LOOPBACK

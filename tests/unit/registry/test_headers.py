@@ -8,16 +8,16 @@ import pytest
 from urllib3 import HTTPHeaderDict
 
 from mirror.errors import AnswerTruncated, MirrorError, RateLimited, SourceFailed, SourceUnreachable
+from mirror.http.address_guard import AddressGuard
+from mirror.http.headers import Headers, codings, declared_length, media_type, named_digest
+from mirror.http.transport import Transport
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
-from mirror.registry.address_guard import AddressGuard
-from mirror.registry.admission import Unshared
 from mirror.registry.client import RegistryClient
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.headers import Headers, codings, declared_length, media_type, named_digest
-from mirror.registry.transport import Transport
+from mirror.registry.throttle import Unthrottled
 from tests.fakes import faults
 from tests.fakes.raw import RawServer
 from tests.fakes.registry import FakeRegistry
@@ -198,7 +198,7 @@ def test_interim_answers_are_skipped(
 # -- below HTTP
 
 
-class Listening(Unshared):
+class Listening(Unthrottled):
     """Notes what the breaker would be told."""
 
     def __init__(self) -> None:

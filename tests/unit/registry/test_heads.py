@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from mirror.coordination.admission import SharedAdmission
-from mirror.coordination.redis import Redis
 from mirror.errors import ManifestUnknown, RateLimited, Unauthorized
 from mirror.oci.reference import Reference
+from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
+from mirror.throttling.shared_throttle import SharedThrottle
 from tests.conftest import MakeSettings
 from tests.fakes import faults
 from tests.fakes.docker_hub import PullLimit
@@ -151,7 +151,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 def workers(redis: Redis, registry: FakeRegistry, settings: MakeSettings) -> Iterator[list[RegistryClient]]:
     """Clients of two processes that share what they find out."""
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    admissions = [SharedAdmission(redis, most={}) for _ in range(2)]
+    admissions = [SharedThrottle(redis, most={}) for _ in range(2)]
     made = [RegistryClient.from_settings(place, admission=each, sleep=lambda _: None) for each in admissions]
     yield made
     for client, admission in zip(made, admissions, strict=True):

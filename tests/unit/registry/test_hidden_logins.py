@@ -22,8 +22,8 @@ from mirror.errors import (
 )
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
-from mirror.registry.attempts import ATTEMPTS
 from mirror.registry.client import RegistryClient
+from mirror.registry.retry import ATTEMPTS
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.tokens import basic

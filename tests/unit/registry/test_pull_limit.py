@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.registry.pull_limit import PullLimit, hashed
-from mirror.registry.statuses import LONGEST_WINDOW
+from mirror.registry.response_errors import LONGEST_WINDOW
 
 
 def test_docker_hubs_headers_are_understood() -> None:

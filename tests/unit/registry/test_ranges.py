@@ -15,6 +15,7 @@ from mirror.errors import (
     SourceError,
     SourceFailed,
 )
+from mirror.http.transport import Origin
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
@@ -22,7 +23,6 @@ from mirror.registry.blob_stream import BlobStream
 from mirror.registry.byte_range import SMALLEST_PIECE
 from mirror.registry.client import RegistryClient
 from mirror.registry.redirects import REFUSAL_SECONDS, RangeRefusals
-from mirror.registry.transport import Origin
 from tests.fakes import faults
 from tests.fakes.content import Synthetic
 from tests.fakes.registry import FakeRegistry, Reply, Request

@@ -9,8 +9,8 @@ import pytest
 from mirror.errors import AddressNotAllowed, BlobUnknown, MirrorError, SourceFailed
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
-from mirror.registry.attempts import ATTEMPTS
 from mirror.registry.client import RegistryClient
+from mirror.registry.retry import ATTEMPTS
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer

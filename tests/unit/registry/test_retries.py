@@ -11,9 +11,8 @@ import pytest
 
 from mirror.errors import MirrorError, RateLimited, SourceFailed, SourceUnreachable
 from mirror.oci.reference import Reference
-from mirror.registry.attempts import ATTEMPTS, LONGEST_PAUSE
 from mirror.registry.client import RegistryClient
-from mirror.registry.statuses import (
+from mirror.registry.response_errors import (
     DEFAULT_TOKEN,
     DEFAULT_WAIT,
     LONGEST_TOKEN,
@@ -21,6 +20,7 @@ from mirror.registry.statuses import (
     asked_wait,
     token_seconds,
 )
+from mirror.registry.retry import ATTEMPTS, LONGEST_PAUSE
 from tests.conftest import MakeSettings
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
@@ -55,8 +55,8 @@ def test_after_the_last_attempt_the_failure_is_told(
 def test_after_some_time_what_may_pass_is_not_tried_again(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attempts that take long would hold their task's slot for long."""
-    monkeypatch.setattr("mirror.registry.attempts.RETRY_SECONDS", 0.0)
+    """Retries that take long would hold their task's slot for long."""
+    monkeypatch.setattr("mirror.registry.retry.RETRY_SECONDS", 0.0)
     registry.script(faults.faulty(faults.status(503)))
     with pytest.raises(SourceFailed, match="503"):
         client.get_manifest(reference)

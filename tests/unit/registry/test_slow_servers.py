@@ -23,11 +23,11 @@ from mirror.errors import (
     SourceUnreachable,
     Unauthorized,
 )
+from mirror.http.address_guard import AddressGuard
+from mirror.http.transport import Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
-from mirror.registry.address_guard import AddressGuard
-from mirror.registry.transport import Transport
 from tests.e2e.processes import eventually
 from tests.fakes import faults
 from tests.fakes.dripping import DrippingServer
@@ -56,7 +56,7 @@ IN_A_HEAD = ("a status line", "a header", "interim answers", "headers of an inte
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up after moments instead of a minute, and long before the timeout between two reads."""
-    monkeypatch.setattr("mirror.registry.deadlines.EXCHANGE_SECONDS", 0.3)
+    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def _addresses(count: int, port: int) -> list[tuple[socket.AddressFamily, Any]]:
 def test_many_addresses_that_do_not_answer_have_one_deadline_together(
     servers: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirror.registry.deadlines.EXCHANGE_SECONDS", 0.5)
-    monkeypatch.setattr("mirror.registry.guarded_connections.CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr("mirror.registry.transport.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.5)
+    monkeypatch.setattr("mirror.http.guarded_connections.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("mirror.http.transport.CONNECT_SECONDS", 0.1)
     tried: list[int] = []
 
     port = _full_backlog(servers)
@@ -199,7 +199,7 @@ def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed
     length: bytes,
 ) -> None:
     """Long before the deadline of the request, which is a minute here."""
-    monkeypatch.setattr("mirror.registry.deadlines.DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr("mirror.http.deadlines.DRAIN_SECONDS", 0.05)
     drip = b"a"
     if length == b"chunked":
         length, drip = b"Transfer-Encoding: chunked\r\n", b"1\r\na\r\n"

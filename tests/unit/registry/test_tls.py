@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import SourceError, SourceFailed
+from mirror.http.address_guard import AddressGuard
+from mirror.http.transport import Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
-from mirror.registry.address_guard import AddressGuard
 from mirror.registry.client import RegistryClient
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.transport import Transport
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Tokens
 from tests.fakes.server import HttpServer, Reply

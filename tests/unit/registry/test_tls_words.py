@@ -21,11 +21,11 @@ from mirror.errors import (
     SourceUnreachable,
     TlsExpected,
 )
+from mirror.http.translation import translation
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
-from mirror.registry.translation import translation
 from mirror.settings import Settings
 from tests.fakes import faults
 from tests.fakes.raw import RawServer

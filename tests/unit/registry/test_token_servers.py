@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from mirror.errors import SourceFailed, Unauthorized
+from mirror.http.address_guard import AddressGuard
+from mirror.http.transport import Transport
 from mirror.oci.reference import Reference
-from mirror.registry.address_guard import AddressGuard
 from mirror.registry.client import RegistryClient
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.transport import Transport
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer

@@ -10,7 +10,7 @@ from tests.e2e.processes import ROOT
 PROGRAM = """
 import re, sys
 from pathlib import Path
-from worker.allocation import give_large_buffers_back
+from worker.malloc import give_large_buffers_back
 
 assert give_large_buffers_back()
 

@@ -9,17 +9,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from mirror.copying.interruption import Interruption
-from mirror.jobs.performing import HANDOVER
+from mirror.copying.cancellation import Cancellation
+from mirror.jobs.run import HANDOVER
 from mirror.jobs.steering import Steering
-from mirror.jobs.submission import Wanted
+from mirror.jobs.submit import Wanted
 from mirror.records.job import Job
 from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes import faults
 from tests.fakes.dripping import DrippingServer
 from tests.fakes.registry import FakeRegistry, Reply, Tokens
-from tests.plant import Plant
+from tests.harness import Harness
 from tests.servers.rclone import RcloneS3
 from tests.unit.worker.test_shift import shift, states, taken
 
@@ -58,14 +58,14 @@ def insecure_hosts(registry: FakeRegistry, dripping: DrippingServer, luring: Fak
     return frozenset({registry.host, dripping.host, luring.host})
 
 
-def hostile(plant: Plant, host: str, count: int) -> list[Job]:
+def hostile(harness: Harness, host: str, count: int) -> list[Job]:
     """So many jobs for images of a registry, each in a repository of its own."""
-    return [plant.submitter.submit([Wanted(f"{host}/team/app{n}:1", f"bad/app{n}:1")])[0] for n in range(count)]
+    return [harness.submitter.submit([Wanted(f"{host}/team/app{n}:1", f"bad/app{n}:1")])[0] for n in range(count)]
 
 
-def honest(plant: Plant, name: str = "honest") -> Job:
-    plant.registry.put(images.image(images.layer(name)), f"team/{name}", "1")
-    return plant.submit(f"team/{name}:1")
+def honest(harness: Harness, name: str = "honest") -> Job:
+    harness.registry.put(images.image(images.layer(name)), f"team/{name}", "1")
+    return harness.submit(f"team/{name}:1")
 
 
 def put_images(registry: FakeRegistry, count: int, version: str = "old") -> None:
@@ -73,48 +73,50 @@ def put_images(registry: FakeRegistry, count: int, version: str = "old") -> None
         registry.put(images.image(images.layer(f"{version} {number}")), f"team/app{number}", "1")
 
 
-def succeeded(plant: Plant, job: Job) -> Callable[[], bool]:
-    return lambda: plant.store.job(job.id).state == "succeeded"
+def succeeded(harness: Harness, job: Job) -> Callable[[], bool]:
+    return lambda: harness.store.job(job.id).state == "succeeded"
 
 
-def cancel(plant: Plant, jobs: list[Job]) -> None:
+def cancel(harness: Harness, jobs: list[Job]) -> None:
     for job in jobs:
-        if plant.store.job(job.id).finished_at is None:
-            Steering(plant.store, plant.queue).cancel(job.id)
+        if harness.store.job(job.id).finished_at is None:
+            Steering(harness.store, harness.queue).cancel(job.id)
 
 
 @contextmanager
-def working(plant: Plant, *jobs: Job, tasks: int = 1_000, interruption: Interruption | None = None) -> Iterator[None]:
+def working(
+    harness: Harness, *jobs: Job, tasks: int = 1_000, cancellation: Cancellation | None = None
+) -> Iterator[None]:
     """A work horse; at the end of the block the jobs are canceled, which ends it."""
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(shift(plant, interruption, tasks=tasks).work, *taken(plant))
+        done = pool.submit(shift(harness, cancellation, tasks=tasks).work, *taken(harness))
         try:
             yield
         finally:
-            cancel(plant, list(jobs))
+            cancel(harness, list(jobs))
             done.result(30)
 
 
 @pytest.mark.parametrize(("head", "drip"), HOLDING.values(), ids=HOLDING.keys())
 def test_cancel_closes_every_connection_at_once_and_an_honest_job_succeeds(
-    plant: Plant, dripping: DrippingServer, head: bytes, drip: bytes
+    harness: Harness, dripping: DrippingServer, head: bytes, drip: bytes
 ) -> None:
     """Long before the deadlines, which are a minute."""
     dripping.head, dripping.drip, dripping.look = head, drip, NO_HEAD if head else b""
-    jobs = hostile(plant, dripping.host, 8)
-    with working(plant, *jobs):
+    jobs = hostile(harness, dripping.host, 8)
+    with working(harness, *jobs):
         eventually(lambda: dripping.listeners == 8, what="all eight wait for the registry")
-        cancel(plant, jobs)
+        cancel(harness, jobs)
         eventually(lambda: dripping.listeners == 0, what="all connections are closed")
-    assert states(plant, jobs) == ["canceled"] * 8
-    job = honest(plant)
-    shift(plant).work(*taken(plant))
-    assert succeeded(plant, job)()
+    assert states(harness, jobs) == ["canceled"] * 8
+    job = honest(harness)
+    shift(harness).work(*taken(harness))
+    assert succeeded(harness, job)()
 
 
 @pytest.mark.parametrize("held_by", ["its token server", "the target of its blobs"])
 def test_cancel_closes_connections_to_where_a_registry_leads_as_well(
-    plant: Plant, dripping: DrippingServer, luring: FakeRegistry, held_by: str
+    harness: Harness, dripping: DrippingServer, luring: FakeRegistry, held_by: str
 ) -> None:
     put_images(luring, 8)
     if held_by == "its token server":
@@ -122,111 +124,115 @@ def test_cancel_closes_connections_to_where_a_registry_leads_as_well(
     else:
         target = Reply(307, {"Location": f"http://{dripping.host}/blob"})
         luring.script(faults.faulty(lambda _: target, path="/blobs/"))
-    jobs = hostile(plant, luring.host, 8)
-    with working(plant, *jobs):
+    jobs = hostile(harness, luring.host, 8)
+    with working(harness, *jobs):
         eventually(lambda: dripping.listeners >= 8, what="all eight wait for the registry")
-        cancel(plant, jobs)
+        cancel(harness, jobs)
         eventually(lambda: dripping.listeners == 0, what="all connections are closed")
-    assert states(plant, jobs) == ["canceled"] * 8
+    assert states(harness, jobs) == ["canceled"] * 8
 
 
 def test_cancel_ends_the_wait_for_a_token_that_another_thread_fetches(
-    plant: Plant, dripping: DrippingServer, luring: FakeRegistry
+    harness: Harness, dripping: DrippingServer, luring: FakeRegistry
 ) -> None:
     put_images(luring, 1)
     luring.tokens = Tokens(realm=f"http://{dripping.host}/token")
-    submit = plant.submitter.submit
+    submit = harness.submitter.submit
     jobs = [submit([Wanted(f"{luring.host}/team/app0:1", f"bad/app{n}:1")])[0] for n in range(4)]
-    with working(plant, *jobs):
+    with working(harness, *jobs):
         eventually(lambda: dripping.listeners == 1 and len(luring.log()) >= 4, what="one asks, three wait for it")
-        cancel(plant, jobs)
-        eventually(lambda: states(plant, jobs) == ["canceled"] * 4, what="all have ended")
+        cancel(harness, jobs)
+        eventually(lambda: states(harness, jobs) == ["canceled"] * 4, what="all have ended")
     assert dripping.listeners == 0
 
 
 def test_a_horse_that_is_to_stop_closes_every_connection_at_once_and_hands_its_tasks_over(
-    plant: Plant, dripping: DrippingServer
+    harness: Harness, dripping: DrippingServer
 ) -> None:
-    jobs, interruption = hostile(plant, dripping.host, 8), Interruption()
-    with working(plant, interruption=interruption):
+    jobs, cancellation = hostile(harness, dripping.host, 8), Cancellation()
+    with working(harness, cancellation=cancellation):
         eventually(lambda: dripping.listeners == 8, what="all eight wait for the registry")
-        interruption.interrupt(HANDOVER)
+        cancellation.interrupt(HANDOVER)
         eventually(lambda: dripping.listeners == 0, what="all connections are closed")
-    assert states(plant, jobs) == ["queued"] * 8
-    assert {plant.store.job(job.id).attempt for job in jobs} == {1}
+    assert states(harness, jobs) == ["queued"] * 8
+    assert {harness.store.job(job.id).attempt for job in jobs} == {1}
 
 
 @pytest.mark.parametrize(("head", "drip"), HOLDING.values(), ids=HOLDING.keys())
 def test_an_honest_job_behind_thirty_of_a_hostile_registry_succeeds_while_they_hang(
-    plant: Plant, dripping: DrippingServer, head: bytes, drip: bytes
+    harness: Harness, dripping: DrippingServer, head: bytes, drip: bytes
 ) -> None:
     dripping.head, dripping.drip, dripping.look = head, drip, NO_HEAD if head else b""
-    jobs = hostile(plant, dripping.host, 30)
-    good = honest(plant)
-    with working(plant, *jobs):
-        eventually(succeeded(plant, good), what="the honest job has succeeded")
+    jobs = hostile(harness, dripping.host, 30)
+    good = honest(harness)
+    with working(harness, *jobs):
+        eventually(succeeded(harness, good), what="the honest job has succeeded")
         assert dripping.listeners == 8
-        assert sorted(states(plant, jobs)) == ["queued"] * 22 + ["running"] * 8
+        assert sorted(states(harness, jobs)) == ["queued"] * 22 + ["running"] * 8
     assert dripping.listeners == 0
 
 
 def test_an_honest_job_succeeds_while_two_hostile_registries_have_all_usual_slots(
-    plant: Plant, dripping: DrippingServer, luring: FakeRegistry
+    harness: Harness, dripping: DrippingServer, luring: FakeRegistry
 ) -> None:
     put_images(luring, 6)
     gate = threading.Event()
     luring.script(faults.faulty(faults.gated(gate), path="/manifests/"))
     jobs = [
-        job for pair in zip(hostile(plant, dripping.host, 6), hostile_at(plant, luring, 6), strict=True) for job in pair
+        job
+        for pair in zip(hostile(harness, dripping.host, 6), hostile_at(harness, luring, 6), strict=True)
+        for job in pair
     ]
-    good = honest(plant)
-    with working(plant, *jobs):
-        eventually(succeeded(plant, good), what="the honest job has succeeded")
-        assert states(plant, jobs).count("running") >= 8
+    good = honest(harness)
+    with working(harness, *jobs):
+        eventually(succeeded(harness, good), what="the honest job has succeeded")
+        assert states(harness, jobs).count("running") >= 8
     gate.set()
 
 
-def hostile_at(plant: Plant, registry: FakeRegistry, count: int) -> list[Job]:
+def hostile_at(harness: Harness, registry: FakeRegistry, count: int) -> list[Job]:
     return [
-        plant.submitter.submit([Wanted(f"{registry.host}/team/app{n}:1", f"more/app{n}:1")])[0] for n in range(count)
+        harness.submitter.submit([Wanted(f"{registry.host}/team/app{n}:1", f"more/app{n}:1")])[0] for n in range(count)
     ]
 
 
 def test_a_horse_that_takes_no_more_tasks_still_begins_those_of_other_registries(
-    plant: Plant, dripping: DrippingServer
+    harness: Harness, dripping: DrippingServer
 ) -> None:
     """One hostile task must not keep a worker from all others until its horse has ended."""
-    jobs = hostile(plant, dripping.host, 3)
-    good = [honest(plant, f"honest{n}") for n in range(3)]
-    with working(plant, *jobs, tasks=1):
+    jobs = hostile(harness, dripping.host, 3)
+    good = [honest(harness, f"honest{n}") for n in range(3)]
+    with working(harness, *jobs, tasks=1):
         for job in good:
-            eventually(succeeded(plant, job), what="an honest job has succeeded")
-        assert states(plant, jobs) == ["running", "running", "queued"]
+            eventually(succeeded(harness, job), what="an honest job has succeeded")
+        assert states(harness, jobs) == ["running", "running", "queued"]
 
 
-def test_unchanged_tags_are_settled_while_looks_at_a_hostile_registry_hang(plant: Plant, luring: FakeRegistry) -> None:
+def test_unchanged_tags_are_settled_while_looks_at_a_hostile_registry_hang(
+    harness: Harness, luring: FakeRegistry
+) -> None:
     put_images(luring, 14)
     bad = [(f"{luring.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(14)]
     for number in range(3):
-        plant.registry.put(images.image(images.layer(f"good {number}")), f"team/good{number}", "1")
-    good = [(f"{plant.registry.host}/team/good{n}:1", f"good/app{n}:1") for n in range(3)]
+        harness.registry.put(images.image(images.layer(f"good {number}")), f"team/good{number}", "1")
+    good = [(f"{harness.registry.host}/team/good{n}:1", f"good/app{n}:1") for n in range(3)]
 
     def submitted(pairs: list[tuple[str, str]]) -> Job:
-        return plant.submitter.submit([Wanted(*pair) for pair in pairs])[0]
+        return harness.submitter.submit([Wanted(*pair) for pair in pairs])[0]
 
     for pairs in (bad, good):
-        assert plant.perform(submitted(pairs)).state == "succeeded"
-        while plant.queue.take(100):
+        assert harness.perform(submitted(pairs)).state == "succeeded"
+        while harness.queue.take(100):
             pass
     never = threading.Event()
     luring.script(lambda request, _: hold(never) if request.method == "HEAD" else None)
     changed = images.image(images.layer("changed"))
-    plant.registry.put(changed, "team/good1", "1")
+    harness.registry.put(changed, "team/good1", "1")
     hostile_job, honest_job = submitted(bad), submitted(good)
-    with working(plant, hostile_job):
-        eventually(succeeded(plant, honest_job), what="the honest job has succeeded")
-        assert plant.store.job(hostile_job.id).images.unchanged == 0
-        assert plant.store.job(honest_job.id).images.unchanged == 2
+    with working(harness, hostile_job):
+        eventually(succeeded(harness, honest_job), what="the honest job has succeeded")
+        assert harness.store.job(hostile_job.id).images.unchanged == 0
+        assert harness.store.job(honest_job.id).images.unchanged == 2
     never.set()
 
 
@@ -236,19 +242,19 @@ def hold(event: threading.Event) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.registry.deadlines.EXCHANGE_SECONDS", 0.3)
+    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_hundred_jobs_of_a_hostile_registry_cost_it_a_few_requests_and_no_slot_for_long(
-    plant: Plant, dripping: DrippingServer
+    harness: Harness, dripping: DrippingServer
 ) -> None:
     """Those that were asked for fail at their deadlines; the others at once, since the breaker has opened by then."""
-    job = plant.submitter.submit([Wanted(f"{dripping.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(100)])[0]
-    good = honest(plant)
-    shift(plant).work(*taken(plant))
-    assert succeeded(plant, good)()
-    done = plant.store.job(job.id)
+    job = harness.submitter.submit([Wanted(f"{dripping.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(100)])[0]
+    good = honest(harness)
+    shift(harness).work(*taken(harness))
+    assert succeeded(harness, good)()
+    done = harness.store.job(job.id)
     assert (done.state, done.images.failed) == ("failed", 100)
     assert done.error is not None
     assert done.error.code == "SOURCE_FAILED"
@@ -259,14 +265,14 @@ def test_a_hundred_jobs_of_a_hostile_registry_cost_it_a_few_requests_and_no_slot
 
 @pytest.mark.usefixtures("impatient")
 def test_the_task_of_a_registry_that_is_known_to_work_is_parked_at_its_deadline(
-    plant: Plant, luring: FakeRegistry, dripping: DrippingServer
+    harness: Harness, luring: FakeRegistry, dripping: DrippingServer
 ) -> None:
     put_images(luring, 2)
-    first, second = hostile(plant, luring.host, 2)
-    assert plant.perform(first).state == "succeeded"
+    first, second = hostile(harness, luring.host, 2)
+    assert harness.perform(first).state == "succeeded"
     target = Reply(307, {"Location": f"http://{dripping.host}/manifest"})
     luring.script(faults.faulty(lambda _: target, path="/manifests/"))
-    waiting = plant.perform(second)
+    waiting = harness.perform(second)
     assert waiting.waiting_for is not None
     assert (waiting.state, waiting.waiting_for.reason) == ("queued", "registry_failing")
     assert dripping.accepted == 1
@@ -282,16 +288,16 @@ REFUSALS = {
 
 @pytest.mark.parametrize("head", REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_refusal_whose_body_never_ends_fails_its_job_and_holds_nothing(
-    plant: Plant, dripping: DrippingServer, monkeypatch: pytest.MonkeyPatch, head: bytes
+    harness: Harness, dripping: DrippingServer, monkeypatch: pytest.MonkeyPatch, head: bytes
 ) -> None:
     """Long before the deadline of a request, which is a minute."""
-    monkeypatch.setattr("mirror.registry.deadlines.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("mirror.http.deadlines.DRAIN_SECONDS", 0.1)
     dripping.head, dripping.look = head, NO_HEAD
-    jobs = hostile(plant, dripping.host, 8)
-    good = honest(plant)
-    shift(plant).work(*taken(plant))
-    assert states(plant, jobs) == ["failed"] * 8
-    assert succeeded(plant, good)()
+    jobs = hostile(harness, dripping.host, 8)
+    good = honest(harness)
+    shift(harness).work(*taken(harness))
+    assert states(harness, jobs) == ["failed"] * 8
+    assert succeeded(harness, good)()
     assert dripping.accepted >= 8
     eventually(lambda: dripping.listeners == 0, what="all connections are closed")
 
@@ -299,12 +305,12 @@ def test_a_refusal_whose_body_never_ends_fails_its_job_and_holds_nothing(
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("head", REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_refusal_with_a_body_where_none_may_be_holds_nothing_beyond_the_deadline(
-    plant: Plant, dripping: DrippingServer, head: bytes
+    harness: Harness, dripping: DrippingServer, head: bytes
 ) -> None:
     """A HEAD has no body: what comes after its answer is taken for the next one."""
     dripping.head = head
-    jobs = hostile(plant, dripping.host, 8)
-    good = honest(plant)
-    shift(plant).work(*taken(plant))
-    assert states(plant, jobs) == ["failed"] * 8
-    assert succeeded(plant, good)()
+    jobs = hostile(harness, dripping.host, 8)
+    good = honest(harness)
+    shift(harness).work(*taken(harness))
+    assert states(harness, jobs) == ["failed"] * 8
+    assert succeeded(harness, good)()

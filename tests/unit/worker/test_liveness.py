@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from mirror.coordination import keys
-from mirror.coordination.heartbeats import BEAT_SECONDS, Heartbeats, this_process
-from mirror.coordination.lease import Leases
-from mirror.coordination.redis import Redis
+from mirror.locks.lease import Leases
+from mirror.records.processes import BEAT_SECONDS, LiveProcesses, this_process
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from worker import periodic
 from worker.liveness import Liveness
 from worker.periodic import STUCK_SECONDS, PeriodicTask, PeriodicTasks
@@ -45,7 +45,7 @@ def was_touched(file: Path) -> bool:
 def test_a_heartbeat_is_written_every_few_seconds_and_at_once_when_the_state_changes(
     redis: Redis, tmp_path: Path
 ) -> None:
-    clock, beats, file = Clock(), Heartbeats(redis), tmp_path / "heartbeat"
+    clock, beats, file = Clock(), LiveProcesses(redis), tmp_path / "heartbeat"
     liveness = Liveness("worker", beats, file, now=clock)
 
     def written() -> list[str]:
@@ -74,7 +74,7 @@ def test_a_heartbeat_is_written_every_few_seconds_and_at_once_when_the_state_cha
 
 def test_another_thread_does_not_make_a_stuck_loop_look_alive(redis: Redis, tmp_path: Path) -> None:
     file = tmp_path / "heartbeat"
-    liveness = Liveness("worker", Heartbeats(redis), file)
+    liveness = Liveness("worker", LiveProcesses(redis), file)
     thread = threading.Thread(target=liveness.touch)
     thread.start()
     thread.join()
@@ -85,7 +85,7 @@ def test_a_heartbeat_file_that_cannot_be_written_is_an_error_in_the_log_once_and
     redis: Redis, tmp_path: Path
 ) -> None:
     clock = Clock()
-    liveness = Liveness("worker", Heartbeats(redis), tmp_path / "no-such-folder" / "heartbeat", now=clock)
+    liveness = Liveness("worker", LiveProcesses(redis), tmp_path / "no-such-folder" / "heartbeat", now=clock)
     with capture_logs() as logged:
         for _ in range(3):
             liveness.touch()
@@ -97,7 +97,7 @@ def test_a_redis_that_takes_no_heartbeat_ends_nothing(redis: Redis, tmp_path: Pa
     file = tmp_path / "heartbeat"
     redis.call("CONFIG", "SET", "maxmemory", 1)
     try:
-        Liveness("worker", Heartbeats(redis), file).beat("idle")
+        Liveness("worker", LiveProcesses(redis), file).beat("idle")
     finally:
         redis.call("CONFIG", "SET", "maxmemory", 0)
     assert file.exists()

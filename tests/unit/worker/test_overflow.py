@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.jobs.submission import Wanted
+from mirror.jobs.submit import Wanted
 from mirror.records.job import Job
-from tests.plant import Plant
+from mirror.redis import keys
+from tests.harness import Harness
 from tests.servers.rclone import RcloneS3
 from worker import overflow
 from worker.overflow import OVERFLOW, OVERFLOW_OF_ONE, Entry, OverflowQueue, choose
@@ -51,62 +51,62 @@ def test_a_task_that_is_gone_or_has_lost_a_worker_is_left() -> None:
     assert numbers(choose(page(None, "b"), {"a"}, [])) == [1]
 
 
-def jobs(plant: Plant, *registries: str) -> list[Job]:
-    return [plant.submitter.submit([Wanted(f"{name}/team/app{n}:1")])[0] for n, name in enumerate(registries)]
+def jobs(harness: Harness, *registries: str) -> list[Job]:
+    return [harness.submitter.submit([Wanted(f"{name}/team/app{n}:1")])[0] for n, name in enumerate(registries)]
 
 
-def entry(plant: Plant, job: Job) -> Entry:
-    [task] = plant.store.tasks(job.id, 1)
+def entry(harness: Harness, job: Job) -> Entry:
+    [task] = harness.store.tasks(job.id, 1)
     return task.id, task.fence
 
 
-def others(plant: Plant, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
+def others(harness: Harness, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
     monkeypatch.setattr(overflow, "PAGE", page)
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 0.0)
-    return OverflowQueue(plant.queue, plant.store)
+    return OverflowQueue(harness.queue, harness.store)
 
 
 def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow, good, more, last = jobs(plant, "slow.example", "good.example", "slow.example", "slow.example")
-    assert others(plant, monkeypatch).take({"slow.example"}, []) == [entry(plant, good)]
-    assert plant.queue.take(10) == [entry(plant, job) for job in (slow, more, last)]
+    slow, good, more, last = jobs(harness, "slow.example", "good.example", "slow.example", "slow.example")
+    assert others(harness, monkeypatch).take({"slow.example"}, []) == [entry(harness, good)]
+    assert harness.queue.take(10) == [entry(harness, job) for job in (slow, more, last)]
 
 
-def test_an_entry_that_another_worker_has_taken_is_not_taken_twice(plant: Plant) -> None:
-    first, second = (entry(plant, job) for job in jobs(plant, "a.example", "b.example"))
-    assert plant.queue.page(0, 10) == [first, second]
-    assert plant.queue.take(1) == [first]
-    assert plant.queue.take_these([first, second]) == [second]
-    assert plant.queue.page(0, 10) == []
-    assert plant.queue.rq.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
+def test_an_entry_that_another_worker_has_taken_is_not_taken_twice(harness: Harness) -> None:
+    first, second = (entry(harness, job) for job in jobs(harness, "a.example", "b.example"))
+    assert harness.queue.page(0, 10) == [first, second]
+    assert harness.queue.take(1) == [first]
+    assert harness.queue.take_these([first, second]) == [second]
+    assert harness.queue.page(0, 10) == []
+    assert harness.queue.rq.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
 
 
 def test_the_whole_queue_is_looked_through_page_by_page_and_again(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looking = others(plant, monkeypatch, page=4)
-    jobs(plant, *["slow.example"] * 10)
-    [good] = jobs(plant, "good.example")
+    looking = others(harness, monkeypatch, page=4)
+    jobs(harness, *["slow.example"] * 10)
+    [good] = jobs(harness, "good.example")
     found = [looking.take({"slow.example"}, []) for _ in range(3)]
-    assert found == [[], [], [entry(plant, good)]]
-    [later] = jobs(plant, "good.example")
-    assert [entry(plant, later)] in [looking.take({"slow.example"}, []) for _ in range(4)]
+    assert found == [[], [], [entry(harness, good)]]
+    [later] = jobs(harness, "good.example")
+    assert [entry(harness, later)] in [looking.take({"slow.example"}, []) for _ in range(4)]
 
 
-def test_a_page_is_looked_through_now_and_then_only(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_looked_through_now_and_then_only(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 3600.0)
-    looking = OverflowQueue(plant.queue, plant.store)
+    looking = OverflowQueue(harness.queue, harness.store)
     assert looking.take({"slow.example"}, []) == []
-    jobs(plant, "good.example")
+    jobs(harness, "good.example")
     assert looking.take({"slow.example"}, []) == []
 
 
 def test_a_task_that_has_lost_a_worker_is_left_to_a_horse_of_its_own(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [job] = jobs(plant, "good.example")
-    task_id, _ = entry(plant, job)
-    plant.redis.call("HSET", keys.task(task_id), "losses", 1)
-    assert others(plant, monkeypatch).take({"slow.example"}, []) == []
+    [job] = jobs(harness, "good.example")
+    task_id, _ = entry(harness, job)
+    harness.redis.call("HSET", keys.task(task_id), "losses", 1)
+    assert others(harness, monkeypatch).take({"slow.example"}, []) == []

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from mirror.coordination import keys
-from mirror.coordination.lease import Leases
-from mirror.coordination.redis import Redis
 from mirror.errors import StorageUnavailable
+from mirror.locks.lease import Leases
+from mirror.redis import keys
+from mirror.redis.client import Redis
 from worker.periodic import Alive, PeriodicTask, PeriodicTasks
 
 

@@ -1,1 +1,0 @@
-"""What many machines agree on, in Redis."""

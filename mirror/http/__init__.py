@@ -1,0 +1,1 @@
+"""The guarded HTTP stack: every outgoing connection goes through it."""

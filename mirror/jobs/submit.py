@@ -1,0 +1,96 @@
+"""From a request to a queued job, without touching the network: what can never work is refused here."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
+from mirror.http.address_guard import AddressGuard
+from mirror.jobs.waking import wake_workers
+from mirror.oci.local_image import LocalImage, registry_component
+from mirror.oci.names import MAX_NAME_LENGTH
+from mirror.oci.reference import Reference
+from mirror.queue import TaskQueue
+from mirror.records.job import Job
+from mirror.records.store import JobStore
+from mirror.records.task import Task
+from mirror.settings import Settings
+
+MOST_IMAGES: Final = 100
+"""In one job, whose tasks are all queued at once: no job is to fill the queue before the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image as it was asked for: what to mirror, and where to keep it if not under its own name."""
+
+    source: str
+    target: str | None = None
+
+
+class Submitter:
+    """Stores jobs and wakes workers for them. A job is accepted once its records are in Redis, whatever comes after."""
+
+    def __init__(self, store: JobStore, queue: TaskQueue, settings: Settings) -> None:
+        self._store = store
+        self._queue = queue
+        self._settings = settings
+
+    def submit(self, images: Sequence[Wanted]) -> tuple[Job, list[Task]]:
+        """Queue a job for one to `MOST_IMAGES` images; the job and its tasks, in that order, as they were stored.
+
+        Raises InvalidInput (malformed names, a reserved, repeated or too long target, an address no worker may connect
+        to), or RedisUnavailable: then nothing was accepted. ValueError for another number of images.
+        """
+        if not 1 <= len(images) <= MOST_IMAGES:
+            raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
+        pairs = [self._resolved(image) for image in images]
+        seen: set[str] = set()
+        for _, target in pairs:
+            if target in seen:
+                raise TargetRepeated(target)
+            seen.add(target)
+        job, tasks = self._store.submit(pairs)
+        wake_workers(self._queue, job.id, [(task.id, task.fence) for task in tasks])
+        return job, tasks
+
+    def _resolved(self, image: Wanted) -> tuple[str, str]:
+        """The canonical source and the target."""
+        reference = Reference.parse(image.source)
+        target = resolve_target(reference, image.target, self._settings.public_host)
+        self._require_reachable(reference.registry)
+        return str(reference), str(target)
+
+    def _require_reachable(self, registry: str) -> None:
+        """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""
+        host = registry.partition(":")[0]
+        if registry not in self._settings.registry_endpoints and is_address(host):
+            AddressGuard(self._settings.allowed_networks).require(host, host)
+
+
+def is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def resolve_target(source: Reference, target: str | None, public_host: str) -> LocalImage:
+    """Where the image will stand: the default for its source, or *target*, which takes the source's tag if it has none.
+
+    A target without a tag for a source without one is kept by its digest.
+    """
+    image = LocalImage.default_for(source) if target is None else LocalImage.parse(target)
+    if image.digest is not None and target is not None:
+        raise InvalidReference(str(target), "a target is named by a tag, never by a digest")
+    if target is not None and image.tag is None:
+        image = LocalImage(image.repository, source.tag, None if source.tag else source.digest)
+    image.require_source(registry_component(source.registry), str(source))
+    name = f"{public_host}/{image.repository}"
+    if len(name) > MAX_NAME_LENGTH:
+        raise NameTooLong(name, MAX_NAME_LENGTH)
+    return image

@@ -1,0 +1,1 @@
+"""Leases, pins, tag sequences and checkpoints: what processes agree on through Redis."""

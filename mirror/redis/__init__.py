@@ -1,0 +1,1 @@
+"""Redis: the client, the names of its keys, its failures."""

@@ -1,0 +1,1 @@
+"""Keeping the bucket tidy: uploads that nobody will finish."""

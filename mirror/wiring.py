@@ -1,0 +1,131 @@
+"""Build every collaborator once: the service, the worker, the scheduler and the tests all start here.
+
+Building opens no connection. So a process may start while Redis or S3 is away, and a worker builds its core before it
+forks its work horses, which find it in their memory and share no connection with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mirror.catalog.index import CatalogIndex
+from mirror.catalog.publish import Publisher
+from mirror.catalog.reader import CatalogReader
+from mirror.catalog.rebuild import Rebuilder
+from mirror.copying.cancellation import pause, waking
+from mirror.copying.copier import Copier
+from mirror.copying.memory import MemoryBudget
+from mirror.jobs.heartbeat import Heartbeats
+from mirror.jobs.reconcile import Reconciler
+from mirror.jobs.run import TaskRunner
+from mirror.jobs.steering import Steering
+from mirror.jobs.storage_guard import StorageGuard
+from mirror.jobs.submit import Submitter
+from mirror.locks.lease import Leases
+from mirror.locks.pins import Pins
+from mirror.queue import TaskQueue
+from mirror.records.processes import LiveProcesses
+from mirror.records.store import JobStore
+from mirror.redis.client import BRISK, Redis, open_client
+from mirror.registry.client import RegistryClient
+from mirror.settings import Settings
+from mirror.stewardship.upload_purge import UploadPurge
+from mirror.storage.blobs import BlobStore
+from mirror.storage.bucket import Bucket
+from mirror.storage.kept import KeptStore
+from mirror.throttling.shared_throttle import SharedThrottle
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Everything that a process works with. Safe to share between its threads."""
+
+    settings: Settings
+    redis: Redis
+    brisk_redis: Redis
+    queue: TaskQueue
+    bucket: Bucket
+    leases: Leases
+    processes: LiveProcesses
+    throttle: SharedThrottle
+    source: RegistryClient
+    blobs: BlobStore
+    kept: KeptStore
+    index: CatalogIndex
+    reader: CatalogReader
+    publisher: Publisher
+    rebuilder: Rebuilder
+    jobs: JobStore
+    submitter: Submitter
+    steering: Steering
+    runner: TaskRunner
+    reconciler: Reconciler
+    upload_purge: UploadPurge
+
+    def prepare(self) -> None:
+        """Load what Redis needs before the first fork. Raises RedisUnavailable."""
+        self.redis.prepare()
+        self.throttle.prepare()
+
+    def close(self) -> None:
+        """Give back the shares in registries' limits and close every connection."""
+        self.throttle.close()
+        self.source.close()
+        self.redis.close()
+        self.brisk_redis.close()
+        self.queue.rq.connection.close()
+        self.bucket.close()
+
+
+def build(
+    settings: Settings,
+    *,
+    retries: int = BRISK,
+    bucket: Bucket | None = None,
+    sleep: Callable[[float], None] = pause,
+) -> Core:
+    """Build the collaborators of one process.
+
+    *retries* is how often a command is sent again while Redis is away. Throttles and signs of life do not wait for
+    Redis, so theirs is always `BRISK`. *bucket* replaces the bucket of the settings, and *sleep* the waits of the
+    registry client. Raises InvalidSettings where Redis or the bucket is not named.
+    """
+    settings.require_stores()
+    url = str(settings.redis_url)
+    redis = Redis.connect(url, retries=retries)
+    brisk = Redis.connect(url, retries=BRISK)
+    queue = TaskQueue(open_client(url, retries=retries, decode_responses=False))
+    bucket = bucket or Bucket.from_settings(settings)
+
+    throttle = SharedThrottle(brisk, most=settings.registry_concurrency)
+    source = RegistryClient.from_settings(settings, admission=throttle, sleep=sleep, wakers=waking)
+    copier = Copier(source, bucket, redis, MemoryBudget(settings.memory_budget))
+    publisher = Publisher(bucket, redis)
+    jobs = JobStore(redis, retention=settings.job_retention)
+    heartbeats = Heartbeats(jobs, Pins(redis))
+    return Core(
+        settings=settings,
+        redis=redis,
+        brisk_redis=brisk,
+        queue=queue,
+        bucket=bucket,
+        leases=Leases(redis),
+        processes=LiveProcesses(brisk),
+        throttle=throttle,
+        source=source,
+        blobs=BlobStore(bucket),
+        kept=KeptStore(bucket),
+        index=CatalogIndex(redis),
+        reader=CatalogReader(bucket),
+        publisher=publisher,
+        rebuilder=Rebuilder(bucket, redis, publisher),
+        jobs=jobs,
+        submitter=Submitter(jobs, queue, settings),
+        steering=Steering(jobs, queue),
+        runner=TaskRunner(
+            jobs, queue, redis, heartbeats, publisher, source, bucket, copier, StorageGuard(bucket, redis)
+        ),
+        reconciler=Reconciler(jobs, queue, redis),
+        upload_purge=UploadPurge(bucket, redis),
+    )

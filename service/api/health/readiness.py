@@ -1,0 +1,230 @@
+"""Whether the mirror can do its work: Redis and S3 are asked, briefly, and never by more than one thread at a time.
+
+Asked means also: do they take a write? A full disk, a full memory and a replica answer reads as if nothing were wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, field, replace
+from math import inf
+from time import monotonic
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import structlog
+
+from mirror.catalog.index import CatalogIndex
+from mirror.errors import MirrorError, RedisUnavailable
+from mirror.jobs.storage_guard import LARGEST_PROBE
+from mirror.records.processes import Kind, LiveProcess, LiveProcesses
+from mirror.redis import keys
+from mirror.redis.client import Redis
+from mirror.settings import Settings, is_loopback
+from mirror.storage.bucket import Bucket
+from mirror.storage.disk import LocalDisk
+from mirror.throttling.storage_breaker import StorageBreaker
+
+PATIENCE: Final = 2.0
+"""Seconds a check may take before the answer says that it does not answer."""
+_FRESH: Final = 1.0
+"""Seconds for which an answer is given again, so that many probes are one question."""
+_REDIS_WRITE_SECONDS: Final = 10.0
+_S3_WRITE_SECONDS: Final = 30.0
+"""How long a write that succeeded is believed. In a bucket with versions each one stays."""
+_FAILED_WRITE_SECONDS: Final = 5.0
+_LOG = structlog.get_logger(__name__)
+_MISSING: Final[Mapping[Kind, str]] = {
+    "worker": "No worker is alive: jobs wait until one is started. Pulls work meanwhile",
+    "scheduler": "No scheduler is alive: jobs that wait or lost their worker stay as they are. Pulls work meanwhile",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``degraded`` where something is missing that pulls do not need. ``warnings`` keep the mirror from nothing.
+
+    ``free_bytes`` are those of an embedded server's disk.
+    """
+
+    status: Literal["ok", "degraded", "failed"]
+    detail: str | None = None
+    warnings: tuple[str, ...] = ()
+    free_bytes: int | None = None
+    processes: tuple[LiveProcess, ...] | None = None
+
+
+class Readiness:
+    """The checks of one process."""
+
+    def __init__(self, redis: Redis, bucket: Bucket, index: CatalogIndex, settings: Settings) -> None:
+        heartbeats = LiveProcesses(redis)
+        asked: Mapping[str, Callable[[], Finding]] = {
+            "redis": _RedisCheck(redis, _disk_of_redis(settings)).finding,
+            "s3": _S3Check(bucket, StorageBreaker(redis)).finding,
+            "catalog": lambda: _catalog(index),
+            "workers": lambda: _alive(heartbeats, "worker"),
+            "scheduler": lambda: _alive(heartbeats, "scheduler"),
+        }
+        # A check is for many requests: its log lines carry the id of none.
+        self._threads = ThreadPoolExecutor(
+            len(asked), thread_name_prefix="readiness", initializer=structlog.contextvars.clear_contextvars
+        )
+        self._checks = {name: _Check(name, ask, self._threads) for name, ask in asked.items()}
+
+    def begin(self) -> None:
+        """Ask everything without waiting, so that the log says at the start what is missing."""
+        for check in self._checks.values():
+            check.begin()
+
+    def findings(self) -> dict[str, Finding]:
+        """Of every part, within about `PATIENCE` seconds whatever hangs."""
+        self.begin()
+        deadline = monotonic() + PATIENCE
+        return {name: check.finding(deadline) for name, check in self._checks.items()}
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+
+
+class _Check:
+    """One question. While it is open nobody asks it again, however many wait for the answer."""
+
+    def __init__(self, name: str, ask: Callable[[], Finding], threads: ThreadPoolExecutor) -> None:
+        self._name = name
+        self._ask = ask
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._asked_at = 0.0
+        self._open: Future[Finding] | None = None
+        self._told: str | None = None
+
+    def begin(self) -> None:
+        with self._lock:
+            stale = monotonic() - self._asked_at > _FRESH
+            if self._open is None or (self._open.done() and stale):
+                self._asked_at = monotonic()
+                self._open = self._threads.submit(self._answer)
+
+    def finding(self, deadline: float) -> Finding:
+        if self._open is None:
+            raise RuntimeError("begin() comes first")
+        try:
+            return self._open.result(max(0.0, deadline - monotonic()))
+        except NotYet:
+            return Finding("failed", "It does not answer in time")
+
+    def _answer(self) -> Finding:
+        try:
+            found = self._ask()
+        except RedisUnavailable as error:  # its client has a log line of its own
+            return Finding("failed", error.message)
+        except MirrorError as error:
+            found = Finding("failed", error.message)
+        self._tell(found.detail if found.status == "failed" else None)
+        return found
+
+    def _tell(self, reason: str | None) -> None:
+        """Log a failure when it begins, and its end."""
+        if reason and self._told is None:
+            _LOG.warning("readiness check failed", check=self._name, reason=reason)
+        elif reason is None and self._told:
+            _LOG.info("readiness check passes again", check=self._name)
+        self._told = reason
+
+
+@dataclass(slots=True)
+class _WriteProbe:
+    """A write that is repeated every so often, for it costs something; a failure is looked at again sooner."""
+
+    write: Callable[[int], object]
+    every: float
+    _at: float = -inf
+    _size: int = 0
+    _error: MirrorError | None = field(default=None)
+
+    def require(self, size: int = 0) -> None:
+        """Raise what the last write of at least *size* bytes raised."""
+        age = monotonic() - self._at
+        if self._error is not None and age < _FAILED_WRITE_SECONDS:
+            raise self._error.with_traceback(None)
+        if self._error is None and age < self.every and size <= self._size:
+            return
+        self._at, self._size, self._error = monotonic(), size, None
+        try:
+            self.write(size)
+        except MirrorError as error:
+            self._error = error
+            raise
+
+
+class _RedisCheck:
+    def __init__(self, redis: Redis, disk: LocalDisk | None) -> None:
+        self._redis = redis
+        self._disk = disk
+        self._probe = _WriteProbe(lambda _: redis.call("SET", keys.PROBE, 1, "EX", 60), _REDIS_WRITE_SECONDS)
+
+    def finding(self) -> Finding:
+        free = self._disk.free() if self._disk else None
+        try:
+            self._redis.call("PING")
+            self._probe.require()
+            return Finding("ok", warnings=tuple(self._redis.warnings()), free_bytes=free)
+        except RedisUnavailable as error:
+            detail = error.message
+            if self._disk and self._disk.lacks(0):  # a Valkey that fsyncs every write ends when it cannot
+                detail = f"{detail}; its disk is full: {self._disk.described()}"
+            return Finding("failed", detail, free_bytes=free)
+
+
+def _disk_of_redis(settings: Settings) -> LocalDisk | None:
+    """That of the Valkey which `make run` embeds; None for any other Redis."""
+    folder = settings.data_dir / "valkey"
+    is_here = is_loopback(urlsplit(settings.redis_url or "").hostname or "")
+    return LocalDisk(folder) if is_here and folder.is_dir() else None
+
+
+class _S3Check:
+    def __init__(self, bucket: Bucket, breaker: StorageBreaker) -> None:
+        self._bucket = bucket
+        self._breaker = breaker
+        self._probe = _WriteProbe(lambda size: bucket.probe(size), _S3_WRITE_SECONDS)  # noqa: PLW0108 - as it is then
+
+    def finding(self) -> Finding:
+        free = self._bucket.disk.free() if self._bucket.disk else None
+        try:
+            self._bucket.ping()
+            self._probe.require(min(self._failed_size(), LARGEST_PROBE))
+            return Finding("ok", free_bytes=free)
+        except MirrorError as error:
+            return Finding("failed", error.message, free_bytes=free)
+
+    def _failed_size(self) -> int:
+        """Bytes of the write that last failed a worker: a few may still fit on a disk that is too full for those."""
+        try:
+            trouble = self._breaker.trouble()
+        except RedisUnavailable:
+            return 0
+        return trouble.size if trouble else 0
+
+
+def _catalog(index: CatalogIndex) -> Finding:
+    """Pulls work without the index, so an unfinished one is a warning."""
+    if index.is_built():
+        return Finding("ok")
+    progress = index.progress()
+    far = f": {progress.tags} tags done, up to {progress.repository}" if progress and progress.tags else ""
+    warning = f"the index of images is being rebuilt from the bucket{far}; lists answer 503 until it is done"
+    return Finding("ok", warnings=(warning,))
+
+
+def _alive(heartbeats: LiveProcesses, kind: Kind) -> Finding:
+    """Pulls work without workers and schedulers, so their absence makes no mirror unready."""
+    beats = tuple(heartbeats.of(kind))
+    found = Finding("ok", processes=beats)
+    if any(beat.is_alive for beat in beats):
+        return found
+    return replace(found, status="degraded", detail=_MISSING[kind])

@@ -1,0 +1,69 @@
+"""One image in full, as `ImageDetailSchema` writes it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mirror.catalog.reader import ImageDetail
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.image import ManifestContent, merge_by_digest
+from mirror.oci.index import Index
+from mirror.oci.manifest import Manifest
+from mirror.oci.platform import Platform
+
+
+def image_document(detail: ImageDetail) -> dict[str, Any]:
+    image, origin = detail.image, detail.provenance
+    return {
+        "repository": detail.name.repository,
+        "tag": detail.name.tag,
+        "digest": str(image.digest),
+        "media_type": image.root.descriptor.media_type,
+        "size": sum(image.sizes.values()),
+        "platforms": [str(platform) for platform in detail.platforms],
+        "source": (origin and origin.source) or None,
+        "mirrored_at": (origin and origin.mirrored_at) or None,
+        "job": (origin and origin.job) or None,
+        "manifest": detail.document,
+        "images": _platform_images(detail),
+        "config": detail.config,
+    }
+
+
+def _platform_images(detail: ImageDetail) -> list[dict[str, Any]]:
+    """Every image manifest below the name, with the platform that an index gives it or, alone, its config."""
+    platforms = _platforms_by_digest(detail)
+    return [
+        _platform_image(content, content.parsed, platforms.get(content.descriptor.digest))
+        for content in detail.image.manifests
+        if isinstance(content.parsed, Manifest)
+    ]
+
+
+def _platforms_by_digest(detail: ImageDetail) -> dict[Digest, Platform]:
+    if isinstance(detail.image.root.parsed, Manifest):
+        return dict.fromkeys([detail.image.digest], detail.platforms[0]) if detail.platforms else {}
+    return {
+        child.digest: child.platform
+        for content in detail.image.manifests
+        if isinstance(content.parsed, Index)
+        for child in content.parsed.possible_manifests
+        if child.platform is not None
+    }
+
+
+def _platform_image(content: ManifestContent, manifest: Manifest, platform: Platform | None) -> dict[str, Any]:
+    held = merge_by_digest(blob for blob in manifest.blobs if not blob.is_foreign_layer)
+    return {
+        "digest": str(content.descriptor.digest),
+        "media_type": content.descriptor.media_type,
+        "platform": None if platform is None else str(platform),
+        "size": content.descriptor.size + sum(blob.size for blob in held),
+        "config": _descriptor(manifest.config),
+        "layers": [{**_descriptor(layer), "foreign": layer.is_foreign_layer} for layer in manifest.layers],
+    }
+
+
+def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
+    return {"digest": str(descriptor.digest), "size": descriptor.size, "media_type": descriptor.media_type}

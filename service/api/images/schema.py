@@ -1,0 +1,126 @@
+"""Images and repositories."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, ValidationError, fields, validates_schema
+
+from service.http.fields import DIGEST_EXAMPLE, Cursor, PageQuery
+
+_IMAGE = "docker.io/library/alpine:3.20"
+_REPOSITORY = "docker.io/library/alpine"
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+class ImageQuery(PageQuery):
+    repository = fields.String(load_default=None, metadata={"example": _REPOSITORY})
+    tag = fields.String(load_default=None, metadata={"example": "3.20"})
+    source = fields.String(
+        load_default=None, metadata={"description": "Images mirrored from this source, in any spelling."}
+    )
+
+
+class RepositorySchema(Schema):
+    name = fields.String(required=True, metadata={"example": _REPOSITORY})
+    tags = fields.Integer(required=True, metadata={"example": 3})
+    bytes = fields.Integer(
+        required=True, metadata={"description": "Of the distinct blobs its tags need.", "example": 48211034}
+    )
+
+
+class RepositoryPageSchema(Schema):
+    items = fields.List(fields.Nested(RepositorySchema), required=True)
+    next = Cursor(required=True, allow_none=True)
+
+
+class ImageSchema(Schema):
+    """A tag as it stands in a list."""
+
+    repository = fields.String(required=True, metadata={"example": _REPOSITORY})
+    tag = fields.String(required=True, allow_none=True, metadata={"example": "3.20"})
+    digest = fields.String(required=True, metadata={"example": DIGEST_EXAMPLE})
+    media_type = fields.String(required=True, metadata={"example": _INDEX})
+    size = fields.Integer(
+        required=True,
+        metadata={"description": "Bytes of manifests, configs and layers, each once.", "example": 48211034},
+    )
+    platforms = fields.List(fields.String(), required=True, metadata={"example": ["linux/amd64", "linux/arm64/v8"]})
+    source = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
+    mirrored_at = fields.String(required=True, allow_none=True, metadata={"example": "2026-11-23T21:25:00Z"})
+    job = fields.String(required=True, allow_none=True, metadata={"example": "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"})
+
+
+class ImagePageSchema(Schema):
+    items = fields.List(fields.Nested(ImageSchema), required=True)
+    next = Cursor(required=True, allow_none=True)
+
+
+class DescriptorSchema(Schema):
+    digest = fields.String(required=True, metadata={"example": DIGEST_EXAMPLE})
+    size = fields.Integer(required=True, metadata={"example": 3408729})
+    media_type = fields.String(required=True, metadata={"example": "application/vnd.oci.image.config.v1+json"})
+
+
+class LayerSchema(DescriptorSchema):
+    foreign = fields.Boolean(
+        required=True, metadata={"description": "Stays with its publisher: the mirror does not hold it."}
+    )
+
+
+class PlatformImageSchema(Schema):
+    """One image manifest: the image itself, or one platform of an index."""
+
+    digest = fields.String(required=True, metadata={"example": DIGEST_EXAMPLE})
+    media_type = fields.String(required=True, metadata={"example": _MANIFEST})
+    platform = fields.String(required=True, allow_none=True, metadata={"example": "linux/amd64"})
+    size = fields.Integer(
+        required=True, metadata={"description": "Bytes of manifest, config and held layers.", "example": 3640320}
+    )
+    config = fields.Nested(DescriptorSchema, required=True)
+    layers = fields.List(fields.Nested(LayerSchema), required=True)
+
+
+class ImageDetailSchema(ImageSchema):
+    """One image in full."""
+
+    manifest = fields.Dict(required=True, metadata={"description": "The manifest or index, as it is."})
+    images = fields.List(
+        fields.Nested(PlatformImageSchema),
+        required=True,
+        metadata={"description": "Every image manifest that is held for it."},
+    )
+    config = fields.Dict(
+        required=True, allow_none=True, metadata={"description": "The image config; null for an index or an artifact."}
+    )
+
+
+class RetagRequestSchema(Schema):
+    """Exactly one of the two."""
+
+    source = fields.String(
+        data_key="from",
+        load_default=None,
+        metadata={
+            "description": "Another image of the mirror: `repository:tag` or `repository@digest`.",
+            "example": "docker.io/library/redis:7",
+        },
+    )
+    digest = fields.String(load_default=None, metadata={"description": "A digest that the same repository holds."})
+
+    @validates_schema
+    def exactly_one(self, data: dict[str, str | None], **_: object) -> None:
+        if (data.get("source") is None) == (data.get("digest") is None):
+            raise ValidationError("Give either 'from' or 'digest'.")
+
+
+class TagSchema(Schema):
+    """What a tag shows after it was moved."""
+
+    repository = fields.String(required=True, metadata={"example": "team/redis"})
+    tag = fields.String(required=True, metadata={"example": "stable"})
+    digest = fields.String(required=True, metadata={"example": DIGEST_EXAMPLE})
+    superseded_by = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Who changed the tag later and was faster; the tag then shows that change."},
+    )

@@ -1,0 +1,118 @@
+"""``/v1/images``: what the mirror holds, re-tagged and deleted without moving a byte."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from flask import Response, request
+
+from mirror.catalog.entry import ImageEntry
+from mirror.errors import InvalidReference, InvalidTag
+from mirror.oci.local_image import LocalImage
+from mirror.oci.names import is_tag, repository_problem
+from mirror.oci.reference import Reference
+from service.api.images.document import image_document
+from service.api.images.renaming import point, take_away
+from service.api.images.schema import ImageDetailSchema, ImagePageSchema, ImageQuery, RetagRequestSchema, TagSchema
+from service.core import core
+from service.http.blueprint import api_blueprint, header, refuses
+from service.http.fields import DIGEST_EXAMPLE, NoParameters
+from service.http.pagination import next_page, public_url
+from service.http.preconditions import etag, precondition
+
+IMAGES: Final = api_blueprint(
+    "images", "Images of the mirror. `{image}` is `repository:tag` or `repository@digest`, slashes and all."
+)
+_PATH: Final = "/v1/images/<path:image>"
+_ETAG: Final = {"ETag": header("The digest, for If-Match.", f'"{DIGEST_EXAMPLE}"')}
+_WANTS_A_TAG: Final = "Add a tag or a digest: 'team/redis:7', 'team/redis@sha256:…'."
+
+
+@IMAGES.get("/v1/images")
+@IMAGES.arguments(ImageQuery, location="query")
+@IMAGES.response(200, ImagePageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(IMAGES, 401, 422, 503)
+def list_images(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """List tags in lexical order of `repository:tag`."""
+    repository, tag, limit = query["repository"], query["tag"], query["limit"]
+    source = None if query["source"] is None else str(Reference.parse(query["source"]))
+    _require_names(repository, tag)
+
+    def wanted(entry: ImageEntry) -> bool:
+        filters = ((repository, entry.repository), (tag, entry.tag), (source, entry.source))
+        return all(asked in (None, found) for asked, found in filters)
+
+    found, following = core().index.images(
+        limit=limit, after=query["cursor"] or "", repository=repository, wanted=wanted
+    )
+    page = {"items": [asdict(entry) for entry in found], "next": following}
+    kept = {"repository": repository, "tag": tag, "source": source, "limit": limit}
+    return page, next_page("images.list_images", after=following, **kept)
+
+
+@IMAGES.get(_PATH)
+@IMAGES.response(200, ImageDetailSchema, headers=_ETAG)
+@IMAGES.alt_response(304, description="The image is the one that If-None-Match names.")
+@refuses(IMAGES, 401, 404, 422, 503)
+def read_image(image: str) -> Response | tuple[dict[str, Any], dict[str, str]]:
+    """Read one image in full: manifest or index, platforms, layers with their sizes, config."""
+    name = _parse(image)
+    digest = core().reader.digest(name)
+    headers = {"ETag": etag(digest)}
+    if request.if_none_match.contains_weak(str(digest)):
+        return Response(status=304, headers=headers)
+    return image_document(core().reader.inspect(name)), headers
+
+
+@IMAGES.put(_PATH)
+@IMAGES.arguments(NoParameters, location="query")
+@IMAGES.arguments(RetagRequestSchema, example={"from": "docker.io/library/redis:7"})
+@IMAGES.response(200, TagSchema, description="The tag was moved.", headers=_ETAG)
+@IMAGES.alt_response(201, schema=TagSchema, description="The tag is new.", headers=_ETAG)
+@refuses(IMAGES, 400, 401, 404, 409, 412, 413, 415, 422, 503)
+def retag_image(_: dict[str, Any], body: dict[str, Any], image: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Point a tag at an image that the mirror holds; no bytes move.
+
+    `If-Match: "<digest>"` moves the tag only if it shows that digest, `If-None-Match: *` only if it does not exist.
+    A name under a registry's host takes only images that stand under that host already, and `library/…`,
+    `docker.io/library/…` and `docker.io/<name>` only images of `docker.io/library/…`.
+    """
+    target = _parse(image)
+    moved = point(core(), target, body, allowed=precondition(request))
+    headers = {"ETag": etag(moved.digest), "Location": public_url("images.read_image", image=str(target))}
+    document = {
+        "repository": target.repository,
+        "tag": target.tag,
+        "digest": str(moved.digest),
+        "superseded_by": moved.superseded_by,
+    }
+    return document, 201 if moved.created else 200, headers
+
+
+@IMAGES.delete(_PATH)
+@IMAGES.arguments(NoParameters, location="query")
+@IMAGES.response(204, description="The name is gone; blobs that nothing else needs go at garbage collection.")
+@refuses(IMAGES, 401, 404, 409, 412, 422, 503)
+def delete_image(_: dict[str, Any], image: str) -> Response:
+    """Delete a tag, or let go of an image that is kept by its digest.
+
+    By digest it is refused (409) while a tag of the repository shows that digest, and the image stays readable by its
+    digest until garbage collection.
+    """
+    take_away(core(), _parse(image), allowed=precondition(request))
+    return Response(status=204)
+
+
+def _parse(text: str) -> LocalImage:
+    name = LocalImage.parse(text)
+    if name.tag is None and name.digest is None:
+        raise InvalidReference(text, "it has neither a tag nor a digest", hint=_WANTS_A_TAG)
+    return name
+
+
+def _require_names(repository: str | None, tag: str | None) -> None:
+    if repository is not None and (problem := repository_problem(repository)):
+        raise InvalidReference(repository, problem)
+    if tag is not None and not is_tag(tag):
+        raise InvalidTag(tag)

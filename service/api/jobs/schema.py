@@ -1,0 +1,254 @@
+"""Jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
+
+from mirror.jobs.submit import MOST_IMAGES, Wanted
+from mirror.records.job import JOB_STATES
+from mirror.records.task import SHOWN_BLOBS, BlobState, TaskState
+from service.http.fields import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
+
+_IMAGE = "docker.io/library/alpine:3.20"
+_JOB = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
+_TASK = "task_01JDB2V3R8Y0N5Q7T9W1X3Z5B8"
+_URL = f"http://127.0.0.1:8080/v1/jobs/{_JOB}"
+
+
+_SOURCE = {
+    "description": "What to mirror, written as `docker pull` takes it.",
+    "example": "docker.io/library/redis:7",
+}
+_TARGET = {
+    "description": "Where to keep it: `repository[:tag]`. Without it: the source's canonical name; "
+    "without a tag: the source's tag.",
+    "example": "library/redis:7",
+}
+
+
+class ImageRequestSchema(Schema):
+    """One image of a job of several."""
+
+    source = fields.String(required=True, metadata=_SOURCE)
+    target = fields.String(allow_none=True, load_default=None, metadata=_TARGET)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> Wanted:
+        return Wanted(**data)
+
+
+class JobRequestSchema(Schema):
+    """What to mirror: one image as `source` and `target`, or several as `images`. Loads as a list of `Wanted`."""
+
+    source = fields.String(metadata=_SOURCE)
+    target = fields.String(allow_none=True, metadata=_TARGET)
+    images = fields.List(
+        fields.Nested(ImageRequestSchema),
+        validate=validate.Length(1, MOST_IMAGES),
+        metadata={
+            "description": "Several images at once, in the place of `source` and `target`; each has its own task."
+        },
+    )
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def require_one_image_or_several(self, _: Any, original: Any, **__: Any) -> None:
+        if not isinstance(original, Mapping):
+            return
+        if "images" not in original:
+            if "source" not in original:
+                raise ValidationError({"source": ["Missing data for required field."]})
+        elif beside := [name for name in ("source", "target") if name in original]:
+            raise ValidationError({name: ["Not beside 'images'."] for name in beside})
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> list[Wanted]:
+        several: list[Wanted] | None = data.get("images")
+        return [Wanted(data["source"], data.get("target"))] if several is None else several
+
+
+class JobQuery(PageQuery):
+    state = fields.String(load_default=None, validate=validate.OneOf(JOB_STATES))
+    source = fields.String(
+        load_default=None,
+        metadata={
+            "description": "Jobs of this source, in any spelling: `redis` finds `docker.io/library/redis:latest`."
+        },
+    )
+
+
+class ImageCountsSchema(Schema):
+    total = fields.Integer(required=True, metadata={"example": 1})
+    succeeded = fields.Integer(required=True, metadata={"example": 0})
+    failed = fields.Integer(required=True, metadata={"example": 0})
+    canceled = fields.Integer(required=True, metadata={"example": 0})
+    unchanged = fields.Integer(required=True, metadata={"description": "Among the succeeded.", "example": 0})
+    running = fields.Integer(required=True, metadata={"example": 1})
+
+
+class ByteCountsSchema(Schema):
+    total = fields.Integer(required=True, metadata={"example": 48211034})
+    copied = fields.Integer(required=True, metadata={"example": 12582912})
+    skipped = fields.Integer(required=True, metadata={"description": "Held already.", "example": 3408729})
+
+
+class WaitingForSchema(Schema):
+    reason = fields.String(required=True, metadata={"example": "rate_limited"})
+    registry = fields.String(required=True, allow_none=True, metadata={"example": "docker.io"})
+    until = fields.String(required=True, allow_none=True, metadata={"example": "2026-11-23T21:40:00Z"})
+    message = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "What happened last.",
+            "example": "The registry docker.io answered 429 and asks us to wait 60 s",
+        },
+    )
+
+
+class JobErrorSchema(Schema):
+    code = fields.String(required=True, metadata={"example": "MANIFEST_UNKNOWN"})
+    message = fields.String(required=True, metadata={"example": f"The source has no image '{_IMAGE}'"})
+    retryable = fields.Boolean(required=True, metadata={"description": "Whether the same job may succeed later."})
+    hint = fields.String(required=True)
+
+
+class BlobSchema(Schema):
+    digest = fields.String(required=True, metadata={"example": DIGEST_EXAMPLE})
+    size = fields.Integer(required=True, metadata={"example": 33554432})
+    copied = fields.Integer(required=True, metadata={"example": 12582912})
+    state = fields.String(required=True, validate=validate.OneOf(get_args(BlobState)), metadata={"example": "copying"})
+    reason = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Why it was left out, has failed or has to wait; null for others."},
+    )
+    code = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The code of the error that was the cause.", "example": "BLOB_UNKNOWN"},
+    )
+
+
+class BlobCountsSchema(Schema):
+    """How many blobs of the image are in each state."""
+
+    total = fields.Integer(required=True, metadata={"example": 24})
+    waiting = fields.Integer(required=True, metadata={"example": 3})
+    copying = fields.Integer(required=True, metadata={"example": 1})
+    verifying = fields.Integer(required=True, metadata={"example": 0})
+    copied = fields.Integer(required=True, metadata={"example": 8})
+    exists = fields.Integer(required=True, metadata={"description": "Held already.", "example": 12})
+    skipped = fields.Integer(required=True, metadata={"description": "Left out.", "example": 0})
+    failed = fields.Integer(required=True, metadata={"example": 0})
+
+
+class BlobPageSchema(Schema):
+    items = fields.List(fields.Nested(BlobSchema), required=True)
+    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+
+
+class BlobQuery(PageQuery):
+    cursor = Cursor(
+        load_default=None,
+        validate=validate.Regexp(r"(0|[1-9][0-9]{0,3})\Z", error=NO_CURSOR),
+        metadata={"description": "`next` of the page before; leave it out for the first page."},
+    )
+
+
+class TaskLinksSchema(Schema):
+    blobs = fields.String(
+        required=True,
+        metadata={"description": "All of its blobs, in pages.", "example": f"{_URL}/tasks/{_TASK}/blobs"},
+    )
+
+
+class TaskSchema(Schema):
+    """One image of the job."""
+
+    id = fields.String(required=True, metadata={"example": _TASK})
+    state = fields.String(required=True, validate=validate.OneOf(get_args(TaskState)), metadata={"example": "running"})
+    attempt = fields.Integer(required=True, metadata={"example": 1})
+    source = fields.String(required=True, metadata={"example": _IMAGE})
+    target = fields.String(required=True, metadata={"example": _IMAGE})
+    digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
+    unchanged = fields.Boolean(required=True, metadata={"description": "The target showed this digest already."})
+    superseded_by = fields.String(required=True, allow_none=True)
+    waiting_for = fields.Nested(WaitingForSchema, required=True, allow_none=True)
+    error = fields.Nested(JobErrorSchema, required=True, allow_none=True)
+    blobs = fields.List(
+        fields.Nested(BlobSchema),
+        required=True,
+        metadata={"description": f"At most {SHOWN_BLOBS}. Of more, those that failed or are under way come first."},
+    )
+    blob_counts = fields.Nested(
+        BlobCountsSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of all blobs; null until they are known."},
+    )
+    links = fields.Nested(TaskLinksSchema, required=True)
+
+
+class TaskPageSchema(Schema):
+    items = fields.List(fields.Nested(TaskSchema), required=True)
+    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+
+
+class JobLinksSchema(Schema):
+    self = fields.String(required=True, metadata={"example": _URL})
+    tasks = fields.String(required=True, metadata={"description": "All of its tasks.", "example": f"{_URL}/tasks"})
+    cancel = fields.String(
+        metadata={"description": "POST to it; there until the job ends.", "example": f"{_URL}/cancel"}
+    )
+    retry = fields.String(
+        metadata={"description": "POST to it; there once the job is `failed`, `partial` or `canceled`."}
+    )
+
+
+class JobSummarySchema(Schema):
+    """A job as it stands in a list: without its tasks."""
+
+    id = fields.String(required=True, metadata={"example": _JOB})
+    state = fields.String(required=True, validate=validate.OneOf(JOB_STATES), metadata={"example": "running"})
+    attempt = fields.Integer(
+        required=True, metadata={"description": "From 1; grows when a worker is lost, and with a retry."}
+    )
+    source = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null for a job of several images: its tasks have theirs.", "example": _IMAGE},
+    )
+    target = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
+    digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
+    images = fields.Nested(ImageCountsSchema, required=True)
+    bytes = fields.Nested(ByteCountsSchema, required=True)
+    waiting_for = fields.Nested(
+        WaitingForSchema, required=True, allow_none=True, metadata={"description": "Why nothing moves."}
+    )
+    error = fields.Nested(JobErrorSchema, required=True, allow_none=True)
+    superseded_by = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What changed the target later and was published earlier: this job left it alone."},
+    )
+    cancel_requested_at = Timestamp(
+        required=True, allow_none=True, metadata={"description": "Since when no more of its images are begun."}
+    )
+    created_at = Timestamp(required=True)
+    started_at = Timestamp(required=True, allow_none=True)
+    finished_at = Timestamp(required=True, allow_none=True)
+    links = fields.Nested(JobLinksSchema, required=True)
+
+
+class JobSchema(JobSummarySchema):
+    """A job in full; at most its first 20 tasks."""
+
+    tasks = fields.List(fields.Nested(TaskSchema), required=True)
+
+
+class JobPageSchema(Schema):
+    items = fields.List(fields.Nested(JobSummarySchema), required=True)
+    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})

@@ -1,0 +1,192 @@
+"""``/v1/jobs``: queue a mirror job, watch it and its tasks, list jobs; cancel one, and retry one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flask import g
+
+from mirror.jobs.submit import Wanted
+from mirror.jobs.waiting import Fleet, explain_wait
+from mirror.oci.reference import Reference
+from mirror.records.job import RETRYABLE, UNFINISHED, Job
+from mirror.records.task import BLOB_STATES, BlobReport, Task, WaitingFor
+from service.api.jobs.schema import (
+    BlobPageSchema,
+    BlobQuery,
+    JobPageSchema,
+    JobQuery,
+    JobRequestSchema,
+    JobSchema,
+    TaskPageSchema,
+)
+from service.core import core
+from service.http.blueprint import api_blueprint, header, refuses
+from service.http.fields import NoParameters, PageQuery
+from service.http.pagination import next_page, public_url
+
+JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
+INLINE_TASKS: Final = 20
+_LOOK_AGAIN: Final = "2"
+"""Seconds after which a job that was just changed is worth a look."""
+_LOCATION: Final = header("Where to watch the job.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7")
+_RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AGAIN)
+
+
+@JOBS.post("/v1/jobs")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.arguments(JobRequestSchema)
+@JOBS.response(
+    202,
+    JobSchema,
+    description="The job is stored and will be done, whatever dies next.",
+    headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
+)
+@refuses(JOBS, 400, 401, 413, 415, 422, 503)
+def create_job(_: dict[str, Any], images: list[Wanted]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Queue a mirror job.
+
+    One image is named by `source` and `target`, up to a hundred by `images`; all of them are accepted or none. Names
+    are checked at once and the network is not touched: what can never work is refused here, what the registry says is
+    told by the job.
+    """
+    job, tasks = core().submitter.submit(images)
+    document = {**job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
+    return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
+
+
+@JOBS.get("/v1/jobs")
+@JOBS.arguments(JobQuery, location="query")
+@JOBS.response(200, JobPageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(JOBS, 401, 422, 503)
+def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """List jobs, the newest first."""
+    state, limit = query["state"], query["limit"]
+    source = None if query["source"] is None else str(Reference.parse(query["source"]))
+    found, following = core().jobs.page(limit=limit, before=query["cursor"], state=state, source=source)
+    page = {"items": [job_summary(job) for job in found], "next": following}
+    return page, next_page("jobs.list_jobs", state=state, source=source, limit=limit, after=following)
+
+
+@JOBS.get("/v1/jobs/<job_id>")
+@JOBS.response(200, JobSchema)
+@refuses(JOBS, 401, 404, 503)
+def read_job(job_id: str) -> dict[str, Any]:
+    """Read one job, with the progress of its blobs."""
+    return job_document(core().jobs.job(job_id))
+
+
+@JOBS.get("/v1/jobs/<job_id>/tasks")
+@JOBS.arguments(PageQuery, location="query")
+@JOBS.response(200, TaskPageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(JOBS, 401, 404, 422, 503)
+def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """List a job's tasks.
+
+    There is one for each image, in the order in which they were given, with the progress of its blobs.
+    """
+    jobs, limit = core().jobs, query["limit"]
+    job = jobs.job(job_id)
+    found = jobs.tasks(job.id, limit + 1, after=query["cursor"])
+    following = found[limit - 1].id if len(found) > limit else None
+    page = {"items": _task_documents(found[:limit]), "next": following}
+    return page, next_page("jobs.list_tasks", job_id=job.id, limit=limit, after=following)
+
+
+@JOBS.get("/v1/jobs/<job_id>/tasks/<task_id>/blobs")
+@JOBS.arguments(BlobQuery, location="query")
+@JOBS.response(200, BlobPageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(JOBS, 401, 404, 422, 503)
+def list_blobs(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """List the blobs of a task.
+
+    They come in the order in which they are copied; those that were held already or are left out stand at the end.
+    Of an image with more than a thousand blobs the first thousand are listed.
+    """
+    limit, after = query["limit"], query["cursor"]
+    found, last = core().jobs.blobs(job_id, task_id, limit=limit, after=None if after is None else int(after))
+    following = None if last is None else str(last)
+    page = {"items": found, "next": following}
+    return page, next_page("jobs.list_blobs", job_id=job_id, task_id=task_id, limit=limit, after=following)
+
+
+@JOBS.post("/v1/jobs/<job_id>/cancel")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.response(
+    202,
+    JobSchema,
+    description="What waited is `canceled`; what runs is stopped within seconds, and then the job has ended.",
+    headers={"Retry-After": _RETRY_AFTER},
+)
+@refuses(JOBS, 401, 404, 409, 422, 503)
+def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Cancel a job.
+
+    Copies stop in the middle of a blob, and no tag is moved any more; an image that is being published at that moment
+    may still succeed. Again is the same as once. A job that has ended otherwise is refused.
+    """
+    return job_document(core().steering.cancel(job_id)), {"Retry-After": _LOOK_AGAIN}
+
+
+@JOBS.post("/v1/jobs/<job_id>/retry")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.response(
+    202,
+    JobSchema,
+    description="The images that failed or were canceled are queued again.",
+    headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
+)
+@refuses(JOBS, 401, 404, 409, 422, 503)
+def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Start a failed, partial or canceled job anew.
+
+    It stays the same job, with its next attempt. What succeeded is left alone, and blobs that arrived stay.
+    """
+    document = job_document(core().steering.retry(job_id))
+    return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
+
+
+def job_summary(job: Job) -> dict[str, Any]:
+    return {**asdict(job), "waiting_for": _shown_wait(job), "links": job_links(job)}
+
+
+def _shown_wait(record: Job | Task) -> WaitingFor | None:
+    """Asks for the heartbeats only where something is queued, and once for an answer."""
+    if record.state != "queued":
+        return record.waiting_for
+    if "fleet" not in g:
+        processes = core().processes
+        g.fleet = Fleet(processes.of("worker"), processes.of("scheduler"))
+    return explain_wait(record.state, record.waiting_for, g.fleet, datetime.now(UTC))
+
+
+def job_links(job: Job) -> dict[str, str]:
+    """Where to read the job, and what may be done to it in its state."""
+    steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
+    allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
+    own = {"self": public_url("jobs.read_job", job_id=job.id), "tasks": public_url("jobs.list_tasks", job_id=job.id)}
+    return {**own, **allowed}
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    return {**job_summary(job), "tasks": _task_documents(core().jobs.tasks(job.id, INLINE_TASKS))}
+
+
+def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    blobs = core().jobs.blobs_of([task.id for task in tasks])
+    return [_task_document(*found) for found in zip(tasks, blobs, strict=True)]
+
+
+def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
+    counts = None if task.blob_counts is None else {state: task.blob_counts.get(state, 0) for state in BLOB_STATES}
+    url = public_url("jobs.list_blobs", job_id=task.job, task_id=task.id)
+    return {
+        **asdict(task),
+        "waiting_for": _shown_wait(task),
+        "blobs": blobs,
+        "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},
+        "links": {"blobs": url},
+    }

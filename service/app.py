@@ -1,0 +1,87 @@
+"""The application: one factory, no global state."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import flask_smorest
+from flask import Flask, Response, request
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.exceptions import HTTPException
+
+import mirror
+from mirror.errors import MirrorError
+from service.api.docs.views import DOCUMENTATION
+from service.api.health.views import HEALTH
+from service.api.images.views import IMAGES
+from service.api.jobs.views import JOBS
+from service.api.repositories.views import REPOSITORIES
+from service.core import Service
+from service.http import authentication, problems, request_id
+from service.http.failures import Failure
+from service.http.request_errors import RequestError
+from service.v2 import answers as distribution
+from service.v2.routes import DISTRIBUTION
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes; the largest request of this API is a few names."""
+_OPENAPI: Final[dict[str, Any]] = {
+    "API_TITLE": "Image Mirror",
+    "API_VERSION": mirror.__version__,
+    "OPENAPI_VERSION": "3.1.0",
+    "OPENAPI_URL_PREFIX": "/",
+    "API_SPEC_OPTIONS": {
+        "info": {
+            "description": "Keeps the container images a company depends on in its own S3 bucket. "
+            "Images are pulled from `/v2`, which is the OCI distribution API and is not described here.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"token": []}],
+    },
+}
+
+
+def create_app(service: Service) -> Flask:
+    """An application that answers from *service*; it connects to nothing by itself."""
+    app = Flask("service", static_folder=None)
+    service.install(app)
+    app.config.update(_OPENAPI, MAX_CONTENT_LENGTH=MAX_BODY)
+    app.url_map.merge_slashes = False  # '//' in a name is an error to name, not a redirect
+    if isinstance(app.json, DefaultJSONProvider):
+        app.json.sort_keys = False
+    request_id.register(app)
+    authentication.register(app)
+    app.after_request(_harden)
+    _register_resources(app)
+    for kind in (MirrorError, RequestError, HTTPException, Exception):
+        app.register_error_handler(kind, _answer)
+    return app
+
+
+def _register_resources(app: Flask) -> None:
+    app.register_blueprint(DOCUMENTATION)
+    app.register_blueprint(DISTRIBUTION)
+    api = flask_smorest.Api()
+    api.DEFAULT_ERROR_RESPONSE_NAME = None
+    api.init_app(app)
+    api.spec.components.security_scheme(
+        "token", {"type": "http", "scheme": "bearer", "description": "The admin token."}
+    )
+    for resource in (JOBS, REPOSITORIES, IMAGES, HEALTH):
+        api.register_blueprint(resource)
+
+
+def _answer(error: Exception) -> Response:
+    failure = Failure.of(error)
+    return distribution.refusal(failure) if distribution.is_below(request.path) else problems.answer(failure)
+
+
+def _harden(response: Response) -> Response:
+    """No answer is sniffed for another type, framed, or, where it is about state, kept by a cache."""
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    if request.path.startswith("/v1/"):
+        headers.setdefault("Cache-Control", "no-store")
+    return response

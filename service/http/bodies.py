@@ -1,0 +1,140 @@
+"""How bodies and query parameters are read: JSON whatever curl calls it, nothing unknown let pass."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, NoReturn
+
+import marshmallow
+from flask import Request
+from webargs.core import is_json
+from webargs.flaskparser import FlaskParser
+
+from mirror.errors import quoted
+from service.http.request_errors import BodyMalformed, BodyTypeRefused, FieldProblem, ParametersRepeated, RequestInvalid
+
+_CURL_DEFAULT: Final = "application/x-www-form-urlencoded"
+"""What ``curl -d`` says of every body; here it is JSON all the same, since this API has no forms."""
+_PROBLEMS_SHOWN: Final = 20
+_SHOWN_NAME: Final = 64
+_UNKNOWN: Final = "Unknown field."
+"""marshmallow's words, to which ours are added."""
+
+
+class RequestParser(FlaskParser):
+    """Raises RequestInvalid with every field that is wrong, BodyMalformed or BodyTypeRefused."""
+
+    def __init__(self) -> None:
+        """Unknown fields are refused everywhere.
+
+        A mistyped filter must not list everything, and a mistyped option must not queue a job.
+        """
+        super().__init__(unknown=marshmallow.RAISE)
+
+    def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
+        media_type = req.mimetype
+        if media_type and media_type != _CURL_DEFAULT and not is_json(media_type):
+            raise BodyTypeRefused(media_type)
+        body = req.get_data(cache=True)
+        if not body.strip():
+            raise BodyMalformed("it is empty")
+        try:
+            return json.loads(body, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        except RecursionError:
+            raise BodyMalformed("it is nested too deeply") from None
+        except ValueError:
+            raise BodyMalformed("it is not JSON") from None
+
+    def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
+        """Raises ParametersRepeated, but where any parameter is let pass."""
+        if schema.unknown != marshmallow.EXCLUDE:
+            require_single(req, req.args)
+        return super().load_querystring(req, schema)
+
+    def handle_error(
+        self,
+        error: marshmallow.ValidationError,
+        req: Request,
+        schema: marshmallow.Schema,
+        *,
+        error_status_code: int | None,
+        error_headers: Mapping[str, str] | None,
+    ) -> NoReturn:
+        found = list(islice(_problems(error.messages_dict, schema), _PROBLEMS_SHOWN))
+        raise RequestInvalid(found) from None
+
+
+def require_single(request: Request, names: Iterable[str]) -> None:
+    """Raise ParametersRepeated if the query has any of *names* more than once."""
+    repeated = [name for name in names if len(request.args.getlist(name)) > 1]
+    if repeated:
+        raise ParametersRepeated(repeated[:_PROBLEMS_SHOWN])
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of two fields with one name, readers take the first or the last (RFC 8259, 4)."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise BodyMalformed(f"the field {quoted(name, _SHOWN_NAME)} stands in it more than once")
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """``NaN`` and ``Infinity`` are Python's, not JSON's."""
+    raise ValueError(name)
+
+
+def _problems(by_location: Mapping[str, Any], schema: marshmallow.Schema) -> Iterator[FieldProblem]:
+    for location, messages in by_location.items():
+        for path, detail in _flat(messages):
+            noun = "parameter" if location == "query" else "field"
+            shown = _unknown(noun, path, schema) if detail == _UNKNOWN else detail
+            if location == "query":
+                yield FieldProblem(shown, parameter=path[0] if path else None)
+            else:
+                yield FieldProblem(shown, pointer="".join(f"/{_escaped(part)}" for part in path))
+
+
+def _unknown(noun: str, path: Sequence[str], schema: marshmallow.Schema) -> str:
+    """Name the unknown field at the end of *path*, those that are allowed there, and the one that may be meant."""
+    name, allowed = path[-1], _allowed(schema, path[:-1])
+    meant = difflib.get_close_matches(name[:_SHOWN_NAME], allowed, n=1)
+    question = f" Did you mean '{meant[0]}'?" if meant else ""
+    return f"Unknown {noun} {quoted(name, _SHOWN_NAME)}.{question} Allowed: {', '.join(allowed) or 'none'}."
+
+
+def _allowed(schema: marshmallow.Schema, path: Sequence[str]) -> list[str]:
+    """The names of the fields below *path*, which leads through nested schemas and lists of them."""
+    for part in path:
+        field = _by_name(schema).get(part)  # an index into a list is none: it stays where it is
+        while isinstance(field, marshmallow.fields.List):
+            field = field.inner
+        if isinstance(field, marshmallow.fields.Nested):
+            schema = field.schema
+    return list(_by_name(schema))
+
+
+def _by_name(schema: marshmallow.Schema) -> dict[str, marshmallow.fields.Field[Any]]:
+    return {field.data_key or name: field for name, field in schema.load_fields.items()}
+
+
+def _flat(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each message with the keys that lead to its field; marshmallow nests them as the data is nested."""
+    if isinstance(messages, Mapping):
+        for name, below in messages.items():
+            yield from _flat(below, path if name == marshmallow.exceptions.SCHEMA else (*path, str(name)))
+    elif isinstance(messages, list):
+        for message in messages:
+            yield from _flat(message, path)
+    else:
+        yield path, str(messages)
+
+
+def _escaped(part: str) -> str:
+    """RFC 6901, 3."""
+    return part.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,254 @@
+"""Connections: a greenlet each, so that thousands of slow clients cost memory in the order of kilobytes and no thread.
+
+gunicorn's gevent worker parses requests and calls the application. Added here is what it leaves open: a bound for the
+whole head of a request, a deadline for its body, another for a client that takes nothing of its answer, a turn for the
+others after every piece of one, and an end that does not wait for idle connections. The deadline for a head is
+gunicorn's ``keepalive``, which includes the wait for its first byte.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import resource
+import socket
+import sys
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial, wraps
+from time import monotonic
+from typing import Any, Final, ParamSpec, TypeVar
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.http.errors import LimitRequestHeaders
+from gunicorn.workers.ggevent import GeventWorker
+
+from service.http import request_id
+from service.http.request_errors import RequestTooSlow
+
+CONNECTION: Final = "gunicorn.socket"
+"""The `Connection` in a request's WSGI environment."""
+LARGEST_HEAD: Final = 64 * 1024
+"""Bytes of request line and headers together; each of a thousand slow heads may hold as much memory."""
+BODY_SECONDS: Final = 30.0
+"""From the end of a head until the whole body must be there. No body of this API has more than 64 KiB."""
+STALLED_SECONDS: Final = 60
+"""A client whose system acknowledges no byte for so long is dropped."""
+STALL_SECONDS: Final = 5.0
+"""A client that has had no room for so long does without what others need, such as a connection to S3."""
+_UNSENT: Final = 64 * 1024
+"""Bytes that wait in the kernel for a client, beside those on their way: without it up to 4 MiB."""
+_GRACE_SECONDS: Final = 0.5
+"""How long requests that are being answered may go on after SIGTERM."""
+_ACCEPTED_AT_ONCE: Final = 16
+"""Connections per turn of the event loop. With fewer, a probe waits for seconds behind a thousand pulls. With more,
+another process gets less than its share."""
+_NOTIFY_SECONDS: Final = 1.0
+_POLL: Final = 0.02
+_MOST_FILES: Final = 65_536
+_OTHER_FILES: Final = 256
+"""Descriptors that are no client's and no S3 stream's: Redis, pooled connections, libraries."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def aside(work: Callable[P, T]) -> Callable[P, T]:
+    """*work* in a real thread, while other connections go on: for what computes for milliseconds and does no I/O."""
+
+    @wraps(work)
+    def in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
+        done: T = gevent.get_hub().threadpool.apply(work, args, kwargs)
+        return done
+
+    return in_thread
+
+
+class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
+    """One process: an accepting server, and a greenlet for each of its connections."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections: set[Connection] = set()
+        self._told_to_end = Event()
+
+    def run(self) -> None:
+        """Serve until SIGTERM. Then close idle connections, and give requests half a second."""
+        servers = [self._serve(listener) for listener in self.sockets]
+        while self.alive:
+            self.notify()
+            self._told_to_end.wait(_NOTIFY_SECONDS)
+        for server in servers:
+            server.close()
+        until = monotonic() + _GRACE_SECONDS
+        while self._connections and monotonic() < until:
+            for connection in [found for found in self._connections if found.is_between_requests]:
+                connection.end()
+            gevent.sleep(_POLL)
+        for server in servers:
+            server.stop(timeout=0)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        gevent.spawn(self._told_to_end.set)
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        connection = Connection(client)
+        self._connections.add(connection)
+        try:
+            super().handle(listener, connection, addr)
+        finally:
+            self._connections.discard(connection)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
+        sock.begin_body(req)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+            if not self.alive:
+                raise StopIteration  # ends the connection
+            _discard_body(req)
+        finally:
+            sock.begin_head()
+            request_id.end()
+
+    def _serve(self, listener: Any) -> StreamServer:
+        listener.settimeout(None)
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+        server.max_accept = _ACCEPTED_AT_ONCE
+        server.start()
+        return server
+
+
+class Connection:
+    """A client's socket with the bounds of what is being read from it; gunicorn uses it as a socket."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        self._on_stall: Callable[[], None] | None = None
+        self._request: Any = None
+        self._is_ended = False
+        self._left = LARGEST_HEAD
+        self._until = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether no whole head is there that was not answered."""
+        return self._request is None
+
+    def end(self) -> None:
+        """Let whoever waits for a head find the connection's end."""
+        self._is_ended = True
+        with suppress(OSError):
+            self._client.shutdown(socket.SHUT_RDWR)
+
+    def begin_head(self) -> None:
+        self._request, self._left, self._on_stall = None, LARGEST_HEAD, None
+
+    def begin_body(self, request: Any) -> None:
+        self._request, self._until = request, monotonic() + BODY_SECONDS
+
+    def recv(self, size: int) -> bytes:
+        """Raises LimitRequestHeaders for a head that is too large, RequestTooSlow for a body that is too late."""
+        if self._request is not None:
+            return self._recv_body(size)
+        try:
+            received = self._client.recv(size)
+        except OSError:  # gevent's, to a greenlet that waits when another one ends the connection
+            if self._is_ended:
+                return b""
+            raise
+        self._left -= len(received)
+        if self._left < 0:
+            raise LimitRequestHeaders("limit request head size")
+        return received
+
+    def on_stall(self, release: Callable[[], None]) -> None:
+        """Call *release*, which lets go of what others need, when the client has had no room for `STALL_SECONDS`."""
+        self._on_stall = release
+
+    def sendall(self, data: bytes) -> None:
+        """Send all, then let others have a turn: a quick client and a quick S3 would keep it for themselves."""
+        left = memoryview(data)
+        while left:
+            left = left[self._send(left) :]
+        gevent.sleep(0)
+
+    def _send(self, data: memoryview) -> int:
+        """As much as there is room for. Waits for some; raises BrokenPipeError for a client that takes nothing.
+
+        The room grows in steps of up to a kernel buffer, so what the client has acknowledged is looked at as well.
+        """
+        unacknowledged, progress_at = self._unacknowledged(), monotonic()
+        self._client.settimeout(STALL_SECONDS)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    return self._client.send(data)
+                if self._on_stall is not None:
+                    self._on_stall()
+                if (now_left := self._unacknowledged()) < unacknowledged:
+                    progress_at = monotonic()
+                unacknowledged = now_left
+                if monotonic() - progress_at >= STALLED_SECONDS:
+                    raise BrokenPipeError(errno.EPIPE, "the client takes nothing")
+        finally:
+            self._client.settimeout(None)
+
+    def _unacknowledged(self) -> int:
+        """Bytes in the kernel that the client has not acknowledged (SIOCOUTQ, tcp(7)); 0 where that cannot be asked."""
+        with suppress(OSError):
+            answer = fcntl.ioctl(self._client.fileno(), termios.TIOCOUTQ, bytes(4))
+            return int.from_bytes(answer, sys.byteorder)
+        return 0
+
+    def _recv_body(self, size: int) -> bytes:
+        self._client.settimeout(max(0.001, self._until - monotonic()))
+        try:
+            return self._client.recv(size)
+        except TimeoutError:
+            self._request.force_close()
+            raise RequestTooSlow(BODY_SECONDS) from None
+        finally:
+            self._client.settimeout(None)
+
+
+def _discard_body(request: Any) -> None:
+    """Read what the application left of a small body, so that the connection can be used again.
+
+    StopIteration, which ends the connection, for a large or a late one.
+    """
+    left = LARGEST_HEAD
+    with suppress(RequestTooSlow):
+        while left > 0 and not request.body.failed:
+            discarded = len(request.body.read(1024))
+            if not discarded:
+                return
+            left -= discarded
+    raise StopIteration
+
+
+def bound_unsent(arbiter: Any) -> None:
+    """Bound what waits in the kernel for a slow client. Connections inherit it from their listener."""
+    if option := getattr(socket, "TCP_NOTSENT_LOWAT", None):
+        for listener in arbiter.LISTENERS:
+            listener.sock.setsockopt(socket.IPPROTO_TCP, option, _UNSENT)
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it may. The number of clients that one process then has room for.
+
+    Each may need two: its own connection, and one to S3.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(64, (allowed - _OTHER_FILES) // 2)

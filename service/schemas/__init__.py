@@ -1,1 +1,0 @@
-"""What the API's bodies look like: read, written and documented by the same schemas."""

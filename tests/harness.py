@@ -1,0 +1,117 @@
+"""A whole mirror in one process: the core of a worker and a service, and a scripted registry to mirror from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from mirror.catalog.index import CatalogIndex
+from mirror.catalog.publish import Publisher
+from mirror.catalog.reader import CatalogReader
+from mirror.copying.cancellation import Cancellation
+from mirror.jobs.reconcile import Reconciler
+from mirror.jobs.run import TaskRunner
+from mirror.jobs.submit import MOST_IMAGES, Submitter, Wanted
+from mirror.queue import TaskQueue
+from mirror.records.job import Job
+from mirror.records.store import JobStore
+from mirror.redis.client import Redis
+from mirror.settings import Settings
+from mirror.storage.bucket import Bucket
+from mirror.storage.links import LinkStore
+from mirror.wiring import Core, build
+from tests.fakes.registry import FakeRegistry
+
+
+def mark_built(index: CatalogIndex) -> None:
+    """Mark the index as built, as after the rebuild of an empty bucket."""
+    index.begin_rebuild("test")
+    assert index.finish_rebuild("test")
+
+
+@dataclass
+class Harness:
+    """The production wiring in this process. `perform` runs a job's tasks as a worker does."""
+
+    registry: FakeRegistry
+    core: Core
+
+    @classmethod
+    def of(cls, registry: FakeRegistry, settings: Settings, bucket: Bucket) -> Self:
+        """Build the core on *bucket*. Its registry client does not wait between attempts."""
+        return cls(registry, build(settings, bucket=bucket, sleep=lambda _: None))
+
+    def with_settings(self, **fields: Any) -> Self:
+        """Build a second core on the same stores, with other settings."""
+        return self.of(self.registry, replace(self.settings, **fields), self.bucket)
+
+    @property
+    def settings(self) -> Settings:
+        return self.core.settings
+
+    @property
+    def bucket(self) -> Bucket:
+        return self.core.bucket
+
+    @property
+    def redis(self) -> Redis:
+        return self.core.redis
+
+    @property
+    def store(self) -> JobStore:
+        return self.core.jobs
+
+    @property
+    def queue(self) -> TaskQueue:
+        return self.core.queue
+
+    @property
+    def submitter(self) -> Submitter:
+        return self.core.submitter
+
+    @property
+    def reconciler(self) -> Reconciler:
+        return self.core.reconciler
+
+    @property
+    def publisher(self) -> Publisher:
+        return self.core.publisher
+
+    @property
+    def reader(self) -> CatalogReader:
+        return self.core.reader
+
+    @property
+    def index(self) -> CatalogIndex:
+        return self.core.index
+
+    @property
+    def links(self) -> LinkStore:
+        return LinkStore(self.core.bucket)
+
+    @property
+    def performer(self) -> TaskRunner:
+        return self.core.runner
+
+    def submit(self, source: str, target: str | None = None) -> Job:
+        """Submit a job of one image. *source* is a path at the scripted registry."""
+        return self.submit_all((source, target))
+
+    def submit_all(self, *images: tuple[str, str | None]) -> Job:
+        """Submit a job of several images, each given by the path of its source and its target."""
+        return self.submitter.submit([Wanted(f"{self.registry.host}/{path}", target) for path, target in images])[0]
+
+    def perform(self, job: Job, cancellation: Cancellation | None = None) -> Job:
+        """Run the job's tasks with the queue entries that they have now. Return the job after that."""
+        for task in self.store.tasks(job.id, MOST_IMAGES):
+            entry, stop = (task.id, task.fence), cancellation or Cancellation()
+            for claimed_task in self.performer.begin([entry], stop, claimed=lambda _: None):
+                self.performer.mirror(claimed_task)
+        return self.store.job(job.id)
+
+    def mirror(self, source: str, target: str | None = None) -> Job:
+        return self.perform(self.submit(source, target))
+
+    def stored(self) -> list[str]:
+        """Return all keys of the bucket."""
+        return sorted(self.bucket.keys(""))
