@@ -16,12 +16,14 @@ from mirror.catalog.rebuild import Rebuilder
 from mirror.copying.cancellation import pause, waking
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
+from mirror.copying.resolver import Resolver
 from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import TaskRunner
 from mirror.jobs.steering import Steering
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submit import Submitter
+from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.locks.pins import Pins
 from mirror.queue import TaskQueue
@@ -31,9 +33,11 @@ from mirror.redis.client import BRISK, Redis, open_client
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
 from mirror.stewardship.upload_purge import UploadPurge
-from mirror.storage.blobs import BlobStore
+from mirror.storage.blobs import BlobStore, min_part_for
 from mirror.storage.bucket import Bucket
 from mirror.storage.kept import KeptStore
+from mirror.storage.manifests import ManifestStore
+from mirror.storage.provenance import ProvenanceStore
 from mirror.throttling.shared_throttle import SharedThrottle
 
 
@@ -100,21 +104,25 @@ def build(
 
     throttle = SharedThrottle(brisk, most=settings.registry_concurrency)
     source = RegistryClient.from_settings(settings, admission=throttle, sleep=sleep, wakers=waking)
-    copier = Copier(source, bucket, redis, MemoryBudget(settings.memory_budget))
+    memory = MemoryBudget(settings.memory_budget)
+    leases, pins, provenance = Leases(redis), Pins(redis), ProvenanceStore(bucket)
+    blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
+    copier = Copier(source, blobs, provenance, pins, leases, Checkpoints(redis), memory)
+    resolver = Resolver(source, ManifestStore(bucket))
     publisher = Publisher(bucket, redis)
     jobs = JobStore(redis, retention=settings.job_retention)
-    heartbeats = Heartbeats(jobs, Pins(redis))
+    heartbeats = Heartbeats(jobs, pins)
     return Core(
         settings=settings,
         redis=redis,
         brisk_redis=brisk,
         queue=queue,
         bucket=bucket,
-        leases=Leases(redis),
+        leases=leases,
         processes=LiveProcesses(brisk),
         throttle=throttle,
         source=source,
-        blobs=BlobStore(bucket),
+        blobs=blobs,
         kept=KeptStore(bucket),
         index=CatalogIndex(redis),
         reader=CatalogReader(bucket),
@@ -123,9 +131,7 @@ def build(
         jobs=jobs,
         submitter=Submitter(jobs, queue, settings),
         steering=Steering(jobs, queue),
-        runner=TaskRunner(
-            jobs, queue, redis, heartbeats, publisher, source, bucket, copier, StorageGuard(bucket, redis)
-        ),
+        runner=TaskRunner(jobs, queue, redis, heartbeats, publisher, resolver, copier, StorageGuard(bucket, redis)),
         reconciler=Reconciler(jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis),
     )

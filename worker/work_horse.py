@@ -54,7 +54,7 @@ def _await_sigterm() -> None:
     watchdog = threading.Timer(HANDOVER_SECONDS, _end_now)
     watchdog.daemon = True
     watchdog.start()
-    CANCELLATION.interrupt(HANDOVER)
+    CANCELLATION.cancel(HANDOVER)
 
 
 def give_back_at_the_end(performer: TaskRunner, claim: Claim) -> None:

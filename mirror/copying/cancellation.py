@@ -1,6 +1,7 @@
-"""Stopping a copy from outside: a signal or a lost lease ends it within moments, mid-blob.
+"""Stop a copy from outside: a signal, a user or a lost lease ends it within moments, in the middle of a blob.
 
-A thread that waits for bytes cannot look at a flag, so whoever waits registers how to wake it: its socket is shut down.
+A thread that waits for bytes cannot look at a flag. So each waiting thread registers how to wake it: for example, its
+socket is shut down.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mirror.threads import surviving
 
 
 class OperationCanceled(Exception):
-    """The copy was told to stop; *reason* says by what, and *resumable* whether it is to go on later, elsewhere."""
+    """The copy was canceled for *reason*. *resumable* says whether it goes on later, perhaps on another worker."""
 
     def __init__(self, reason: str, *, resumable: bool = True) -> None:
         super().__init__(reason)
@@ -24,7 +25,10 @@ class OperationCanceled(Exception):
 
 
 class Cancellation:
-    """Set once, by any thread; what is woken may interrupt again (hence the reentrant lock)."""
+    """A flag that is set once, by any thread, and wakes the threads that wait.
+
+    The lock is reentrant, because a woken thread may cancel again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -33,8 +37,8 @@ class Cancellation:
         self._resumable = True
         self._wakers: dict[int, Callable[[], None]] = {}
 
-    def interrupt(self, reason: str, *, resumable: bool = True) -> None:
-        """Stop everything that checks, waits or is registered here; the first call counts."""
+    def cancel(self, reason: str, *, resumable: bool = True) -> None:
+        """Stop everything that checks, waits or is registered here. Only the first call counts."""
         with self._lock:
             if self._event.is_set():
                 return
@@ -42,25 +46,25 @@ class Cancellation:
             self._event.set()
             wakers = list(self._wakers.values())
         for wake in wakers:
-            with surviving("waking who waits"):
+            with surviving("waking a canceled thread"):
                 wake()
 
     def is_set(self) -> bool:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise OperationCanceled if the copy is to stop."""
+        """Raise OperationCanceled if the copy was canceled."""
         if self._event.is_set():
             raise OperationCanceled(self._reason, resumable=self._resumable)
 
     def wait(self, seconds: float) -> None:
-        """Wait, but no longer than until the cancellation; raises OperationCanceled then."""
+        """Wait *seconds*. Raises OperationCanceled as soon as the copy is canceled."""
         self._event.wait(seconds)
         self.check()
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Call *wake* if the cancellation comes during the block, or has come; raises OperationCanceled if it has."""
+        """Call *wake* if the copy is canceled during the block. Raises OperationCanceled if it was canceled before."""
         with self._lock:
             self.check()
             self._wakers[id(wake)] = wake
@@ -73,9 +77,9 @@ class Cancellation:
     def wait_for(
         self, changed: threading.Condition, predicate: Callable[[], object], timeout: float | None = None
     ) -> bool:
-        """Wait on a condition that the caller holds until *predicate* is true; raises OperationCanceled.
+        """Wait on a condition, which the caller holds, until *predicate* is true. Raises OperationCanceled.
 
-        False if it was not true for *timeout* seconds.
+        Returns False if it did not become true within *timeout* seconds.
         """
 
         def wake() -> None:
@@ -87,20 +91,20 @@ class Cancellation:
             self.check()
             return bool(came)
 
+    @contextmanager
+    def child(self) -> Iterator[Self]:
+        """Yield a cancellation that is set with this one. Set alone, it stops a group of threads and not the rest."""
+        inner = type(self)()
+        with self.waking(lambda: inner.cancel(self._reason, resumable=self._resumable)):
+            yield inner
+
     def bind_thread(self) -> None:
-        """Make the calling thread one of this cancellation's: `pause` ends with it."""
+        """Let `pause` and `waking` in the calling thread end with this cancellation, from now on."""
         _THREAD.cancellation = self
 
     @contextmanager
-    def child(self) -> Iterator[Self]:
-        """An cancellation of its own that this one sets too: to stop a group of threads without stopping the rest."""
-        inner = type(self)()
-        with self.waking(lambda: inner.interrupt(self._reason, resumable=self._resumable)):
-            yield inner
-
-    @contextmanager
-    def adopting(self) -> Iterator[None]:
-        """Make the calling thread this cancellation's for the block."""
+    def bound_to_thread(self) -> Iterator[None]:
+        """Let `pause` and `waking` in the calling thread end with this cancellation during the block."""
         before: Cancellation | None = getattr(_THREAD, "cancellation", None)
         _THREAD.cancellation = self
         try:
@@ -113,9 +117,9 @@ _THREAD: Final = threading.local()
 
 
 def pause(seconds: float) -> None:
-    """Wait, in a thread that works for an cancellation no longer than until it comes; raises OperationCanceled then.
+    """Wait *seconds*. Raises OperationCanceled when the cancellation that the thread is bound to is set.
 
-    For a library that is shared by many copies and cannot be handed the cancellation of each.
+    For a library that many copies share, so that it cannot be passed the cancellation of each.
     """
     cancellation: Cancellation | None = getattr(_THREAD, "cancellation", None)
     if cancellation is None:
@@ -126,10 +130,10 @@ def pause(seconds: float) -> None:
 
 @contextmanager
 def waking(wake: Callable[[], None]) -> Iterator[None]:
-    """Call *wake* if the cancellation of the calling thread comes during the block.
+    """Call *wake* if the cancellation that the thread is bound to is set during the block. For libraries, like `pause`.
 
-    Raises OperationCanceled at the beginning if it was canceled before, and in the place of the block's own error if
-    it was canceled meanwhile: that is what *wake* did to the block. For a library, as `pause` is.
+    Raises OperationCanceled at the start if it was set before. If it is set during the block, OperationCanceled
+    replaces the error that the block raises, because *wake* has caused that error.
     """
     cancellation: Cancellation | None = getattr(_THREAD, "cancellation", None)
     if cancellation is None:

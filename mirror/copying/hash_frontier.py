@@ -1,12 +1,12 @@
-"""The hash frontier: parts arrive and are stored in any order, are hashed in the blob's order, and are let go in it.
+"""The hash frontier: parts arrive and are stored in any order, but are hashed and released in the blob's order.
 
-    arrived ──► hashed, in order, by whichever thread brought the next part
+    arrived ──► hashed, in order, by the thread that brings the next part
         └─────► stored, in any order
-                     behind the frontier: hashed, stored, and noted in the checkpoint; their buffers are free again
+                     passed by the frontier: hashed, stored, and in the checkpoint; its buffer is free again
 
-A buffer is held until the frontier has passed it. So a worker that dies loses no more than its buffers hold, which the
-memory budget bounds, and there is no deadlock: parts take their buffers in the blob's order, and the first one that
-holds a buffer needs nothing but its own bytes to get behind the frontier.
+A buffer is held until the frontier has passed its part. So a worker that dies loses no more than its buffers hold, and
+the memory budget bounds that. There is no deadlock: parts take their buffers in the blob's order, and the first part
+that holds a buffer needs only its own bytes to be passed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from mirror.oci.verification import Hasher
 from mirror.storage.bucket import StoredPart
 
 Save = Callable[[int, bytes | None, Mapping[int, StoredPart]], None]
-"""Told the new frontier, the midstate of the hash behind it, and the receipts of the parts it has passed."""
+"""Receives the new frontier, the midstate of the hash at it, and the receipts of the parts that it has passed."""
 
 
 class HashFrontier:
     """The parts of one blob from *first* on. Safe to share between threads.
 
-    Two locks, always taken alone: one hashes, one saves. Whoever finds the hash lock taken leaves its part to the
-    holder, who looks again after letting go; whoever waits for the other finds its part saved with the one before.
+    It has two locks for work, one for hashing and one for saving, and a thread holds at most one of them. A thread that
+    finds the hash lock taken leaves its part to the holder, which looks again after it has released the lock. A thread
+    that has waited for the save lock may find its part saved together with the one before.
     """
 
     def __init__(self, hasher: Hasher, *, first: int, save: Save, release: Callable[[memoryview], None]) -> None:
         self._hasher = hasher
         self._save = save
         self._release = release
-        self._state = threading.Lock()  # guards the fields below; held for moments
+        self._state = threading.Lock()  # guards the fields below, and is held only for moments
         self._arrived: dict[int, memoryview] = {}
         self._stored: dict[int, StoredPart] = {}
         self._midstates: dict[int, bytes | None] = {}
@@ -42,24 +43,24 @@ class HashFrontier:
         self._saving = threading.Lock()
 
     def arrived(self, number: int, part: memoryview) -> None:
-        """The part's bytes are there: hash them, and those that waited for them. SizeInvalid if there are too many."""
+        """Hash the part, and the parts that waited for it. Raises SizeInvalid if the blob has too many bytes."""
         with self._state:
             self._arrived[number] = part
         while self._has_next() and self._hashing.acquire(blocking=False):
             try:
-                self._hash_what_is_there()
+                self._hash_arrived()
             finally:
                 self._hashing.release()
-        self._move_on()
+        self._advance()
 
     def stored(self, number: int, part: StoredPart) -> None:
-        """S3 has the part."""
+        """Note that S3 has stored the part."""
         with self._state:
             self._stored[number] = part
-        self._move_on()
+        self._advance()
 
     def abandon(self) -> None:
-        """Release all parts, when no thread works on them any more."""
+        """Release all parts. Call this when no thread works on them any more."""
         with self._state:
             left, self._arrived = list(self._arrived.values()), {}
         for part in left:
@@ -69,7 +70,7 @@ class HashFrontier:
         with self._state:
             return self._next in self._arrived
 
-    def _hash_what_is_there(self) -> None:
+    def _hash_arrived(self) -> None:
         while True:
             with self._state:
                 part = self._arrived.get(self._next)
@@ -81,8 +82,8 @@ class HashFrontier:
                 self._midstates[self._next] = midstate
                 self._next += 1
 
-    def _move_on(self) -> None:
-        """Move the frontier over what is both hashed and stored, note it, and free the buffers behind it."""
+    def _advance(self) -> None:
+        """Move the frontier over parts that are both hashed and stored, save it, and release their buffers."""
         with self._saving:
             with self._state:
                 reached = self._saved

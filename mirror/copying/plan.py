@@ -1,4 +1,4 @@
-"""What must travel and what need not: pure, so that a dry run is free."""
+"""Decide which blobs of an image must be copied. Pure, so that a dry run is free."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mirror.oci.image import Image
 
 @dataclass(frozen=True, slots=True)
 class CopyPlan:
-    """The blobs of an image: to be copied, largest first; held already; and foreign, which no registry distributes.
+    """The blobs of an image: to be copied, held already, and foreign ones, which no registry distributes.
 
-    Those of unknown use come last: they may turn out not to be had. ``contradicted`` are those of them that the bucket
-    holds with another size.
+    ``to_copy`` is sorted by size, the largest first. Blobs of unknown use come last, because the source may not serve
+    them. ``contradicted`` are those of them that the bucket holds with another size.
     """
 
     to_copy: tuple[Descriptor, ...]
@@ -26,7 +26,7 @@ class CopyPlan:
 
 
 def plan_copy(image: Image, held: Mapping[Digest, int]) -> CopyPlan:
-    """Split the image's blobs by what the bucket holds, given as digest -> size in bytes.
+    """Split the image's blobs by what the bucket holds, given as digest to size in bytes.
 
     Raises SizeInvalid if two descriptors, or a descriptor and the bucket, disagree about a size.
     """

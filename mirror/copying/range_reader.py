@@ -1,4 +1,4 @@
-"""A stretch of a blob, read in order over as many connections as it takes."""
+"""Read a range of a blob in order, over as many connections as it takes."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from mirror.copying.cancellation import Cancellation
-from mirror.copying.source import BlobStream, Source
+from mirror.copying.ports import BlobStream, Source
 from mirror.errors import AnswerTruncated, MirrorError, SizeInvalid, SourceTooSlow, SourceUnreachable
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
 
 _FRUITLESS: Final = 5
-"""Connections in a row that may break with nothing gained before the source counts as broken."""
+"""Connections in a row that may break without progress before the read fails."""
 _GAIN: Final = 64 * 1024
+"""Bytes that count as progress."""
 _READ: Final = 1024 * 1024
-"""Asked of a stream at a time, which gives up where so little takes a minute."""
+"""Bytes requested from a stream at a time. A stream that needs a minute for so few gives up."""
 _LOG = structlog.get_logger(__name__)
 
 
 class RangesWithdrawn(Exception):
-    """The source gave one range of the blob, and sends the whole blob for another."""
+    """The source served one range of the blob, but sends the whole blob for another one."""
 
 
 Report = Callable[[int], None]
-"""Told how many more bytes of the blob have arrived."""
+"""Receives the number of bytes of the blob that have arrived since the last call."""
 
 
 class RangeReader:
-    """The bytes of *blob* from *start* to *end*. Not to be shared between threads.
+    """Reads the bytes of *blob* from *start* to *end*. Not safe to share between threads.
 
-    A connection that breaks, or stalls, is taken up again at the byte it reached; no byte that arrived is asked for
-    again, unless the server knows no ranges. With *only_ranges*, RangesWithdrawn is raised where a whole blob comes
-    instead: many readers that each skip through it would fetch it many times.
+    After a connection breaks or stalls, a new one continues at the byte that was reached. No byte is fetched twice,
+    unless the server knows no ranges. With *only_ranges*, RangesWithdrawn is raised if the whole blob is sent instead:
+    many readers that each skip through it would fetch it many times.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class RangeReader:
         self._fruitless = 0
         self._reached_before = start
         self._retrying = Retrying(
-            retry=retry_if_exception(_may_go_on),
-            stop=self._is_hopeless,
+            retry=retry_if_exception(_is_worth_retrying),
+            stop=self._has_failed_too_often,
             wait=wait_random_exponential(multiplier=0.2, max=5),
             sleep=cancellation.wait,
             before_sleep=self._note,
@@ -77,10 +78,10 @@ class RangeReader:
         self.close()
 
     def gives_ranges(self) -> bool:
-        """Connect, and say whether the server gives the stretch that was asked for.
+        """Connect, and return whether the server sends the requested range.
 
-        Where it gives the whole blob instead, this reader goes on to the blob's end: asking again for every stretch
-        would fetch the blob as often as it has stretches.
+        If it sends the whole blob instead, this reader continues to the blob's end. A request for each range would
+        fetch the whole blob each time.
         """
         self._retrying(self._connected)
         stream = self._connected()
@@ -93,7 +94,7 @@ class RangeReader:
         return False
 
     def fill(self, buffer: memoryview, report: Report) -> int:
-        """Fill the buffer, or what is left of the stretch; answers the bytes read, 0 behind its end."""
+        """Fill the buffer, or as much of it as the range still has. Return the bytes read, 0 at the end."""
         want = min(len(buffer), self._end - self._reached)
         begin = self._reached
         while self._reached - begin < want:
@@ -101,7 +102,7 @@ class RangeReader:
         return want
 
     def require_end(self) -> None:
-        """Raise SizeInvalid if the blob's last stretch does not end where the blob does: it is another blob then."""
+        """Raise SizeInvalid if more bytes follow the blob's last range: then it is another blob."""
         stream = self._retrying(self._connected)
         if stream.readinto(memoryview(bytearray(1))):
             raise SizeInvalid(str(self._blob.digest), self._blob.size, "more")
@@ -111,12 +112,12 @@ class RangeReader:
         self._open.close()
 
     def _read_some(self, buffer: memoryview, begin: int, want: int, report: Report) -> None:
-        """Read on until the buffer is full; what was reached is kept when the connection breaks."""
+        """Read on until the buffer is full. The position is kept when the connection breaks."""
         try:
             stream = self._connected()
             while (done := self._reached - begin) < want:
                 self._cancellation.check()
-                if self._reached == _end_of(stream):  # a shorter piece than was asked for
+                if self._reached == _end_of(stream):  # a shorter range than requested
                     self.close()
                     stream = self._connected()
                 count = stream.readinto(buffer[done : min(done + _READ, want, _end_of(stream) - begin)])
@@ -130,12 +131,12 @@ class RangeReader:
             raise
 
     def _connected(self) -> BlobStream:
-        """The stream at the byte that was reached."""
+        """Return a stream at the byte that was reached."""
         if self._stream is not None:
             return self._stream
         length = self._end - self._reached
         try:
-            with self._cancellation.adopting():
+            with self._cancellation.bound_to_thread():
                 opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
             stream = self._open.enter_context(opened)
             self._open.enter_context(self._cancellation.waking(stream.interrupt))
@@ -149,7 +150,7 @@ class RangeReader:
         return stream
 
     def _skip(self, stream: BlobStream, count: int) -> None:
-        """Where the server knows no ranges, what had arrived before comes again."""
+        """Skip bytes that arrived before. A server that knows no ranges sends them again."""
         scratch = memoryview(bytearray(min(count, _READ)))
         while count > 0:
             self._cancellation.check()
@@ -158,7 +159,7 @@ class RangeReader:
                 raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
             count -= skipped
 
-    def _is_hopeless(self, _: RetryCallState) -> bool:
+    def _has_failed_too_often(self, _: RetryCallState) -> bool:
         gained = self._reached - self._reached_before
         self._fruitless = 1 if gained >= _GAIN else self._fruitless + 1
         self._reached_before = self._reached
@@ -176,8 +177,8 @@ def _end_of(stream: BlobStream) -> int:
     return stream.start + stream.length
 
 
-def _may_go_on(error: BaseException) -> bool:
-    """Whether another connection may bring what this one did not; not where a request ran out of its deadline."""
+def _is_worth_retrying(error: BaseException) -> bool:
+    """Return whether another connection may help. After the deadline of a request it does not."""
     if isinstance(error, SourceUnreachable | SourceTooSlow):
         return not error.out_of_time
     return isinstance(error, AnswerTruncated)

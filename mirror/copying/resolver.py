@@ -1,13 +1,13 @@
-"""From a reference to the whole tree below it: every manifest fetched, checked and parsed, no blob touched.
+"""Resolve a reference to all manifests of its image. Each is fetched, checked and parsed. No blob is read.
 
-A digest that a HEAD has named is a hint. The root is what the source served, now or before: a digest alone, which
-anybody can name, makes no image its own. So the root is read from the bucket only if it is recorded that the same
-registry and repository have served it. Children are listed by a root that the source served, and may be read from the
-bucket.
+A digest that a HEAD has named is only a hint. Anyone can name one, so a digest alone does not prove that the source
+has the image. The root manifest is what the source serves, now or before. It is read from the bucket only if a record
+says that the same registry and repository have served it. Children are named by a root that the source has served, so
+they may be read from the bucket.
 
-Where the registry has a pull limit, manifests are read from the bucket if it holds them, and put there as soon as they
-are fetched: an image that is tagged once more costs nothing, nor does one whose task had to wait and begins again, and
-an index of more children than a whole window allows comes in several of them.
+If the registry has a pull limit, manifests that the bucket holds are read from there, and each fetched manifest is
+stored there at once. So another tag of the same image costs no quota. Neither does a task that had to wait and starts
+again. An index with more children than one window allows is copied in several windows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import structlog
 
 from mirror.copying.cancellation import Cancellation
 from mirror.copying.memory import ManifestMemory
-from mirror.copying.source import ManifestReader, RemoteManifest, Source
+from mirror.copying.ports import ManifestReader, RemoteManifest, Source
 from mirror.errors import (
     ContentError,
     DigestMismatch,
@@ -40,14 +40,13 @@ from mirror.oci.index import Index
 from mirror.oci.manifest import Manifest
 from mirror.oci.parsing import MAX_MANIFEST_SIZE, parse_manifest
 from mirror.oci.reference import Reference
-from mirror.storage.bucket import Bucket
 from mirror.storage.manifests import ManifestStore
 
 MAX_DEPTH: Final = 4
 """Levels of indexes above the manifests."""
 MAX_MANIFESTS: Final = 2_000
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
-"""All manifests of one image together, since they are in memory at once."""
+"""All manifests of one image together, because they are in memory at the same time."""
 _FETCHERS: Final = 8
 _LARGE: Final = 256 * 1024
 _PARSING: Final = threading.Lock()
@@ -55,39 +54,32 @@ _LOG = structlog.get_logger(__name__)
 
 
 class Resolver:
-    """Reads the manifests of images."""
+    """Reads the manifests of images. Safe to share between threads."""
 
-    def __init__(
-        self, source: Source, bucket: Bucket, cancellation: Cancellation, memory: ManifestMemory | None = None
-    ) -> None:
-        """*memory* is told of every manifest that is held, before it is read as far as its size is known."""
-        self._memory = memory
+    def __init__(self, source: Source, held: ManifestStore) -> None:
         self._source = source
-        self._held = ManifestStore(bucket)
-        self._cancellation = cancellation
+        self._held = held
 
     def digest(self, reference: Reference) -> Digest | None:
-        """What the reference is now, asked with a HEAD: that costs no Docker Hub quota. None if it won't say."""
+        """Return the current digest by a HEAD, which costs no Docker Hub quota. None if the answer names none."""
         return reference.digest or self._source.head_manifest(reference)
 
     @contextmanager
-    def resolving(self, reference: Reference, hint: Digest | None) -> Iterator[Resolution]:
-        """Read the root of *reference*, which a HEAD said to be *hint*; the rest is read when it is asked for.
+    def resolving(
+        self, reference: Reference, hint: Digest | None, cancellation: Cancellation, memory: ManifestMemory
+    ) -> Iterator[Resolution]:
+        """Read the root of *reference*, whose digest is *hint* according to a HEAD. `Resolution.image` reads the rest.
 
+        Every manifest is counted in *memory*, before it is read if its size is known.
         Raises ManifestUnknown, ManifestInvalid, MediaTypeUnsupported, DigestMismatch, or what the source raises.
         """
-        asked = replace(reference, digest=hint) if hint else reference
-        with self._source.reading(asked) as manifests:
-            yield Resolution(reference, hint, manifests, self._held, self._cancellation, self._memory)
-
-    def image(self, reference: Reference, hint: Digest | None) -> Image:
-        """The whole image; see `resolving` and `Resolution.image`."""
-        with self.resolving(reference, hint) as resolution:
-            return resolution.image()
+        named = replace(reference, digest=hint) if hint else reference
+        with self._source.reading(named) as manifests:
+            yield Resolution(reference, hint, manifests, self._held, cancellation, memory)
 
 
 class Resolution:
-    """One image on its way: ``root`` has been read when this is made, ``held`` are children read from the bucket."""
+    """One image that is being read. ``root`` is read at once. ``held`` are the children that the bucket had."""
 
     def __init__(
         self,
@@ -96,7 +88,7 @@ class Resolution:
         manifests: ManifestReader,
         held: ManifestStore,
         cancellation: Cancellation,
-        memory: ManifestMemory | None,
+        memory: ManifestMemory,
     ) -> None:
         self._memory = memory
         self._reference = reference
@@ -109,9 +101,9 @@ class Resolution:
         self.root = self._root(hint)
 
     def image(self) -> Image:
-        """The root with everything below it. Raises SizeInvalid, and what `Resolver.resolving` raises.
+        """Return the root with everything below it. Raises SizeInvalid, and what `Resolver.resolving` raises.
 
-        Manifests are fetched level by level, several at a time. A level is begun only if the pull limit of the source
+        Manifests are fetched level by level, several at a time. A level is fetched only if the pull limit of the source
         allows all of it.
         """
         level, depth = [self.root], 0
@@ -130,38 +122,38 @@ class Resolution:
         return self._tagged()
 
     def _served_before(self, digest: Digest) -> ManifestContent | None:
-        """The root from the bucket, where reading it costs and this source is known to have served it."""
+        """Return the root from the bucket, if reading costs and a record says that this source has served it."""
         if not self._manifests.is_limited() or not self._held.was_served(self._reference, digest):
             return None
         body = self._held.read(digest)
         if body is None:
             return None
-        self._hold(len(body))
+        self._memory.hold(len(body))
         parsed = self._parsed(body, None, what=str(self._reference))
         return ManifestContent(Descriptor(parsed.media_type, digest, len(body)), body, parsed)
 
     def _hinted(self, hint: Digest) -> ManifestContent | None:
-        """The root by the digest that a HEAD named; None where the tag has to be read."""
+        """Return the root by the digest that a HEAD named, or None if the tag must be read."""
         remote = self._manifests.get_hinted(replace(self._reference, digest=hint))
         try:
             if remote is not None:
                 return self._served(remote)
         except ContentError as error:
-            _LOG.info("the digest of a HEAD leads to no image", source=str(self._reference), reason=error.message)
+            _LOG.info("the digest from a HEAD names no image", source=str(self._reference), reason=error.message)
         return None
 
     def _tagged(self) -> ManifestContent:
-        """What the tag shows; read once more if it moved while it was read."""
+        """Return the manifest of the tag. It is read a second time if the tag moved meanwhile."""
         try:
             return self._served(self._manifests.get(self._reference))
         except DigestMismatch:
             return self._served(self._manifests.get(self._reference))
 
     def _served(self, remote: RemoteManifest) -> ManifestContent:
-        """The root as the source has just served it."""
-        self._hold(len(remote.body))
-        told = None if remote.media_type in media_types.UNTOLD else remote.media_type
-        parsed = self._parsed(remote.body, told, what=str(self._reference))
+        """Check and parse the root that the source has just served."""
+        self._memory.hold(len(remote.body))
+        media_type = None if remote.media_type in media_types.UNTOLD else remote.media_type
+        parsed = self._parsed(remote.body, media_type, what=str(self._reference))
         descriptor = Descriptor(parsed.media_type, remote.digest, len(remote.body))
         if self._manifests.is_limited():
             self._held.put(descriptor, remote.body)
@@ -169,18 +161,20 @@ class Resolution:
         return ManifestContent(descriptor, remote.body, parsed)
 
     def _below(self, level: Sequence[ManifestContent], depth: int) -> list[ManifestContent]:
-        """Fetch the children of a level that were not met yet."""
+        """Fetch the children of a level that are not known yet."""
         self._found.update((content.descriptor.digest, content) for content in level)
         if sum(len(content.body) for content in self._found.values()) > MAX_MANIFEST_BYTES:
-            raise self._invalid(f"its manifests have more than {MAX_MANIFEST_BYTES} bytes together")
+            raise ManifestInvalid(
+                str(self._reference), f"its manifests have more than {MAX_MANIFEST_BYTES} bytes together"
+            )
         children = self._children_of(level)
         if not children:
             return []
         if depth > MAX_DEPTH:
-            raise self._invalid(f"its indexes are nested more than {MAX_DEPTH} deep")
+            raise ManifestInvalid(str(self._reference), f"its indexes are nested more than {MAX_DEPTH} deep")
         if len(self._found) + len(children) > MAX_MANIFESTS:
-            raise self._invalid(f"it has more than {MAX_MANIFESTS} manifests")
-        self._hold(sum(min(child.size, MAX_MANIFEST_SIZE) for child in children.values()))
+            raise ManifestInvalid(str(self._reference), f"it has more than {MAX_MANIFESTS} manifests")
+        self._memory.hold(sum(min(child.size, MAX_MANIFEST_SIZE) for child in children.values()))
         held = self._held_of(children)
         self.held += held
         self._manifests.expect(len(children) - len(held))
@@ -192,7 +186,7 @@ class Resolution:
             return [found for found in pool.map(content, children.values()) if found is not None]
 
     def _children_of(self, level: Sequence[ManifestContent]) -> dict[Digest, Descriptor]:
-        """What may be a manifest among the entries and was not met yet."""
+        """Return the entries that may be manifests and are not known yet."""
         return {
             child.digest: child
             for content in level
@@ -202,7 +196,7 @@ class Resolution:
         }
 
     def _content(self, child: Descriptor, held: bytes | None) -> ManifestContent | None:
-        """One child. None for one that cannot be served as a manifest: it is left out, or tried as a plain blob."""
+        """Return a child. None if it is no manifest: then it is left out, or tried as a plain blob."""
         self._cancellation.check()
         try:
             return self._checked(child, held, None) if held is not None else self._fetched(child)
@@ -231,7 +225,7 @@ class Resolution:
         return content
 
     def _held_of(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
-        """Those that the bucket holds, where reading them from the registry would cost."""
+        """Return the manifests that the bucket holds, if reading them from the registry would cost."""
         if not self._manifests.is_limited():
             return {}
         with self._threads() as pool:
@@ -239,37 +233,30 @@ class Resolution:
         return {digest: body for digest, body in found if body is not None}
 
     def _checked(self, child: Descriptor, body: bytes, content_type: str | None) -> ManifestContent:
-        """A child of an index, if it is of the media type that its index says.
+        """Parse a child of an index. Its media type must be the one that the index names.
 
-        A Content-Type that no manifest has is passed over: the digest has shown that these are the right bytes.
+        A Content-Type that no manifest has is ignored: the digest proves that the bytes are right.
         """
-        told = content_type if content_type in media_types.ACCEPTED else child.media_type
-        parsed = self._parsed(body, told, what=str(child.digest))
+        media_type = content_type if content_type in media_types.ACCEPTED else child.media_type
+        parsed = self._parsed(body, media_type, what=str(child.digest))
         if child.media_type and parsed.media_type != child.media_type:
             raise ManifestInvalid(str(child.digest), f"its index says it is '{child.media_type}'")
         return ManifestContent(replace(child, media_type=parsed.media_type), body, parsed)
 
     def _parsed(self, body: bytes, content_type: str | None, *, what: str) -> Manifest | Index:
-        """Parse a manifest and count what it names. Large ones take their turn, since JSON needs ten times its size."""
+        """Parse a manifest and count its memory. Large ones are parsed one at a time: JSON needs ten times its size."""
         with _PARSING if len(body) > _LARGE else nullcontext():
             parsed = parse_manifest(body, content_type, what=what)
         named = parsed.manifests if isinstance(parsed, Index) else parsed.blobs
-        self._hold(sum(len(one.data or "") for one in named), blobs=len(named))
+        self._memory.hold(sum(len(one.data or "") for one in named), blobs=len(named))
         return parsed
-
-    def _hold(self, size: int, *, blobs: int = 0) -> None:
-        if self._memory is not None:
-            self._memory.hold(size, blobs=blobs)
 
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._cancellation.bind_thread)
 
-    def _invalid(self, reason: str) -> ManifestInvalid:
-        return ManifestInvalid(str(self._reference), reason)
-
 
 def _children_first(root: ManifestContent, found: dict[Digest, ManifestContent]) -> list[ManifestContent]:
-    """Post-order over the tree, each manifest once: the order in which they may become visible."""
+    """Return each manifest once, children before parents: the order in which they may become visible."""
     ordered: dict[Digest, ManifestContent] = {}
 
     def walk(content: ManifestContent) -> None:

@@ -143,13 +143,13 @@ class Heartbeat:
             elif standing is ClaimState.CANCELING:
                 self._stop(CANCELED, lambda: self._store.settle(self.claim, "canceled", Outcome()))
             elif standing is ClaimState.TAKEN_AWAY:
-                self._cancellation.interrupt(LOST)
+                self._cancellation.cancel(LOST)
 
     def _stop(self, reason: str, settle: Callable[[], object]) -> None:
         """Interrupt the work, and settle the task if that has not helped in time."""
         now = monotonic()
         self._stopped = self._stopped or now
-        self._cancellation.interrupt(reason, resumable=False)
+        self._cancellation.cancel(reason, resumable=False)
         with self._lock:
             if now - self._stopped >= _GRACE and not self._publishing:
                 settle()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Final
 
-from mirror.copying.progress import BlobState, PlannedBlob
+from mirror.copying.ports import BlobState, PlannedBlob
 from mirror.errors import RedisUnavailable
 from mirror.oci.digest import Digest
 from mirror.records.job import ByteCounts

@@ -17,7 +17,6 @@ from mirror.catalog.tag_change import LockedTags, TagChange, TagUpdate
 from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.copying.copier import Copier
 from mirror.copying.resolver import Resolver
-from mirror.copying.source import Source
 from mirror.errors import (
     BlobUnknown,
     InternalError,
@@ -38,7 +37,6 @@ from mirror.records.fields import at, timestamp
 from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import ErrorReport, WaitingFor, registry_of
 from mirror.redis.client import Redis
-from mirror.storage.bucket import Bucket
 from mirror.storage.provenance import ImageProvenance
 from mirror.threads import note_fault
 
@@ -102,8 +100,7 @@ class TaskRunner:
     redis: Redis
     keeping: Heartbeats
     publisher: Publisher
-    source: Source
-    bucket: Bucket
+    resolver: Resolver
     copier: Copier
     storage: StorageGuard
 
@@ -278,7 +275,7 @@ class TaskRunner:
 
     def _look(self, claimed_task: ClaimedTask) -> bool:
         reference = Reference.parse(claimed_task.claim.task.source)
-        claimed_task.digest = Resolver(self.source, self.bucket, claimed_task.cancellation).digest(reference)
+        claimed_task.digest = self.resolver.digest(reference)
         claimed_task.was_looked_at = True
         return True
 
@@ -316,8 +313,7 @@ class TaskRunner:
         that is still what the source has.
         """
         with self.copier.manifest_memory(reference, claimed_task.cancellation) as memory:
-            resolver = Resolver(self.source, self.bucket, claimed_task.cancellation, memory)
-            with resolver.resolving(reference, hint) as resolution:
+            with self.resolver.resolving(reference, hint, claimed_task.cancellation, memory) as resolution:
                 claimed_task.digest = digest = resolution.root.descriptor.digest
                 if unless_still and unless_still[0] == digest:
                     raise unless_still[1]

@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from mirror.copying.progress import PlannedBlob
+from mirror.copying.ports import PlannedBlob
 from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest

@@ -11,16 +11,21 @@ from typing import Final
 from mirror.copying.cancellation import Cancellation
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
-from mirror.copying.progress import BlobState, PlannedBlob
+from mirror.copying.ports import BlobState, PlannedBlob
 from mirror.copying.resolver import Resolver
+from mirror.locks.checkpoints import Checkpoints
+from mirror.locks.lease import Leases
+from mirror.locks.pins import Pins
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
-from mirror.storage.blobs import BlobStore
+from mirror.storage.blobs import BlobStore, min_part_for
 from mirror.storage.bucket import Bucket
+from mirror.storage.manifests import ManifestStore
+from mirror.storage.provenance import ProvenanceStore
 from tests import images
 from tests.fakes.registry import FakeRegistry, Request
 
@@ -84,10 +89,26 @@ class Engine:
         cancellation = cancellation or Cancellation()
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
         self.notebook = RecordingProgress()
-        copier = Copier(self.client, self.bucket, self.redis, MemoryBudget(budget))
-        image = Resolver(self.client, self.bucket, cancellation).image(reference, None)
+        copier = self._copier(budget)
+        resolver = Resolver(self.client, ManifestStore(self.bucket))
+        with (
+            copier.manifest_memory(reference, cancellation) as memory,
+            resolver.resolving(reference, None, cancellation, memory) as resolution,
+        ):
+            image = resolution.image()
         copier.copy(reference, image, holder=holder, progress=self.notebook, cancellation=cancellation)
         return self.notebook
+
+    def _copier(self, budget: int) -> Copier:
+        return Copier(
+            self.client,
+            BlobStore(self.bucket, min_part=min_part_for(budget)),
+            ProvenanceStore(self.bucket),
+            Pins(self.redis),
+            Leases(self.redis),
+            Checkpoints(self.redis),
+            MemoryBudget(budget),
+        )
 
     def content(self, blob: Descriptor) -> bytes | None:
         stream = BlobStore(self.bucket).open(blob.digest)

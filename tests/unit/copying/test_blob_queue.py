@@ -22,8 +22,8 @@ A, B = described("a"), described("b")
 def test_blobs_come_in_their_order_and_end() -> None:
     queue = BlobQueue([A, B], Cancellation())
     assert [queue.next(), queue.next()] == [A, B]
-    queue.brought()
-    queue.brought()
+    queue.done()
+    queue.done()
     assert queue.next() is None
 
 
@@ -71,6 +71,6 @@ def test_who_waits_is_woken_by_the_cancellation() -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    cancellation.interrupt("over")
+    cancellation.cancel("over")
     assert raised.wait(10)
     thread.join()

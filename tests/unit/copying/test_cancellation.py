@@ -12,8 +12,8 @@ def test_an_cancellation_wakes_who_waits_and_the_first_reason_counts() -> None:
     cancellation = Cancellation()
     woken = threading.Event()
     with cancellation.waking(woken.set):
-        cancellation.interrupt("first")
-        cancellation.interrupt("second")
+        cancellation.cancel("first")
+        cancellation.cancel("second")
     assert woken.is_set()
     with pytest.raises(OperationCanceled, match="first"):
         cancellation.check()
@@ -21,7 +21,7 @@ def test_an_cancellation_wakes_who_waits_and_the_first_reason_counts() -> None:
 
 def test_who_comes_too_late_does_not_begin_to_wait() -> None:
     cancellation = Cancellation()
-    cancellation.interrupt("over")
+    cancellation.cancel("over")
     with pytest.raises(OperationCanceled), cancellation.waking(lambda: None):
         pytest.fail("the block must not run")
 
@@ -37,7 +37,7 @@ def test_a_wait_ends_with_the_cancellation() -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    cancellation.interrupt("over")
+    cancellation.cancel("over")
     assert ended.wait(10)
     thread.join()
 
@@ -45,10 +45,10 @@ def test_a_wait_ends_with_the_cancellation() -> None:
 def test_a_part_is_stopped_with_the_whole_but_not_the_whole_with_a_part() -> None:
     whole = Cancellation()
     with whole.child() as part:
-        part.interrupt("a sibling failed")
+        part.cancel("a sibling failed")
         whole.check()
     with whole.child() as part:
-        whole.interrupt("over")
+        whole.cancel("over")
         with pytest.raises(OperationCanceled, match="over"):
             part.check()
 
@@ -56,8 +56,8 @@ def test_a_part_is_stopped_with_the_whole_but_not_the_whole_with_a_part() -> Non
 def test_a_waker_that_interrupts_again_does_not_deadlock() -> None:
     """As when closing a stream makes its reader fail, and that failure stops the others."""
     cancellation = Cancellation()
-    with cancellation.waking(lambda: cancellation.interrupt("again")):
-        cancellation.interrupt("once")
+    with cancellation.waking(lambda: cancellation.cancel("again")):
+        cancellation.cancel("once")
     assert cancellation.is_set()
 
 
@@ -72,7 +72,7 @@ def test_a_pause_ends_with_the_cancellation_of_its_thread() -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    cancellation.interrupt("over")
+    cancellation.cancel("over")
     assert ended.wait(10)
     thread.join()
 
@@ -90,7 +90,7 @@ def test_everybody_who_waits_is_woken_though_waking_one_of_them_fails() -> None:
         raise ValueError("a stream that cannot be closed")
 
     with cancellation.waking(fail), cancellation.waking(woken.set):
-        cancellation.interrupt("over")
+        cancellation.cancel("over")
     assert woken.is_set()
 
 
@@ -113,21 +113,21 @@ def test_what_a_thread_waits_for_is_woken_and_its_error_is_the_cancellation() ->
     thread = threading.Thread(target=work)
     thread.start()
     assert waits.wait(10)
-    cancellation.interrupt("over")
+    cancellation.cancel("over")
     assert ended.wait(10)
     thread.join()
 
 
 def test_an_error_that_no_cancellation_made_stays_what_it_is() -> None:
-    with Cancellation().adopting(), pytest.raises(OSError, match="lost"), waking(lambda: None):
+    with Cancellation().bound_to_thread(), pytest.raises(OSError, match="lost"), waking(lambda: None):
         raise OSError("lost")
 
 
 def test_a_thread_that_adopts_for_a_while_works_for_the_first_one_again() -> None:
     whole, part = Cancellation(), Cancellation()
-    part.interrupt("a sibling failed")
-    with whole.adopting():
-        with part.adopting(), pytest.raises(OperationCanceled):
+    part.cancel("a sibling failed")
+    with whole.bound_to_thread():
+        with part.bound_to_thread(), pytest.raises(OperationCanceled):
             pause(0)
         pause(0)
     pause(0)

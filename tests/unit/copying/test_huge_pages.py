@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from mirror.copying.huge_pages import HUGE, address, new_buffer
+from mirror.copying.memory import HUGE_PAGE, address, new_buffer
 
 _MIB = 2**20
 _HAS_THEM = Path("/sys/kernel/mm/transparent_hugepage").exists()
 
 
-@pytest.mark.parametrize("size", [1, 4096, HUGE, 2 * HUGE - 1, 2 * HUGE, 5_000_003, 16 * _MIB, 16 * _MIB + 1])
+@pytest.mark.parametrize(
+    "size", [1, 4096, HUGE_PAGE, 2 * HUGE_PAGE - 1, 2 * HUGE_PAGE, 5_000_003, 16 * _MIB, 16 * _MIB + 1]
+)
 def test_a_buffer_has_the_size_asked_for_and_keeps_what_is_written(size: int) -> None:
     buffer = new_buffer(size)
     assert len(buffer) == size
@@ -24,7 +26,7 @@ def test_a_buffer_has_the_size_asked_for_and_keeps_what_is_written(size: int) ->
 def test_a_large_buffer_begins_at_a_huge_page_and_asks_for_them_as_far_as_it_reaches() -> None:
     buffer = new_buffer(16 * _MIB)
     begin = address(buffer)
-    assert begin % HUGE == 0
+    assert begin % HUGE_PAGE == 0
     assert _advised(begin)
     assert _advised(begin + 16 * _MIB - 1)
     assert not _advised(begin + 16 * _MIB)

@@ -48,7 +48,7 @@ def test_who_waits_for_memory_is_woken_by_the_cancellation() -> None:
     with budget.buffer(10, Cancellation()):
         thread = threading.Thread(target=wait)
         thread.start()
-        cancellation.interrupt("over")
+        cancellation.cancel("over")
         assert refused.wait(10)
         thread.join()
 
@@ -107,7 +107,7 @@ def test_a_ring_without_free_memory_waits_for_its_own_and_for_the_cancellation()
 
         thread = threading.Thread(target=wait)
         thread.start()
-        cancellation.interrupt("over")
+        cancellation.cancel("over")
         assert refused.wait(10)
         thread.join()
         ring.give_back(only)
@@ -203,7 +203,7 @@ def test_who_waits_for_room_is_woken_by_the_cancellation() -> None:
     with ThreadPoolExecutor(1) as pool, manifests(budget, cancellation) as held:
         waiting = pool.submit(held.hold, MOST)
         eventually(lambda: budget.waiting == 1, what="it waits")
-        cancellation.interrupt("over")
+        cancellation.cancel("over")
         with pytest.raises(OperationCanceled):
             waiting.result(10)
     budget.give_back(buffer)

@@ -97,7 +97,7 @@ def interrupted_at_a_part(
     with ThreadPoolExecutor(1) as pool:
         copying = pool.submit(engine.copy, cancellation, holder=holder)
         wait_for(copying, lambda: frontier(engine, blob) == part - 1, "all parts before it are done")
-        cancellation.interrupt("stopped", resumable=resumable)
+        cancellation.cancel("stopped", resumable=resumable)
         with pytest.raises(OperationCanceled):
             copying.result(30)
     gate.set()
@@ -326,7 +326,7 @@ def test_a_sha512_blob_begins_again(strict: Engine) -> None:
     with ThreadPoolExecutor(1) as pool:
         copying = pool.submit(strict.copy, cancellation)
         wait_for(copying, lambda: len(strict.asked(blob)) >= 4, "four parts were asked for")
-        cancellation.interrupt("stopped")
+        cancellation.cancel("stopped")
         with pytest.raises(OperationCanceled):
             copying.result(30)
     gate.set()

@@ -307,7 +307,7 @@ def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(harn
     def hold(request: Request, reply: Reply) -> Reply | None:
         if str(big.digest) in request.path and not gate.is_set():
             reply.gate = (1000, gate)
-            cancellation.interrupt(HANDOVER)
+            cancellation.cancel(HANDOVER)
         return reply
 
     harness.registry.script(hold)

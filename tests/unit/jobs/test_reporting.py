@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.copying.progress import PlannedBlob
+from mirror.copying.ports import PlannedBlob
 from mirror.errors import WorkerLost
 from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import Descriptor

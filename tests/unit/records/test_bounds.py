@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mirror.copying.progress import PlannedBlob
+from mirror.copying.ports import PlannedBlob
 from mirror.errors import JobUnknown, TaskUnknown
 from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import MAX_SIZE, Descriptor

@@ -152,7 +152,7 @@ def test_a_horse_that_is_to_stop_closes_every_connection_at_once_and_hands_its_t
     jobs, cancellation = hostile(harness, dripping.host, 8), Cancellation()
     with working(harness, cancellation=cancellation):
         eventually(lambda: dripping.listeners == 8, what="all eight wait for the registry")
-        cancellation.interrupt(HANDOVER)
+        cancellation.cancel(HANDOVER)
         eventually(lambda: dripping.listeners == 0, what="all connections are closed")
     assert states(harness, jobs) == ["queued"] * 8
     assert {harness.store.job(job.id).attempt for job in jobs} == {1}

@@ -208,7 +208,7 @@ def test_an_interrupted_horse_hands_over_what_it_is_looking_at(harness: Harness)
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(shift(harness, cancellation).work, *taken(harness))
         eventually(lambda: len(asked(harness, before)) >= 8, what="they are looked at")
-        cancellation.interrupt(HANDOVER)
+        cancellation.cancel(HANDOVER)
         gate.set()
         working.result(60)
     done = worked(harness, job)

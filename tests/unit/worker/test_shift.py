@@ -109,7 +109,7 @@ def test_an_interrupted_horse_hands_over_what_it_has_and_takes_nothing_more(harn
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(shift(harness, cancellation, at_once=3).work, *taken(harness))
         eventually(lambda: len(harness.registry.log(path="/blobs/")) >= 3, what="three are copying")
-        cancellation.interrupt("the worker is shutting down")
+        cancellation.cancel("the worker is shutting down")
         working.result(30)
     gate.set()
     assert states(harness, jobs) == ["queued"] * 5

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
+from mirror.copying.blob_queue import LargestFirst
 from mirror.copying.cancellation import Cancellation, OperationCanceled
-from mirror.copying.largest_first import LargestFirst
 from tests.e2e.processes import eventually
 
 
@@ -42,7 +42,7 @@ def test_who_waits_for_a_turn_is_woken_by_the_cancellation_and_stands_in_nobodys
         thread = threading.Thread(target=wait)
         thread.start()
         eventually(lambda: turns.waiting == 1, what="it waits")
-        cancellation.interrupt("over")
+        cancellation.cancel("over")
         assert refused.wait(10)
         thread.join()
     with turns.turn(1, Cancellation()):
