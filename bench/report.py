@@ -73,7 +73,7 @@ class Report:
         if rig == "loopback":
             return "Loopback, uncapped"
         rate = self.floor.rate // 1_000_000
-        return f"Capped: {rate} MB/s per connection and direction, {LATENCY_MS} ms per turn"
+        return f"Capped: {rate} MB/s per connection and direction, {LATENCY_MS} ms per round trip"
 
     def _row(self, summary: Summary) -> str:
         loaded, middle = self.shapes[summary.case.shape], summary.middle
