@@ -9,19 +9,23 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from mirror.oci.digest import Digest
 from tests import images
 from tests.e2e.checkout import MakeRun, fresh_checkout
+from tests.e2e.page import documentation, sections
 from tests.e2e.processes import eventually, is_alive
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.servers import DockerRegistry, program
 
 pytestmark = [pytest.mark.docker_registry, pytest.mark.skopeo, pytest.mark.timeout(400)]
 LOGIN = ("somebody", "s3cret-pass")
+TUTORIAL: Final = [
+    command for section in sections(documentation("tutorial/first-mirror.md")).values() for command in section.commands
+]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +131,33 @@ def test_known_registries_are_reached_by_their_endpoints_with_one_token_per_repo
     on_the_cdn = registry.log("cdn")
     assert on_the_cdn
     assert not any("Authorization" in seen.headers for seen in on_the_cdn)
+
+
+def test_the_tutorial_works_as_it_is_written(running: MakeRun, docker_hub: FakeRegistry) -> None:
+    """Run every command of the page after ``make run``. skopeo replaces ``docker pull``, which needs a daemon."""
+    image = images.three_platforms("tutorial")
+    docker_hub.put(image, "library/redis", "7")
+    _, token, ask, watch, pull, list_images, list_repositories, again, rename, delete = TUTORIAL
+
+    def typed(command: str) -> Any:
+        """Run a ``curl`` of the page in the checkout. Returns the JSON that it prints, if any."""
+        assert command.startswith("curl "), command
+        curl = command.replace("curl", f"{program('curl')} --fail --silent --show-error", 1)
+        script = f"{token}\n{curl.replace('127.0.0.1:8080', running.host)}"
+        shown = subprocess.run(["sh", "-ec", script], cwd=running.checkout, check=True, capture_output=True, timeout=60)
+        return json.loads(shown.stdout) if shown.stdout else None
+
+    first = typed(ask)
+    running.ended(first["id"], within=60)
+    assert typed(watch.replace("job_…", first["id"]))["state"] == "succeeded"
+    assert inspected(running, pull.removeprefix("docker pull 127.0.0.1:8080/")) == str(image.digest)
+    assert first["target"] in {f"{listed['repository']}:{listed['tag']}" for listed in typed(list_images)["items"]}
+    assert "docker.io/library/redis" in {listed["name"] for listed in typed(list_repositories)["items"]}
+    assert running.ended(typed(again)["id"], within=60)["images"]["unchanged"] == 1
+    assert typed(rename)["digest"] == str(image.digest)
+    assert typed(delete) is None
+    assert first["target"] not in {f"{listed['repository']}:{listed['tag']}" for listed in typed(list_images)["items"]}
+    assert inspected(running, "team/redis:stable") == str(image.digest)
 
 
 def test_a_wrong_byte_fails_the_job_and_nothing_is_listed(running: MakeRun, slow: FakeRegistry) -> None:
