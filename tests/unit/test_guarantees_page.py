@@ -1,4 +1,4 @@
-"""docs/reference/guarantees.md names tests; each of them is there."""
+"""Every test that docs/reference/guarantees.md names exists, and every guarantee names one."""
 
 from __future__ import annotations
 

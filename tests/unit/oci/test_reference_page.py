@@ -1,4 +1,4 @@
-"""Every example on the page about names is true."""
+"""Every example of docs/reference/references.md is true."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "reference" / "references.md"
 
 
 def examples(heading: str) -> list[list[str]]:
-    """What stands in backticks in each row of the first table under *heading*, digests written out."""
+    """Return the texts in backticks of each row of the first table under *heading*, with whole digests."""
     section = PAGE.read_text(encoding="utf-8").split(f"# {heading}\n", 1)[1]
     table = section[section.index("\n| ") :].split("\n\n")[0]
     rows = [re.findall(r"`([^`]+)`", line) for line in table.replace("sha256:…", "sha256:" + "f" * 64).splitlines()]
