@@ -1,4 +1,4 @@
-"""Read the files and commands of a documentation page, so that a test can use them."""
+"""What a page of the documentation tells a reader to write into files and to type, so that a test does just that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATH: Final = re.compile(r"^`([/~]\S+)`$")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: its language, its text, and the path if the line before it is only a path."""
+    """A fenced block: its language, its text, and the path that stands alone on the line above it, if one does."""
 
     language: str
     text: str
@@ -38,18 +38,18 @@ class Section:
 
     @property
     def commands(self) -> list[str]:
-        """The commands, one a line. A line that ends with a backslash is joined with the next one."""
+        """The lines to type, a line that ends with a backslash together with the next one."""
         typed = "".join(block.text for block in self.blocks if block.language == "sh")
         return typed.replace("\\\n", " ").splitlines()
 
     def text(self, language: str) -> str:
-        """Return the only block in *language* that is not a file."""
+        """The one block in *language* that is no file."""
         [found] = [block.text for block in self.blocks if block.language == language and not block.path]
         return found
 
 
 def sections(page: Path) -> dict[str, Section]:
-    """Return all sections by title. The key of a third-level section is ``second-level title/own title``."""
+    """All sections by their titles, a section of the third level as ``title of the second/own title``."""
     found: dict[str, list[Block]] = {}
     for title, block in _titled(page.read_text().splitlines()):
         blocks = found.setdefault(title, [])
@@ -63,7 +63,7 @@ def documentation(name: str) -> Path:
 
 
 def _titled(lines: list[str]) -> Iterator[tuple[str, Block | None]]:
-    """Yield each heading with None, and each block with its heading."""
+    """Each heading with no block, and each block with the heading that it is under."""
     titles: list[str] = []
     rest = enumerate(lines)
     for number, line in rest:

@@ -1,6 +1,6 @@
-"""Container clients with the files of docs/how-to/pull-from-nodes.md pull from a real service.
+"""Container clients, configured by what docs/how-to/pull-from-nodes.md says, pull from a real service.
 
-Each runs on a node that reaches nothing but the mirror. So an image that arrives came from the mirror.
+Each is on a node that reaches nothing but the mirror, so an image that comes came from there.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def held(
     settings_for_server: SettingsForServer,
     s3_clients: dict[str, S3Clients],
 ) -> Iterator[SeededCatalog]:
-    """Hold the images of the page under their default names."""
+    """The images of the page, under the names that they have without a target."""
     settings = settings_for_server(rclone_s3, PREFIX, redis_url=redis_url, admin_token="x" * 32)
     core = build(settings, bucket=bucket_for(settings, s3_clients))
     mark_built(core.index)
@@ -92,7 +92,7 @@ def held(
 
 @pytest.fixture
 def node(tmp_path: Path, certificate: Issued) -> Iterator[MakeNode]:
-    """Return a function that makes a node for a service and some programs. Its system may trust the mirror's CA."""
+    """Makes a node for a service and the programs that are named. Its system trusts the mirror's CA, or not."""
     with ExitStack() as running:
 
         def make(mirror: LiveService, *programs: str, trusts: bool = True) -> Node:
@@ -102,7 +102,7 @@ def node(tmp_path: Path, certificate: Issued) -> Iterator[MakeNode]:
                 (pytest.fail if in_ci() else pytest.skip)("only root can make a node of its own")
             variables = {"TOKEN": mirror.token, **({"SSL_CERT_FILE": str(certificate.authority)} if trusts else {})}
             made = running.enter_context(Node(tmp_path, mirror.url, certificate.context(), variables))
-            # The policy of Debian's package, and a storage driver that works on any file system.
+            # What Debian's package brings, and a driver that needs nothing of the file system.
             made.write({"/etc/containers/policy.json": json.dumps(POLICY), "/etc/containers/storage.conf": STORAGE})
             return made
 
@@ -119,12 +119,12 @@ def start_dockerd(node: Node) -> None:
 
 
 def pulled_by_ctr(node: Node, name: str) -> str:
-    """Return the digest that containerd has for *name*. It is the third word of a line of ``ctr images list``."""
+    """The digest that containerd has for *name*; it shows it as the third word of a line."""
     return node.run(f"ctr images list name=={name}").splitlines()[-1].split()[2]
 
 
 def pulled_by(client: str, node: Node, name: str) -> str:
-    """Return the digest that docker or podman has for *name*."""
+    """The digest that docker or podman pulled *name* by."""
     pulled: list[str] = json.loads(node.run(f"{client} image inspect --format '{{{{json .RepoDigests}}}}' {name}"))
     return pulled[0].partition("@")[2]
 
@@ -168,7 +168,7 @@ def test_podman_and_skopeo_find_images_of_any_registry(open_mirror: LiveService,
 
 
 def put_as_the_page_says(mirror: LiveService, section: Section) -> None:
-    """Send the request of the page's ``curl`` command, without ``curl``, which may be missing."""
+    """What curl on the page does. `curl` needs not be there, so it is done without it."""
     [command] = commands(section, "curl")
     words = shlex.split(command.replace("$TOKEN", mirror.token))
     url, body, header = words[words.index("-d") - 1], words[words.index("-d") + 1], words[words.index("-H") + 1]
@@ -287,7 +287,7 @@ def test_a_private_ca_is_trusted_where_the_page_says(
     start_dockerd(machine)
     pulls = [*section.commands, "podman pull docker.io/library/redis:7", "docker pull redis:7"]
     for pull in pulls:
-        assert machine.attempt(pull).returncode != 0, f"{pull}: it does not know the CA yet"
+        assert machine.attempt(pull).returncode != 0, f"{pull}: nobody has told it of the CA"
     assert machine.requests() == []
 
     named = re.findall(r"^\| .* \| `(/\S+)` \|$", documentation("how-to/pull-from-nodes.md").read_text(), re.MULTILINE)
