@@ -15,17 +15,17 @@ import structlog
 from mirror import log
 from mirror.redis.retry import address_of
 from mirror.settings import InvalidSettings, Settings
-from service.http.admin_token import admin_token
+from service.http.auth import admin_token
 from service.server import Server
 
 _LOG = structlog.get_logger(__name__)
 
 
 def main() -> int:
-    """Serve until SIGTERM; 2 if a setting is wrong. Waits for neither Redis nor S3: /readyz tells of them."""
+    """Serve until SIGTERM. Return 2 if a setting is wrong. Redis and S3 may be away: /readyz reports them."""
     try:
         settings = Settings.load(Settings.require_servable, Settings.require_stores)
-        settings = replace(settings, admin_token=admin_token(settings))  # made here, before there are two processes
+        settings = replace(settings, admin_token=admin_token(settings))  # made before the second process starts
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2

@@ -17,14 +17,13 @@ from service.api.images.views import IMAGES
 from service.api.jobs.views import JOBS
 from service.api.repositories.views import REPOSITORIES
 from service.core import Service
-from service.http import authentication, problems, request_id
-from service.http.failures import Failure
-from service.http.request_errors import RequestError
-from service.v2 import answers as distribution
-from service.v2.routes import DISTRIBUTION
+from service.http import request_id
+from service.http.auth import is_distribution_path
+from service.http.problems import Failure, RequestError, problem_response
+from service.v2.routes import DISTRIBUTION, distribution_error
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes; the largest request of this API is a few names."""
+"""Bytes. The largest request of this API is a few names."""
 _OPENAPI: Final[dict[str, Any]] = {
     "API_TITLE": "Image Mirror",
     "API_VERSION": mirror.__version__,
@@ -42,7 +41,7 @@ _OPENAPI: Final[dict[str, Any]] = {
 
 
 def create_app(service: Service) -> Flask:
-    """An application that answers from *service*; it connects to nothing by itself."""
+    """Return the application of *service*. It opens no connection by itself."""
     app = Flask("service", static_folder=None)
     service.install(app)
     app.config.update(_OPENAPI, MAX_CONTENT_LENGTH=MAX_BODY)
@@ -50,11 +49,11 @@ def create_app(service: Service) -> Flask:
     if isinstance(app.json, DefaultJSONProvider):
         app.json.sort_keys = False
     request_id.register(app)
-    authentication.register(app)
+    app.before_request(service.auth.require_token)
     app.after_request(_harden)
     _register_resources(app)
     for kind in (MirrorError, RequestError, HTTPException, Exception):
-        app.register_error_handler(kind, _answer)
+        app.register_error_handler(kind, _error_response)
     return app
 
 
@@ -71,13 +70,13 @@ def _register_resources(app: Flask) -> None:
         api.register_blueprint(resource)
 
 
-def _answer(error: Exception) -> Response:
+def _error_response(error: Exception) -> Response:
     failure = Failure.of(error)
-    return distribution.refusal(failure) if distribution.is_below(request.path) else problems.answer(failure)
+    return distribution_error(failure) if is_distribution_path(request.path) else problem_response(failure)
 
 
 def _harden(response: Response) -> Response:
-    """No answer is sniffed for another type, framed, or, where it is about state, kept by a cache."""
+    """Forbid browsers to guess types and to frame answers. Forbid caches to keep answers about state."""
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")

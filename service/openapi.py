@@ -1,4 +1,4 @@
-"""``python -m service.openapi``: print the OpenAPI document, which docs/openapi.json is a copy of."""
+"""``python -m service.openapi``: print the OpenAPI document. docs/openapi.json is a copy of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.core import Service
 
 
 def document() -> str:
-    """The document as ``/openapi.json`` answers it; needs neither Redis nor S3, and depends on no setting."""
+    """Return the document that ``/openapi.json`` serves. It needs neither Redis nor S3, and depends on no setting."""
     token = secrets.token_urlsafe()
     settings = Settings(redis_url="redis://127.0.0.1:6379", s3_bucket="unused", admin_token=token)
     service = Service.connect(settings)

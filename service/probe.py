@@ -1,4 +1,4 @@
-"""Asking a running service how it is, without any of its libraries: for health checks and for whoever waits for it."""
+"""Ask a running service for its health without importing its libraries: for health checks and for `make run`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import http.client
 from typing import Final
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that are listened on, and where to connect to them."""
+"""Addresses to listen on, and the address to connect to for each."""
 
 
 def is_ok(host: str, port: int, path: str, *, timeout: float) -> bool:
-    """Whether *path* answers 200 to who asks where the service listens; *timeout* in seconds."""
+    """Return whether *path* of the service answers 200 within *timeout* seconds. *host* is where it listens."""
     connection = http.client.HTTPConnection(_EVERYWHERE.get(host, host), port, timeout=timeout)
     try:
         connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""gunicorn, told by the settings: a few processes, a greenlet for each connection, and an end within two seconds."""
+"""Configure gunicorn: a few processes, a greenlet for each connection, and an end within two seconds."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 PROCESSES: Final = 2
-"""One more than would do, so that a pull goes on while Python hashes or parses for another."""
+"""One more than needed, so that a pull goes on while Python hashes or parses for another one."""
 HEAD_SECONDS: Final = 30
-"""Until a request's head must be there whole, from when the connection began or the answer before it ended."""
+"""Seconds until a request's head must be complete. They start with the connection, or after the previous answer."""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - gunicorn's heartbeat files; a disk would stall it
 _INVALID: Final = "Invalid request from ip="
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
-    """The arbiter and its processes. Each makes its own `Service` after the fork: no connection is shared."""
+    """The arbiter and its processes. Each process makes its own `Service` after the fork: no connection is shared."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -40,24 +40,24 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load(self) -> WSGIApplication:
         service = Service.connect(self._settings)
-        service.readiness.begin()  # the log says at once what is missing
+        service.readiness.begin()  # so that the log says at once what is missing
         application = AccessLog(create_app(service))
-        # It stays for ever. A request that met the collector going through it took up to 0.1 s more, and by that each
-        # process came to own what it shared with the arbiter, 8 MiB of it.
+        # These objects stay for ever. When the garbage collector visited them, a request took up to 0.1 s longer, and
+        # 8 MiB that the process shared with the arbiter were copied.
         gc.freeze()
         return application
 
 
 class LibraryLogger(Logger):  # type: ignore[misc] # gunicorn has no types
-    """gunicorn's log through `mirror.log`, without what it would print of a request: its query and its headers."""
+    """Sends gunicorn's log through `mirror.log`, without queries and headers of requests."""
 
     def setup(self, cfg: Any) -> None:
         self.error_log.propagate = True
-        # Many streams end at once, and more than the pool keeps: that is no cause for a line each.
+        # When many streams end at once, the pool discards some connections. That needs no log line each.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
     def access(self, *_: object) -> None:
-        """`AccessLog` writes that line."""
+        """Write nothing: `AccessLog` writes that line."""
 
     def warning(self, msg: str, *args: object, **kwargs: Any) -> None:
         super().warning(msg.partition(": ")[0] if msg.startswith(_INVALID) else msg, *args, **kwargs)
@@ -68,7 +68,7 @@ class LibraryLogger(Logger):  # type: ignore[misc] # gunicorn has no types
 
 
 def options(settings: Settings) -> dict[str, object]:
-    """gunicorn's configuration. Nothing is written but heartbeat files: the root file system may be read-only."""
+    """Return gunicorn's settings. Only heartbeat files are written, so the root file system may be read-only."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
         "bind": f"{host}:{settings.port}",
@@ -80,7 +80,7 @@ def options(settings: Settings) -> dict[str, object]:
         "limit_request_line": 8190,
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
-        "forwarded_allow_ips": "",  # the public URL is a setting: no header of a proxy is believed
+        "forwarded_allow_ips": "",  # the public URL is a setting: headers of proxies are not trusted
         "forwarder_headers": "",
         "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
         "control_socket_disable": True,

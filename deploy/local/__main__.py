@@ -17,7 +17,7 @@ from deploy.local.lines import LineRenderer
 from deploy.local.processes import Process, guard, product
 from deploy.local.supervision import write_configuration
 from mirror.settings import InvalidSettings, Settings
-from service.http.admin_token import admin_token
+from service.http.auth import admin_token
 
 ProcessTable = Callable[[Settings], Sequence[Process]]
 

@@ -1,4 +1,4 @@
-"""One line per request, written when its last byte went out: with the bytes that were sent, not those promised."""
+"""Log one line per request, after its last byte: with the bytes that were sent, not those that were announced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOG = structlog.get_logger(__name__)
 
 
 class AccessLog:
-    """Around a WSGI application. The query is left out, since some clients put secrets there."""
+    """Wraps a WSGI application. The query is not logged, because some clients put secrets there."""
 
     def __init__(self, application: WSGIApplication) -> None:
         self._application = application
@@ -39,7 +39,7 @@ class _Line:
         self.request_id = request_id.begin(environ)
         self._method = environ["REQUEST_METHOD"]
         self._path = quote(environ.get("PATH_INFO", "").encode("latin-1"), safe="/:@+,=")
-        self._began = monotonic()
+        self._started = monotonic()
 
     def write(self, sent: int) -> None:
         _LOG.info(
@@ -48,13 +48,13 @@ class _Line:
             path=self._path,
             status=self.status,
             bytes=sent,
-            seconds=round(monotonic() - self._began, 4),
+            seconds=round(monotonic() - self._started, 4),
             request_id=self.request_id,
         )
 
 
 class _Counted:
-    """The body as it is sent; `close` is called by every WSGI server, also when the client has gone (PEP 3333)."""
+    """A body that counts what is sent. The server calls `close` even if the client has gone (PEP 3333)."""
 
     def __init__(self, body: Iterable[bytes], line: _Line) -> None:
         self._body = body

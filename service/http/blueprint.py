@@ -1,4 +1,4 @@
-"""flask-smorest's blueprint as this API uses it: typed, its bodies read by `RequestParser`, its refusals documented."""
+"""flask-smorest's blueprint for this API: typed, with bodies read by `RequestParser` and documented errors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any, Protocol, TypeVar
 import flask_smorest
 from marshmallow import Schema
 
-from service.http import problems
 from service.http.bodies import RequestParser
-from service.http.problem_schema import ProblemSchema
+from service.http.problems import MEDIA_TYPE, ProblemSchema
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 class ApiBlueprint(Protocol):
-    """What of `flask_smorest.Blueprint`, which has no types of its own, is used here."""
+    """The part of `flask_smorest.Blueprint` that is used here. That class has no types."""
 
     name: str
 
@@ -28,13 +27,13 @@ class ApiBlueprint(Protocol):
     def arguments(
         self, schema: type[Schema], *, location: str = "json", unknown: str | None = None, **documentation: Any
     ) -> Callable[[View], View]:
-        """The request's fields as the view's next positional argument."""
+        """Pass the request's fields to the view as its next positional argument."""
         ...
 
     def response(
         self, status_code: int, schema: type[Schema] | None = None, **documentation: Any
     ) -> Callable[[View], View]:
-        """What the view returns is dumped by *schema*."""
+        """Serialise what the view returns with *schema*."""
         ...
 
     def alt_response(
@@ -52,15 +51,15 @@ def api_blueprint(name: str, description: str) -> ApiBlueprint:
 
 
 def refuses(blueprint: ApiBlueprint, *statuses: int) -> Callable[[View], View]:
-    """Document that the operation may answer problem details with any of *statuses*.
+    """Document that the operation may fail with any of *statuses*, as problem details.
 
-    What needs a token may also answer 429, to an address that had too many wrong ones.
+    An operation that needs a token may also fail with 429, for an address with too many wrong tokens.
     """
     documented_statuses = (*statuses, 429) if 401 in statuses else statuses
 
     def decorate(view: View) -> View:
         for status in documented_statuses:
-            documented = blueprint.alt_response(status, schema=ProblemSchema, content_type=problems.MEDIA_TYPE)
+            documented = blueprint.alt_response(status, schema=ProblemSchema, content_type=MEDIA_TYPE)
             view = documented(view)
         return view
 
@@ -68,5 +67,5 @@ def refuses(blueprint: ApiBlueprint, *statuses: int) -> Callable[[View], View]:
 
 
 def header(description: str, example: str) -> Mapping[str, Any]:
-    """A response header in OpenAPI's terms."""
+    """Describe a response header in OpenAPI's terms."""
     return {"description": description, "schema": {"type": "string"}, "example": example}

@@ -1,4 +1,4 @@
-"""How bodies and query parameters are read: JSON whatever curl calls it, nothing unknown let pass."""
+"""Read bodies and query parameters. A body is JSON even if curl names another type. Unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
 
 from mirror.errors import quoted
-from service.http.request_errors import BodyMalformed, BodyTypeRefused, FieldProblem, ParametersRepeated, RequestInvalid
+from service.http.problems import BodyMalformed, BodyTypeRefused, FieldProblem, ParametersRepeated, RequestInvalid
 
 _CURL_DEFAULT: Final = "application/x-www-form-urlencoded"
-"""What ``curl -d`` says of every body; here it is JSON all the same, since this API has no forms."""
+"""The type that ``curl -d`` sends with every body. This API has no forms, so such a body is read as JSON."""
 _PROBLEMS_SHOWN: Final = 20
 _SHOWN_NAME: Final = 64
 _UNKNOWN: Final = "Unknown field."
-"""marshmallow's words, to which ours are added."""
+"""marshmallow's message for an unknown field. `_unknown` replaces it."""
 
 
 class RequestParser(FlaskParser):
     """Raises RequestInvalid with every field that is wrong, BodyMalformed or BodyTypeRefused."""
 
     def __init__(self) -> None:
-        """Unknown fields are refused everywhere.
+        """Refuse unknown fields everywhere.
 
         A mistyped filter must not list everything, and a mistyped option must not queue a job.
         """
@@ -49,7 +49,7 @@ class RequestParser(FlaskParser):
             raise BodyMalformed("it is not JSON") from None
 
     def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
-        """Raises ParametersRepeated, but where any parameter is let pass."""
+        """Read the query. Raises ParametersRepeated, unless the schema accepts any parameter."""
         if schema.unknown != marshmallow.EXCLUDE:
             require_single(req, req.args)
         return super().load_querystring(req, schema)
@@ -75,17 +75,17 @@ def require_single(request: Request, names: Iterable[str]) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Of two fields with one name, readers take the first or the last (RFC 8259, 4)."""
+    """Return a JSON object. Fields must be unique, because readers disagree on which one counts (RFC 8259, 4)."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
-            raise BodyMalformed(f"the field {quoted(name, _SHOWN_NAME)} stands in it more than once")
+            raise BodyMalformed(f"it has the field {quoted(name, _SHOWN_NAME)} more than once")
         fields[name] = value
     return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """``NaN`` and ``Infinity`` are Python's, not JSON's."""
+    """Refuse ``NaN`` and ``Infinity``, which Python reads but JSON does not have."""
     raise ValueError(name)
 
 
@@ -101,7 +101,7 @@ def _problems(by_location: Mapping[str, Any], schema: marshmallow.Schema) -> Ite
 
 
 def _unknown(noun: str, path: Sequence[str], schema: marshmallow.Schema) -> str:
-    """Name the unknown field at the end of *path*, those that are allowed there, and the one that may be meant."""
+    """Name the unknown field at the end of *path*, the allowed ones, and the one that was probably meant."""
     name, allowed = path[-1], _allowed(schema, path[:-1])
     meant = difflib.get_close_matches(name[:_SHOWN_NAME], allowed, n=1)
     question = f" Did you mean '{meant[0]}'?" if meant else ""
@@ -109,9 +109,9 @@ def _unknown(noun: str, path: Sequence[str], schema: marshmallow.Schema) -> str:
 
 
 def _allowed(schema: marshmallow.Schema, path: Sequence[str]) -> list[str]:
-    """The names of the fields below *path*, which leads through nested schemas and lists of them."""
+    """Return the names of the fields below *path*, which leads through nested schemas and lists of them."""
     for part in path:
-        field = _by_name(schema).get(part)  # an index into a list is none: it stays where it is
+        field = _by_name(schema).get(part)  # an index into a list names no field, so the schema stays
         while isinstance(field, marshmallow.fields.List):
             field = field.inner
         if isinstance(field, marshmallow.fields.Nested):
@@ -124,7 +124,7 @@ def _by_name(schema: marshmallow.Schema) -> dict[str, marshmallow.fields.Field[A
 
 
 def _flat(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Each message with the keys that lead to its field; marshmallow nests them as the data is nested."""
+    """Yield each message with the keys that lead to its field. marshmallow nests messages like the data."""
     if isinstance(messages, Mapping):
         for name, below in messages.items():
             yield from _flat(below, path if name == marshmallow.exceptions.SCHEMA else (*path, str(name)))
@@ -136,5 +136,5 @@ def _flat(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def _escaped(part: str) -> str:
-    """RFC 6901, 3."""
+    """Escape a part of a JSON Pointer (RFC 6901, 3)."""
     return part.replace("~", "~0").replace("/", "~1")

@@ -1,9 +1,14 @@
-"""Connections: a greenlet each, so that thousands of slow clients cost memory in the order of kilobytes and no thread.
+"""Handle each connection in a greenlet, so that a slow client costs some kilobytes of memory and no thread.
 
-gunicorn's gevent worker parses requests and calls the application. Added here is what it leaves open: a bound for the
-whole head of a request, a deadline for its body, another for a client that takes nothing of its answer, a turn for the
-others after every piece of one, and an end that does not wait for idle connections. The deadline for a head is
-gunicorn's ``keepalive``, which includes the wait for its first byte.
+gunicorn's gevent worker parses requests and calls the application. This module adds:
+
+* a bound for the whole head of a request
+* a deadline for its body
+* a deadline for a client that reads nothing of its answer
+* a switch to other connections after each piece of an answer
+* a shutdown that does not wait for idle connections
+
+The deadline for a head is gunicorn's ``keepalive``, which includes the wait for its first byte.
 """
 
 from __future__ import annotations
@@ -28,45 +33,48 @@ from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers.ggevent import GeventWorker
 
 from service.http import request_id
-from service.http.request_errors import RequestTooSlow
+from service.http.problems import RequestTooSlow
 
 CONNECTION: Final = "gunicorn.socket"
 """The `Connection` in a request's WSGI environment."""
 LARGEST_HEAD: Final = 64 * 1024
-"""Bytes of request line and headers together; each of a thousand slow heads may hold as much memory."""
+"""Bytes of request line and headers together. Each of a thousand slow heads may hold this much memory."""
 BODY_SECONDS: Final = 30.0
-"""From the end of a head until the whole body must be there. No body of this API has more than 64 KiB."""
+"""Seconds from the end of a head until the whole body must have arrived."""
 STALLED_SECONDS: Final = 60
-"""A client whose system acknowledges no byte for so long is dropped."""
+"""Seconds without an acknowledged byte after which a client is dropped."""
 STALL_SECONDS: Final = 5.0
-"""A client that has had no room for so long does without what others need, such as a connection to S3."""
+"""Seconds without room for more bytes after which a client loses shared resources, such as a connection to S3."""
 _UNSENT: Final = 64 * 1024
-"""Bytes that wait in the kernel for a client, beside those on their way: without it up to 4 MiB."""
+"""Bytes that wait in the kernel for a client, in addition to those in flight. Without this bound up to 4 MiB wait."""
 _GRACE_SECONDS: Final = 0.5
-"""How long requests that are being answered may go on after SIGTERM."""
+"""Seconds that current requests may go on after SIGTERM."""
 _ACCEPTED_AT_ONCE: Final = 16
-"""Connections per turn of the event loop. With fewer, a probe waits for seconds behind a thousand pulls. With more,
-another process gets less than its share."""
+"""Connections accepted per iteration of the event loop. With fewer, a probe waits seconds while a thousand pulls are
+accepted. With more, another process gets less than its share."""
 _NOTIFY_SECONDS: Final = 1.0
 _POLL: Final = 0.02
 _MOST_FILES: Final = 65_536
 _OTHER_FILES: Final = 256
-"""Descriptors that are no client's and no S3 stream's: Redis, pooled connections, libraries."""
+"""Descriptors for everything but clients and S3 streams: Redis, pooled connections, libraries."""
 
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def aside(work: Callable[P, T]) -> Callable[P, T]:
-    """*work* in a real thread, while other connections go on: for what computes for milliseconds and does no I/O."""
+def in_thread(work: Callable[P, T]) -> Callable[P, T]:
+    """Wrap *work* so that it runs in a real thread, while other connections go on.
+
+    It is for work that computes for milliseconds and does no I/O.
+    """
 
     @wraps(work)
-    def in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
         done: T = gevent.get_hub().threadpool.apply(work, args, kwargs)
         return done
 
-    return in_thread
+    return run
 
 
 class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
@@ -75,14 +83,14 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._connections: set[Connection] = set()
-        self._told_to_end = Event()
+        self._stopping = Event()
 
     def run(self) -> None:
-        """Serve until SIGTERM. Then close idle connections, and give requests half a second."""
+        """Serve until SIGTERM. Then close idle connections, and give current requests half a second."""
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
-            self._told_to_end.wait(_NOTIFY_SECONDS)
+            self._stopping.wait(_NOTIFY_SECONDS)
         for server in servers:
             server.close()
         until = monotonic() + _GRACE_SECONDS
@@ -95,7 +103,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
-        gevent.spawn(self._told_to_end.set)
+        gevent.spawn(self._stopping.set)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         connection = Connection(client)
@@ -125,7 +133,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
 
 class Connection:
-    """A client's socket with the bounds of what is being read from it; gunicorn uses it as a socket."""
+    """A client's socket with bounds on what is read from it. gunicorn uses it as a socket."""
 
     def __init__(self, client: socket.socket) -> None:
         self._client = client
@@ -140,11 +148,11 @@ class Connection:
 
     @property
     def is_between_requests(self) -> bool:
-        """Whether no whole head is there that was not answered."""
+        """Whether no request is in progress: no complete head has arrived since the last answer."""
         return self._request is None
 
     def end(self) -> None:
-        """Let whoever waits for a head find the connection's end."""
+        """End the connection. A greenlet that waits for a head reads its end."""
         self._is_ended = True
         with suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
@@ -156,12 +164,12 @@ class Connection:
         self._request, self._until = request, monotonic() + BODY_SECONDS
 
     def recv(self, size: int) -> bytes:
-        """Raises LimitRequestHeaders for a head that is too large, RequestTooSlow for a body that is too late."""
+        """Receive bytes. Raises LimitRequestHeaders for a head that is too large, RequestTooSlow for a late body."""
         if self._request is not None:
             return self._recv_body(size)
         try:
             received = self._client.recv(size)
-        except OSError:  # gevent's, to a greenlet that waits when another one ends the connection
+        except OSError:  # gevent raises it in a waiting greenlet when another one ends the connection
             if self._is_ended:
                 return b""
             raise
@@ -171,20 +179,20 @@ class Connection:
         return received
 
     def on_stall(self, release: Callable[[], None]) -> None:
-        """Call *release*, which lets go of what others need, when the client has had no room for `STALL_SECONDS`."""
+        """Call *release*, which frees shared resources, when the client has had no room for `STALL_SECONDS`."""
         self._on_stall = release
 
     def sendall(self, data: bytes) -> None:
-        """Send all, then let others have a turn: a quick client and a quick S3 would keep it for themselves."""
+        """Send all bytes, then switch to other greenlets. A quick client and a quick S3 would never switch."""
         left = memoryview(data)
         while left:
             left = left[self._send(left) :]
         gevent.sleep(0)
 
     def _send(self, data: memoryview) -> int:
-        """As much as there is room for. Waits for some; raises BrokenPipeError for a client that takes nothing.
+        """Wait for room and send as much as fits. Raises BrokenPipeError for a client that reads nothing.
 
-        The room grows in steps of up to a kernel buffer, so what the client has acknowledged is looked at as well.
+        Room grows in steps of up to a kernel buffer. So acknowledged bytes count as progress, too.
         """
         unacknowledged, progress_at = self._unacknowledged(), monotonic()
         self._client.settimeout(STALL_SECONDS)
@@ -198,12 +206,12 @@ class Connection:
                     progress_at = monotonic()
                 unacknowledged = now_left
                 if monotonic() - progress_at >= STALLED_SECONDS:
-                    raise BrokenPipeError(errno.EPIPE, "the client takes nothing")
+                    raise BrokenPipeError(errno.EPIPE, "the client reads nothing")
         finally:
             self._client.settimeout(None)
 
     def _unacknowledged(self) -> int:
-        """Bytes in the kernel that the client has not acknowledged (SIOCOUTQ, tcp(7)); 0 where that cannot be asked."""
+        """Return the bytes that the client has not acknowledged (SIOCOUTQ, tcp(7)). 0 where it is unknown."""
         with suppress(OSError):
             answer = fcntl.ioctl(self._client.fileno(), termios.TIOCOUTQ, bytes(4))
             return int.from_bytes(answer, sys.byteorder)
@@ -221,9 +229,9 @@ class Connection:
 
 
 def _discard_body(request: Any) -> None:
-    """Read what the application left of a small body, so that the connection can be used again.
+    """Read the rest of a small body, so that the connection can be used again.
 
-    StopIteration, which ends the connection, for a large or a late one.
+    Raises StopIteration, which ends the connection, for a large or a late body.
     """
     left = LARGEST_HEAD
     with suppress(RequestTooSlow):
@@ -236,16 +244,16 @@ def _discard_body(request: Any) -> None:
 
 
 def bound_unsent(arbiter: Any) -> None:
-    """Bound what waits in the kernel for a slow client. Connections inherit it from their listener."""
+    """Bound the bytes that wait in the kernel for a slow client. Connections inherit this from their listener."""
     if option := getattr(socket, "TCP_NOTSENT_LOWAT", None):
         for listener in arbiter.LISTENERS:
             listener.sock.setsockopt(socket.IPPROTO_TCP, option, _UNSENT)
 
 
 def raise_open_files() -> int:
-    """Let this process open as many files as it may. The number of clients that one process then has room for.
+    """Raise the limit of open files as far as allowed. Return the number of clients that a process then has room for.
 
-    Each may need two: its own connection, and one to S3.
+    Each client may need two files: its own connection, and one to S3.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)

@@ -1,4 +1,4 @@
-"""``If-Match`` and ``If-None-Match`` of a change, as the publisher's `Precondition` (RFC 9110, 13.1)."""
+"""Read ``If-Match`` and ``If-None-Match`` of a change as a `Precondition` of the catalog (RFC 9110, 13.1)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mirror.oci.digest import Digest
 
 
 def precondition(request: Request) -> Precondition:
-    """Whether the change may go on, given what the name shows at that moment; ETags are quoted digests.
+    """Return a function that says whether a change is allowed, given the digest that the name has at that moment.
 
-    A header that is present and holds nothing usable matches nothing, so a mistyped one stops the change.
+    ETags are quoted digests. A header without a usable value matches nothing, so a mistyped one stops the change.
     """
     wanted = request.if_match if "If-Match" in request.headers else None
     unwanted = request.if_none_match if "If-None-Match" in request.headers else None

@@ -1,25 +1,208 @@
-"""Failures as problem details (RFC 9457), everywhere but under ``/v2``."""
+"""Failures of requests, and how an answer shows them: problem details (RFC 9457), everywhere but under ``/v2``.
+
+A `RequestError` is wrong with the request itself. What a request asks for fails with a `mirror.errors.MirrorError`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any, Final
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, Self
 from urllib.parse import quote
 
+import structlog
 from flask import Response, json, request
+from marshmallow import Schema, fields
+from werkzeug.exceptions import HTTPException
 
+from mirror.errors import BlobBeingDeleted, InternalError, MirrorError, RateLimited, TagBusy, Unavailable, quoted
 from service.http import request_id
-from service.http.failures import Failure
 
 MEDIA_TYPE: Final = "application/problem+json"
+_CANNOT_BE_USED: Final = "The request has fields or parameters that cannot be used"
+_SHOWN_NAME: Final = 64
+_CHANGING_SECONDS: Final = 2
+"""Seconds after which a tag or blob that is being changed is worth another try."""
+_AWAY_SECONDS: Final = 5
+"""Seconds after which a store that is away, or an index that is being rebuilt, is worth another try."""
+_LOG = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """What is wrong with one field of the body (*pointer*, RFC 6901) or one query parameter (*parameter*)."""
+
+    detail: str
+    pointer: str | None = None
+    parameter: str | None = None
+
+
+class RequestError(Exception):
+    """A wrong request: one sentence, and a stable ``code`` and a ``hint`` like those of a `MirrorError`."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    hint: ClassVar[str]
+
+    def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.headers = headers or {}
+
+
+class TokenRequired(RequestError):
+    """*challenge* is the ``WWW-Authenticate`` of the answer (RFC 9110, 11.6.1)."""
+
+    status, code = 401, "UNAUTHORIZED"
+    hint = "Send the admin token: 'Authorization: Bearer …', or as the password of 'docker login'."
+
+    def __init__(self, challenge: str) -> None:
+        message = "This needs the admin token, and the request has none or a wrong one"
+        super().__init__(message, {"WWW-Authenticate": challenge})
+
+
+class TooManyFailures(RequestError):
+    """RFC 6585, 4. The address may try again after *seconds*."""
+
+    status, code = 429, "TOOMANYREQUESTS"
+    hint = "Wait as 'Retry-After' says, then send the right token."
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("Too many requests from this address had a wrong token", {"Retry-After": str(seconds)})
+
+
+class BodyMalformed(RequestError):
+    status, code = 400, "REQUEST_MALFORMED"
+    hint = 'Send a JSON object, for example {"source": "docker.io/library/redis:7"}.'
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The body is not what this API reads: {reason}")
+
+
+class BodyTypeRefused(RequestError):
+    status, code = 415, "UNSUPPORTED_MEDIA_TYPE"
+    hint = "Send 'Content-Type: application/json'."
+
+    def __init__(self, media_type: str) -> None:
+        super().__init__(f"The body is sent as {quoted(media_type)}, and this API reads JSON only")
+
+
+class RequestInvalid(RequestError):
+    """One or more fields or parameters cannot be used. All of them are named at once."""
+
+    status, code = 422, "REQUEST_INVALID"
+    hint = "Correct what 'errors' names; /docs describes every field."
+
+    def __init__(self, problems: Sequence[FieldProblem], message: str = _CANNOT_BE_USED) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class ParametersRepeated(RequestInvalid):
+    """A query parameter is given twice. Servers and proxies disagree on whether the first or the last value counts."""
+
+    hint = "Give every query parameter once."
+
+    def __init__(self, names: Sequence[str]) -> None:
+        listed = ", ".join(quoted(name, _SHOWN_NAME) for name in names)
+        problems = [FieldProblem("Given more than once.", parameter=quoted(name, _SHOWN_NAME)[1:-1]) for name in names]
+        super().__init__(problems, f"A query parameter is given more than once: {listed}")
+
+
+class RequestTooSlow(RequestError):
+    """RFC 9110, 15.5.9."""
+
+    status, code = 408, "REQUEST_TIMEOUT"
+    hint = "Send the request again, its body without a pause."
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The body of the request was not complete after {seconds:.0f} s")
+
+
+class PageSizeInvalid(RequestError):
+    """The ``n`` of a list under ``/v2`` (distribution spec, "Listing Tags")."""
+
+    status, code = 400, "PAGINATION_NUMBER_INVALID"
+    hint = "Give a whole number that is not negative, or leave 'n' out."
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{quoted(text)} is not a number of results")
+
+
+class RangeUnsatisfiable(RequestError):
+    """RFC 9110, 15.5.17."""
+
+    status, code = 416, "RANGE_INVALID"
+    hint = "Ask for bytes that the blob has."
+
+    def __init__(self, size: int) -> None:
+        message = f"The blob has {size} bytes, and none of them is in the requested range"
+        super().__init__(message, {"Content-Range": f"bytes */{size}"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What an answer says of an exception, in problem details or in the form of the distribution spec.
+
+    ``code`` and ``hint`` are stable. ``message`` is for this one case.
+    """
+
+    status: int
+    code: str
+    message: str
+    hint: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[FieldProblem, ...] = ()
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """Return what may be shown of *error*. The details of an unexpected one go to the log alone."""
+        if isinstance(error, MirrorError):
+            return cls(error.status, error.code, error.message, error.hint, _retry_after(error))
+        if isinstance(error, RequestError):
+            problems = error.problems if isinstance(error, RequestInvalid) else ()
+            return cls(error.status, error.code, error.message, error.hint, error.headers, problems)
+        if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
+            unreadable = ("REQUEST_MALFORMED", f"The request cannot be read: {error.name}", _READ_THE_DOCS)
+            allowed = dict(error.get_headers()).get("Allow")
+            return cls(error.code, *_ROUTING.get(error.code, unreadable), {"Allow": allowed} if allowed else {})
+        _LOG.error("a request failed unexpectedly", exc_info=error)
+        unknown = InternalError()
+        return cls(unknown.status, unknown.code, unknown.message, unknown.hint)
+
+
+_READ_THE_DOCS: Final = "/docs describes every request."
+_ROUTING: Final[Mapping[int, tuple[str, str, str]]] = {
+    404: ("NOT_FOUND", "There is nothing at this path", _READ_THE_DOCS),
+    405: ("METHOD_NOT_ALLOWED", "This path does not know this method", "The header 'Allow' names those it knows."),
+    413: ("REQUEST_TOO_LARGE", "The body is larger than 64 KiB", "No request of this API needs so many bytes."),
+}
+
+
+def codes_of_requests() -> list[tuple[int, str, str]]:
+    """Return status, code and hint of every error of a request itself, for the page of error codes."""
+    own = [(error.status, error.code, error.hint) for error in RequestError.__subclasses__()]
+    return sorted([*own, *((status, code, hint) for status, (code, _, hint) in _ROUTING.items())])
+
+
+def _retry_after(error: MirrorError) -> dict[str, str]:
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    if isinstance(error, TagBusy | BlobBeingDeleted):
+        return {"Retry-After": str(_CHANGING_SECONDS)}
+    if isinstance(error, Unavailable) and error.retryable:
+        return {"Retry-After": str(_AWAY_SECONDS)}
+    return {}
 
 
 def problem_type(code: str) -> str:
-    """The URI of a kind of problem: the same at every mirror, and the place on this one where it is explained."""
+    """Return the URI of a kind of problem. It is the same at every mirror, and explained at that path of each."""
     return f"/docs/errors#{code}"
 
 
-def answer(failure: Failure) -> Response:
+def problem_response(failure: Failure) -> Response:
+    """Return *failure* as problem details."""
     problem: dict[str, Any] = {
         "type": problem_type(failure.code),
         "title": failure.code.replace("_", " ").capitalize(),
@@ -31,9 +214,33 @@ def answer(failure: Failure) -> Response:
         "request_id": request_id.current(),
     }
     if failure.problems:
-        problem["errors"] = [_without_nothing(asdict(found)) for found in failure.problems]
+        found = [asdict(one) for one in failure.problems]
+        problem["errors"] = [{name: value for name, value in one.items() if value is not None} for one in found]
     return Response(json.dumps(problem), failure.status, failure.headers, content_type=MEDIA_TYPE)
 
 
-def _without_nothing(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+class FieldProblemSchema(Schema):
+    detail = fields.String(required=True, metadata={"example": "Missing data for required field."})
+    pointer = fields.String(metadata={"description": "JSON Pointer into the body.", "example": "/source"})
+    parameter = fields.String(metadata={"description": "Name of the query parameter."})
+
+
+class ProblemSchema(Schema):
+    type = fields.String(required=True, metadata={"example": "/docs/errors#NAME_INVALID"})
+    title = fields.String(required=True, metadata={"example": "Name invalid"})
+    status = fields.Integer(required=True, metadata={"example": 422})
+    detail = fields.String(
+        required=True,
+        metadata={"example": "'Redis:7' is not a valid image reference: the repository must be lower case"},
+    )
+    instance = fields.String(required=True, metadata={"description": "Path of the request.", "example": "/v1/jobs"})
+    code = fields.String(
+        required=True, metadata={"description": "Stable: scripts may rely on it.", "example": "NAME_INVALID"}
+    )
+    hint = fields.String(
+        required=True, metadata={"description": "What to do.", "example": "Write it as 'docker pull' takes it."}
+    )
+    request_id = fields.String(
+        required=True, metadata={"description": "Stands on every log line.", "example": "b7d1f0c2a4e86395"}
+    )
+    errors = fields.List(fields.Nested(FieldProblemSchema), metadata={"description": "Every field that is wrong."})

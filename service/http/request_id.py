@@ -1,7 +1,7 @@
-"""One id per request: in every problem, on every log line that is written meanwhile, and echoed to the client.
+"""Give each request an id: in every problem, on every log line of the request, and in the answer's header.
 
-`AccessLog` begins it before the application is called and the connection's `Worker` ends it after the last byte, so
-that lines about a broken stream have it too, and no line of the next request does.
+`AccessLog` begins it before the application is called. The connection's `Worker` ends it after the last byte. So lines
+about a broken stream have it too, and lines of the next request do not.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def register(app: Flask) -> None:
 
 
 def current() -> str:
-    """The id of the request that is being answered."""
+    """Return the id of the current request."""
     return str(g.request_id)
 
 
 def begin(environ: WSGIEnvironment) -> str:
-    """Choose the request's id and put it on the log lines of this greenlet.
+    """Choose the request's id and bind it to the log lines of this greenlet. Return it.
 
-    The client's own id is taken if it is harmless in a log and a header, so that it can be followed.
+    The client's own id is used if it is harmless in a log and in a header, so that a request can be followed.
     """
     given = environ.get(_VARIABLE, "")
     chosen = given if _SANE.fullmatch(given) else secrets.token_hex(8)
@@ -46,12 +46,12 @@ def begin(environ: WSGIEnvironment) -> str:
 
 
 def end() -> None:
-    """No line that follows belongs to the request."""
+    """Unbind the id: log lines that follow do not belong to the request."""
     structlog.contextvars.clear_contextvars()
 
 
 def _take_over() -> None:
-    """Without `AccessLog`, as in tests, the id begins here."""
+    """Make the id available to views. Without `AccessLog`, as in tests, it begins here."""
     g.request_id = request.environ.get(_CHOSEN) or begin(request.environ)
 
 

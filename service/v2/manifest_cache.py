@@ -1,6 +1,6 @@
-"""Manifests that were served lately, by digest: what a digest names never changes, so nothing here goes stale.
+"""A cache of manifests by digest. The content of a digest never changes, so nothing here becomes stale.
 
-Whether a repository may serve a manifest is not in here and is asked for every request.
+Whether a repository may serve a manifest is not cached: each request checks it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Final
 from mirror.oci.digest import Digest
 
 LARGEST: Final = 32 * 2**20
-"""Bytes of bodies that one process holds; the service has two processes."""
+"""Bytes of bodies that one process holds. The service has two processes."""
 _MOST_TYPES: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What an answer says of a manifest: all that HEAD needs."""
+    """The type and size of a manifest: all that HEAD needs."""
 
     media_type: str
     size: int
 
 
 class ManifestCache:
-    """Bodies up to *largest* bytes together, and the descriptions of many more. What was asked for last stays longest.
+    """Holds bodies of up to *largest* bytes in total, and the descriptions of many more. Least recently used go first.
 
-    May be used from several threads.
+    Safe to share between threads.
     """
 
     def __init__(self, largest: int = LARGEST, *, most_types: int = _MOST_TYPES) -> None:
@@ -40,7 +40,7 @@ class ManifestCache:
         self._lock = Lock()
 
     def described(self, digest: Digest) -> Described | None:
-        """The manifest's type and size, if its bytes were checked against *digest* before."""
+        """Return the manifest's type and size, if its bytes were checked against *digest* before."""
         with self._lock:
             if digest in self._described:
                 self._described.move_to_end(digest)
@@ -53,7 +53,7 @@ class ManifestCache:
             return self._bodies.get(digest)
 
     def put(self, digest: Digest, described: Described, body: bytes) -> None:
-        """Keep a manifest whose bytes are proven to be those that *digest* names."""
+        """Keep a manifest. The caller has checked its bytes against *digest*."""
         with self._lock:
             self._described[digest] = described
             if len(self._described) > self._most_types:

@@ -1,4 +1,4 @@
-"""Manifests and indexes, byte for byte as they were mirrored."""
+"""Serve manifests and indexes, byte for byte as they were mirrored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.names import is_tag
 from service.core import core, service
-from service.http.connections import aside
+from service.http.connections import in_thread
 from service.http.preconditions import etag
 from service.v2.manifest_cache import Described
 
@@ -21,7 +21,7 @@ _LARGE: Final = 128 * 1024
 
 
 def manifest(repository: str, reference: str) -> Response:
-    """The manifest that a tag shows or a digest names, whatever ``Accept`` says: a conversion would change its digest.
+    """Serve the manifest of a tag or a digest. ``Accept`` is ignored: a conversion would change the digest.
 
     Raises InvalidTag, InvalidDigest or ImageNotHeld.
     """
@@ -42,10 +42,10 @@ def manifest(repository: str, reference: str) -> Response:
 
 
 def _read(name: LocalImage, digest: Digest, described: Described | None) -> tuple[Described, bytes]:
-    """Read a manifest from the bucket into the cache. It is hashed every time, and parsed if its type is not known."""
+    """Read a manifest from the bucket into the cache. It is always hashed, and parsed if its type is not known."""
     body = core().reader.body(name, digest)
     if described is None:
-        check = checked_manifest if len(body) < _LARGE else aside(checked_manifest)
+        check = checked_manifest if len(body) < _LARGE else in_thread(checked_manifest)
         descriptor = check(body, digest).descriptor
         described = Described(descriptor.media_type, descriptor.size)
     elif Digest.of(body, digest.algorithm) != digest:

@@ -1,58 +1,150 @@
-"""The one route of ``/v2``: repositories have slashes, so the path is read by `request_path`, not by Flask's router."""
+"""The routes of ``/v2``. Repositories have slashes, so `parse_path` reads the path instead of Flask's router.
+
+Lists come in pages ("Listing Tags" of the distribution spec). ``_catalog`` is Docker's. Errors have the form of the
+distribution spec.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, json, jsonify, request, url_for
 from werkzeug.exceptions import NotFound
 
-from mirror.errors import StorageUnavailable
-from service.core import service
-from service.v2 import answers, blobs, lists, manifests, request_path
+from mirror.errors import InvalidReference, StorageUnavailable
+from mirror.oci.names import repository_problem
+from service.core import core, service
+from service.http.auth import is_distribution_path
+from service.http.bodies import require_single
+from service.http.problems import Failure, PageSizeInvalid
+from service.v2 import blobs, manifests
 
+LARGEST_PAGE: Final = 1000
+"""Also the size of the page for a client that asks for more, or for all. The Link header leads to the next page."""
+_LONGEST_NUMBER: Final = 18
 _PATIENCE: Final = 15.0
-"""Seconds until a pull learns that S3 answers none of those before it."""
+"""Seconds for which a pull waits for a free lookup. Then it fails: S3 has not answered any of the pulls before it."""
+_API_VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
+"""docker takes an answer without this header for one of another service."""
+_READ_ONLY: Final = (
+    "this registry is read-only; copy images into it with POST /v1/jobs",
+    "/docs describes POST /v1/jobs; an image that no registry has must be pushed to one first.",
+)
+"""What 'docker push' shows. Clients print the message, and few of them the hint."""
+_UNSUPPORTED: Final = frozenset({"NOT_FOUND", "METHOD_NOT_ALLOWED"})
+
 DISTRIBUTION: Final = Blueprint("distribution", __name__, static_folder=None)
+Kind = Literal["manifests", "blobs", "tags"]
+_KINDS: Final[dict[str, Kind]] = {"manifests": "manifests", "blobs": "blobs", "tags": "tags"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path names: a valid repository, and an unparsed tag or digest. For tags ``name`` is ``list``."""
+
+    repository: str
+    kind: Kind
+    name: str
+
+
+def parse_path(path: str) -> Target | None:
+    """Parse a path below ``/v2/``. Return None for a path that the API does not have.
+
+    A repository may be called ``team/blobs/app``, so the path is read from its end. The last part is a tag or a digest,
+    the one before it is the kind, and the rest is the repository. Raises InvalidReference for an impossible repository.
+    """
+    head, _, name = path.rpartition("/")
+    repository, _, last = head.rpartition("/")
+    kind = _KINDS.get(last)
+    if kind is None or not name or (kind == "tags" and name != "list"):
+        return None
+    if problem := repository_problem(repository):
+        raise InvalidReference(repository, problem)
+    return Target(repository, kind, name)
 
 
 @DISTRIBUTION.route("/v2", methods=["GET"], provide_automatic_options=False)
 @DISTRIBUTION.route("/v2/", methods=["GET"], provide_automatic_options=False)
 def base() -> Response:
-    """That this is the API, and that the client may use it ("Determining Support")."""
+    """Show that this is the API, and that the client may use it ("Determining Support")."""
     return jsonify({})
 
 
 @DISTRIBUTION.route("/v2/_catalog", methods=["GET"], provide_automatic_options=False)
 def catalog() -> Response:
-    return lists.repositories()
+    """List repositories. Raises CatalogRebuilding, PageSizeInvalid or ParametersRepeated."""
+    size = _page_size()
+    found, following = core().index.repositories(limit=size, after=_last())
+    response = jsonify({"repositories": [entry.name for entry in found]})
+    return _with_next_page(response, size, following, path="_catalog")
 
 
 @DISTRIBUTION.route("/v2/<path:path>", methods=["GET"], provide_automatic_options=False)
 def read(path: str) -> Response:
-    asked = request_path.parse(path)
-    if asked is None:
+    """Serve a manifest, a blob or the tags of a repository."""
+    target = parse_path(path)
+    if target is None:
         raise NotFound
     if not service().lookups.acquire(timeout=_PATIENCE):
         raise StorageUnavailable("be asked", "it answers no pull")
     try:
-        return _answer(asked)
+        return _read(target)
     finally:
         service().lookups.release()
 
 
-def _answer(asked: request_path.Asked) -> Response:
-    if asked.kind == "manifests":
-        return manifests.manifest(asked.repository, asked.name)
-    if asked.kind == "blobs":
-        return blobs.blob(asked.repository, asked.name)
-    return lists.tags(asked.repository)
+def _read(target: Target) -> Response:
+    if target.kind == "manifests":
+        return manifests.manifest(target.repository, target.name)
+    if target.kind == "blobs":
+        return blobs.blob(target.repository, target.name)
+    return _tags(target.repository)
+
+
+def _tags(repository: str) -> Response:
+    """List tags. Raises RepositoryNotHeld, CatalogRebuilding, PageSizeInvalid or ParametersRepeated."""
+    size = _page_size()
+    found, following = core().index.tags(repository, limit=size, after=_last())
+    response = jsonify({"name": repository, "tags": found})
+    return _with_next_page(response, size, following, path=f"{repository}/tags/list")
+
+
+def _with_next_page(response: Response, size: int, following: str | None, *, path: str) -> Response:
+    """Add the link to the next page, relative to the address that the client used."""
+    if following is not None:
+        url = url_for("distribution.read", path=path, n=size, last=following)
+        response.headers["Link"] = f'<{url}>; rel="next"'
+    return response
+
+
+def _page_size() -> int:
+    require_single(request, ("n", "last"))
+    text = request.args.get("n")
+    if text is None:
+        return LARGEST_PAGE
+    if not (text.isascii() and text.isdigit()):
+        raise PageSizeInvalid(text)
+    return LARGEST_PAGE if len(text) > _LONGEST_NUMBER else min(int(text), LARGEST_PAGE)
+
+
+def _last() -> str:
+    return request.args.get("last", "")
+
+
+def distribution_error(failure: Failure) -> Response:
+    """Return *failure* as "Error Codes" of the distribution spec says. Malformed names are 400 there."""
+    status = 400 if failure.status == 422 else failure.status
+    code = "UNSUPPORTED" if failure.code in _UNSUPPORTED else failure.code
+    message, hint = _READ_ONLY if failure.code == "METHOD_NOT_ALLOWED" else (failure.message, failure.hint)
+    error = {"code": code, "message": message, "detail": {"hint": hint}}
+    return Response(json.dumps({"errors": [error]}), status, failure.headers, content_type="application/json")
 
 
 @DISTRIBUTION.after_app_request
-def name_the_api(response: Response) -> Response:
-    """Also on what was refused before it came to a view."""
-    if answers.is_below(request.path):
-        name, value = answers.API_VERSION
+def add_api_version(response: Response) -> Response:
+    """Name the API on every answer under ``/v2``, also where a request was refused before it reached a view."""
+    if is_distribution_path(request.path):
+        name, value = _API_VERSION
         response.headers[name] = value
     return response

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirror.settings import InvalidSettings
-from service.http.admin_token import admin_token
+from service.http.auth import admin_token
 from tests.conftest import MakeSettings
 
 

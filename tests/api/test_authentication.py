@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 
 import pytest
 from flask.testing import FlaskClient
@@ -103,7 +102,7 @@ ODD_TOKENS = [
 @pytest.mark.parametrize("token", ODD_TOKENS)
 def test_every_token_that_is_accepted_at_start_opens_the_api_and_pulls(service: Service, token: str) -> None:
     assert token_problem(token) is None
-    client = create_app(replace(with_settings(service, anonymous_pull=False), admin_token=token)).test_client()
+    client = create_app(with_settings(service, anonymous_pull=False, admin_token=token)).test_client()
     assert client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     for authorization in (f"Bearer {token}", basic("anybody", token)):
         assert client.get("/v2/", headers={"Authorization": authorization}).status_code == 200

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from mirror.errors import every_error
 from service import openapi
-from service.http.failures import codes_of_requests
+from service.http.problems import codes_of_requests
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ASSETS = REPOSITORY / "service" / "api" / "docs" / "static"

@@ -12,6 +12,7 @@ from mirror.settings import Settings
 from mirror.wiring import Core
 from service.app import create_app
 from service.core import Service
+from tests.api.conftest import TOKEN
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 
@@ -67,7 +68,7 @@ def test_without_its_stores_the_mirror_lives_and_is_not_ready(alone: FlaskClient
 )
 def test_without_its_stores_every_answer_is_a_clean_503(settings_without_stores: Settings, path: str) -> None:
     service = Service.connect(settings_without_stores)
-    headers = {"Authorization": f"Bearer {service.admin_token}"}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
     response = create_app(service).test_client().get(path, headers=headers)
     service.close()
     assert response.status_code == 503

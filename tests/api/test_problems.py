@@ -7,7 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from mirror.errors import BlobBeingDeleted, MirrorError, RateLimited, StorageRefused, StorageUnavailable, TagBusy
-from service.http.failures import Failure
+from service.http.problems import Failure
 
 SECRET = "hunter2-in-a-traceback"
 

@@ -20,6 +20,7 @@ from mirror.wiring import Core
 from service.api.health import readiness
 from service.app import create_app
 from service.core import Service
+from service.http.auth import admin_token
 from tests import images
 from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer
@@ -54,7 +55,7 @@ def connect() -> Iterator[Callable[[Settings], FlaskClient]]:
     def connect(settings: Settings) -> FlaskClient:
         made.append(Service.connect(settings))
         client = create_app(made[-1]).test_client()
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {made[-1].admin_token}"
+        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {admin_token(settings)}"
         return client
 
     yield connect

@@ -11,7 +11,7 @@ import pytest
 
 from mirror import errors
 from mirror.errors import MirrorError, every_error, quoted
-from service.http.failures import codes_of_requests
+from service.http.problems import codes_of_requests
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 SHARED = {"MANIFEST_UNKNOWN": 2, "BLOB_UNKNOWN": 2, "TOOMANYREQUESTS": 2, "SOURCE_UNREACHABLE": 2, "SOURCE_FAILED": 3}

@@ -1,6 +1,6 @@
-"""docs/reference/errors.md as data: the one list of error codes, which ``/docs/errors`` shows.
+"""Read docs/reference/errors.md, the one list of error codes, for ``/docs/errors``.
 
-A test compares it with the classes in `mirror.errors`.
+A test compares the page with the classes in `mirror.errors`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CODE: Final = re.compile(r"`([^`]*)`")
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
-    """One code: the statuses of its answers, whether waiting helps, what it means and what to do, as HTML."""
+    """One code: its HTTP statuses, whether waiting helps, what it means and what to do. The last two are HTML."""
 
     code: str
     statuses: str
@@ -32,7 +32,7 @@ class ErrorRow:
 
 @cache
 def groups() -> dict[str, list[ErrorRow]]:
-    """The rows of the page's tables of codes, by the heading above each."""
+    """Return the rows of the page's tables of codes, by the heading above each table."""
     found: dict[str, list[ErrorRow]] = {}
     title = ""
     for line in PAGE.read_text(encoding="utf-8").splitlines():
@@ -45,6 +45,6 @@ def groups() -> dict[str, list[ErrorRow]]:
 
 
 def _html(cell: str) -> Markup:
-    """Markdown's code as HTML; of a link the words, since the page it leads to is not served."""
+    """Convert Markdown's code to HTML. Only the words of a link are kept, because its page is not served here."""
     escaped = str(escape(_LINK.sub(r"\1", cell)))
     return Markup(_CODE.sub(r"<code>\1</code>", escaped))  # noqa: S704 - escaped before

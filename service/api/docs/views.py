@@ -1,4 +1,4 @@
-"""``/openapi.json``, the page that shows it, and the page of error codes. Nothing is loaded from elsewhere."""
+"""The page that shows ``/openapi.json``, and the page of error codes. Nothing is loaded from other hosts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT_SECURITY_POLICY: Final = (
 
 @DOCUMENTATION.get("/")
 def root() -> Response:
-    """For those who open the mirror in a browser."""
+    """Lead browsers from the root to the documentation."""
     return Response(status=302, headers={"Location": "docs"})
 
 
@@ -30,7 +30,7 @@ def page() -> Response:
 
 @DOCUMENTATION.get("/docs/errors")
 def errors() -> Response:
-    """Every code an answer or a job can have, once; what ``type`` of a problem points at."""
+    """Show every error code. The ``type`` of a problem points here."""
     return _page(render_template("errors.html", groups=error_reference.groups()))
 
 

@@ -1,6 +1,6 @@
-"""Whether the mirror can do its work: Redis and S3 are asked, briefly, and never by more than one thread at a time.
+"""Check whether the mirror can do its work. Redis and S3 are asked briefly, and by one thread at a time.
 
-Asked means also: do they take a write? A full disk, a full memory and a replica answer reads as if nothing were wrong.
+The checks write, too. With a full disk, with full memory and on a replica, reads work as if nothing were wrong.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from mirror.storage.disk import LocalDisk
 from mirror.throttling.storage_breaker import StorageBreaker
 
 PATIENCE: Final = 2.0
-"""Seconds a check may take before the answer says that it does not answer."""
+"""Seconds that a check may take. After that it counts as failed."""
 _FRESH: Final = 1.0
-"""Seconds for which an answer is given again, so that many probes are one question."""
+"""Seconds for which a result is reused, so that many probes cause one check."""
 _REDIS_WRITE_SECONDS: Final = 10.0
 _S3_WRITE_SECONDS: Final = 30.0
-"""How long a write that succeeded is believed. In a bucket with versions each one stays."""
+"""Seconds between two writes that succeed. In a bucket with versions each one stays."""
 _FAILED_WRITE_SECONDS: Final = 5.0
 _LOG = structlog.get_logger(__name__)
 _MISSING: Final[Mapping[Kind, str]] = {
@@ -45,9 +45,9 @@ _MISSING: Final[Mapping[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``degraded`` where something is missing that pulls do not need. ``warnings`` keep the mirror from nothing.
+    """The result of a check. ``degraded`` means that something is missing that pulls do not need.
 
-    ``free_bytes`` are those of an embedded server's disk.
+    ``warnings`` do not change the status. ``free_bytes`` are those of an embedded server's disk.
     """
 
     status: Literal["ok", "degraded", "failed"]
@@ -61,27 +61,27 @@ class Readiness:
     """The checks of one process."""
 
     def __init__(self, redis: Redis, bucket: Bucket, index: CatalogIndex, settings: Settings) -> None:
-        heartbeats = LiveProcesses(redis)
-        asked: Mapping[str, Callable[[], Finding]] = {
+        processes = LiveProcesses(redis)
+        checks: Mapping[str, Callable[[], Finding]] = {
             "redis": _RedisCheck(redis, _disk_of_redis(settings)).finding,
             "s3": _S3Check(bucket, StorageBreaker(redis)).finding,
             "catalog": lambda: _catalog(index),
-            "workers": lambda: _alive(heartbeats, "worker"),
-            "scheduler": lambda: _alive(heartbeats, "scheduler"),
+            "workers": lambda: _alive(processes, "worker"),
+            "scheduler": lambda: _alive(processes, "scheduler"),
         }
-        # A check is for many requests: its log lines carry the id of none.
+        # A check serves many requests, so its log lines carry no request id.
         self._threads = ThreadPoolExecutor(
-            len(asked), thread_name_prefix="readiness", initializer=structlog.contextvars.clear_contextvars
+            len(checks), thread_name_prefix="readiness", initializer=structlog.contextvars.clear_contextvars
         )
-        self._checks = {name: _Check(name, ask, self._threads) for name, ask in asked.items()}
+        self._checks = {name: _Check(name, ask, self._threads) for name, ask in checks.items()}
 
     def begin(self) -> None:
-        """Ask everything without waiting, so that the log says at the start what is missing."""
+        """Start all checks without waiting, so that the log says at the start what is missing."""
         for check in self._checks.values():
             check.begin()
 
     def findings(self) -> dict[str, Finding]:
-        """Of every part, within about `PATIENCE` seconds whatever hangs."""
+        """Return the result of every check within about `PATIENCE` seconds, even if a store hangs."""
         self.begin()
         deadline = monotonic() + PATIENCE
         return {name: check.finding(deadline) for name, check in self._checks.items()}
@@ -91,7 +91,7 @@ class Readiness:
 
 
 class _Check:
-    """One question. While it is open nobody asks it again, however many wait for the answer."""
+    """One check. It runs at most once at a time, however many requests wait for it."""
 
     def __init__(self, name: str, ask: Callable[[], Finding], threads: ThreadPoolExecutor) -> None:
         self._name = name
@@ -100,14 +100,14 @@ class _Check:
         self._lock = threading.Lock()
         self._asked_at = 0.0
         self._open: Future[Finding] | None = None
-        self._told: str | None = None
+        self._logged: str | None = None
 
     def begin(self) -> None:
         with self._lock:
             stale = monotonic() - self._asked_at > _FRESH
             if self._open is None or (self._open.done() and stale):
                 self._asked_at = monotonic()
-                self._open = self._threads.submit(self._answer)
+                self._open = self._threads.submit(self._run)
 
     def finding(self, deadline: float) -> Finding:
         if self._open is None:
@@ -117,28 +117,28 @@ class _Check:
         except NotYet:
             return Finding("failed", "It does not answer in time")
 
-    def _answer(self) -> Finding:
+    def _run(self) -> Finding:
         try:
             found = self._ask()
-        except RedisUnavailable as error:  # its client has a log line of its own
+        except RedisUnavailable as error:  # the Redis client logs this itself
             return Finding("failed", error.message)
         except MirrorError as error:
             found = Finding("failed", error.message)
-        self._tell(found.detail if found.status == "failed" else None)
+        self._log_change(found.detail if found.status == "failed" else None)
         return found
 
-    def _tell(self, reason: str | None) -> None:
-        """Log a failure when it begins, and its end."""
-        if reason and self._told is None:
+    def _log_change(self, reason: str | None) -> None:
+        """Log the beginning and the end of a failure."""
+        if reason and self._logged is None:
             _LOG.warning("readiness check failed", check=self._name, reason=reason)
-        elif reason is None and self._told:
+        elif reason is None and self._logged:
             _LOG.info("readiness check passes again", check=self._name)
-        self._told = reason
+        self._logged = reason
 
 
 @dataclass(slots=True)
 class _WriteProbe:
-    """A write that is repeated every so often, for it costs something; a failure is looked at again sooner."""
+    """A write that is repeated only now and then, because it costs something. A failed one is repeated sooner."""
 
     write: Callable[[int], object]
     every: float
@@ -147,7 +147,7 @@ class _WriteProbe:
     _error: MirrorError | None = field(default=None)
 
     def require(self, size: int = 0) -> None:
-        """Raise what the last write of at least *size* bytes raised."""
+        """Raise the error of the last write of at least *size* bytes, if it failed."""
         age = monotonic() - self._at
         if self._error is not None and age < _FAILED_WRITE_SECONDS:
             raise self._error.with_traceback(None)
@@ -175,13 +175,13 @@ class _RedisCheck:
             return Finding("ok", warnings=tuple(self._redis.warnings()), free_bytes=free)
         except RedisUnavailable as error:
             detail = error.message
-            if self._disk and self._disk.lacks(0):  # a Valkey that fsyncs every write ends when it cannot
+            if self._disk and self._disk.lacks(0):  # a Valkey that syncs every write exits when it cannot
                 detail = f"{detail}; its disk is full: {self._disk.described()}"
             return Finding("failed", detail, free_bytes=free)
 
 
 def _disk_of_redis(settings: Settings) -> LocalDisk | None:
-    """That of the Valkey which `make run` embeds; None for any other Redis."""
+    """Return the disk of the Valkey that `make run` embeds. None for any other Redis."""
     folder = settings.data_dir / "valkey"
     is_here = is_loopback(urlsplit(settings.redis_url or "").hostname or "")
     return LocalDisk(folder) if is_here and folder.is_dir() else None
@@ -203,7 +203,7 @@ class _S3Check:
             return Finding("failed", error.message, free_bytes=free)
 
     def _failed_size(self) -> int:
-        """Bytes of the write that last failed a worker: a few may still fit on a disk that is too full for those."""
+        """Return the size of the write that last failed in a worker. Smaller writes may still fit on a full disk."""
         try:
             trouble = self._breaker.trouble()
         except RedisUnavailable:
@@ -212,7 +212,7 @@ class _S3Check:
 
 
 def _catalog(index: CatalogIndex) -> Finding:
-    """Pulls work without the index, so an unfinished one is a warning."""
+    """Check the index. Pulls work without it, so an unfinished one is a warning."""
     if index.is_built():
         return Finding("ok")
     progress = index.progress()
@@ -221,10 +221,10 @@ def _catalog(index: CatalogIndex) -> Finding:
     return Finding("ok", warnings=(warning,))
 
 
-def _alive(heartbeats: LiveProcesses, kind: Kind) -> Finding:
-    """Pulls work without workers and schedulers, so their absence makes no mirror unready."""
-    beats = tuple(heartbeats.of(kind))
-    found = Finding("ok", processes=beats)
-    if any(beat.is_alive for beat in beats):
+def _alive(processes: LiveProcesses, kind: Kind) -> Finding:
+    """Look for live processes. Pulls work without them, so their absence does not make the mirror unready."""
+    listed = tuple(processes.of(kind))
+    found = Finding("ok", processes=listed)
+    if any(process.is_alive for process in listed):
         return found
     return replace(found, status="degraded", detail=_MISSING[kind])

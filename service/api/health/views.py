@@ -1,4 +1,4 @@
-"""``/livez``, ``/readyz`` and ``/version``: open to everybody, for probes."""
+"""``/livez``, ``/readyz`` and ``/version``, without a token, for probes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEALTH: Final = api_blueprint("health", "Whether the mirror lives, whether it ca
 @HEALTH.doc(security=[])
 @HEALTH.response(200, LivenessSchema)
 def livez() -> dict[str, str]:
-    """Answer as long as the process does; touches nothing."""
+    """Answer 200 while the process works. It asks no other part."""
     return {"status": "ok"}
 
 
@@ -37,8 +37,8 @@ def readyz(query: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """
     verbose = query["verbose"] is not None
     findings = service().readiness.findings()
-    met = {finding.status for finding in findings.values()}
-    status = "unavailable" if "failed" in met else "degraded" if "degraded" in met else "ok"
+    statuses = {finding.status for finding in findings.values()}
+    status = "unavailable" if "failed" in statuses else "degraded" if "degraded" in statuses else "ok"
     checks = {name: _check(finding, verbose=verbose) for name, finding in findings.items()}
     return {"status": status, "checks": checks}, 503 if status == "unavailable" else 200
 
@@ -47,7 +47,7 @@ def readyz(query: dict[str, Any]) -> tuple[dict[str, Any], int]:
 @HEALTH.doc(security=[])
 @HEALTH.response(200, VersionSchema)
 def version() -> dict[str, str]:
-    """The release, and the version of the API."""
+    """Return the release, and the version of the API."""
     return {"version": mirror.__version__, "api": "v1"}
 
 
@@ -61,9 +61,14 @@ def _check(finding: Finding, *, verbose: bool) -> dict[str, Any]:
     if finding.free_bytes is not None:
         check["free_bytes"] = finding.free_bytes
     if finding.processes is not None:
-        check["processes"] = [_process(beat) for beat in finding.processes]
+        check["processes"] = [_process(process) for process in finding.processes]
     return check
 
 
-def _process(beat: LiveProcess) -> dict[str, Any]:
-    return {"name": beat.name, "state": beat.state, "alive": beat.is_alive, "age_seconds": round(beat.age, 1)}
+def _process(process: LiveProcess) -> dict[str, Any]:
+    return {
+        "name": process.name,
+        "state": process.state,
+        "alive": process.is_alive,
+        "age_seconds": round(process.age, 1),
+    }

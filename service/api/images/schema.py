@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
-from service.http.fields import DIGEST_EXAMPLE, Cursor, PageQuery
+from service.http.pagination import DIGEST_EXAMPLE, PageQuery, page_schema
 
 _IMAGE = "docker.io/library/alpine:3.20"
 _REPOSITORY = "docker.io/library/alpine"
@@ -18,19 +18,6 @@ class ImageQuery(PageQuery):
     source = fields.String(
         load_default=None, metadata={"description": "Images mirrored from this source, in any spelling."}
     )
-
-
-class RepositorySchema(Schema):
-    name = fields.String(required=True, metadata={"example": _REPOSITORY})
-    tags = fields.Integer(required=True, metadata={"example": 3})
-    bytes = fields.Integer(
-        required=True, metadata={"description": "Of the distinct blobs its tags need.", "example": 48211034}
-    )
-
-
-class RepositoryPageSchema(Schema):
-    items = fields.List(fields.Nested(RepositorySchema), required=True)
-    next = Cursor(required=True, allow_none=True)
 
 
 class ImageSchema(Schema):
@@ -50,9 +37,7 @@ class ImageSchema(Schema):
     job = fields.String(required=True, allow_none=True, metadata={"example": "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"})
 
 
-class ImagePageSchema(Schema):
-    items = fields.List(fields.Nested(ImageSchema), required=True)
-    next = Cursor(required=True, allow_none=True)
+ImagePageSchema = page_schema("ImagePageSchema", ImageSchema)
 
 
 class DescriptorSchema(Schema):

@@ -1,4 +1,4 @@
-"""``/v1/images``: what the mirror holds, re-tagged and deleted without moving a byte."""
+"""``/v1/images``: list, read, retag and delete images of the mirror. No bytes are copied."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from service.api.images.renaming import point, take_away
 from service.api.images.schema import ImageDetailSchema, ImagePageSchema, ImageQuery, RetagRequestSchema, TagSchema
 from service.core import core
 from service.http.blueprint import api_blueprint, header, refuses
-from service.http.fields import DIGEST_EXAMPLE, NoParameters
-from service.http.pagination import next_page, public_url
+from service.http.pagination import DIGEST_EXAMPLE, NoParameters, next_page, public_url
 from service.http.preconditions import etag, precondition
 
 IMAGES: Final = api_blueprint(
@@ -39,12 +38,12 @@ def list_images(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     source = None if query["source"] is None else str(Reference.parse(query["source"]))
     _require_names(repository, tag)
 
-    def wanted(entry: ImageEntry) -> bool:
+    def matches(entry: ImageEntry) -> bool:
         filters = ((repository, entry.repository), (tag, entry.tag), (source, entry.source))
         return all(asked in (None, found) for asked, found in filters)
 
     found, following = core().index.images(
-        limit=limit, after=query["cursor"] or "", repository=repository, wanted=wanted
+        limit=limit, after=query["cursor"] or "", repository=repository, wanted=matches
     )
     page = {"items": [asdict(entry) for entry in found], "next": following}
     kept = {"repository": repository, "tag": tag, "source": source, "limit": limit}
@@ -72,7 +71,7 @@ def read_image(image: str) -> Response | tuple[dict[str, Any], dict[str, str]]:
 @IMAGES.alt_response(201, schema=TagSchema, description="The tag is new.", headers=_ETAG)
 @refuses(IMAGES, 400, 401, 404, 409, 412, 413, 415, 422, 503)
 def retag_image(_: dict[str, Any], body: dict[str, Any], image: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Point a tag at an image that the mirror holds; no bytes move.
+    """Point a tag at an image that the mirror holds. No bytes are copied.
 
     `If-Match: "<digest>"` moves the tag only if it shows that digest, `If-None-Match: *` only if it does not exist.
     A name under a registry's host takes only images that stand under that host already, and `library/…`,

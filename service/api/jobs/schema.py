@@ -10,7 +10,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 from mirror.jobs.submit import MOST_IMAGES, Wanted
 from mirror.records.job import JOB_STATES
 from mirror.records.task import SHOWN_BLOBS, BlobState, TaskState
-from service.http.fields import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
+from service.http.pagination import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
 
 _IMAGE = "docker.io/library/alpine:3.20"
 _JOB = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"

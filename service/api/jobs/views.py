@@ -25,8 +25,7 @@ from service.api.jobs.schema import (
 )
 from service.core import core
 from service.http.blueprint import api_blueprint, header, refuses
-from service.http.fields import NoParameters, PageQuery
-from service.http.pagination import next_page, public_url
+from service.http.pagination import NoParameters, PageQuery, next_page, public_url
 
 JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
 INLINE_TASKS: Final = 20

@@ -1,15 +1,14 @@
-"""``/v1/repositories``."""
+"""``/v1/repositories``: the repositories of the mirror."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any, Final
 
-from service.api.images.schema import RepositoryPageSchema
+from service.api.repositories.schema import RepositoryPageSchema
 from service.core import core
 from service.http.blueprint import api_blueprint, header, refuses
-from service.http.fields import PageQuery
-from service.http.pagination import next_page
+from service.http.pagination import PageQuery, next_page
 
 REPOSITORIES: Final = api_blueprint("repositories", "What the mirror holds, by repository.")
 

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.core import Service
-from service.http.failure_limit import BURST, SECONDS_EACH, FailureLimit, network_of
+from service.http.auth import BURST, SECONDS_EACH, Authenticator, FailureLimit, _network_of
 from tests.api.conftest import TOKEN, with_settings
 
 SHORT = "correct-horse-ba"
@@ -82,7 +82,7 @@ def test_a_million_addresses_take_no_more_room_than_there_is(clock: Clock) -> No
     for number in range(1000):
         limit.note(f"10.0.{number // 256}.{number % 256}")
     assert len(limit._failures) == 100
-    assert network_of("10.0.3.231") in limit._failures
+    assert _network_of("10.0.3.231") in limit._failures
 
 
 def asked(
@@ -145,7 +145,7 @@ def test_a_right_token_of_32_characters_passes_whatever_others_behind_its_addres
 def test_a_short_token_waits_with_the_guesses_or_it_would_be_found_among_them(
     service: Service, clock: Clock, limit: FailureLimit
 ) -> None:
-    client = create_app(replace(service, admin_token=SHORT, failures=limit)).test_client()
+    client = create_app(replace(service, auth=Authenticator(service.core.settings, SHORT, limit))).test_client()
     assert asked(client, f"Bearer {SHORT}").status_code == 200
     for _ in range(BURST):
         asked(client, "Bearer wrong")
