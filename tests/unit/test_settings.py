@@ -1,4 +1,4 @@
-"""What is read from the environment, what is refused, and that nothing secret is repeated."""
+"""What is read from the environment, what is refused, and that no problem repeats a secret."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_every_field_is_read_from_the_variable_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only free text, a path and the region, takes what is no value of any kind."""
+    """Only free text accepts a value that fits no other kind: a path, and the region."""
     free_text = {"data_dir", "s3_region"}
     refused: set[str] = set()
     for field in fields(Settings):
@@ -353,9 +353,36 @@ def test_blobs_are_redirected_unless_that_is_switched_off(
     assert load(monkeypatch, SERVE_REDIRECT=value).redirects_blobs is redirects
 
 
-def test_the_reference_page_has_a_row_for_every_setting_and_for_nothing_else() -> None:
-    documented = re.findall(r"^\| `(MIRROR_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(documented) == sorted(f"MIRROR_{field.name.upper()}" for field in fields(Settings))
+def test_the_tables_of_the_reference_page_are_the_declarations() -> None:
+    """A failure shows the rows that the page should have."""
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `MIRROR_")]
+    assert rows == [
+        f"| `MIRROR_{name.upper()}` | {setting.default} | {setting.meaning} |"
+        for name, setting in Settings.declared().items()
+    ]
+
+
+def test_a_default_on_the_reference_page_is_the_default_of_the_setting() -> None:
+    """Where the page shows a value, that value is what an unset variable means."""
+    shown = {
+        name: re.fullmatch(r"`((?!MIRROR_)[^`]+)`", setting.default) for name, setting in Settings.declared().items()
+    }
+    values = {name: match[1] for name, match in shown.items() if match}
+    assert values.keys() >= {"host", "port", "data_dir", "s3_region", "workers", "memory_budget", "job_retention"}
+    for name, value in values.items():
+        assert Settings.declared()[name].parse(value) == getattr(Settings(), name)
+
+
+def test_a_setting_without_a_default_on_the_reference_page_has_none() -> None:
+    unset = {name for name, setting in Settings.declared().items() if setting.default == "none"}
+    assert {name for name in unset if getattr(Settings(), name)} == set()
+    assert unset >= {"s3_prefix", "s3_sync_folder", "allowed_networks", "docker_config", "heartbeat_path"}
+
+
+def test_every_meaning_on_the_reference_page_is_whole_sentences() -> None:
+    for setting in Settings.declared().values():
+        assert setting.meaning.endswith(".")
+        assert "|" not in setting.meaning
 
 
 @pytest.mark.parametrize(
@@ -403,7 +430,7 @@ def test_names_of_the_programs_around_it_are_no_mistake(monkeypatch: pytest.Monk
 
 
 def test_every_name_that_the_repository_uses_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a script, an example or a manifest sets never refuses the start of a process that inherits it."""
+    """A process starts even if it inherits the variables of a script, an example or a manifest."""
     root = PAGE.parents[2]
     places = [path for folder in ("deploy", "bench") for path in (root / folder).rglob("*") if path.is_file()]
     text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in places)
@@ -435,4 +462,9 @@ def test_a_level_or_a_form_that_does_not_exist_is_refused(
 def test_a_tilde_in_the_data_folder_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert load(monkeypatch, DATA_DIR="~/mirror").data_dir == Path("/home/somebody/mirror")
-    assert problems(monkeypatch, DATA_DIR="~nobody-has-this-name/mirror").keys() == {"MIRROR_DATA_DIR"}
+
+
+@pytest.mark.parametrize("name", ["DATA_DIR", "DOCKER_CONFIG", "S3_SYNC_FOLDER"])
+def test_a_tilde_of_an_unknown_user_is_a_problem(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    found = problems(monkeypatch, **{name: "~nobody-has-this-name/mirror"})
+    assert found == {f"MIRROR_{name}": ["names the home folder of an unknown user"]}
