@@ -1,4 +1,4 @@
-"""Threads that others depend on go on, whatever one piece of their work raises."""
+"""Background threads go on after any exception, and log it without secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "https://bucket/key?X-Amz-Signature=secret"
 
 
 @pytest.mark.parametrize("error", [ValueError(SECRET), KeyError("x"), ResponseError("WRONGTYPE"), InternalError()])
-def test_a_loop_survives_what_its_steps_raise_and_counts_it(error: Exception) -> None:
+def test_a_loop_goes_on_after_a_step_raises_and_counts_the_error(error: Exception) -> None:
     steps = deque([True, True, False])
     name = f"loop-{type(error).__name__}"
 
@@ -33,7 +33,7 @@ def test_a_loop_survives_what_its_steps_raise_and_counts_it(error: Exception) ->
     assert faults()[name] == 1
 
 
-def test_a_loop_ends_when_it_is_told_and_its_last_step_with_it() -> None:
+def test_ending_a_loop_waits_for_its_current_step() -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def step() -> bool:
@@ -52,7 +52,7 @@ def test_a_loop_ends_when_it_is_told_and_its_last_step_with_it() -> None:
     assert not loop.is_alive()
 
 
-def test_what_was_survived_is_logged_with_its_place_and_without_its_text() -> None:
+def test_an_exception_is_logged_with_its_place_and_without_its_message() -> None:
     def fail() -> None:
         raise ValueError(SECRET)
 
@@ -64,7 +64,7 @@ def test_what_was_survived_is_logged_with_its_place_and_without_its_text() -> No
     assert "secret" not in str(line)
 
 
-def test_what_redis_says_is_logged_since_it_names_what_is_wrong() -> None:
+def test_the_message_of_redis_is_logged() -> None:
     with capture_logs() as logged:
         note_fault("some work", ResponseError("WRONGTYPE Operation against a key\n" + "x" * 1000))
     assert "WRONGTYPE" in logged[0]["fault"]
