@@ -83,6 +83,14 @@ def test_every_row_of_the_reference_page_says_what_it_means_and_what_to_do() -> 
         assert advice.endswith(".")
 
 
+def test_the_reference_page_lists_every_reason_for_which_a_job_waits() -> None:
+    section = PAGE.read_text(encoding="utf-8").split("### What a job waits for\n", 1)[1].split("\n## ")[0]
+    header, *listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert header == "reason"
+    no_process = ["no_worker", "no_scheduler"]
+    assert sorted(listed) == sorted([*no_process, *(cls.waits_for for cls in every_error() if cls.waits_for)])
+
+
 def test_a_hint_may_be_given_for_one_case() -> None:
     assert errors.InvalidReference("x", "of a reason", hint="Do that.").hint == "Do that."
     assert errors.InvalidReference("x", "of a reason").hint == errors.InvalidReference.hint
