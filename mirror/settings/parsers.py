@@ -172,10 +172,10 @@ def prefix(text: str) -> str:
     bare = text.strip("/")
     if not bare:
         return ""
-    if len(bare.encode()) > _MAX_PREFIX_BYTES:
-        raise ValueError(f"must have at most {_MAX_PREFIX_BYTES} bytes")
     if not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) and part not in (".", "..") for part in bare.split("/")):
         raise ValueError("must be letters, digits, '.', '_' and '-', in components separated by '/'")
+    if len(bare) > _MAX_PREFIX_BYTES:
+        raise ValueError(f"must have at most {_MAX_PREFIX_BYTES} bytes")
     return bare
 
 

@@ -58,7 +58,7 @@ def test_every_class_of_the_tree_is_a_family_or_has_a_code() -> None:
     assert all(cls.__subclasses__() and not hasattr(cls, "code") for cls in families)
 
 
-def test_a_code_means_one_thing() -> None:
+def test_only_known_codes_belong_to_several_classes() -> None:
     assert {code: n for code, n in Counter(cls.code for cls in every_error()).items() if n > 1} == SHARED
 
 
@@ -71,7 +71,7 @@ def test_the_reference_page_has_one_row_per_code_and_no_other() -> None:
     assert sorted(row[0] for row in documented()) == sorted(all_statuses())
 
 
-def test_the_reference_page_says_status_and_retryability_as_they_are() -> None:
+def test_the_reference_page_has_the_status_and_retryability_of_every_code() -> None:
     retryable = {cls.code for cls in every_error() if cls.retryable}
     said = {row[0]: ({int(status) for status in row[1].split(", ")}, row[2]) for row in documented()}
     assert said == {code: (each, "yes" if code in retryable else "no") for code, each in all_statuses().items()}
@@ -125,7 +125,7 @@ def test_every_error_says_how_long_a_task_waits_for_it() -> None:
         (errors.ImageNotHeld("a:1"), None),
     ],
 )
-def test_an_error_that_passes_says_when_a_client_should_try_again(error: MirrorError, seconds: int | None) -> None:
+def test_a_temporary_error_says_when_a_client_should_try_again(error: MirrorError, seconds: int | None) -> None:
     assert error.http_retry_after == seconds
 
 

@@ -88,7 +88,7 @@ def test_a_terminal_gets_colours_unless_it_has_none_or_they_are_turned_off() -> 
         assert "ours at error" in shown
 
 
-def test_json_can_be_asked_for_on_a_terminal() -> None:
+def test_json_can_be_chosen_on_a_terminal() -> None:
     assert [json.loads(line)["level"] for line in on_a_terminal("json").splitlines()] == ["error"] * 4
 
 
@@ -136,7 +136,7 @@ def test_control_characters_are_escaped(hostile: str) -> None:
     assert shown.count("\n") == 1
 
 
-def test_colours_are_only_those_of_the_renderer() -> None:
+def test_the_only_colours_are_those_of_the_renderer() -> None:
     line = TextRenderer(colors=True)(None, "", {"event": "task failed", "level": "error", "process": "worker", "n": 1})
     assert "\x1b[31m" in line
     assert line.replace("\x1b[", "").isprintable()
