@@ -242,7 +242,7 @@ class ManifestUnknown(SourceError):
     def of_child(cls, digest: str, platform: str, index: str) -> Self:
         """Return the error for a missing entry of *index*. *platform* is empty if the index names none."""
         error = cls(digest)
-        whose = f" for {platform}" if platform else " (no platform given)"
+        whose = f" for {platform}" if platform else " (no named platform)"
         error.message = error.reason = f"The source has no manifest {digest}{whose}, but the index '{index}' lists it"
         error.args = (error.message,)
         error.hint, error.is_child = cls._CHILD_HINT, True

@@ -156,7 +156,7 @@ def test_the_reason_of_an_error_is_its_message_without_the_subject() -> None:
     assert errors.Denied("x", "a/b").reason == "The registry x does not allow reading 'a/b'"
 
 
-@pytest.mark.parametrize(("platform", "shown"), [("linux/amd64", "for linux/amd64"), ("", "(no platform given)")])
+@pytest.mark.parametrize(("platform", "shown"), [("linux/amd64", "for linux/amd64"), ("", "(no named platform)")])
 def test_a_missing_child_of_an_index_is_told_apart_from_a_missing_image(platform: str, shown: str) -> None:
     child = errors.ManifestUnknown.of_child("sha256:x", platform, "x.com/a:1")
     assert shown in child.message == child.reason == str(child)
