@@ -13,12 +13,12 @@ from typing import Final
 
 import structlog
 
+from mirror.background import record_fault
 from mirror.errors import RedisUnavailable, WorkerLost
 from mirror.queue import TaskQueue
 from mirror.records.store import LEASE_SECONDS, LOSSES_ALLOWED, JobStore
 from mirror.records.task import ErrorReport
 from mirror.redis.client import Redis
-from mirror.threads import note_fault
 
 ENTRY_SECONDS: Final = 10
 """How long a queued task may be without an entry: between the record and its entry, or between dequeue and claim."""
@@ -89,7 +89,7 @@ class Reconciler:
             except RedisUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - see above
-                note_fault("reconciling a task", error, task_id=task_id)
+                record_fault("reconciling a task", error, task_id=task_id)
                 self.store.postpone(task_id, FAULTY_SECONDS)
 
     def _forget(self) -> None:

@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 
+from mirror.background import record_fault
 from mirror.errors import RedisUnavailable
 from mirror.queue import TaskQueue
-from mirror.threads import note_fault
 
 _FIRST: Final = 8
 """Entries that are put before the others, so that a worker has begun when those are made, which takes 0.1 ms each."""
@@ -24,4 +24,4 @@ def wake_workers(queue: TaskQueue, job_id: str, tasks: Sequence[tuple[str, int]]
     except RedisUnavailable:
         _LOG.warning("job stored without queue entries; the scheduler will put them", job_id=job_id)
     except Exception as error:  # noqa: BLE001 - the job is accepted, whatever comes after
-        note_fault("waking workers", error, job_id=job_id)
+        record_fault("waking workers", error, job_id=job_id)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 from ulid import ULID
 
+from mirror.background import record_fault
 from mirror.errors import LONGEST_REST, InternalError, JobFinished, JobSucceeded, JobUnfinished, JobUnknown, TaskUnknown
 from mirror.records import request_scripts, transitions
 from mirror.records.fields import at
@@ -32,7 +33,6 @@ from mirror.records.task import (
 )
 from mirror.redis import keys
 from mirror.redis.client import Redis
-from mirror.threads import note_fault
 
 LEASE_SECONDS: Final = 20
 """A worker that is silent for so long has lost its task."""
@@ -245,7 +245,7 @@ class JobStore:
                 raise fields
             return _claim(fields, token) if fields else None
         except Exception as error:  # noqa: BLE001 - see above
-            note_fault("claiming a task", error, task_id=task_id)
+            record_fault("claiming a task", error, task_id=task_id)
             if not isinstance(fields, ResponseError):
                 record = dict(zip(fields[::2], fields[1::2], strict=True))
                 self._fail([task_id, record["fence"], token], record.get("job", ""), record)
@@ -306,7 +306,7 @@ class JobStore:
     def _ended(self, claim: Claim, answer: int | ResponseError) -> bool:
         if not isinstance(answer, ResponseError):
             return bool(answer)
-        note_fault("settling a task", answer, task_id=claim.task.id, job_id=claim.task.job)
+        record_fault("settling a task", answer, task_id=claim.task.id, job_id=claim.task.job)
         return self.abandon(claim)
 
     def abandon(self, claim: Claim) -> bool:
@@ -322,7 +322,7 @@ class JobStore:
         try:
             return bool(self._abandon(args=[*proof, job_id, json.dumps(report), json.dumps(record)]))
         except ResponseError as error:
-            note_fault("abandoning a task", error, task_id=proof[0], job_id=job_id)
+            record_fault("abandoning a task", error, task_id=proof[0], job_id=job_id)
             return False
 
     def release(
@@ -343,7 +343,7 @@ class JobStore:
         args = [*_proof(claim), int(min(wait, LONGEST_REST) * 1000), reason, end]
         [released] = self._release.each([([], args)])
         if isinstance(released, ResponseError):
-            note_fault("releasing a task", released, task_id=claim.task.id, job_id=claim.task.job)
+            record_fault("releasing a task", released, task_id=claim.task.id, job_id=claim.task.job)
             self.abandon(claim)
             return False
         return bool(released)

@@ -22,13 +22,13 @@ _LOCK: Final = threading.Lock()
 _FAULTS: Final[Counter[str]] = Counter()
 
 
-def faults() -> Mapping[str, int]:
+def fault_counts() -> Mapping[str, int]:
     """Return the number of exceptions so far, by the work that raised them."""
     with _LOCK:
         return dict(_FAULTS)
 
 
-def note_fault(work: str, error: BaseException, **facts: object) -> None:
+def record_fault(work: str, error: BaseException, **facts: object) -> None:
     """Count and log an exception after which *work* goes on. *facts* say what it was about, such as a task's id."""
     with _LOCK:
         _FAULTS[work] += 1
@@ -36,12 +36,12 @@ def note_fault(work: str, error: BaseException, **facts: object) -> None:
 
 
 @contextmanager
-def surviving(work: str, **facts: object) -> Iterator[None]:
+def suppress_faults(work: str, **facts: object) -> Iterator[None]:
     """Count and log any exception of the block, and go on after the block."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - other work depends on this thread
-        note_fault(work, error, **facts)
+        record_fault(work, error, **facts)
 
 
 class BackgroundLoop:
@@ -72,7 +72,7 @@ class BackgroundLoop:
     def _run(self) -> None:
         goes_on = True
         while goes_on and not self._ended.wait(self._seconds):
-            with surviving(self._name):
+            with suppress_faults(self._name):
                 goes_on = self._step()
 
 

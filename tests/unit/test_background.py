@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
+from mirror.background import BackgroundLoop, fault_counts, record_fault, suppress_faults
 from mirror.errors import InternalError
-from mirror.threads import BackgroundLoop, faults, note_fault, surviving
 from tests.e2e.processes import eventually
 
 SECRET = "https://bucket/key?X-Amz-Signature=secret"
@@ -30,7 +30,7 @@ def test_a_loop_goes_on_after_a_step_raises_and_counts_the_error(error: Exceptio
     loop = BackgroundLoop(name, 0.001, step).start()
     eventually(lambda: not loop.is_alive(), what="its last step has ended it")
     assert not steps
-    assert faults()[name] == 1
+    assert fault_counts()[name] == 1
 
 
 def test_ending_a_loop_waits_for_its_current_step() -> None:
@@ -56,16 +56,16 @@ def test_an_exception_is_logged_with_its_place_and_without_its_message() -> None
     def fail() -> None:
         raise ValueError(SECRET)
 
-    with capture_logs() as logged, surviving("some work", task_id="task_1"):
+    with capture_logs() as logged, suppress_faults("some work", task_id="task_1"):
         fail()
     [line] = logged
     assert (line["work"], line["fault"], line["task_id"]) == ("some work", "ValueError", "task_1")
-    assert line["at"].startswith("test_threads.py:")
+    assert line["at"].startswith("test_background.py:")
     assert "secret" not in str(line)
 
 
 def test_the_message_of_redis_is_logged() -> None:
     with capture_logs() as logged:
-        note_fault("some work", ResponseError("WRONGTYPE Operation against a key\n" + "x" * 1000))
+        record_fault("some work", ResponseError("WRONGTYPE Operation against a key\n" + "x" * 1000))
     assert "WRONGTYPE" in logged[0]["fault"]
     assert len(logged[0]["fault"]) < 300
