@@ -1,6 +1,6 @@
-"""Runs a built image as it is meant to be run, and mirrors an image with it: ``proof.py IMAGE``.
+"""Run a built image with all its restrictions, and mirror an image with it: ``smoke_test.py IMAGE``.
 
-Non-root, read-only root file system, all capabilities dropped; against a real Valkey, S3, registry and client.
+The restrictions: not root, a read-only root file system and no capabilities. Valkey, S3, registry and client are real.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from tests.servers import DockerRegistry, RcloneS3, ValkeyServer, program
 from tests.servers.process import free_port
 
 WITHIN: Final = 120.0
-"""Seconds until something that must happen has happened; a container on a slow disk takes its time."""
+"""Seconds within which an expected event must happen. A container on a slow disk takes long."""
 _POLL: Final = 0.2
 
 
 def main(image: str) -> None:
-    refuses_unknown_commands(image)
-    with tempfile.TemporaryDirectory(prefix="image-proof.") as name, ExitStack() as stack:
+    check_unknown_command(image)
+    with tempfile.TemporaryDirectory(prefix="image-test.") as name, ExitStack() as stack:
         directory = Path(name)
-        valkey = stack.enter_context(ValkeyServer(made(directory / "valkey")))
-        s3 = stack.enter_context(RcloneS3(made(directory / "s3")))
-        registry = stack.enter_context(DockerRegistry(made(directory / "registry")))
+        valkey = stack.enter_context(ValkeyServer(new_directory(directory / "valkey")))
+        s3 = stack.enter_context(RcloneS3(new_directory(directory / "s3")))
+        registry = stack.enter_context(DockerRegistry(new_directory(directory / "registry")))
         port, token = free_port(), secrets.token_urlsafe(32)
         settings = directory / "settings"
-        settings.touch(mode=0o600)  # docker reads it: no secret is an argument
+        settings.touch(mode=0o600)  # docker reads it, so no secret is an argument
         variables = s3.settings_env() | {
             "MIRROR_REDIS_URL": valkey.url,
             "MIRROR_HOST": "127.0.0.1",
@@ -49,13 +49,13 @@ def main(image: str) -> None:
         settings.write_text("".join(f"{key}={value}\n" for key, value in variables.items() if value))
         for command in ("service", "worker", "scheduler"):
             container = stack.enter_context(running(image, command, settings))
-            runs_without_rights(container)
-        mirrors_an_image(directory, registry, f"http://127.0.0.1:{port}", token)
+            check_restrictions(container)
+        mirror_an_image(directory, registry, f"http://127.0.0.1:{port}", token)
         for command in ("service", "worker", "scheduler"):
-            becomes_healthy(command, container_of(command, image))
+            check_health(command, container_of(command, image))
 
 
-def made(directory: Path) -> Path:
+def new_directory(directory: Path) -> Path:
     directory.mkdir()
     return directory
 
@@ -68,18 +68,18 @@ def say(what: str) -> None:
     print(f"image-test: {what}", flush=True)
 
 
-def refuses_unknown_commands(image: str) -> None:
-    answer = docker("run", "--rm", "--network", "none", image, "shell", check=False)
-    if answer.returncode != 64 or not answer.stderr.startswith("usage: "):
-        raise SystemExit(f"an unknown command ends with {answer.returncode}: {answer.stderr}")
-    say("an unknown command gets the usage and status 64")
+def check_unknown_command(image: str) -> None:
+    done = docker("run", "--rm", "--network", "none", image, "shell", check=False)
+    if done.returncode != 64 or not done.stderr.startswith("usage: "):
+        raise SystemExit(f"an unknown command ends with {done.returncode}: {done.stderr}")
+    say("an unknown command prints the usage and ends with status 64")
 
 
 @contextmanager
 def running(image: str, command: str, settings: Path) -> Iterator[str]:
-    """The container's id; its log is shown if the proof fails, and it must stop within the ten seconds it gets."""
+    """Run a container and yield its id. It must stop within ten seconds. Its log is shown if the test fails."""
     restrictions = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    options = ["--detach", "--network", "host", "--env-file", str(settings), "--label", f"proof={command}"]
+    options = ["--detach", "--network", "host", "--env-file", str(settings), "--label", f"smoke-test={command}"]
     container = docker("run", *options, *restrictions, image, command).stdout.strip()
     try:
         yield container
@@ -87,7 +87,7 @@ def running(image: str, command: str, settings: Path) -> Iterator[str]:
         status = docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
         if status != "0":
             raise SystemExit(f"{command} ends with {status} after SIGTERM")
-        say(f"{command} stops when it is told to")
+        say(f"{command} stops after SIGTERM")
     except BaseException:
         log = docker("logs", container, check=False)
         sys.stderr.write(f"--- {command}\n{log.stdout}{log.stderr}")
@@ -96,8 +96,8 @@ def running(image: str, command: str, settings: Path) -> Iterator[str]:
         docker("rm", "--force", container)
 
 
-def runs_without_rights(container: str) -> None:
-    """Not root, and nothing on the root file system can be written."""
+def check_restrictions(container: str) -> None:
+    """Check that the user is not root and cannot write to the root file system."""
     script = "import os; print(os.getuid(), os.access('/app', os.W_OK), os.access('/tmp', os.W_OK))"
     answer = docker("exec", container, "python", "-c", script).stdout.split()
     if answer != ["10001", "False", "True"]:
@@ -108,15 +108,17 @@ def runs_without_rights(container: str) -> None:
 
 
 def container_of(command: str, image: str) -> str:
-    return docker("ps", "--quiet", "--filter", f"label=proof={command}", "--filter", f"ancestor={image}").stdout.strip()
+    return docker(
+        "ps", "--quiet", "--filter", f"label=smoke-test={command}", "--filter", f"ancestor={image}"
+    ).stdout.strip()
 
 
-def becomes_healthy(command: str, container: str) -> None:
+def check_health(command: str, container: str) -> None:
     eventually(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", container).stdout.strip() == "healthy")
-    say(f"docker calls the {command} healthy")
+    say(f"docker reports that the {command} is healthy")
 
 
-def mirrors_an_image(directory: Path, registry: DockerRegistry, url: str, token: str) -> None:
+def mirror_an_image(directory: Path, registry: DockerRegistry, url: str, token: str) -> None:
     digest = push_image(directory, f"{registry.host}/team/app:1")
     with urllib3.PoolManager(headers={"Authorization": f"Bearer {token}"}, retries=False, timeout=10) as http:
         eventually(lambda: status_of(http, f"{url}/readyz") == 200)
@@ -144,7 +146,7 @@ def job_of(http: urllib3.PoolManager, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def push_image(directory: Path, name: str) -> str:
-    """Push a small image with one layer of random bytes; its digest."""
+    """Push a small image with one layer of random bytes, and return its digest."""
     layer = directory / "layer"
     layer.write_bytes(os.urandom(100_000))
     image = directory / "image"
@@ -185,7 +187,7 @@ def eventually(holds: Callable[[], object]) -> None:
     deadline = time.monotonic() + WITHIN
     while not holds():
         if time.monotonic() > deadline:
-            raise SystemExit(f"it does not happen within {WITHIN:.0f} s")
+            raise SystemExit(f"an expected event did not happen within {WITHIN:.0f} s")
         time.sleep(_POLL)
 
 
