@@ -1,7 +1,7 @@
 """The data folder of `make run`: its paths, secrets and notes.
 
     <data>/lock                 locked by the running `make run`.
-    <data>/admin-token          the first admin token (service/admin_token.py).
+    <data>/admin-token          the first admin token (service/http/admin_token.py).
     <data>/env                  variables with which other tools reach the same Redis and bucket.
     <data>/versions.json        the newest version of each embedded server that opened the folder.
     <data>/ports.json           the embedded servers' ports, kept for the next start.
