@@ -15,8 +15,7 @@ import urllib3
 
 from bench.programs import require
 from tests.servers.process import Server, free_port
-from tests.servers.s3 import REGION, S3Server
-from tests.servers.versity import VersityGateway
+from tests.servers.s3 import REGION, S3Server, VersityGateway
 
 CAP: Final = 90_000_000
 """Bytes per second of a paced connection in one direction: typical for one connection to S3 or a large registry."""

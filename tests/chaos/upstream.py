@@ -12,10 +12,9 @@ from time import monotonic
 from typing import Final
 
 from tests import images
-from tests.e2e import large_images
-from tests.e2e.traffic import Traffic, in_pieces
-from tests.fakes.content import Synthetic
-from tests.fakes.registry import FakeRegistry, Reply, Request
+from tests.e2e import sources
+from tests.e2e.sources import Traffic, in_pieces
+from tests.fakes.registry import FakeRegistry, Reply, Request, Synthetic
 
 MIB: Final = 2**20
 RATE: Final = 6 * MIB
@@ -78,7 +77,7 @@ class Upstream:
         shared = Synthetic(_size(f"base-{base}", 20, 60), f"base-{base}")
         own = Synthetic(_size(f"own-{self._made}", 1, 20), f"own-{self._made}")
         small = tuple(images.layer(f"small-{self._made}-{number}", 20_000) for number in range(3))
-        image = large_images.put(self.registry, repository, None, shared, own, small=small)
+        image = sources.put_large(self.registry, repository, None, shared, own, small=small)
         with self._lock:
             self._history[source].append(Version(str(image.digest)))
         self.registry.put(image, repository, tag)

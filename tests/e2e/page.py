@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.servers.programs import REPOSITORY
+from tests.servers.process import REPOSITORY
 
 _HEADING: Final = re.compile(r"^(#+) (.+)$")
 _FENCE: Final = "```"

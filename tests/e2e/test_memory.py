@@ -13,7 +13,7 @@ from mirror.oci import media_types
 from tests import images
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually
-from tests.fakes.content import Synthetic
+from tests.fakes.registry import Synthetic
 
 MANIFESTS = 14
 PADDING = 3_900 * 1024

@@ -30,7 +30,7 @@ from tests.e2e.page import Section, documentation, sections
 from tests.harness import mark_built
 from tests.servers import RcloneS3, ValkeyServer, program
 from tests.servers.node import NAME, Node
-from tests.servers.programs import in_ci
+from tests.servers.process import in_ci
 from tests.unit.registry.certificates import Authority, Issued
 
 pytestmark = pytest.mark.node_clients

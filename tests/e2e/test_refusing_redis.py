@@ -16,7 +16,7 @@ from mirror.records.processes import LiveProcesses
 from tests import images
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import ROOT, Process, eventually, is_alive
-from tests.e2e.test_worker import held_layer
+from tests.e2e.sources import held_layer
 from tests.servers.process import free_port
 
 OOM = (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"))
@@ -38,10 +38,10 @@ def refusals(fleet: Fleet, code: str) -> int:
 
 
 def test_a_running_copy_outlives_every_kind_of_refusal_and_no_attempt_is_counted(fleet: Fleet) -> None:
-    gate = held_layer(fleet.registry, "big")
+    layer = held_layer(fleet.registry, "big")
     with fleet.scheduler() as scheduler, fleet.worker() as worker:
         job = fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
+        assert layer.reached.wait(30)
         [horse] = worker.children()
         for code, (spoil, mend, reason) in REFUSALS.items():
             before = refusals(fleet, code)
@@ -50,7 +50,7 @@ def test_a_running_copy_outlives_every_kind_of_refusal_and_no_attempt_is_counted
             eventually(partial(_has_refused, fleet, code, before + 12), what=f"{code} was met again and again")
             fleet.redis.call(*mend)
         fleet.redis.call("SCRIPT", "FLUSH")
-        gate.opened.set()
+        layer.opened.set()
         ended = fleet.ended(job, within=60)
         assert (ended.state, ended.attempt, fleet.store.tasks(job.id, 1)[0].losses) == ("succeeded", 1, 0)
         fleet.redis.call("SCRIPT", "FLUSH")
@@ -90,7 +90,7 @@ def test_an_idle_worker_waits_for_a_full_redis_and_then_does_what_is_queued(flee
 
 def test_workers_and_schedulers_say_that_they_are_alive_and_when_they_end(fleet: Fleet) -> None:
     beats = LiveProcesses(fleet.redis)
-    gate = held_layer(fleet.registry, "big")
+    layer = held_layer(fleet.registry, "big")
     with fleet.scheduler() as scheduler, fleet.worker() as worker:
         eventually(lambda: [b.state for b in beats.of("worker")] == ["idle"], what="the worker is idle")
         eventually(lambda: [b.state for b in beats.of("scheduler")] == ["leader"], what="the scheduler leads")
@@ -101,9 +101,9 @@ def test_workers_and_schedulers_say_that_they_are_alive_and_when_they_end(fleet:
             assert standby.terminate(within=8) == 0
         assert [beat.name.partition(":")[2] for beat in beats.of("scheduler")] == [str(scheduler.child.pid)]
         fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
+        assert layer.reached.wait(30)
         eventually(lambda: [b.state for b in beats.of("worker")] == ["copying"], what="a worker with a horse is alive")
-        gate.opened.set()
+        layer.opened.set()
         assert worker.terminate(within=8) == 0
         assert beats.of("worker") == []
 

@@ -8,12 +8,12 @@ import pytest
 
 from mirror.storage import layout
 from tests import images
-from tests.e2e import large_images
+from tests.e2e import sources
 from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually, is_alive
-from tests.e2e.traffic import Hold, Traffic
-from tests.fakes.content import Synthetic
+from tests.e2e.sources import Hold, Traffic
+from tests.fakes.registry import Synthetic
 from tests.servers import RcloneS3, VersityGateway
 
 MIB = 2**20
@@ -28,7 +28,7 @@ def held_at(fleet: Fleet, layer: Synthetic, parts: int, *small: images.Layer) ->
     traffic, hold = Traffic(), Hold(layer.digest, parts * PART)
     fleet.registry.script(traffic)
     fleet.registry.script(hold)
-    large_images.put(fleet.registry, "team/app", "1", layer, small=small)
+    sources.put_large(fleet.registry, "team/app", "1", layer, small=small)
     return traffic, hold
 
 
@@ -137,7 +137,7 @@ def test_a_blob_that_a_killed_s3_says_it_put_together_is_copied_again_if_it_did_
 ) -> None:
     fleet = make_fleet(own_versitygw, **BUDGET)
     layer = Synthetic(512 * MIB)
-    large_images.put(fleet.registry, "team/app", "1", layer)
+    sources.put_large(fleet.registry, "team/app", "1", layer)
 
     def begun() -> list[Path]:
         """The uploads that the gateway puts together, or was putting together when it was killed."""

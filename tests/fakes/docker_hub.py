@@ -1,13 +1,76 @@
-"""Docker Hub's pull limit, as a script for `FakeRegistry.script`: a manifest GET costs one, a HEAD costs nothing."""
+"""Docker Hub's token flow and pull limit."""
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
+from urllib.parse import parse_qs
 
 from tests.fakes.server import Reply, Request
+
+
+def basic(login: tuple[str, str]) -> str:
+    """The Authorization of a user and password."""
+    return "Basic " + base64.b64encode(":".join(login).encode()).decode()
+
+
+@dataclass
+class Tokens:
+    """What the token server demands and gives.
+
+    *login* is the user and password it accepts; with *anonymous* those who bring none get a token too, and without a
+    *login* nobody needs one. *identity* is an identity token that it exchanges (OAuth2 refresh token). *realm* is what
+    the registry names as its token server, if not this one.
+    """
+
+    login: tuple[str, str] | None = None
+    anonymous: bool = False
+    identity: str | None = None
+    expires_in: int | None = 300
+    field_name: str = "token"
+    service: str = "registry.test"
+    realm: str | None = None
+    issued: dict[str, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def revoke(self) -> None:
+        """Let every token that was issued be refused from now on."""
+        with self._lock:
+            self.issued = dict.fromkeys(self.issued, "")
+
+    def accepts(self, authorization: str, scope: str) -> bool:
+        return self.issued.get(authorization.removeprefix("Bearer ")) == scope
+
+    def challenge(self, realm: str, scope: str) -> str:
+        return f'Bearer realm="{self.realm or realm}",service="{self.service}",scope="{scope}"'
+
+    def reply_to(self, request: Request) -> Reply:
+        """What the token server answers."""
+        asked = parse_qs(request.body.decode()) if request.method == "POST" else request.query
+        if not self._knows(request, asked):
+            return Reply(401, body=b'{"details": "incorrect username or password"}')
+        scope = (asked.get("scope") or [""])[0]
+        with self._lock:
+            token = f"token-{len(self.issued)}-{scope}"
+            self.issued[token] = scope
+        answer: dict[str, Any] = {self.field_name: token}
+        if self.expires_in is not None:
+            answer["expires_in"] = self.expires_in
+        return Reply(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+    def _knows(self, request: Request, asked: dict[str, list[str]]) -> bool:
+        if request.method == "POST":
+            return self.identity is not None and asked.get("refresh_token") == [self.identity]
+        given = request.headers.get("Authorization")
+        if given is None:
+            return self.anonymous or self.login is None
+        return self.login is None or given == basic(self.login)
+
 
 REFUSAL = json.dumps(
     {

@@ -7,17 +7,21 @@ does wrong stands in `tests.fakes.faults`.
 
 from __future__ import annotations
 
+import hashlib
+import random
 import re
 import ssl
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Final, Self
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Protocol, Self
 
 from mirror.oci.digest import Digest
-from tests.fakes.content import Content
+from tests.fakes.docker_hub import Tokens, basic
 from tests.fakes.faults import Script
 from tests.fakes.server import HttpServer, Reply, Request
-from tests.fakes.tokens import Tokens, basic
 from tests.images import TestImage
 
 __all__ = ["FakeRegistry", "Reply", "Request", "Script", "Tokens"]
@@ -176,3 +180,46 @@ class FakeRegistry:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         body = content[start:end] if isinstance(content, bytes) else content.pieces(start, end)
         return Reply(206 if asked else 200, headers, body)
+
+
+_BLOCK: Final = 1024 * 1024
+_NUMBER: Final = 8
+
+
+class Content(Protocol):
+    """A blob's size, and its bytes from any place."""
+
+    @property
+    def size(self) -> int: ...
+    def pieces(self, start: int, end: int) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """*size* bytes that follow from *seed*. Each block of 1 MiB carries its number, so that no two are alike and
+    blocks in the wrong order have another digest.
+    """
+
+    size: int
+    seed: str = "synthetic"
+
+    def pieces(self, start: int, end: int) -> Iterator[bytes]:
+        number, skip = divmod(start, _BLOCK)
+        position = start
+        while position < end:
+            block = number.to_bytes(_NUMBER, "big") + self._rest
+            piece = block[skip : skip + end - position]
+            yield piece
+            position += len(piece)
+            number, skip = number + 1, 0
+
+    @cached_property
+    def digest(self) -> Digest:
+        hasher = hashlib.sha256()
+        for piece in self.pieces(0, self.size):
+            hasher.update(piece)
+        return Digest("sha256", hasher.hexdigest())
+
+    @cached_property
+    def _rest(self) -> bytes:
+        return random.Random(self.seed).randbytes(_BLOCK - _NUMBER)

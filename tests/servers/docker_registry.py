@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import urllib3
 
-from tests.servers.process import START_WITHIN, Server
-from tests.servers.programs import program
+from tests.servers.process import START_WITHIN, Server, program
 from tests.servers.s3 import REGION, S3Server
 
 _REQUEST: Final = re.compile(r'"([A-Z]+) (\S+) HTTP/[0-9.]+" \d{3} ')

@@ -1,9 +1,10 @@
-"""What the S3 servers have in common: an endpoint, a bucket and a key pair of their own."""
+"""The S3 servers: rclone, which `make run` embeds, and the Versity gateway, which is strict."""
 
 from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from mypy_boto3_s3 import S3Client
 
-from tests.servers.process import Server
+from tests.servers.process import Server, program
 
 REGION: Final = "us-east-1"
 
@@ -68,3 +69,39 @@ class S3Server(Server):
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }
+
+
+class RcloneS3(S3Server):
+    """Ignores preconditions and ``x-amz-checksum-*``, and answers a range with 200. SIGKILL loses its open uploads."""
+
+    name = "rclone"
+
+    def command(self) -> list[str]:
+        address = ["--addr", f"127.0.0.1:{self.port}", "--config", str(self.directory / "rclone.conf")]
+        return [str(program("rclone")), "serve", "s3", *address, str(self.data)]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
+
+
+class EmbeddedS3(RcloneS3):
+    """As `make run` starts it where it matters for reading: without an MD5 of the whole object for every GET."""
+
+    def command(self) -> list[str]:
+        *command, directory = super().command()
+        return [*command, "--etag-hash", "", "--buffer-size", "0", directory]
+
+
+class VersityGateway(S3Server):
+    """Keeps objects as files, their metadata in a sidecar directory (not every file system has extended attributes)."""
+
+    name = "versitygw"
+
+    def command(self) -> list[str]:
+        sidecar = self.directory / "metadata"
+        sidecar.mkdir(exist_ok=True)
+        gateway = [str(program("versitygw")), "--port", f"127.0.0.1:{self.port}", "--keep-alive", "--quiet"]
+        return [*gateway, "posix", "--sidecar", str(sidecar), str(self.data)]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.servers.process import free_port
-from tests.servers.programs import REPOSITORY
+from tests.servers.process import REPOSITORY, free_port
 from tests.unit.deploy.fake_processes import accepts, address
 
 WITHIN: Final = 30.0

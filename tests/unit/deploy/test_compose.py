@@ -25,8 +25,7 @@ from mypy_boto3_s3 import S3Client
 from mirror.settings import Settings
 from tests import images
 from tests.servers import REGION, DockerRegistry
-from tests.servers.process import Server
-from tests.servers.programs import program
+from tests.servers.process import Server, program
 
 COMPOSE: Final = Path("deploy/compose")
 FILE: Final = yaml.safe_load((COMPOSE / "compose.yaml").read_text())

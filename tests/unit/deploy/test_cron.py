@@ -22,7 +22,7 @@ from tests.api.live_service import LiveService
 from tests.e2e.processes import Process
 from tests.fakes.registry import FakeRegistry, Reply, Request
 from tests.servers import RcloneS3, ValkeyServer
-from tests.servers.programs import REPOSITORY, program
+from tests.servers.process import REPOSITORY, program
 from tests.unit.deploy.launch import environment
 
 SCRIPT = REPOSITORY / "deploy" / "cron" / "mirror-image"

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.local import orphans
 from deploy.local.data_folder import DataFolder
-from tests.servers.programs import REPOSITORY
+from tests.servers.process import REPOSITORY
 from tests.unit.deploy.launch import eventually
 
 STARTS = 'echo started >>"$0"; read -r _'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.programs import REPOSITORY
+from tests.servers.process import REPOSITORY
 from tests.unit.deploy.launch import eventually
 
 
