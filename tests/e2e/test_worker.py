@@ -41,9 +41,9 @@ def test_sigterm_hands_the_task_over_within_seconds_and_the_next_worker_finishes
     with fleet.worker() as worker:
         job = fleet.submit("team/app:1")
         assert layer.reached.wait(30)
-        [horse] = worker.children()
+        [work_horse] = worker.children()
         assert worker.terminate(within=8) == 0
-        assert not is_alive(horse)
+        assert not is_alive(work_horse)
     handed = fleet.store.job(job.id)
     assert (handed.state, handed.attempt) == ("queued", 1)
     assert not fleet.is_published("team/app:1")
@@ -52,56 +52,56 @@ def test_sigterm_hands_the_task_over_within_seconds_and_the_next_worker_finishes
         assert fleet.ended(job, within=30).state == "succeeded"
 
 
-def test_the_horse_dies_with_a_worker_that_is_killed_and_the_task_goes_on_elsewhere(fleet: Fleet) -> None:
+def test_the_work_horse_dies_with_a_worker_that_is_killed_and_the_task_goes_on_elsewhere(fleet: Fleet) -> None:
     layer = held_layer(fleet.registry, "big")
     with fleet.scheduler(), fleet.worker() as worker:
         job = fleet.submit("team/app:1")
         assert layer.reached.wait(30)
-        [horse] = worker.children()
+        [work_horse] = worker.children()
         worker.child.kill()
-        eventually(lambda: not is_alive(horse), within=5, what="the work horse died with its worker")
+        eventually(lambda: not is_alive(work_horse), within=5, what="the work horse died with its worker")
         layer.opened.set()
         with fleet.worker():
             ended = fleet.ended(job, within=90)
     assert (ended.state, ended.attempt) == ("succeeded", 2)
 
 
-def test_a_killed_horse_is_replaced_while_its_worker_lives(fleet: Fleet) -> None:
+def test_a_killed_work_horse_is_replaced_while_its_worker_lives(fleet: Fleet) -> None:
     layer = held_layer(fleet.registry, "big")
     with fleet.scheduler(), fleet.worker() as worker:
         job = fleet.submit("team/app:1")
         assert layer.reached.wait(30)
-        [horse] = worker.children()
-        os.kill(horse, signal.SIGKILL)
+        [work_horse] = worker.children()
+        os.kill(work_horse, signal.SIGKILL)
         layer.opened.set()
         assert fleet.ended(job, within=90).state == "succeeded"
 
 
-def test_a_worker_rides_out_a_restart_of_redis_in_the_middle_of_a_copy(fleet: Fleet) -> None:
+def test_a_worker_survives_a_restart_of_redis_in_the_middle_of_a_copy(fleet: Fleet) -> None:
     layer = held_layer(fleet.registry, "big")
     with fleet.scheduler(), fleet.worker() as worker:
         job = fleet.submit("team/app:1")
         assert layer.reached.wait(30)
-        [horse] = worker.children()
+        [work_horse] = worker.children()
         fleet.valkey.kill()
         fleet.valkey.restart()
         layer.opened.set()
         ended = fleet.ended(job, within=60)
         assert (ended.state, ended.attempt) == ("succeeded", 1)
         assert worker.child.poll() is None
-        eventually(lambda: not is_alive(horse), what="the work horse ended after its task")
+        eventually(lambda: not is_alive(work_horse), what="the work horse ended after its task")
         fleet.registry.put(images.image(images.layer("next")), "team/next", "1")
         assert fleet.ended(fleet.submit("team/next:1"), within=30).state == "succeeded"
 
 
-def test_a_worker_without_its_settings_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_worker_without_its_settings_names_the_missing_ones(tmp_path: Path) -> None:
     with Process("worker", {"MIRROR_REDIS_URL": "", "MIRROR_S3_BUCKET": ""}, tmp_path / "log") as worker:
         assert worker.child.wait(20) == 2
     assert "MIRROR_REDIS_URL: must be set" in worker.log.read_text()
 
 
 @pytest.mark.versitygw
-def test_a_worker_that_is_told_to_stop_amid_a_blob_hands_over_and_the_next_one_goes_on_from_its_checkpoint(
+def test_sigterm_in_the_middle_of_a_blob_hands_over_and_the_next_worker_resumes_at_the_checkpoint(
     make_fleet: MakeFleet, versitygw: VersityGateway
 ) -> None:
     fleet = make_fleet(versitygw, MIRROR_MEMORY_BUDGET="32MiB")
@@ -113,12 +113,12 @@ def test_a_worker_that_is_told_to_stop_amid_a_blob_hands_over_and_the_next_one_g
     sources.put_large(fleet.registry, "team/app", "1", layer)
     with fleet.worker("first") as first:
         job = fleet.submit("team/app:1")
-        fleet.reaches(layer.digest, done)
-        [horse] = first.children()
-        told = monotonic()
+        fleet.wait_for_frontier(layer.digest, done)
+        [work_horse] = first.children()
+        signaled = monotonic()
         assert first.terminate(within=10) == 0
-        print(f"SIGTERM to the worker's end: {monotonic() - told:.2f} s")  # noqa: T201 - for who measures
-        assert not is_alive(horse)
+        print(f"SIGTERM to the worker's end: {monotonic() - signaled:.2f} s")  # noqa: T201 - a measurement
+        assert not is_alive(work_horse)
     handed = fleet.store.job(job.id)
     assert (handed.state, handed.attempt) == ("queued", 1)
     stopped = traffic.mark()

@@ -1,1 +1,1 @@
-"""Scripted servers on real sockets, for what cannot be had for real."""
+"""Scripted servers on real sockets, for behaviour that real servers cannot be made to show."""

@@ -1,4 +1,4 @@
-"""Docker Hub's token flow and pull limit."""
+"""Docker Hub's token flow and its pull limit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.fakes.server import Reply, Request
 
 
 def basic(login: tuple[str, str]) -> str:
-    """The Authorization of a user and password."""
+    """Return the Authorization header of a user and password."""
     return "Basic " + base64.b64encode(":".join(login).encode()).decode()
 
 
 @dataclass
 class Tokens:
-    """What the token server demands and gives.
+    """A token server and the tokens that it has issued.
 
-    *login* is the user and password it accepts; with *anonymous* those who bring none get a token too, and without a
-    *login* nobody needs one. *identity* is an identity token that it exchanges (OAuth2 refresh token). *realm* is what
-    the registry names as its token server, if not this one.
+    *login* is the user and password that it accepts. With *anonymous*, or without a *login*, a request without a login
+    gets a token too. *identity* is an identity token (OAuth2 refresh token) that it exchanges. *realm* is the token
+    server that the registry names, if not this one.
     """
 
     login: tuple[str, str] | None = None
@@ -39,7 +39,7 @@ class Tokens:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def revoke(self) -> None:
-        """Let every token that was issued be refused from now on."""
+        """Refuse every token that was issued so far."""
         with self._lock:
             self.issued = dict.fromkeys(self.issued, "")
 
@@ -50,11 +50,11 @@ class Tokens:
         return f'Bearer realm="{self.realm or realm}",service="{self.service}",scope="{scope}"'
 
     def reply_to(self, request: Request) -> Reply:
-        """What the token server answers."""
-        asked = parse_qs(request.body.decode()) if request.method == "POST" else request.query
-        if not self._knows(request, asked):
+        """Return the token server's reply."""
+        parameters = parse_qs(request.body.decode()) if request.method == "POST" else request.query
+        if not self._knows(request, parameters):
             return Reply(401, body=b'{"details": "incorrect username or password"}')
-        scope = (asked.get("scope") or [""])[0]
+        scope = (parameters.get("scope") or [""])[0]
         with self._lock:
             token = f"token-{len(self.issued)}-{scope}"
             self.issued[token] = scope
@@ -63,9 +63,9 @@ class Tokens:
             answer["expires_in"] = self.expires_in
         return Reply(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
-    def _knows(self, request: Request, asked: dict[str, list[str]]) -> bool:
+    def _knows(self, request: Request, parameters: dict[str, list[str]]) -> bool:
         if request.method == "POST":
-            return self.identity is not None and asked.get("refresh_token") == [self.identity]
+            return self.identity is not None and parameters.get("refresh_token") == [self.identity]
         given = request.headers.get("Authorization")
         if given is None:
             return self.anonymous or self.login is None
@@ -86,9 +86,10 @@ REFUSAL = json.dumps(
 
 
 class PullLimit:
-    """*limit* manifest reads in a window of *window* seconds, which begins with the first read after the last ended.
+    """A script for `FakeRegistry.script` that allows *limit* manifest GETs in *window* seconds. A HEAD costs nothing.
 
-    *clock* says how late it is, so that a test can end a window.
+    A window starts with the first read after the last window has ended. *clock* returns the time, so that a test can
+    end a window.
     """
 
     def __init__(self, limit: int, *, window: int, clock: Callable[[], float] = monotonic) -> None:
@@ -118,7 +119,7 @@ class PullLimit:
 
     @property
     def used(self) -> int:
-        """Reads in the current window."""
+        """Return the number of reads in the current window."""
         return self._used
 
     def _count(self, request: Request) -> bool:

@@ -1,4 +1,4 @@
-"""Servers below HTTP: one that sends given bytes, one that drips them, and a Redis that refuses every command."""
+"""Servers on plain sockets: one sends given bytes, one drips them, and a Redis refuses every command."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any, Final, Self
 
 
 class RawServer(socketserver.ThreadingTCPServer):
-    """Sends *answer* to every request, then closes; *answer* may be changed while it runs.
+    """Sends the bytes *answer* to every request and closes the connection.
 
-    With *keeps_open* the connection is closed by the client alone.
+    *answer* may also make them from the request's head, and may be changed at any time. With *keeps_open* only the
+    client closes the connection.
     """
 
     daemon_threads = True
@@ -40,7 +41,7 @@ class RawServer(socketserver.ThreadingTCPServer):
         return f"127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is what some tests are about."""
+        """Ignore clients that close the connection. Some tests do that."""
 
 
 class _RawHandler(socketserver.StreamRequestHandler):
@@ -53,7 +54,7 @@ class _RawHandler(socketserver.StreamRequestHandler):
                 return
 
     def _head(self) -> bytes:
-        """The request's line and headers. Empty at the connection's end."""
+        """Read the request line and headers. They are empty at the end of the connection."""
         lines: list[bytes] = []
         while line := self.rfile.readline(65536):
             lines.append(line)
@@ -63,14 +64,14 @@ class _RawHandler(socketserver.StreamRequestHandler):
 
 
 SECONDS: Final = 0.01
-"""Between two bytes: shorter than any timeout between two reads."""
+"""Seconds between two bytes, shorter than any timeout of one read."""
 
 
 class DrippingServer(socketserver.ThreadingTCPServer):
-    """Sends *head* at once, then *drip* again and again, each time after *seconds*.
+    """Sends *head*, then *drip* again and again, each time after *seconds*, and counts its listeners.
 
-    With *at_once* it does so before a request has come, as a server does that drips in the TLS handshake. `look` is
-    what a HEAD is answered with instead, if anything, and then its connection goes on.
+    With *at_once* it starts before a request arrives, as a server that drips in the TLS handshake does. If `look` is
+    set, a HEAD gets these bytes instead, and the connection stays open.
     """
 
     daemon_threads = True
@@ -86,7 +87,7 @@ class DrippingServer(socketserver.ThreadingTCPServer):
         self.look = b""
         self.accepted = 0
         self.listeners = 0
-        """Connections with an answer under way that the client has neither closed nor shut down."""
+        """Connections with a response under way that the client has neither closed nor shut down."""
         self.over = threading.Event()
         self.lock = threading.Lock()
 
@@ -104,7 +105,7 @@ class DrippingServer(socketserver.ThreadingTCPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is what the tests are about."""
+        """Ignore clients that close the connection, which the tests want."""
 
 
 class _DrippingHandler(socketserver.BaseRequestHandler):
@@ -114,7 +115,7 @@ class _DrippingHandler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         with self.server.lock:
             self.server.accepted += 1
-        with suppress(OSError):  # a reset tells the same as an end
+        with suppress(OSError):  # a reset means the same as an end
             while not self.server.at_once and self._is_look():
                 self.request.sendall(self.server.look)
         with self._listener(), suppress(OSError):
@@ -123,7 +124,7 @@ class _DrippingHandler(socketserver.BaseRequestHandler):
                 self.request.sendall(self.server.drip)
 
     def _is_look(self) -> bool:
-        """Wait for the next request; whether it is a HEAD that has an answer of its own."""
+        """Read the next request. Return whether it is a HEAD that gets `look`."""
         received = b""
         while b"\r\n\r\n" not in received:
             piece = self.request.recv(65536)
@@ -141,7 +142,7 @@ class _DrippingHandler(socketserver.BaseRequestHandler):
             self.server.listeners -= 1
 
     def _is_left(self) -> bool:
-        """Wait for the next byte's time; whether the client, or the test, has ended meanwhile."""
+        """Wait until the next byte is due. Return whether the client or the test has ended meanwhile."""
         readable, _, _ = select.select([self.request], [], [], self.server.seconds)
         return self.server.over.is_set() or (bool(readable) and not self.request.recv(65536))
 
@@ -150,7 +151,7 @@ _HANDSHAKE: Final = {b"HELLO", b"CLIENT", b"AUTH", b"SELECT"}
 
 
 class RefusingRedis(socketserver.ThreadingTCPServer):
-    """Lets clients connect, and answers every command with *answer*, such as ``LOADING …``."""
+    """A Redis that refuses every command of its clients with the error *answer*, such as ``LOADING …``."""
 
     daemon_threads = True
     block_on_close = False

@@ -1,4 +1,4 @@
-"""The real servers that tests talk to: child processes on loopback ports that the system chose."""
+"""The real servers that tests use: child processes on free loopback ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The S3 servers: rclone, which `make run` embeds, and the Versity gateway, which is strict."""
+"""The S3 servers of the tests: rclone, which `make run` embeds, and the strict Versity gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REGION: Final = "us-east-1"
 
 
 class S3Server(Server):
-    """An S3 server that keeps its objects in files, with one bucket made at start."""
+    """An S3 server that keeps its objects in files. It has a key pair, and a bucket that is created at the start."""
 
     def __init__(self, directory: Path, *, bucket: str = "images", data: Path | None = None) -> None:
         super().__init__(directory)
@@ -33,7 +33,7 @@ class S3Server(Server):
     def command(self) -> list[str]: ...
 
     def client(self) -> S3Client:
-        """A plain boto3 client of this server, for tests that look behind the mirror's back; close it."""
+        """Return a plain boto3 client of this server, for tests that inspect the bucket directly. Close it."""
         session = boto3.session.Session(
             aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=REGION
         )
@@ -60,7 +60,7 @@ class S3Server(Server):
         return True
 
     def settings_env(self, prefix: str = "") -> dict[str, str]:
-        """The environment variables that make a process of Image Mirror use this server."""
+        """Return the environment variables with which a process of Image Mirror uses this server."""
         return {
             "MIRROR_S3_ENDPOINT": self.url,
             "MIRROR_S3_BUCKET": self.bucket,
@@ -72,7 +72,11 @@ class S3Server(Server):
 
 
 class RcloneS3(S3Server):
-    """Ignores preconditions and ``x-amz-checksum-*``, and answers a range with 200. SIGKILL loses its open uploads."""
+    """`rclone serve s3`.
+
+    It ignores preconditions and ``x-amz-checksum-*``, and replies to a range with status 200. SIGKILL loses its open
+    uploads.
+    """
 
     name = "rclone"
 
@@ -85,7 +89,7 @@ class RcloneS3(S3Server):
 
 
 class EmbeddedS3(RcloneS3):
-    """As `make run` starts it where it matters for reading: without an MD5 of the whole object for every GET."""
+    """rclone with the flags of `make run` that matter for reads: no MD5 of the whole object for every GET."""
 
     def command(self) -> list[str]:
         *command, directory = super().command()
@@ -93,7 +97,10 @@ class EmbeddedS3(RcloneS3):
 
 
 class VersityGateway(S3Server):
-    """Keeps objects as files, their metadata in a sidecar directory (not every file system has extended attributes)."""
+    """The Versity S3 gateway. It checks checksums, preconditions and part lists.
+
+    It keeps metadata in a sidecar directory, because not every file system has extended attributes.
+    """
 
     name = "versitygw"
 
