@@ -69,10 +69,10 @@ class Options:
 
 
 def main() -> int:
-    options = parse_options(sys.argv[1:])
+    options = _parse_options(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # it unwinds every with block, as Ctrl-C does
     try:
-        report = measure(options)
+        report = _measure(options)
     except (ProgramMissing, CopyFailed, CopyIsWrong) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -87,21 +87,21 @@ def main() -> int:
     return 0
 
 
-def measure(options: Options) -> Report:
+def _measure(options: Options) -> Report:
     with (
-        folders(options.data) as (directory, disk),
+        _folders(options.data) as (directory, disk),
         running(directory, disk, options.logs, rate=options.rate, s3=options.s3) as bench,
     ):
         tools = _tools(options)
-        log("measuring the floor")
+        _log("measuring the floor")
         lower_bound = floor.measure(options.rate)
-        log("making the source's images")
+        _log("making the source's images")
         loader, every = Loader(bench.source.url), shapes(options.scale)
         loaded = {name: loader.load(every[name]) for name in options.shapes}
         plan = Plan(options.rigs, loaded, tools, options.rounds, options.seed, options.warm_only, options.seconds)
-        log("warming memory")
+        _log("warming memory")
         with warmed(_TIMES * max(shape.bytes_to_copy for shape in loaded.values())):
-            measured = run_rounds(plan, bench, log)
+            measured = run_rounds(plan, bench, _log)
         return Report(
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             floor=lower_bound,
@@ -114,7 +114,29 @@ def measure(options: Options) -> Report:
         )
 
 
-def parse_options(arguments: Sequence[str]) -> Options:
+def _parse_options(arguments: Sequence[str]) -> Options:
+    args = _parser().parse_args(arguments)
+    chosen = tuple(filter(None, args.peers.split(","))) or (_QUICK_PEERS if args.quick else (OURS, *PEER_NAMES))
+    return Options(
+        rigs=args.rig or _RIGS,
+        shapes=args.shape or list(shapes()),
+        peers=chosen,
+        rounds=args.rounds or (_QUICK_ROUNDS if args.quick else _ROUNDS),
+        seed=args.seed,
+        scale=args.scale,
+        data=args.data,
+        checkout=args.checkout.resolve(),
+        budgets=args.budget or (),
+        logs=args.logs,
+        warm_only=_QUICK_WARM_ONLY if args.quick and not args.peers else (),
+        seconds=_QUICK_SECONDS if args.quick else math.inf,
+        rate=args.rate * _MB,
+        publish=args.publish,
+        s3=args.s3 or next((name for name in BUCKET_SERVERS if find(name)), next(iter(BUCKET_SERVERS))),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench/run", description="Run the benchmark. See docs/benchmarks.md.")
     parser.add_argument("--shape", action="append", choices=list(shapes()), help="only this shape; may be repeated")
     parser.add_argument("--rig", action="append", choices=_RIGS, help="only this rig; may be repeated")
@@ -140,45 +162,27 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--s3", choices=list(BUCKET_SERVERS), help="the S3 server; default: the first that is installed"
     )
-    given = parser.parse_args(arguments)
-    named = tuple(filter(None, given.peers.split(","))) or (_QUICK_PEERS if given.quick else (OURS, *PEER_NAMES))
-    return Options(
-        rigs=given.rig or _RIGS,
-        shapes=given.shape or list(shapes()),
-        peers=named,
-        rounds=given.rounds or (_QUICK_ROUNDS if given.quick else _ROUNDS),
-        seed=given.seed,
-        scale=given.scale,
-        data=given.data,
-        checkout=given.checkout.resolve(),
-        budgets=given.budget or (),
-        logs=given.logs,
-        warm_only=_QUICK_WARM_ONLY if given.quick and not given.peers else (),
-        seconds=_QUICK_SECONDS if given.quick else math.inf,
-        rate=given.rate * _MB,
-        publish=given.publish,
-        s3=given.s3 or next((name for name in BUCKET_SERVERS if find(name)), next(iter(BUCKET_SERVERS))),
-    )
+    return parser
 
 
 @contextmanager
-def folders(wanted: Path | None) -> Iterator[tuple[Path, Path]]:
+def _folders(wanted: Path | None) -> Iterator[tuple[Path, Path]]:
     """Create a folder for source and S3, in memory if it has space, and one on the disk, for the block."""
     base = wanted or (_MEMORY if _has_space(_MEMORY) else Path(tempfile.gettempdir()))
     with (
         tempfile.TemporaryDirectory(prefix="mirror-bench-", dir=base) as directory,
         tempfile.TemporaryDirectory(prefix="mirror-bench-") as disk,
     ):
-        log(f"source and S3 are in {base}")
+        _log(f"source and S3 are in {base}")
         yield Path(directory), Path(disk)
 
 
-def log(line: str) -> None:
+def _log(line: str) -> None:
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
 def _tools(options: Options) -> dict[str, Tool]:
-    """Return the tools that are asked for and installed, ours first. Raises ProgramMissing for an unknown name."""
+    """Return the chosen tools that are installed, ours first. Raises ProgramMissing for an unknown name."""
     with_budgets = [ImageMirror(options.checkout, budget) for budget in options.budgets]
     every: list[Tool] = [ImageMirror(options.checkout), *with_budgets, *peers()]
     found = {tool.name: tool for tool in every}
@@ -187,7 +191,7 @@ def _tools(options: Options) -> dict[str, Tool]:
     wanted = {*options.peers, *(tool.name for tool in with_budgets)}
     for name in options.peers:
         if name not in found:
-            log(f"NOT COMPARED WITH {name}: it is not installed (bench/programs)")
+            _log(f"NOT COMPARED WITH {name}: it is not installed (bench/programs)")
     return {name: tool for name, tool in found.items() if name in wanted}
 
 

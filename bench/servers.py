@@ -94,7 +94,7 @@ def source_traffic(log: bytes) -> SourceTraffic:
 class BucketServer(S3Server):
     """An S3 server for one run, in which every copy has its own bucket.
 
-    Neither server computes an MD5 of a part that was not asked for. That would take longer than all else that the
+    Neither server computes the MD5 of a part unless a request needs it. That would take longer than all else that the
     server does, and a real S3 does it on its own machines.
     """
 

@@ -67,43 +67,46 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path, help="another version of the project, with a .venv")
     parser.add_argument("--only", choices=["slow", "quick"])
     options = parser.parse_args()
-    raise_open_files()
+    _raise_open_files()
     Service.checkout = options.checkout
     with (
         tempfile.TemporaryDirectory(prefix="slow-clients.") as name,
-        stores(Path(name)) as (valkey, s3),
-        Service(new_directory(Path(name) / "service"), valkey, s3, "bench") as service,
+        _stores(Path(name)) as (valkey, s3),
+        Service(_new_directory(Path(name) / "service"), valkey, s3, "bench") as service,
     ):
-        content = fill(s3)
+        content = _fill(s3)
         if options.only != "slow":
-            show(measure_fast_clients(service, content, options.seconds))
+            _show(_measure_fast_clients(service, content, options.seconds))
         if options.only != "quick":
-            show(measure_slow_clients(service, content, options.connections))
+            _show(_measure_slow_clients(service, content, options.connections))
 
 
-def show(lines: Iterator[str]) -> None:
+def _show(lines: Iterator[str]) -> None:
     for line in lines:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
 
-def raise_open_files() -> None:
+def _raise_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager
-def stores(directory: Path) -> Iterator[tuple[ValkeyServer, EmbeddedS3]]:
-    with ValkeyServer(new_directory(directory / "valkey")) as valkey, EmbeddedS3(new_directory(directory / "s3")) as s3:
+def _stores(directory: Path) -> Iterator[tuple[ValkeyServer, EmbeddedS3]]:
+    with (
+        ValkeyServer(_new_directory(directory / "valkey")) as valkey,
+        EmbeddedS3(_new_directory(directory / "s3")) as s3,
+    ):
         yield valkey, s3
 
 
-def new_directory(directory: Path) -> Path:
+def _new_directory(directory: Path) -> Path:
     directory.mkdir()
     return directory
 
 
-def fill(s3: EmbeddedS3) -> Content:
+def _fill(s3: EmbeddedS3) -> Content:
     """Put two blobs and an image into the bucket, as a worker writes them."""
     client, root = s3.client(), "bench/docker/registry/v2"
     repository = f"{root}/repositories/team/app"
@@ -129,16 +132,16 @@ def fill(s3: EmbeddedS3) -> Content:
     )
 
 
-def measure_slow_clients(service: Service, content: Content, count: int) -> Iterator[str]:
+def _measure_slow_clients(service: Service, content: Content, count: int) -> Iterator[str]:
     for kinds in [(), *((kind,) for kind in get_args(Kind)), get_args(Kind)]:
-        before = resident(service)
+        before = _resident(service)
         members = [Crowd(kind, service.port, count, _path(kind, content), service.token) for kind in kinds]
         with crowds(*members):
             time.sleep(3)
-            livez = probe(service.port, "GET", "/livez")
-            posted = probe(service.port, "POST", "/v1/jobs", service.token, b'{"source": "alpine:3"}')
-            pulled = pull(service.port, content.large)
-            after = resident(service)
+            livez = _probe(service.port, "GET", "/livez")
+            posted = _probe(service.port, "POST", "/v1/jobs", service.token, b'{"source": "alpine:3"}')
+            pulled = _pull(service.port, content.large)
+            after = _resident(service)
             alive = sum(crowd.alive for crowd in members)
         yield (
             f"{' + '.join(kinds) or 'no slow client':60} alive {alive:5}  livez {livez}  POST {posted}  "
@@ -150,11 +153,11 @@ def _path(kind: Kind, content: Content) -> str:
     return content.large if kind == "reading" else "/livez"
 
 
-def resident(service: Service) -> int:
+def _resident(service: Service) -> int:
     return proportional_bytes([service.pid or 0])
 
 
-def probe(port: int, method: str, path: str, token: str = "", body: bytes | None = None) -> str:
+def _probe(port: int, method: str, path: str, token: str = "", body: bytes | None = None) -> str:
     """Send many requests, each over its own connection. Return how many succeeded, the median and the slowest."""
     took = []
     for _ in range(_PROBES):
@@ -176,7 +179,7 @@ def probe(port: int, method: str, path: str, token: str = "", body: bytes | None
     return f"{len(took)}/{_PROBES} {statistics.median(took) * 1000:.0f}/{max(took) * 1000:.0f} ms"
 
 
-def pull(port: int, path: str) -> str:
+def _pull(port: int, path: str) -> str:
     """Read a whole blob, and return the throughput."""
     began = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_WITHIN)
@@ -193,7 +196,7 @@ def pull(port: int, path: str) -> str:
     return f"{received / _MIB / (time.monotonic() - began):.0f} MiB/s"
 
 
-def measure_fast_clients(service: Service, content: Content, seconds: float) -> Iterator[str]:
+def _measure_fast_clients(service: Service, content: Content, seconds: float) -> Iterator[str]:
     requests = {
         "manifest by tag": ("GET", content.tag),
         "manifest by digest": ("GET", content.digest),
@@ -202,12 +205,12 @@ def measure_fast_clients(service: Service, content: Content, seconds: float) -> 
         "livez": ("GET", "/livez"),
     }
     for name, (method, path) in requests.items():
-        yield f"{name:24} {load(service, method, path, seconds, _CLIENTS)}"
+        yield f"{name:24} {_load(service, method, path, seconds, _CLIENTS)}"
     for clients in (1, 4, 16):
-        yield f"{f'blob of 256 MiB, {clients} at once':24} {load(service, 'GET', content.large, seconds, clients)}"
+        yield f"{f'blob of 256 MiB, {clients} at once':24} {_load(service, 'GET', content.large, seconds, clients)}"
 
 
-def load(service: Service, method: str, path: str, seconds: float, clients: int) -> str:
+def _load(service: Service, method: str, path: str, seconds: float, clients: int) -> str:
     """Return requests per second over kept connections, the 99th percentile, and the service's CPU time for each."""
     took: list[float] = []
     lengths: list[int] = []
@@ -234,13 +237,13 @@ def load(service: Service, method: str, path: str, seconds: float, clients: int)
     for thread in threads:
         thread.join()
     elapsed, cpu = time.monotonic() - began, cpu_seconds([service.pid or 0]) - cpu
-    moved, slow = sum(lengths), quantile(took, 0.99)
+    moved, slow = sum(lengths), _quantile(took, 0.99)
     rate = f"{moved / _MIB / elapsed:.0f} MiB/s" if moved > LARGE else f"{len(took) / elapsed:.0f} req/s"
     cost = f"{cpu / moved * 1e9:.2f} CPU s/GB" if moved > LARGE else f"{cpu / len(took) * 1000:.1f} ms CPU each"
     return f"{rate:14} p99 {slow * 1000:.0f} ms  {cost}"
 
 
-def quantile(values: Sequence[float], share: float) -> float:
+def _quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 

@@ -64,11 +64,11 @@ func (link *Link) carry(client *net.TCPConn) {
 	both.Add(2)
 	go func() {
 		defer both.Done()
-		pass(server, client, &Pace{rate: link.rate}, &link.up, conversation.asked)
+		pass(server, client, &Pace{rate: link.rate}, &link.up, conversation.onRequest)
 	}()
 	go func() {
 		defer both.Done()
-		pass(client, server, &Pace{rate: link.rate}, &link.down, conversation.answered)
+		pass(client, server, &Pace{rate: link.rate}, &link.down, conversation.onResponse)
 	}()
 	both.Wait()
 }

@@ -28,22 +28,22 @@ func (pace *Pace) wait(n int) {
 // all. The client cannot tell the difference.
 type Conversation struct {
 	latency time.Duration
-	clients atomic.Bool // the client sent the last bytes
-	begun   atomic.Bool
+	client  atomic.Bool // the client sent the last bytes
+	started atomic.Bool
 }
 
-// asked is called before bytes of the client are passed on. It delays the first bytes after an answer by the latency. It
-// delays the very first bytes twice, as the handshake of a new connection does.
-func (conversation *Conversation) asked() {
-	if conversation.clients.Swap(true) {
+// onRequest is called before bytes of the client are passed on. It delays the first bytes after a response by the latency.
+// It delays the very first bytes twice, as the handshake of a new connection does.
+func (conversation *Conversation) onRequest() {
+	if conversation.client.Swap(true) {
 		return
 	}
-	if !conversation.begun.Swap(true) {
+	if !conversation.started.Swap(true) {
 		time.Sleep(conversation.latency)
 	}
 	time.Sleep(conversation.latency)
 }
 
-func (conversation *Conversation) answered() {
-	conversation.clients.Store(false)
+func (conversation *Conversation) onResponse() {
+	conversation.client.Store(false)
 }

@@ -25,7 +25,7 @@ def main(table: ProcessTable = product) -> int:
     """Return the exit status: 0 after an orderly stop, 1 if it cannot start, 2 if a setting is wrong."""
     os.umask(0o077)
     try:
-        run(load_settings(), table)
+        _run(_load_settings(), table)
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
@@ -37,7 +37,7 @@ def main(table: ProcessTable = product) -> int:
     return 0
 
 
-def load_settings() -> Settings:
+def _load_settings() -> Settings:
     """Read the settings, with an absolute data folder. Raises InvalidSettings or CannotStart."""
     settings = Settings.load(Settings.require_servable)
     if own := environment.variables_of_own_servers(os.environ, settings.data_dir.absolute()):
@@ -47,7 +47,7 @@ def load_settings() -> Settings:
     return replace(settings, data_dir=settings.data_dir.absolute())
 
 
-def run(settings: Settings, table: ProcessTable) -> None:
+def _run(settings: Settings, table: ProcessTable) -> None:
     """Start all processes and return after all have stopped.
 
     Raises CannotStart or InvalidSettings before it starts the first process.
@@ -58,14 +58,14 @@ def run(settings: Settings, table: ProcessTable) -> None:
     output = LineForwarder(STDOUT, renderer.render_line)
     with single_instance(folder, lambda event: output.write(renderer.render_event("launcher", event, "warning"))):
         with folder.explained_errors():
-            variables, configuration = prepare(folder, settings, table)
+            variables, configuration = _prepare(folder, settings, table)
         output.write(_banner(settings, renderer))
         os.environ.clear()
         os.environ.update(variables)  # supervisord starts its children with its own environment
         supervise(configuration, renderer)
 
 
-def prepare(folder: DataFolder, settings: Settings, table: ProcessTable) -> tuple[dict[str, str], Path]:
+def _prepare(folder: DataFolder, settings: Settings, table: ProcessTable) -> tuple[dict[str, str], Path]:
     """Write all that the processes need into the folder. Return their environment and supervisord's configuration."""
     preflight.require_free_port(settings.host, settings.port)
     valkey = embedded.valkey(folder, settings) if settings.redis_url is None else None

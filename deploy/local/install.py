@@ -36,7 +36,7 @@ def main(requirements: Path, terminal: TextIO) -> int:
         stderr=subprocess.STDOUT,
     ) as pip:
         printed = []
-        for line in lines_or_ticks(cast("IO[bytes]", pip.stdout)):
+        for line in _lines_or_ticks(cast("IO[bytes]", pip.stdout)):
             printed.append(line or "")
             progress.update(line)
         status = pip.wait()
@@ -44,7 +44,7 @@ def main(requirements: Path, terminal: TextIO) -> int:
     return status
 
 
-def lines_or_ticks(output: IO[bytes]) -> Iterator[str | None]:
+def _lines_or_ticks(output: IO[bytes]) -> Iterator[str | None]:
     """Yield each line as soon as it is printed, and None after each second without a line."""
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)

@@ -87,9 +87,9 @@ def _end_orphans_of_last_run(folder: DataFolder, warn: Callable[[str], None]) ->
         if _try_lock(lock):
             return
         warn(f"Ending the processes of an earlier run that was killed: {describe(lock_holders(folder.children_lock))}")
-        wait_until_none(lambda: lock_holders(folder.guard_lock), GUARD_WITHIN)
+        _wait_until_none(lambda: lock_holders(folder.guard_lock), GUARD_WITHIN)
         end_orphans(folder)
-        if not wait_until_none(lambda: set() if _try_lock(lock) else {0}, _RELEASED_WITHIN):
+        if not _wait_until_none(lambda: set() if _try_lock(lock) else {0}, _RELEASED_WITHIN):
             left = describe(lock_holders(folder.children_lock)) or f"'fuser {folder.children_lock}' lists them"
             raise CannotStart(
                 f"Processes of an earlier run still use the data folder {folder.root} and do not end: {left}."
@@ -131,7 +131,7 @@ def describe(pids: set[int]) -> str:
     return ", ".join(f"{_program_name(pid)} ({pid})" for pid in sorted(pids))
 
 
-def wait_until_none(pids: Callable[[], set[int]], within: float) -> bool:
+def _wait_until_none(pids: Callable[[], set[int]], within: float) -> bool:
     """Wait until *pids* returns none. Return False if it still returns some after *within* seconds."""
     deadline = time.monotonic() + within
     while pids():
@@ -148,9 +148,9 @@ def _programs(folder: DataFolder) -> set[int]:
 def _end(folder: DataFolder, pids: Callable[[], set[int]], within: float, *, terminate: bool) -> None:
     if terminate:
         _send(signal.SIGTERM, pids(), folder)
-    if not wait_until_none(pids, within):
+    if not _wait_until_none(pids, within):
         _send(signal.SIGKILL, pids(), folder)
-        wait_until_none(pids, _KILLED_WITHIN)
+        _wait_until_none(pids, _KILLED_WITHIN)
 
 
 def _send(number: signal.Signals, pids: set[int], folder: DataFolder) -> None:

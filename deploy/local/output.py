@@ -85,7 +85,7 @@ def _rclone_event(line: Event) -> Event:
     return {"event": str(line["msg"]).strip(), "level": level, "object": line.get("object")}
 
 
-def verbatim(_: str, line: bytes) -> bytes:
+def _verbatim(_: str, line: bytes) -> bytes:
     return line + b"\n"
 
 
@@ -95,7 +95,7 @@ class LineForwarder:
     *render* is passed the process and the line, and returns what is written.
     """
 
-    def __init__(self, descriptor: int, render: Callable[[str, bytes], bytes] = verbatim) -> None:
+    def __init__(self, descriptor: int, render: Callable[[str, bytes], bytes] = _verbatim) -> None:
         self._descriptor = descriptor
         self._render = render
         self._rests: defaultdict[str, bytes] = defaultdict(bytes)

@@ -6,6 +6,7 @@ kills of another run, as far as the machine's timing allows.
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import secrets
@@ -19,6 +20,7 @@ from time import monotonic
 
 import pytest
 
+from mirror.jobs import run
 from mirror.records.store import LOSSES_ALLOWED
 from mirror.redis.client import Redis
 from mirror.stewardship.upload_purge import UploadPurge
@@ -35,6 +37,8 @@ SEED = os.environ.get("CHAOS_SEED") or secrets.token_hex(4)
 SETTLED_WITHIN = 240.0
 """Seconds from the last kill until every job has ended: leases of 20 s, parked tasks, and the rest of the copies."""
 NODES = 2
+LOST_CLAIM_EVENT = "task was taken away"
+"""The start of a worker's log event."""
 STARTED = monotonic()
 
 
@@ -113,7 +117,7 @@ def crashed_work_horses(mirror: Mirror, injector: FaultInjector) -> list[str]:
 def lost_claims_of_live_workers(mirror: Mirror, team: PlatformTeam) -> list[str]:
     """Return the retried jobs of which a live worker lost its claim, which no kill explains."""
     logs = {job_id: mirror.log_of(job_id, lines=sys.maxsize) for job_id in team.retried}
-    return [f"{job_id}:\n{log}" for job_id, log in logs.items() if "task was taken away" in log]
+    return [f"{job_id}:\n{log}" for job_id, log in logs.items() if LOST_CLAIM_EVENT in log]
 
 
 def open_uploads(mirror: Mirror) -> list[str]:
@@ -130,6 +134,13 @@ def purge_uploads(mirror: Mirror, bucket: Bucket) -> str:
     with closing(Redis.connect(mirror.valkey.url)) as redis:
         purged = UploadPurge(bucket, redis).sweep(timedelta(0))
         return f"{left} uploads were left open by killed processes, and {purged} were purged"
+
+
+def summarize(injector: FaultInjector, team: PlatformTeam, nodes: list[Node]) -> None:
+    say(f"killed {injector.killed}; {len(team.accepted)} jobs accepted, all succeeded, {team.refused} requests refused")
+    say(f"{len(team.retried)} of them were retried after {LOSSES_ALLOWED} losses in a row")
+    pulled, verified, refused = (sum(getattr(n, name) for n in nodes) for name in ("pulled", "verified", "refused"))
+    say(f"{pulled} images pulled in {verified} responses, all verified; {refused} requests refused while S3 was down")
 
 
 @pytest.mark.versitygw
@@ -175,8 +186,10 @@ def test_every_accepted_job_succeeds_and_every_pull_verifies_while_everything_is
     last = Node(mirror.api, faults, rng("last"))
     assert all(last.pull(*local(mirror, source)) for source in team.published), last.wrong
     assert last.wrong == []
-    say(f"killed {injector.killed}; {len(team.accepted)} jobs accepted, all succeeded, {team.refused} requests refused")
-    say(f"{len(team.retried)} of them were retried after {LOSSES_ALLOWED} losses in a row")
-    pulled, verified, refused = (sum(getattr(r, name) for r in nodes) for name in ("pulled", "verified", "refused"))
-    say(f"{pulled} images pulled in {verified} responses, all verified; {refused} requests refused while S3 was down")
-    assert pulled > 0
+    assert sum(node.pulled for node in nodes) > 0
+    summarize(injector, team, nodes)
+
+
+def test_the_event_of_a_lost_claim_is_logged_by_the_job_runner() -> None:
+    """Otherwise `lost_claims_of_live_workers` would find nothing."""
+    assert f'"{LOST_CLAIM_EVENT}' in inspect.getsource(run)

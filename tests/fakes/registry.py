@@ -26,6 +26,49 @@ __all__ = ["FakeRegistry", "Reply", "Request", "Script", "Tokens"]
 
 _PATH: Final = re.compile(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)")
 _RANGE: Final = re.compile(r"bytes=([0-9]+)-([0-9]*)")
+_BLOCK: Final = 1024 * 1024
+_NUMBER: Final = 8
+
+
+class Content(Protocol):
+    """The size of a blob, and its bytes from *start* to *end*."""
+
+    @property
+    def size(self) -> int: ...
+    def pieces(self, start: int, end: int) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """*size* bytes that are generated from *seed* when they are read, so that 1 GiB needs no memory.
+
+    Each block of 1 MiB starts with its number. So no two blocks are equal, and blocks in the wrong order give another
+    digest.
+    """
+
+    size: int
+    seed: str = "synthetic"
+
+    def pieces(self, start: int, end: int) -> Iterator[bytes]:
+        number, skip = divmod(start, _BLOCK)
+        position = start
+        while position < end:
+            block = number.to_bytes(_NUMBER, "big") + self._rest
+            piece = block[skip : skip + end - position]
+            yield piece
+            position += len(piece)
+            number, skip = number + 1, 0
+
+    @cached_property
+    def digest(self) -> Digest:
+        hasher = hashlib.sha256()
+        for piece in self.pieces(0, self.size):
+            hasher.update(piece)
+        return Digest("sha256", hasher.hexdigest())
+
+    @cached_property
+    def _rest(self) -> bytes:
+        return random.Random(self.seed).randbytes(_BLOCK - _NUMBER)
 
 
 class FakeRegistry:
@@ -179,48 +222,3 @@ class FakeRegistry:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         body = content[start:end] if isinstance(content, bytes) else content.pieces(start, end)
         return Reply(206 if wanted else 200, headers, body)
-
-
-_BLOCK: Final = 1024 * 1024
-_NUMBER: Final = 8
-
-
-class Content(Protocol):
-    """The size of a blob, and its bytes from *start* to *end*."""
-
-    @property
-    def size(self) -> int: ...
-    def pieces(self, start: int, end: int) -> Iterator[bytes]: ...
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """*size* bytes that are generated from *seed* when they are read, so that 1 GiB needs no memory.
-
-    Each block of 1 MiB starts with its number. So no two blocks are equal, and blocks in the wrong order give another
-    digest.
-    """
-
-    size: int
-    seed: str = "synthetic"
-
-    def pieces(self, start: int, end: int) -> Iterator[bytes]:
-        number, skip = divmod(start, _BLOCK)
-        position = start
-        while position < end:
-            block = number.to_bytes(_NUMBER, "big") + self._rest
-            piece = block[skip : skip + end - position]
-            yield piece
-            position += len(piece)
-            number, skip = number + 1, 0
-
-    @cached_property
-    def digest(self) -> Digest:
-        hasher = hashlib.sha256()
-        for piece in self.pieces(0, self.size):
-            hasher.update(piece)
-        return Digest("sha256", hasher.hexdigest())
-
-    @cached_property
-    def _rest(self) -> bytes:
-        return random.Random(self.seed).randbytes(_BLOCK - _NUMBER)
