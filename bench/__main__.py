@@ -167,7 +167,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _folders(wanted: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Create a folder for source and S3, in memory if it has space, and one on the disk, for the block."""
+    """Create a folder for source and S3, and one on the disk, for the block.
+
+    The first is in memory if that has space.
+    """
     base = wanted or (_MEMORY if _has_space(_MEMORY) else Path(tempfile.gettempdir()))
     with (
         tempfile.TemporaryDirectory(prefix="mirror-bench-", dir=base) as directory,
@@ -182,7 +185,10 @@ def _log(line: str) -> None:
 
 
 def _tools(options: Options) -> dict[str, Tool]:
-    """Return the chosen tools that are installed, ours first. Raises ProgramMissing for an unknown name."""
+    """Return the chosen tools that are installed, ours first.
+
+    Raises ProgramMissing for an unknown name.
+    """
     with_budgets = [ImageMirror(options.checkout, budget) for budget in options.budgets]
     every: list[Tool] = [ImageMirror(options.checkout), *with_budgets, *peers()]
     found = {tool.name: tool for tool in every}

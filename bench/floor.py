@@ -1,4 +1,7 @@
-"""The least cost of any copy, measured in the same run: SHA-256 of every byte, and a plain receive and send."""
+"""The least cost of any copy: SHA-256 of every byte, and receiving and sending.
+
+It is measured in the same run.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ class Floor:
         return _GB / self.hash_rate + self.relay
 
     def limit(self, *, total: int, largest: int, connections: int | None) -> float:
-        """Return the least seconds for a copy of *total* bytes over paced *connections*, or unpaced ones if None.
+        """Return the least possible seconds for a copy of *total* bytes.
+
+        *connections* is the number of paced connections to the source, or None without pacing.
 
         There are three limits: the bandwidth of the connections, the hash of the *largest* blob (SHA-256 cannot be
         computed in parallel), and the CPU time of all cores together.
@@ -57,7 +62,10 @@ def _hash_rate() -> float:
 
 
 def _relay_cost() -> float:
-    """Return this thread's CPU seconds per GB for passing bytes from one connection to another."""
+    """Return the CPU seconds per GB for passing bytes between two connections.
+
+    Only this thread counts, not the far ends.
+    """
     (source, incoming), (outgoing, sink) = _connected(), _connected()
     peers = [threading.Thread(target=_send, args=(source,)), threading.Thread(target=_receive, args=(sink,))]
     for thread in peers:

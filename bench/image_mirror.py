@@ -1,4 +1,4 @@
-"""Image Mirror as a tool of the benchmark: the API, workers, the scheduler and a durable Redis."""
+"""Image Mirror as a tool: the API, workers, the scheduler and a durable Redis."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ _DOWN_WITHIN: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ImageMirror:
-    """The code of *checkout* with the packages of this one. *budget* is its MIRROR_MEMORY_BUDGET, if given."""
+    """The code of *checkout* with the packages of this one.
+
+    *budget* is its MIRROR_MEMORY_BUDGET, if given.
+    """
 
     checkout: Path = REPOSITORY
     budget: str | None = None
@@ -86,7 +89,7 @@ class _Product:
         self._http.clear()
 
     def copy(self, images: Sequence[SourceImage]) -> None:
-        """POST as few jobs as possible for all the images, then poll until all have ended."""
+        """POST as few jobs as possible for the images, then poll until all have ended."""
         start_time = time.monotonic()
         jobs = [self._post(images[start : start + MOST_IMAGES]) for start in range(0, len(images), MOST_IMAGES)]
         if len(images) == 1:
@@ -104,7 +107,10 @@ class _Product:
         return {"own": self._workers, "service": [_pid(self._service)], "redis": [_pid(self._valkey)]}
 
     def wait_for_workers(self) -> None:
-        """Wait until every worker listens to the queue, as in production before a POST. Raises CopyFailed."""
+        """Wait until every worker listens to the queue, as in production before a POST.
+
+        Raises CopyFailed.
+        """
         import redis  # noqa: PLC0415 - nothing else here uses Redis
 
         deadline = time.monotonic() + _UP_WITHIN
@@ -139,7 +145,10 @@ class _Product:
         raise CopyFailed(f"{job} takes more than {COPY_TIMEOUT:.0f} s")
 
     def _wait_for_newest_jobs(self, jobs: int, start_time: float) -> None:
-        """Poll until the newest *jobs* have all ended. The list of jobs is cheaper than one GET for each."""
+        """Poll until the newest *jobs* have all ended.
+
+        The list of jobs is cheaper than one GET for each.
+        """
         while (passed := time.monotonic() - start_time) < COPY_TIMEOUT:
             documents: list[dict[str, Any]] = self._get(f"/v1/jobs?limit={jobs}")["items"]
             states = {document["state"] for document in documents}
@@ -162,7 +171,9 @@ class _Product:
 
 
 def poll_interval(passed: float, document: Mapping[str, Any]) -> float:
-    """Return the seconds until the next poll: half of the time that the remaining bytes probably need, within bounds.
+    """Return the seconds until the next poll.
+
+    It is half of the time that the remaining bytes probably need, within bounds.
 
     A poll costs 4 ms of CPU that the copy needs. On average the end is noticed half an interval late.
     """
@@ -221,7 +232,10 @@ def _process(module: str, environment: dict[str, str], site: Site) -> Iterator[s
 
 
 def _environment(site: Site, valkey: ValkeyServer, checkout: Path, budget: str | None) -> dict[str, str]:
-    """Return the settings of the product. All others are the defaults, with integrity checks."""
+    """Return the settings of the product.
+
+    All others are the defaults, with integrity checks.
+    """
     return {
         **({"MIRROR_MEMORY_BUDGET": budget} if budget else {}),
         "MIRROR_REDIS_URL": valkey.url,

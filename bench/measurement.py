@@ -1,4 +1,4 @@
-"""The measurement of one copy, and the summary of several copies of the same case."""
+"""The measurement of one copy, and the summary of several copies of a case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The peers: programs that copy from one registry to another, here to a stock registry on the bucket.
+"""The peers: programs that copy from one registry to another.
+
+Their target is a stock registry on the bucket.
 
 They run with the options that their documentation recommends and no others. A peer that has a command for many images
 uses it. Otherwise there is one command per image, one after the other, as in a shell's loop.
@@ -30,7 +32,10 @@ _REGSYNC_PARALLEL: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class CopyRequest:
-    """What to copy, from where and to where. *directory* is for configuration and caches."""
+    """What to copy, from where and to where.
+
+    *directory* is for configuration and caches.
+    """
 
     source: str
     target: str
@@ -185,13 +190,19 @@ def _written(request: CopyRequest, name: str, configuration: Mapping[str, object
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Return variables that hide the user's logins, caches and registries.conf, with temporary files in *home*."""
+    """Return an environment without the user's logins, caches and registries.conf.
+
+    Temporary files are in *home*.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     return {**kept, "HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_RUNTIME_DIR": str(home), "TMPDIR": str(home)}
 
 
 def _delete_skopeo_cache() -> None:
-    """Delete skopeo's cache of earlier copies. For root it is outside HOME, and no option moves it."""
+    """Delete skopeo's cache of earlier copies.
+
+    For root it is outside HOME, and no option moves it.
+    """
     if os.geteuid() == 0:
         for path in _SKOPEO_CACHE.glob(_SKOPEO_CACHE_FILES):
             path.unlink()

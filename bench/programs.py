@@ -25,7 +25,7 @@ class ProgramMissing(Exception):
 
 
 def find(name: str) -> Path | None:
-    """Return the program that ``bench/programs`` installed, else this machine's, or None."""
+    """Return the program of ``bench/programs``, else this machine's, or None."""
     path = os.pathsep.join([*map(str, _OWN), os.environ.get("PATH", os.defpath), "/usr/sbin"])
     found = shutil.which(name, path=path)
     return Path(found) if found else None
@@ -63,7 +63,7 @@ def _go_version(build_information: str) -> str:
 
 
 def _build_information(program: Path) -> str:
-    """Return the build information in a Go program, or nothing if Go is not installed."""
+    """Return the build information of a Go program, or nothing without Go."""
     go = shutil.which("go")
     if go is None:
         return ""

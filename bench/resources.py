@@ -1,4 +1,4 @@
-"""CPU time and memory: of process trees as the kernel counts them, and warm free memory for a fair measurement."""
+"""CPU time and memory of process trees, and warm memory for fair measurements."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def process_tree(root: int) -> list[int]:
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
-    """Return the user and system time of these trees so far, also of children that have ended.
+    """Return the user and system time of these trees, also of ended children.
 
     A child that ends between two readings adds its time to its parent (``cutime``), so the difference is right.
     """
@@ -49,13 +49,16 @@ def cpu_seconds(roots: Iterable[int]) -> float:
 
 
 def proportional_bytes(roots: Iterable[int]) -> int:
-    """Return the memory of these trees as PSS, which counts once what a worker and its work horse share."""
+    """Return the memory of these trees in bytes, as PSS.
+
+    PSS counts once what a worker and its work horse share.
+    """
     return sum(_pss(pid) for root in roots for pid in process_tree(root))
 
 
 @dataclass(slots=True)
 class PeakMemory:
-    """Samples the memory of groups of process trees twice a second while the block runs."""
+    """Samples the memory of groups of process trees twice a second."""
 
     groups: Callable[[], dict[str, list[int]]]
     peaks: dict[str, int] = field(default_factory=dict)
@@ -81,7 +84,10 @@ class PeakMemory:
 
 
 def _children(pid: int) -> list[int]:
-    """Return the children of all threads, because a child belongs to the thread that forked it."""
+    """Return the children of all threads.
+
+    A child belongs to the thread that forked it.
+    """
     found: list[int] = []
     try:
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -101,7 +107,7 @@ def _pss(pid: int) -> int:
 
 @contextmanager
 def warmed(wanted: int) -> Iterator[None]:
-    """Keep *wanted* bytes of free memory warm during the block, or less if less is available.
+    """Keep *wanted* bytes of free memory warm, or less if less is available.
 
     A virtual machine's first touch of memory was measured at up to 2 s per GB, and the next copy would pay for it. The
     same holds for memory that was given back to the host (free page reporting,
@@ -125,7 +131,10 @@ def warmed(wanted: int) -> Iterator[None]:
 
 
 def freed_in_huge_pages(size: int) -> None:
-    """Touch *size* bytes in huge pages and free them, right before a copy: reporting starts two seconds later."""
+    """Touch *size* bytes in huge pages and free them.
+
+    Call it right before a copy, because reporting starts two seconds later.
+    """
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)
         for start in range(0, size, mmap.PAGESIZE):

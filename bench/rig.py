@@ -33,12 +33,12 @@ _VERIFY_THREADS = 2
 
 
 class CopyIsWrong(Exception):
-    """A tag or a blob is not what the source holds, so the measurement is worth nothing."""
+    """A copied tag or blob differs from the source, so the measurement is invalid."""
 
 
 @dataclass(slots=True)
 class Bench:
-    """Makes one copy at a time, each into its own bucket, which is verified and then deleted.
+    """Makes one copy at a time into its own bucket, verifies it and deletes it.
 
     *directory* holds source and bucket, which should be equally fast for all tools. *disk* holds what is on a disk in
     production, because Redis waits for its fsync. Logs of tools are deleted with their buckets, unless *logs* is given.
@@ -68,7 +68,7 @@ class Bench:
         return measured
 
     def _filled(self, case: Case, tool: Tool, loaded: LoadedShape) -> str:
-        """Return a bucket into which the same tool has copied everything before, without the proxy.
+        """Return a bucket into which the same tool copied everything before.
 
         Both rigs use the same bucket, because copying again changes nothing.
         """
@@ -141,7 +141,10 @@ def running(directory: Path, disk: Path, logs: Path | None, *, rate: int, s3: st
 
 
 def _settled(count: Callable[[], int]) -> int:
-    """Return the count after it has not changed for a moment. Servers log a request after they answered it."""
+    """Return the count after it has not changed for a moment.
+
+    Servers log a request after they answered it.
+    """
     counted, deadline = count(), time.monotonic() + _SETTLED_WITHIN
     while time.monotonic() < deadline:
         time.sleep(_POLL)
@@ -155,7 +158,9 @@ def _name(case: Case) -> str:
 
 
 def verify(loaded: LoadedShape, bucket: str, server: BucketServer, directory: Path) -> None:
-    """Read every tag and blob back through a stock registry, as a client does. Raises CopyIsWrong.
+    """Read every tag and blob back through a stock registry, as a client does.
+
+    Raises CopyIsWrong.
 
     A blob that images share is read once. A HEAD checks that the other images have it.
     """

@@ -1,4 +1,7 @@
-"""The order of a run: rounds with every case once, so that changes of the machine affect all tools equally."""
+"""The order of a run: rounds with every case once.
+
+So changes of the machine affect all tools equally.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Plan:
     seconds: float = math.inf
 
     def shuffled(self) -> Iterator[list[Case]]:
-        """Generate rounds of every case, with the comparisons and the tools of each in a random order."""
+        """Generate rounds of every case.
+
+        The comparisons, and the tools of each comparison, are in a random order.
+        """
         order = random.Random(self.seed)  # noqa: S311 - repeatable on purpose
         for _ in range(self.rounds):
             compared = [(rig, shape) for rig in self.rigs for shape in self.shapes]
@@ -69,7 +75,10 @@ def run_rounds(plan: Plan, bench: Bench, log: Log) -> dict[Case, list[Measuremen
 
 
 def summaries(plan: Plan, measured: Mapping[Case, Sequence[Measurement]], floor: Floor) -> list[Summary]:
-    """Return the summaries in the plan's order. A limit counts as many connections as the case had open at once."""
+    """Return the summaries in the plan's order.
+
+    A limit counts as many connections as the case had open at once.
+    """
     found = []
     for case in sorted(measured, key=lambda case: _place(plan, case)):
         loaded = plan.shapes[case.shape]

@@ -1,4 +1,4 @@
-"""The servers that the benchmark runs: stock registries, S3 servers and the pacing proxy."""
+"""The servers of the benchmark: stock registries, S3 servers, the pacing proxy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MINIO_LINE: Final = re.compile(r'^minio_api_requests_total\{[^}]*type="s3"[^}]*
 
 
 class Registry(Server):
-    """A stock registry with the configuration of its own image, except for the storage.
+    """A stock registry configured as in its own image, except for the storage.
 
     It is Debian's 2.8 if no newer one is installed.
     """
@@ -86,7 +86,7 @@ class AccessLog:
 
 
 def source_traffic(log: bytes) -> SourceTraffic:
-    """Count the requests in a registry's access log, and the bytes of the bodies it sent."""
+    """Count the requests and body bytes in a registry's access log."""
     bodies = [int(body) for body in _SOURCE_LINE.findall(log)]
     return SourceTraffic(len(bodies), sum(bodies))
 
@@ -104,7 +104,10 @@ class BucketServer(S3Server):
 
     @abstractmethod
     def drop_bucket(self, name: str) -> None:
-        """Delete the bucket's files directly. Over S3 that would take a request for each object."""
+        """Delete the bucket's files directly.
+
+        Over S3 that would take a request for each object.
+        """
 
     def make_bucket(self, name: str) -> None:
         client = self.client()
@@ -112,7 +115,10 @@ class BucketServer(S3Server):
         client.close()
 
     def registry_storage(self, bucket: str, endpoint: str) -> dict[str, Any]:
-        """Return a stock registry's configuration for *bucket*, with the driver's defaults (parts of 10 MiB)."""
+        """Return a stock registry's storage configuration for *bucket*.
+
+        It has the driver's defaults (parts of 10 MiB).
+        """
         driver = {
             "accesskey": self.access_key,
             "secretkey": self.secret_key,
@@ -150,14 +156,20 @@ class Minio(BucketServer):
         )
 
     def drop_bucket(self, name: str) -> None:
-        """Delete the bucket and MinIO's trash, which MinIO itself empties only every five minutes."""
+        """Delete the bucket and MinIO's trash.
+
+        MinIO itself empties its trash only every five minutes.
+        """
         own = self.data / ".minio.sys"
         for folder in (self.data / name, own / "buckets" / name, *(own / "tmp" / ".trash").iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 class Versity(VersityGateway, BucketServer):
-    """The Versity gateway. It is strict, and joins the parts of a completed upload into one file."""
+    """The Versity gateway.
+
+    It is strict, and joins the parts of a completed upload into one file.
+    """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

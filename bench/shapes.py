@@ -29,7 +29,10 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Images that are copied together, once with each number of *workers*. *warm* images were copied before."""
+    """Images that are copied together, once with each number of *workers*.
+
+    *warm* images were copied before.
+    """
 
     name: str
     title: str
@@ -39,7 +42,10 @@ class Shape:
 
 
 def shapes(scale: float = 1.0) -> Mapping[str, Shape]:
-    """Return every shape by its name, with layers of *scale* times their size (to try out the rig)."""
+    """Return every shape by its name.
+
+    Layers have *scale* times their size, to try out the rig.
+    """
     every = (
         _single("one-layer", "one 1 GiB layer", (1024 * MIB,), scale),
         _single("four-layers", "4 × 256 MiB", (256 * MIB,) * 4, scale),

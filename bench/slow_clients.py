@@ -1,4 +1,6 @@
-"""Measure what slow clients cost the service, and how fast it serves fast ones: ``python -m bench.slow_clients``.
+"""Measure the service with slow clients: ``python -m bench.slow_clients``.
+
+It shows what slow clients cost, and how fast the service is for fast ones.
 
 It opens thousands of connections of each slow kind, one kind at a time and then all kinds together. Meanwhile it
 requests `/livez`, a small POST and a whole blob. ``--checkout`` measures another version of the project.
@@ -158,7 +160,10 @@ def _resident(service: Service) -> int:
 
 
 def _probe(port: int, method: str, path: str, token: str = "", body: bytes | None = None) -> str:
-    """Send many requests, each over its own connection. Return how many succeeded, the median and the slowest."""
+    """Send many requests, each over its own connection.
+
+    Return how many succeeded, the median and the slowest.
+    """
     took = []
     for _ in range(_PROBES):
         began = time.monotonic()
@@ -211,7 +216,10 @@ def _measure_fast_clients(service: Service, content: Content, seconds: float) ->
 
 
 def _load(service: Service, method: str, path: str, seconds: float, clients: int) -> str:
-    """Return requests per second over kept connections, the 99th percentile, and the service's CPU time for each."""
+    """Send requests over kept connections, and describe the service's speed.
+
+    That is requests per second, the 99th percentile of their time, and the CPU time for each.
+    """
     took: list[float] = []
     lengths: list[int] = []
     until = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""The images of the source registry: generated, pushed as a client pushes, and known by their digests."""
+"""The images of the source registry, which are generated and pushed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ class LoadedShape:
 
 
 def layer_bytes(spec: LayerSpec, diff_id: hashlib._Hash) -> Iterator[bytes]:
-    """Generate a layer in pieces: a tar in a gzip, the same bytes for the same seed, never whole in memory.
+    """Generate a layer, a tar in a gzip, in pieces.
+
+    The same seed gives the same bytes, and the layer is never whole in memory.
 
     *diff_id* hashes the tar. The gzip is real because a tool that pushes compresses plain layers. The content is random
     because compressible content would favour some tools.
@@ -88,7 +90,7 @@ def _tar(spec: LayerSpec) -> Iterator[bytes]:
 
 
 def _random(spec: LayerSpec) -> Iterator[bytes]:
-    """Encrypt zeros with AES in counter mode: random to every compressor, and faster than the disk."""
+    """Generate random bytes faster than the disk: zeros, encrypted with AES-CTR."""
     key = hashlib.sha256(spec.seed.encode()).digest()
     stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
     left = spec.size
@@ -99,7 +101,10 @@ def _random(spec: LayerSpec) -> Iterator[bytes]:
 
 
 class Loader:
-    """Pushes shapes into the registry at *url*. A layer that several images share is pushed once."""
+    """Pushes shapes into the registry at *url*.
+
+    A layer that several images share is pushed once.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url

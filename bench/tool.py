@@ -1,4 +1,4 @@
-"""A tool that the benchmark measures: it copies images from a source registry into a bucket."""
+"""A tool that the benchmark measures: it copies images into a bucket."""
 
 from __future__ import annotations
 
@@ -39,15 +39,21 @@ class ReadyTool(Protocol):
     """A tool that runs and is ready to copy."""
 
     def copy(self, images: Sequence[SourceImage]) -> None:
-        """Copy the images. Return when the tool's user would see that all are there. Raises CopyFailed."""
+        """Copy the images. Return when the tool's user would see that all are there.
+
+        Raises CopyFailed.
+        """
         ...
 
     def cpu(self) -> dict[str, float]:
-        """Return the CPU seconds so far, by group: its ``own`` processes, and each server that only it needs."""
+        """Return the CPU seconds so far, by group.
+
+        The groups are its ``own`` processes, and each server that only it needs.
+        """
         ...
 
     def memory(self) -> dict[str, list[int]]:
-        """Return the processes whose memory counts, as roots of process trees, by the groups of `cpu`."""
+        """Return the roots of the process trees whose memory counts, by group."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The CPU time that every byte costs: its hash, the checksum of its part, its buffer."""
+"""The CPU time of every byte: its hash, the checksum of its part, its buffer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Set the bucket's policy: the mirror's key reads and writes, the stock registry's key only reads. Safe to repeat.
+"""Set the bucket's policy. Safe to repeat.
+
+The mirror's key reads and writes, and the stock registry's key only reads.
 
 Usage: s3-setup.py SECRETS, with S3_ENDPOINT and S3_BUCKET in the environment.
 """

@@ -1,4 +1,6 @@
-"""The image's health check: `/livez` of the service, and the age of a worker's or scheduler's heartbeat file.
+"""The image's health check.
+
+It asks for `/livez` of a service, and for the age of a worker's or scheduler's heartbeat file.
 
 It asks `/livez` and not `/readyz`, because a restart does not help a service whose Redis is unavailable. For the same
 reason a worker or scheduler renews its heartbeat file also while it waits for Redis.
@@ -19,7 +21,10 @@ STUCK_SECONDS: Final = 60.0
 
 
 def main(command: bytes | None = None) -> int:
-    """Return 0 for a healthy container, else 1. *command* is the command line of its first process."""
+    """Return 0 for a healthy container, else 1.
+
+    *command* is the command line of its first process.
+    """
     words = (command if command is not None else Path("/proc/1/cmdline").read_bytes()).split(b"\0")
     settings = Settings.load()
     if b"service" in words:
@@ -28,7 +33,10 @@ def main(command: bytes | None = None) -> int:
 
 
 def is_fresh(heartbeat: Path) -> bool:
-    """Return whether the heartbeat file was touched lately. If not, print why, for `docker inspect`."""
+    """Return whether the heartbeat file was touched lately.
+
+    If not, print why, for `docker inspect`.
+    """
     try:
         age = time.time() - heartbeat.stat().st_mtime
     except OSError:

@@ -1,4 +1,6 @@
-"""Run a built image with all its restrictions, and mirror an image with it: ``smoke_test.py IMAGE``.
+"""Mirror an image with a built container image: ``smoke_test.py IMAGE``.
+
+The containers run with all restrictions.
 
 The restrictions: not root, a read-only root file system and no capabilities. Valkey, S3, registry and client are real.
 """
@@ -77,7 +79,10 @@ def _check_unknown_command(image: str) -> None:
 
 @contextmanager
 def _running(image: str, command: str, settings: Path) -> Iterator[str]:
-    """Run a container and yield its id. It must stop within ten seconds. Its log is shown if the test fails."""
+    """Run a container and yield its id. It must stop within ten seconds.
+
+    Its log is shown if the test fails.
+    """
     restrictions = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     options = ["--detach", "--network", "host", "--env-file", str(settings), "--label", f"smoke-test={command}"]
     container = _docker("run", *options, *restrictions, image, command).stdout.strip()

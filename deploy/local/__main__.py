@@ -1,4 +1,7 @@
-"""Check everything, then start everything: ``python -m deploy.local``, which `make run` calls."""
+"""Check everything, then start everything: ``python -m deploy.local``.
+
+`make run` calls it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ ProcessTable = Callable[[Settings], Sequence[Process]]
 
 
 def main(table: ProcessTable = product) -> int:
-    """Return the exit status: 0 after an orderly stop, 1 if it cannot start, 2 if a setting is wrong."""
+    """Run the product, and return the exit status.
+
+    It is 0 after an orderly stop, 1 if the product cannot start, 2 if a setting is wrong.
+    """
     os.umask(0o077)
     try:
         _run(_load_settings(), table)
@@ -38,7 +44,10 @@ def main(table: ProcessTable = product) -> int:
 
 
 def _load_settings() -> Settings:
-    """Read the settings, with an absolute data folder. Raises InvalidSettings or CannotStart."""
+    """Read the settings, with an absolute data folder.
+
+    Raises InvalidSettings or CannotStart.
+    """
     settings = Settings.load(Settings.require_servable)
     if own := environment.variables_of_own_servers(os.environ, settings.data_dir.absolute()):
         for name in own:
@@ -66,7 +75,10 @@ def _run(settings: Settings, table: ProcessTable) -> None:
 
 
 def _prepare(folder: DataFolder, settings: Settings, table: ProcessTable) -> tuple[dict[str, str], Path]:
-    """Write all that the processes need into the folder. Return their environment and supervisord's configuration."""
+    """Write all that the processes need into the folder.
+
+    Return their environment and supervisord's configuration.
+    """
     preflight.require_free_port(settings.host, settings.port)
     valkey = embedded.valkey(folder, settings) if settings.redis_url is None else None
     s3 = embedded.s3(folder, settings) if settings.s3_bucket is None else None
@@ -80,7 +92,10 @@ def _prepare(folder: DataFolder, settings: Settings, table: ProcessTable) -> tup
 
 
 def _banner(settings: Settings, renderer: LineRenderer) -> bytes:
-    """Return what the user of `make run` reads first. It names the admin token's place and never shows the token."""
+    """Return what the user of `make run` reads first.
+
+    It names the admin token's place and never shows the token.
+    """
     if renderer.is_text:
         return f"{_banner_text(settings)}\n".encode()
     facts = {

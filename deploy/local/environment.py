@@ -1,4 +1,4 @@
-"""Environment variables: for the processes of `make run`, and for other tools that use the same stores."""
+"""Environment variables of the processes, and of tools that use the same stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSIO
 def for_processes(
     caller: Mapping[str, str], settings: Settings, valkey: Valkey | None, s3: S3 | None
 ) -> dict[str, str]:
-    """Return the environment of every process: the caller's, and how to reach the embedded servers.
+    """Return the environment of every process.
+
+    It is the caller's, with the variables of the embedded servers.
 
     *settings* are read from *caller*, with an absolute data folder.
     """
@@ -40,7 +42,10 @@ def for_processes(
 
 
 def with_json_logs(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with JSON as the log format. deploy/local/output.py renders the lines for a person."""
+    """Return the variables with JSON as the log format.
+
+    deploy/local/output.py renders the lines for a person.
+    """
     kept = {name: value for name, value in variables.items() if name != "MIRROR_LOG_FORMAT_FILE"}
     return {**kept, "MIRROR_LOG_FORMAT": "json"}
 
@@ -65,7 +70,9 @@ def _s3_variables(s3: S3, settings: Settings) -> dict[str, str]:
 
 
 def for_other_tools(environment: Mapping[str, str], settings: Settings) -> str:
-    """Return the file ``env``: lines that a shell can source, for tools that use the same Redis and bucket.
+    """Return the file ``env`` for tools that use the same Redis and bucket.
+
+    A shell can source it.
 
     Unknown values are left out, such as credentials of an external S3 that boto3 finds itself.
     """
@@ -83,12 +90,15 @@ def for_other_tools(environment: Mapping[str, str], settings: Settings) -> str:
 
 
 def marker(folder: DataFolder) -> str:
-    """Return the last line of the file ``env``. It marks a shell that has sourced the file."""
+    """Return the last line of the file ``env``.
+
+    It marks a shell that has sourced the file.
+    """
     return f"{STORES_OF}={shlex.quote(str(folder.root))}\n"
 
 
 def variables_of_own_servers(caller: Mapping[str, str], data_dir: Path) -> set[str]:
-    """Return the variables of *caller* that name the embedded servers of *data_dir* itself.
+    """Return the caller's variables that name the servers of *data_dir* itself.
 
     A shell has them after it sourced a file ``env``. They can be dropped, because the same servers are started again.
     Raises CannotStart if they name the servers of another folder: two mirrors would share one Redis and one bucket.

@@ -1,4 +1,6 @@
-"""Run pip and show its progress in one line: ``python -m deploy.local.install REQUIREMENTS``, for the Makefile.
+"""Run pip with progress: ``python -m deploy.local.install REQUIREMENTS``.
+
+The Makefile calls it.
 
 The requirements file must name a hash for every package (`make lock`), whatever the index says.
 
@@ -25,7 +27,7 @@ _COLLECTING: Final = re.compile(r"(?:Collecting|Requirement already satisfied:) 
 
 
 def main(requirements: Path, terminal: TextIO) -> int:
-    """Install *requirements*, show the progress on *terminal*, and return pip's exit status."""
+    """Install *requirements* with progress, and return pip's exit status."""
     pip_install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     progress = Progress(requirements, terminal)
     with subprocess.Popen(
@@ -45,7 +47,7 @@ def main(requirements: Path, terminal: TextIO) -> int:
 
 
 def _lines_or_ticks(output: IO[bytes]) -> Iterator[str | None]:
-    """Yield each line as soon as it is printed, and None after each second without a line."""
+    """Yield each line when it is printed, and None after a second without one."""
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         rest = b""
@@ -63,7 +65,10 @@ def _lines_or_ticks(output: IO[bytes]) -> Iterator[str | None]:
 
 
 class Progress:
-    """Shows pip's progress: in one rewritten line on a terminal, elsewhere in a new line every few seconds."""
+    """Shows pip's progress.
+
+    On a terminal it rewrites one line. Elsewhere it prints a new line every few seconds.
+    """
 
     def __init__(self, requirements: Path, terminal: TextIO) -> None:
         self._terminal = terminal
@@ -76,7 +81,7 @@ class Progress:
         self._shown_at = float("-inf")
 
     def update(self, line: str | None) -> None:
-        """Show the progress after pip has printed *line*, or after a second without a line (None)."""
+        """Show the progress after pip printed *line*, or None for a second without one."""
         if line and (found := _COLLECTING.match(line)):
             self._collected.add(found[1].lower())
             number = min(len(self._collected), self._total)
@@ -110,7 +115,7 @@ class Progress:
 
 
 def packages_of(requirements: Path) -> set[str]:
-    """Return the packages that a requirements file and the files that it includes name."""
+    """Return the packages in a requirements file and in the files it includes."""
     found: set[str] = set()
     for line in requirements.read_text(encoding="utf-8").splitlines():
         if included := re.match(r"-r\s*(\S+)|--requirement[ =](\S+)", line):

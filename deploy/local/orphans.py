@@ -1,4 +1,4 @@
-"""Orphaned processes of a data folder: find them, end them, and let only one `make run` use the folder.
+"""Find and end orphaned processes, and let one `make run` use a data folder.
 
 A process is orphaned when its supervisor was killed. It belongs to a data folder while it holds a lock on the folder's
 `children_lock` (deploy/local/parent_death.py). The kernel lists the locks of every open file in
@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> None:
 
 @contextmanager
 def single_instance(folder: DataFolder, warn: Callable[[str], None]) -> Iterator[None]:
-    """Be the only `make run` on this folder during the block. Orphans of a killed one are ended first, with a warning.
+    """Be the only `make run` on this folder during the block.
+
+    Orphans of a killed one are ended first, with a warning.
 
     Raises CannotStart if another one runs on the folder, or if the orphans do not end.
     """
@@ -97,7 +99,10 @@ def _end_orphans_of_last_run(folder: DataFolder, warn: Callable[[str], None]) ->
 
 
 def _try_lock(file: IO[str] | IO[bytes]) -> bool:
-    """Lock the file until it is closed. Return False if another process holds the lock."""
+    """Lock the file until it is closed.
+
+    Return False if another process holds the lock.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -106,7 +111,7 @@ def _try_lock(file: IO[str] | IO[bytes]) -> bool:
 
 
 def end_orphans(folder: DataFolder) -> None:
-    """End every other process that belongs to the folder: programs first, then S3, and Valkey last.
+    """End every other process of the folder: programs, then S3, and Valkey last.
 
     The kernel sent SIGTERM to the programs when their supervisor died. A second SIGTERM would make a worker drop its
     task instead of handing it over. So this only waits for them, and kills those that do not end.
@@ -117,7 +122,10 @@ def end_orphans(folder: DataFolder) -> None:
 
 
 def lock_holders(lock: Path) -> set[int]:
-    """Return the ids of all other processes that hold *lock* (flock). Without Linux's /proc it finds none."""
+    """Return the ids of all other processes that hold *lock* (flock).
+
+    Without Linux's /proc it finds none.
+    """
     try:
         wanted = lock.stat()
         pids = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}  # noqa: PTH208 - only names are needed - a third of the time
@@ -132,7 +140,10 @@ def describe(pids: set[int]) -> str:
 
 
 def _wait_until_none(pids: Callable[[], set[int]], within: float) -> bool:
-    """Wait until *pids* returns none. Return False if it still returns some after *within* seconds."""
+    """Wait until *pids* returns none.
+
+    Return False if it still returns some after *within* seconds.
+    """
     deadline = time.monotonic() + within
     while pids():
         if time.monotonic() > deadline:
@@ -171,7 +182,7 @@ def _send(number: signal.Signals, pids: set[int], folder: DataFolder) -> None:
 
 
 def _holds(pid: int, wanted: os.stat_result) -> bool:
-    """Return whether an open file of the process is the *wanted* one, with a lock on it."""
+    """Return whether the process has the *wanted* file open with a lock on it."""
     try:
         descriptors = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
     except OSError:  # it has ended, or belongs to another user

@@ -1,4 +1,4 @@
-"""What the processes print, forwarded line by line and in one style: JSON objects, or lines for a person.
+"""Forward what the processes print in one style: JSON, or lines for a person.
 
 Our own processes write JSON lines. Valkey, rclone, supervisord and the traceback of a crash have other forms. Each of
 their lines becomes one event in the form of `mirror.log`.
@@ -31,7 +31,7 @@ _RANKS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class LineRenderer:
-    """Renders what the processes print in the style that MIRROR_LOG_FORMAT and MIRROR_LOG_LEVEL ask for."""
+    """Renders lines as MIRROR_LOG_FORMAT and MIRROR_LOG_LEVEL require."""
 
     def __init__(self, settings: Settings, stream: IO[str]) -> None:
         self.is_text = is_text(settings.log_format, stream)
@@ -90,7 +90,7 @@ def _verbatim(_: str, line: bytes) -> bytes:
 
 
 class LineForwarder:
-    """Writes what processes print to a file descriptor in whole lines, so that lines of two processes never mix.
+    """Writes what processes print to a file descriptor, in whole lines.
 
     *render* is passed the process and the line, and returns what is written.
     """
@@ -116,7 +116,10 @@ class LineForwarder:
             self.write(self._render(process, rest))
 
     def write(self, data: bytes) -> None:
-        """Write all of it. After the reader has gone, output is dropped and the product goes on."""
+        """Write all of it.
+
+        After the reader has gone, output is dropped and the product goes on.
+        """
         rest = memoryview(data)
         while rest and not self._closed:
             try:

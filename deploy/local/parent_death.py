@@ -1,4 +1,6 @@
-"""Run a program that ends with its parent: ``python -m deploy.local.parent_death --parent PID [OPTION ...] -- COMMAND``
+"""Run a program that ends when its parent dies.
+
+    python -m deploy.local.parent_death --parent PID [OPTION ...] -- PROGRAM ARGUMENT...
 
 Asks the kernel for a signal at the parent's death (PR_SET_PDEATHSIG), then becomes the program (exec). So a supervisor
 that is killed with SIGKILL leaves no process running.
@@ -62,14 +64,14 @@ def end_with_parent() -> None:
 
 
 def _keep_lock(path: str, kind: int) -> None:
-    """Wait for the lock and take it on a descriptor that the program inherits and never closes."""
+    """Wait for the lock, and take it on a descriptor that the program inherits."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, kind)
     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)  # no FD_CLOEXEC
 
 
 def _filtered(environment: Mapping[str, str], only: Sequence[str], without: Sequence[str]) -> dict[str, str]:
-    """Return the variables that match a pattern of *only*, or all if it is empty, and no pattern of *without*."""
+    """Return the variables that match *only* (all if it is empty) and not *without*."""
     return {
         name: value
         for name, value in environment.items()

@@ -1,4 +1,4 @@
-"""Checks before the start: free ports, and embedded servers that are not older than their data.
+"""Checks before the start: free ports, and servers not older than their data.
 
 The data folder keeps a note of the embedded servers' ports and of the newest version that opened it.
 """
@@ -25,7 +25,10 @@ _VERSION_TIMEOUT: Final = 30
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Check that the API can listen on MIRROR_HOST and MIRROR_PORT. Raises CannotStart."""
+    """Check that the API can listen on MIRROR_HOST and MIRROR_PORT.
+
+    Raises CannotStart.
+    """
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
@@ -42,7 +45,9 @@ def require_free_port(host: str, port: int) -> None:
 
 
 def choose_port(folder: DataFolder, server: str, lowest: int) -> int:
-    """Return a free port of 127.0.0.1: the one that *server* had last, else a random one from *lowest* on.
+    """Return a free port of 127.0.0.1 for *server*.
+
+    It is the one that *server* had last, else a random one from *lowest* on.
 
     It is random so that two mirrors that start at the same moment choose different ones. Keep *lowest* well under
     32768. The kernel gives higher ports to outgoing connections, and a restarted server could find its port taken.
@@ -63,7 +68,10 @@ def choose_port(folder: DataFolder, server: str, lowest: int) -> int:
 
 
 def _bind_error(family: int, address: tuple[str | int, ...] | tuple[int, bytes]) -> int:
-    """Return the errno that a server would get, or 0. As servers do, it may reuse an address in TIME_WAIT."""
+    """Return the errno that a server would get, or 0.
+
+    As servers do, it may reuse an address in TIME_WAIT.
+    """
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -74,7 +82,10 @@ def _bind_error(family: int, address: tuple[str | int, ...] | tuple[int, bytes])
 
 
 def program_version(program: Path, argument: str) -> str:
-    """Run *program* with *argument* and return the version that it prints. Raises CannotStart if it does not run."""
+    """Run *program* with *argument* and return the version that it prints.
+
+    Raises CannotStart if it does not run.
+    """
     try:
         done = subprocess.run(
             [program, argument],
@@ -93,7 +104,9 @@ def program_version(program: Path, argument: str) -> str:
 
 
 def require_not_older(folder: DataFolder, server: str, version: str) -> None:
-    """Check that no newer *server* has opened the folder, and note *version*. Raises CannotStart.
+    """Check that no newer *server* has opened the folder, and note *version*.
+
+    Raises CannotStart.
 
     An old Redis or Valkey reads newer data as *empty*, without an error, and then overwrites it. The version is noted
     before the server starts, because the server may write its first data and crash right after that.

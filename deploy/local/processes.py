@@ -38,7 +38,9 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A program that runs in *copies*. It is started again when it ends, unless it runs *once*.
+    """A program that runs in *copies*.
+
+    It is started again when it ends, unless it runs *once*.
 
     To stop, it gets SIGTERM and has *stop_within* seconds. After that its process group is killed. It receives the
     environment variables that match *only*, or all if that is empty, and none that match *without*. If it *outlives* a
@@ -76,7 +78,7 @@ def readiness(settings: Settings) -> Process:
 
 
 def guard(folder: DataFolder) -> Process:
-    """Return the process that ends all others after this one, the supervisor, was killed."""
+    """Return the process that ends all others if this supervisor is killed."""
     command = (sys.executable, "-m", "deploy.local.orphans", "--parent", str(os.getpid()), folder.root)
     only = (*BASIC, *PYTHON)
     return Process("guard", command, Stage.GUARD, 1, lock=folder.guard_lock, outlives=True, only=only)

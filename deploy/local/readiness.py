@@ -1,4 +1,4 @@
-"""Print a line when the API is ready, then end: ``python -m deploy.local.readiness HOST PORT URL``."""
+"""Print a line when the API is ready: ``deploy.local.readiness HOST PORT URL``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""supervisord in this process: its configuration, and the supervisor that forwards output to our stdout."""
+"""supervisord in this process: its configuration, and its output on our stdout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from deploy.local.processes import Process, Stage
 
 
 def write_configuration(folder: DataFolder, processes: Sequence[Process]) -> Path:
-    """Write supervisord's configuration, which holds no secret. This process itself becomes supervisord."""
+    """Write supervisord's configuration, which holds no secret.
+
+    This process itself becomes supervisord.
+    """
     sections = [_supervisord_section()]
     for stage in Stage:
         members = [process for process in processes if process.stage is stage]
@@ -87,7 +90,7 @@ def _program_section(process: Process, folder: DataFolder) -> str:
 
 
 def _bound_to_parent(process: Process, folder: DataFolder) -> list[str]:
-    """Return the command that starts the process by way of deploy/local/parent_death.py."""
+    """Return the command that runs the process with deploy/local/parent_death.py."""
     wrapper = [sys.executable, "-m", "deploy.local.parent_death", "--parent", str(os.getpid())]
     wrapper += ["--share", str(folder.children_lock)]
     if process.lock:
@@ -100,7 +103,9 @@ def _bound_to_parent(process: Process, folder: DataFolder) -> list[str]:
 
 
 def _command_line(command: Sequence[str]) -> str:
-    """Quote a command for supervisord, which uses an INI parser, then ``%`` expansion, then a shell's quoting rules.
+    """Quote a command for supervisord.
+
+    supervisord uses an INI parser, then ``%`` expansion, then a shell's quoting rules.
 
     The parser takes a comment sign after any blank, also a Unicode one, for the start of a comment, and has no escape.
     So this puts an empty pair of single quotes between the two. `shlex.join` has put every such blank in single quotes.
@@ -113,7 +118,9 @@ def _section(name: str, options: dict[str, str]) -> str:
 
 
 def supervise(configuration: Path, renderer: LineRenderer) -> None:
-    """Start the processes of *configuration* and restart those that end. Stop all on SIGTERM, SIGINT or SIGHUP.
+    """Start the processes of *configuration* and restart those that end.
+
+    Stop all on SIGTERM, SIGINT or SIGHUP.
 
     *renderer* renders what they print. Returns after the last one has ended.
     """
@@ -152,7 +159,7 @@ class _Supervisor(Supervisor):  # type: ignore[misc]  # supervisor is not typed
 
 
 class _SupervisorLog(Handler):  # type: ignore[misc]  # supervisor is not typed
-    """Shows what supervisord itself logs, such as the death of a process, in the style of its processes' lines."""
+    """Shows supervisord's own log in the style of its processes' lines."""
 
     level = LevelsByName.WARN
 

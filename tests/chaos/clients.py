@@ -1,4 +1,4 @@
-"""The mirror's clients: a platform team that posts jobs and watches them, and nodes that pull published images.
+"""The mirror's clients: a platform team that posts jobs, and nodes that pull.
 
 Both go on whatever is killed, and record every response that no fault explains.
 """
@@ -118,7 +118,10 @@ class PlatformTeam:
                 self._add_ended(job_id, document)
 
     def _retry(self, job_id: str) -> None:
-        """Retry the job. If Redis is down and the request fails, the next poll sends it again."""
+        """Retry the job.
+
+        If Redis is down and the request fails, the next poll sends it again.
+        """
         if self._request("POST", f"/v1/jobs/{job_id}/retry") is not None:
             self.retried.add(job_id)
 
@@ -130,7 +133,10 @@ class PlatformTeam:
                 self.published.append(source)
 
     def _request(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Document | None:
-        """Return the response's document, or None for an error. An error is wrong unless Redis was down."""
+        """Return the response's document, or None for an error.
+
+        An error is wrong unless Redis was down.
+        """
         begun = monotonic()
         try:
             answer = self._http.request(method, f"{self._api.url}{path}", headers=dict(self._api.headers), json=body)
@@ -150,7 +156,9 @@ class Refused(Exception):
 
 
 class Node:
-    """Pulls over ``/v2``: a tag's manifest, then its config and layers. `wrong` lists what must not happen.
+    """Pulls over ``/v2``: a tag's manifest, then its config and layers.
+
+    `wrong` lists what must not happen.
 
     While S3 is down a pull may fail. It never gets a 404, because published images stay, and never wrong bytes. A pull
     does not need Redis.
@@ -169,7 +177,10 @@ class Node:
         self._http = urllib3.PoolManager(retries=False, timeout=60)
 
     def run(self, published: Callable[[], Sequence[tuple[str, str]]], stop: threading.Event) -> None:
-        """Pull random images until *stop* is set. *published* returns repositories and tags."""
+        """Pull random images until *stop* is set.
+
+        *published* returns repositories and tags.
+        """
         while not stop.wait(self._rng.uniform(0, _LONGEST_PAUSE)):
             if known := published():
                 self.pull(*self._rng.choice(known))

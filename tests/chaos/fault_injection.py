@@ -1,4 +1,4 @@
-"""Fault injection: which processes are killed, when, and when a killed server comes back.
+"""Fault injection: kills of processes, and outages of servers.
 
 Everything follows from the seed, except how fast the system under test works. Faults are recorded, so that a test can
 tell an error that a fault explains from a bug.
@@ -36,7 +36,10 @@ _TICK: Final = 0.05
 
 
 class FaultLog:
-    """The outages of servers and the kills of work horses. Safe to share between threads."""
+    """The outages of servers and the kills of work horses.
+
+    Safe to share between threads.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,7 +58,7 @@ class FaultLog:
             self._outages[server].append((begun, monotonic()))
 
     def was_down(self, server: str, begun: float, ended: float) -> bool:
-        """Return whether the server was down during some of that time, or came back right before it."""
+        """Return whether the server was down at that time, or right before it."""
         with self._lock:
             return any(down <= ended and begun <= up + GRACE for down, up in self._outages[server])
 
@@ -65,7 +68,10 @@ class FaultLog:
             self._work_horse_kills.append(datetime.now(UTC))
 
     def explains_failure(self, job: Mapping[str, Any]) -> bool:
-        """Return whether the job failed with ``WORKER_LOST`` after as many kills while it ran as that takes."""
+        """Return whether kills explain that the job failed with ``WORKER_LOST``.
+
+        As many work horses must have been killed while it ran as a task may lose.
+        """
         if job["error"] is None or job["error"]["code"] != "WORKER_LOST":
             return False
         begun, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
@@ -108,7 +114,10 @@ class FaultInjector:
             self._tick()
 
     def _choose_target(self) -> str:
-        """Choose among what runs now. Each target is killed once before any is killed again."""
+        """Choose among what runs now.
+
+        Each target is killed once before any is killed again.
+        """
         running = {name: weight for name, weight in _WEIGHTS.items() if name not in self._restart_at}
         if not any(worker.children() for worker in self.workers):
             running.pop("work_horse")

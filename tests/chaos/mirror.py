@@ -1,4 +1,4 @@
-"""The system under test: the whole product as processes, on its own stores, all of which may be killed."""
+"""The system under test: the whole product on its own stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ PREFIX: Final = "chaos"
 
 @dataclass(frozen=True)
 class Mirror:
-    """A service, workers and a scheduler on an append-only Valkey and on an S3 that keeps open uploads over a kill."""
+    """A service, workers and a scheduler, with their Valkey and S3.
+
+    After a kill, Valkey has every write, and S3 has its open uploads.
+    """
 
     registry: FakeRegistry
     valkey: ValkeyServer

@@ -47,7 +47,10 @@ def say(text: str) -> None:
 
 
 def rng(purpose: str) -> random.Random:
-    """Return a random generator of its own for each purpose, so that none depends on how often another is used."""
+    """Return a random generator for one purpose.
+
+    None depends on how often another is used.
+    """
     return random.Random(f"{SEED}-{purpose}")
 
 
@@ -86,7 +89,10 @@ def local(mirror: Mirror, source: str) -> tuple[str, str]:
 
 
 def wrong_results(mirror: Mirror, team: PlatformTeam, upstream: Upstream) -> list[str]:
-    """Return the jobs that did not succeed with a digest that the source had since their POST."""
+    """Return the jobs that did not succeed, or with a digest the source never had.
+
+    Only digests that the source had since the POST are right.
+    """
     found = []
     for job in team.accepted.values():
         document = team.ended.get(job.id) or team.document(job.id)
@@ -115,7 +121,10 @@ def crashed_work_horses(mirror: Mirror, injector: FaultInjector) -> list[str]:
 
 
 def lost_claims_of_live_workers(mirror: Mirror, team: PlatformTeam) -> list[str]:
-    """Return the retried jobs of which a live worker lost its claim, which no kill explains."""
+    """Return the retried jobs of which a live worker lost its claim.
+
+    No kill explains that.
+    """
     logs = {job_id: mirror.log_of(job_id, lines=sys.maxsize) for job_id in team.retried}
     return [f"{job_id}:\n{log}" for job_id, log in logs.items() if LOST_CLAIM_EVENT in log]
 
@@ -129,7 +138,7 @@ def open_uploads(mirror: Mirror) -> list[str]:
 
 
 def purge_uploads(mirror: Mirror, bucket: Bucket) -> str:
-    """Purge orphaned uploads as the scheduler does, but of any age, because no task is left."""
+    """Purge orphaned uploads of any age, because no task is left."""
     left = len(open_uploads(mirror))
     with closing(Redis.connect(mirror.valkey.url)) as redis:
         purged = UploadPurge(bucket, redis).sweep(timedelta(0))

@@ -1,4 +1,7 @@
-"""A registry whose images share base layers and whose tags move. It records which digest each tag had when."""
+"""A registry whose images share base layers and whose tags move.
+
+It records which digest each tag had when.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class Version:
 
 
 class Upstream:
-    """Generates images from a seed. Only one thread calls `source`, any thread may call the rest."""
+    """Generates images from a seed.
+
+    Only one thread calls `source`, any thread may call the rest.
+    """
 
     def __init__(self, registry: FakeRegistry, rng: random.Random) -> None:
         self.registry = registry
@@ -49,7 +55,10 @@ class Upstream:
         self._ended.set()
 
     def source(self) -> str:
-        """Return what to mirror next as ``repository:tag``: a new image, a moved tag, or an unchanged one."""
+        """Return what to mirror next, as ``repository:tag``.
+
+        It is a new image, a moved tag, or an unchanged one.
+        """
         chance = self._rng.random()
         known = list(self._history)
         if not known or chance < 0.5:

@@ -21,7 +21,7 @@ READY_WITHIN: Final = 30.0
 
 
 def fresh_checkout(destination: Path) -> Path:
-    """Copy all files that git has or would add into an empty folder, in their current state."""
+    """Copy all files that git has or would add into an empty folder."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -36,7 +36,10 @@ def fresh_checkout(destination: Path) -> Path:
 
 
 class MakeRun:
-    """One ``make run``. `start` returns after it is ready, `stop` after all its processes have ended."""
+    """One ``make run``.
+
+    `start` returns after it is ready, `stop` after all its processes have ended.
+    """
 
     def __init__(self, checkout: Path, environment: Mapping[str, str]) -> None:
         self.checkout = checkout
@@ -141,7 +144,10 @@ class MakeRun:
         return self._make is None or self._make.poll() is not None
 
     def _is_ready(self) -> bool:
-        """Return whether this start is ready. Orphans of a killed one may still send responses for a second."""
+        """Return whether this start is ready.
+
+        Orphans of a killed one may still send responses for a second.
+        """
         if "Ready: http://" not in self.log.read_text(errors="replace"):
             return False
         try:

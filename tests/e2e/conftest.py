@@ -24,7 +24,10 @@ MakeFleet = Callable[..., Fleet]
 def make_fleet(
     tmp_path: Path, settings: MakeSettings, settings_for_server: SettingsForServer, s3_prefix: str
 ) -> Iterator[MakeFleet]:
-    """Makes a fleet on an S3 server. Keyword arguments are further environment variables of its processes."""
+    """Makes a fleet on an S3 server.
+
+    Keyword arguments are further environment variables of its processes.
+    """
     with ExitStack() as running:
 
         def make(s3: S3Server, **environment: str) -> Fleet:

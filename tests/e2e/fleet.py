@@ -1,4 +1,4 @@
-"""Real workers and schedulers on real stores, and a scripted registry to mirror from."""
+"""Real workers and schedulers on real stores, with a scripted registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "partial")
 
 @dataclass
 class Fleet:
-    """Valkey and a bucket, a scripted registry, and methods that start workers and submit jobs."""
+    """Starts workers and submits jobs, on a Valkey, a bucket and a registry."""
 
     registry: FakeRegistry
     valkey: ValkeyServer
@@ -52,7 +52,7 @@ class Fleet:
         return eventually(ask, within=within, what=f"{job.source} has ended")
 
     def frontier(self, digest: Digest) -> int:
-        """Return how many parts of the blob are uploaded and hashed according to its checkpoint, or 0."""
+        """Return the number of parts of the blob in its checkpoint, or 0."""
         found = Checkpoints(self.redis).load(digest)
         return found.frontier if found else 0
 

@@ -1,4 +1,7 @@
-"""The files and commands of a documentation page, so that a test does exactly what the page says."""
+"""The files and commands of a documentation page.
+
+A test does exactly what the page says.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _PATH: Final = re.compile(r"^`([/~]\S+)`$")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: its language, its text, and the path on the line above it, if that line is a path alone."""
+    """A fenced block, and the path on the line above it, if there is one."""
 
     language: str
     text: str
@@ -38,7 +41,10 @@ class Section:
 
     @property
     def commands(self) -> list[str]:
-        """Return the commands to type. A line that ends with a backslash is joined with the next one."""
+        """Return the commands to type.
+
+        A line that ends with a backslash is joined with the next one.
+        """
         typed = "".join(block.text for block in self.blocks if block.language == "sh")
         return typed.replace("\\\n", " ").splitlines()
 
@@ -49,7 +55,10 @@ class Section:
 
 
 def sections(page: Path) -> dict[str, Section]:
-    """Return all sections by title. A third-level title is ``second-level title/own title``."""
+    """Return all sections by title.
+
+    A third-level title is ``second-level title/own title``.
+    """
     found: dict[str, list[Block]] = {}
     for title, block in _titled(page.read_text().splitlines()):
         blocks = found.setdefault(title, [])

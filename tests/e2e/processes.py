@@ -19,7 +19,9 @@ _POLL: Final = 0.05
 
 
 class Process:
-    """``python -m MODULE`` with its own environment, during the block. Its output is in `log`.
+    """``python -m MODULE`` with its own environment, during the block.
+
+    Its output is in `log`.
 
     It may be started again after it has ended.
     """
@@ -59,7 +61,10 @@ class Process:
         return self._child
 
     def children(self) -> list[int]:
-        """Return the ids of its children, such as a worker's work horse. There are none after it has ended."""
+        """Return the ids of its children, such as a worker's work horse.
+
+        There are none after it has ended.
+        """
         path = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
         try:
             return [int(pid) for pid in path.read_text().split()]
@@ -67,13 +72,19 @@ class Process:
             return []
 
     def terminate(self, *, within: float) -> int:
-        """Send SIGTERM and return the exit status. Fails the test if it has not ended in time."""
+        """Send SIGTERM and return the exit status.
+
+        Fails the test if it has not ended in time.
+        """
         self.child.send_signal(signal.SIGTERM)
         return self.child.wait(within)
 
 
 def eventually(ask: Callable[[], T | None], *, within: float = 30.0, every: float = _POLL, what: str) -> T:
-    """Call *ask* until its result is true, and return that. Fails the test if that does not happen in time."""
+    """Call *ask* until its result is true, and return that.
+
+    Fails the test if that does not happen in time.
+    """
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if answer := ask():

@@ -1,4 +1,4 @@
-"""Images with large layers in the scripted registry: counting what it sends of them, and holding it back."""
+"""Large layers in the scripted registry: counting and holding back their bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/\d+")
 def put_large(
     registry: FakeRegistry, repository: str, tag: str | None, *large: Synthetic, small: tuple[images.Layer, ...] = ()
 ) -> images.TestImage:
-    """Put an image into the registry whose last layers are *large*. They need no memory."""
+    """Put an image into the registry whose last layers are *large*.
+
+    They need no memory.
+    """
     plain = images.image(*small)
     document = json.loads(plain.body)
     document["layers"] += [
@@ -36,7 +39,10 @@ def put_large(
 
 @dataclass
 class BlobRead:
-    """One response with bytes of a blob from *start* on. *sent* is how many of them were sent so far."""
+    """One response with bytes of a blob from *start* on.
+
+    *sent* is how many of them were sent so far.
+    """
 
     digest: str
     start: int
@@ -44,7 +50,7 @@ class BlobRead:
 
 
 class Traffic:
-    """A script for `FakeRegistry.script` that counts the bytes of blobs, each piece before it is sent."""
+    """A script that counts the bytes of blobs, each piece before it is sent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -67,7 +73,7 @@ class Traffic:
             return len(self._reads)
 
     def of(self, digest: Digest, since: int = 0) -> list[BlobRead]:
-        """Return the reads of a blob since that position, ordered by their start in the blob."""
+        """Return the reads of a blob since a position, ordered by their start."""
         with self._lock:
             found = [read for read in self._reads[since:] if read.digest == str(digest)]
         return sorted(found, key=lambda read: read.start)
@@ -118,7 +124,7 @@ class HeldLayer:
 
 
 def held_layer(registry: FakeRegistry, name: str, *, size: int = 2**20) -> HeldLayer:
-    """Put team/app:1 with a layer of which every read sends 1000 bytes, until it is opened."""
+    """Put team/app:1 with a layer of which 1000 bytes are sent until it is opened."""
     layer = images.layer(name, size)
     registry.put(images.image(layer, images.layer(f"{name}-small")), "team/app", "1")
     held = HeldLayer(threading.Event(), threading.Event())

@@ -1,4 +1,4 @@
-"""Cancel and retry over the API, with a worker as a process: a job is canceled in the middle of a blob."""
+"""Cancel and retry over the API, with a worker as a process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ MIB: Final = 2**20
 
 @dataclass
 class Mirror:
-    """A service and a worker on their own stores. Tests use them over HTTP, and inspect the bucket."""
+    """A service and a worker on their own stores.
+
+    Tests use them over HTTP, and inspect the bucket.
+    """
 
     api: LiveService
     worker: Process

@@ -1,4 +1,4 @@
-"""The whole product, started as the README says, in a checkout with only the files of git."""
+"""The whole product, started as the README says, in a fresh checkout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TUTORIAL: Final = [
 
 @pytest.fixture(scope="module")
 def docker_hub() -> Iterator[FakeRegistry]:
-    """A registry with Docker Hub's token flow, without logins, whose blobs are on another host."""
+    """A registry with Docker Hub's token flow, whose blobs are on another host."""
     with FakeRegistry(tokens=Tokens(), token_on_api=True, redirect_blobs=True) as registry:
         yield registry
 
@@ -56,7 +56,7 @@ def running(
     gcr: FakeRegistry,
     slow: FakeRegistry,
 ) -> Iterator[MakeRun]:
-    """A ready ``make run`` that is allowed to read from the registries of these tests."""
+    """A ready ``make run`` that may read from the registries of these tests."""
     checkout = fresh_checkout(tmp_path_factory.mktemp("fresh"))
     config = checkout / "config.json"
     auth = base64.b64encode(":".join(LOGIN).encode()).decode()
@@ -221,7 +221,7 @@ def test_the_processes_have_no_secrets_that_they_do_not_need(running: MakeRun) -
 
 
 def command_of(pid: int) -> str:
-    """Return its command line without the path of Python, or nothing after it has ended."""
+    """Return the command line without the path of Python, or nothing."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""The memory of a worker while it copies a large layer of 1 GiB, or of ``LAYER_GIB``, or many manifests."""
+"""The memory of a worker while it copies a large layer or many manifests.
+
+The layer has 1 GiB, or ``LAYER_GIB``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ MOST = 128 * 2**20 + BUDGET
 
 
 def memory(pid: int) -> int:
-    """Return the process's share of memory in bytes (PSS counts shared pages in part), or 0 after it has ended."""
+    """Return the process's memory in bytes as PSS, or 0 after it has ended.
+
+    PSS counts shared pages in part.
+    """
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -60,7 +66,7 @@ def test_a_gigabyte_layer_passes_through_the_budget_and_128_mib(fleet: Fleet) ->
 
 
 def padded(seed: str) -> images.TestImage:
-    """Return an index with manifests of almost 4 MiB each, 53 MiB together, which every registry serves."""
+    """Return an index with 53 MiB of manifests, almost 4 MiB each."""
     children = []
     for number in range(MANIFESTS):
         image = images.image(images.layer(f"{seed}-{number}", 100))

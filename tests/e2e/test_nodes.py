@@ -1,4 +1,6 @@
-"""Container clients, configured as docs/how-to/pull-from-nodes.md says, pull from a real service.
+"""Container clients pull from a real service.
+
+They are configured as docs/how-to/pull-from-nodes.md says.
 
 Each runs on a node that reaches only the mirror, so every pulled image came from there.
 """
@@ -92,7 +94,10 @@ def held(
 
 @pytest.fixture
 def node(tmp_path: Path, certificate: Issued) -> Iterator[MakeNode]:
-    """Makes a node for a service and the named programs. *trusts* says whether its system trusts the mirror's CA."""
+    """Makes a node for a service and the named programs.
+
+    *trusts* says whether its system trusts the mirror's CA.
+    """
     with ExitStack() as running:
 
         def make(mirror: LiveService, *programs: str, trusts: bool = True) -> Node:

@@ -1,4 +1,4 @@
-"""From a real registry through a real worker into a real bucket, and back through a stock registry and skopeo."""
+"""Copies between real programs: registry, worker, bucket and skopeo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers and schedulers whose Redis refuses commands, their heartbeats, and the health check of a stuck one."""
+"""Workers and schedulers whose Redis refuses commands, and their health check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy that was interrupted in the middle of a blob resumes there, whatever was killed."""
+"""A copy that was interrupted in the middle of a blob resumes there."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_blob_is_copied_again_if_a_killed_s3_did_not_complete_it_as_it_says(
     sources.put_large(fleet.registry, "team/app", "1", layer)
 
     def begun() -> list[Path]:
-        """Return the uploads that the gateway is joining, or was joining when it was killed."""
+        """Return the uploads that the gateway is joining, or was when it was killed."""
         return list(own_versitygw.data.glob("*/.sgwtmp/multipart/*/*.inprogress"))
 
     with fleet.scheduler(), fleet.worker():

@@ -1,4 +1,4 @@
-"""Real worker and scheduler processes: what becomes of a task when one stops or is killed, and what they share."""
+"""Real worker and scheduler processes that stop, are killed, or share blobs."""
 
 from __future__ import annotations
 

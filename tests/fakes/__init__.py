@@ -1,1 +1,1 @@
-"""Scripted servers on real sockets, for behaviour that real servers cannot be made to show."""
+"""Scripted servers on real sockets, for what real servers do not show on demand."""

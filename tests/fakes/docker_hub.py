@@ -86,7 +86,9 @@ REFUSAL = json.dumps(
 
 
 class PullLimit:
-    """A script for `FakeRegistry.script` that allows *limit* manifest GETs in *window* seconds. A HEAD costs nothing.
+    """A script that allows *limit* manifest GETs in *window* seconds.
+
+    It is for `FakeRegistry.script`. A HEAD costs nothing.
 
     A window starts with the first read after the last window has ended. *clock* returns the time, so that a test can
     end a window.

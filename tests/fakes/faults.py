@@ -17,7 +17,10 @@ Change = Callable[[Reply], Reply]
 def faulty(
     change: Change, *, path: str = "", method: str | None = None, server: str | None = None, times: int | None = None
 ) -> Script:
-    """Change the replies to requests of *method* to *server* whose path contains *path*, at most *times* times."""
+    """Change replies, at most *times* times.
+
+    It changes those to requests of *method* to *server* whose path contains *path*.
+    """
     counter, lock = itertools.count(1), threading.Lock()
 
     def script(request: Request, reply: Reply) -> Reply | None:
@@ -51,7 +54,7 @@ def again(name: str, value: str) -> Change:
 
 
 def interim(*heads: bytes) -> Change:
-    """Send interim responses (1xx) before the real one, each given as status line and headers."""
+    """Send interim responses (1xx) first, each given as status line and headers."""
     return lambda reply: replace(reply, before=b"".join(b"HTTP/1.1 %b\r\n\r\n" % head for head in heads))
 
 
@@ -87,7 +90,10 @@ def too_long(more: bytes = b"and more") -> Change:
 
 
 def body(content: bytes | Iterator[bytes]) -> Change:
-    """Send another body with the same headers. Its Content-Length is correct, or missing for an iterator."""
+    """Send another body with the same headers.
+
+    Its Content-Length is correct, or missing for an iterator.
+    """
     if isinstance(content, bytes):
         return lambda reply: _with_body(reply, content)
     return lambda reply: replace(reply, body=content, chunked=True)

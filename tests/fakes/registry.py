@@ -1,4 +1,4 @@
-"""A scripted registry on real loopback sockets: correct by default, with the faults that a test adds.
+"""A scripted registry on real sockets, with the faults that a test adds.
 
 `tests.fakes.faults` has the faults.
 """
@@ -40,7 +40,9 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class Synthetic:
-    """*size* bytes that are generated from *seed* when they are read, so that 1 GiB needs no memory.
+    """*size* bytes that are generated from *seed* when they are read.
+
+    So 1 GiB needs no memory.
 
     Each block of 1 MiB starts with its number. So no two blocks are equal, and blocks in the wrong order give another
     digest.
@@ -72,7 +74,9 @@ class Synthetic:
 
 
 class FakeRegistry:
-    """A registry with the servers ``api``, ``token`` and ``cdn``, each on its own port. It records every request.
+    """A registry that records every request.
+
+    Its servers ``api``, ``token`` and ``cdn`` have their own ports.
 
     With *tokens* it requires Docker Hub's token flow. With *token_on_api* the token server is a path of the API, as at
     GHCR. With *redirect_blobs* it redirects blob reads to the CDN. Without *ranges* it ignores ``Range``. `url` is that
@@ -146,7 +150,10 @@ class FakeRegistry:
         self._blobs[repository, str(digest)] = content
 
     def script(self, script: Script) -> None:
-        """Let *script* change every reply from now on. Later scripts receive the result of earlier ones."""
+        """Let *script* change every reply from now on.
+
+        Later scripts receive the result of earlier ones.
+        """
         self.scripts.append(script)
 
     def log(self, server: str | None = None, *, method: str | None = None, path: str = "") -> list[Request]:

@@ -1,4 +1,7 @@
-"""An HTTP server on a real loopback socket. Replies are delayed with gates (events), never with sleeps."""
+"""An HTTP server on a real loopback socket.
+
+Replies are delayed with gates (events), never with sleeps.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class Reply:
 
 
 class HttpServer(ThreadingHTTPServer):
-    """An HTTP server that sends the reply of *reply_to* to every request, on its own port."""
+    """An HTTP server that sends the reply of *reply_to* to every request."""
 
     daemon_threads = True
     block_on_close = False
@@ -95,7 +98,7 @@ class HttpServer(ThreadingHTTPServer):
         return connection, address
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Do the TLS handshake in the connection's thread, so that it does not delay other connections."""
+        """Do the TLS handshake in the connection's thread, without delaying others."""
         if self._tls is None:
             super().finish_request(request, client_address)
             return

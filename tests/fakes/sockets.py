@@ -1,4 +1,4 @@
-"""Servers on plain sockets: one sends given bytes, one drips them, and a Redis refuses every command."""
+"""Servers on plain sockets: given bytes, a drip, and a Redis that refuses."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ SECONDS: Final = 0.01
 
 
 class DrippingServer(socketserver.ThreadingTCPServer):
-    """Sends *head*, then *drip* again and again, each time after *seconds*, and counts its listeners.
+    """Sends *head*, then *drip* every few *seconds*, and counts its listeners.
 
     With *at_once* it starts before a request arrives, as a server that drips in the TLS handshake does. If `look` is
     set, a HEAD gets these bytes instead, and the connection stays open.
@@ -142,7 +142,10 @@ class _DrippingHandler(socketserver.BaseRequestHandler):
             self.server.listeners -= 1
 
     def _is_left(self) -> bool:
-        """Wait until the next byte is due. Return whether the client or the test has ended meanwhile."""
+        """Wait until the next byte is due.
+
+        Return whether the client or the test has ended meanwhile.
+        """
         readable, _, _ = select.select([self.request], [], [], self.server.seconds)
         return self.server.over.is_set() or (bool(readable) and not self.request.recv(65536))
 
@@ -151,7 +154,7 @@ _HANDSHAKE: Final = {b"HELLO", b"CLIENT", b"AUTH", b"SELECT"}
 
 
 class RefusingRedis(socketserver.ThreadingTCPServer):
-    """A Redis that refuses every command of its clients with the error *answer*, such as ``LOADING …``."""
+    """A Redis that refuses every command with *answer*, such as ``LOADING …``."""
 
     daemon_threads = True
     block_on_close = False

@@ -1,4 +1,7 @@
-"""CNCF distribution's registry 2.8 (Debian's `docker-registry`): a real source, and a stock reader of our bucket."""
+"""CNCF distribution's registry 2.8, Debian's `docker-registry`.
+
+It is a real source, and a stock reader of our bucket.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class FilesystemStorage:
 
 @dataclass(frozen=True, slots=True)
 class S3Storage:
-    """Storage in the bucket of *server* under *prefix*, configured as for any distribution registry."""
+    """Storage in the bucket of *server* under *prefix*."""
 
     server: S3Server
     prefix: str = ""
@@ -54,7 +57,10 @@ class S3Storage:
 
 
 class DockerRegistry(Server):
-    """A registry without a login. It has no blob descriptor cache, so it sees at once what others write."""
+    """A registry without a login.
+
+    It has no blob descriptor cache, so it sees at once what others write.
+    """
 
     name = "docker-registry"
 
@@ -92,7 +98,7 @@ class DockerRegistry(Server):
         return self._get(_marker()) == self._instance
 
     def requests(self) -> list[tuple[str, str]]:
-        """Return the method and the path with query of every request so far, oldest first, from the access log.
+        """Return method and path with query of every logged request, oldest first.
 
         This sends a marker request and waits until it is logged. So all earlier requests are in the list.
         """

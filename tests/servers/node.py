@@ -1,4 +1,6 @@
-"""An isolated machine for a container client, made of Linux namespaces. It reaches only the test's reverse proxy.
+"""An isolated machine for a container client, made of Linux namespaces.
+
+It reaches only the test's reverse proxy.
 
 There ``mirror.corp`` is the mirror, over TLS on port 443 and over plain HTTP on port 8080. There is no name server and
 no other host. ``/etc/containerd``, ``/etc/docker``, ``/etc/containers``, ``/run`` and ``/var/lib`` are empty, so that
@@ -59,7 +61,10 @@ exec sleep infinity
 
 
 class Node:
-    """The isolated machine. Commands run in it as root, and all its processes end with the block."""
+    """The isolated machine.
+
+    Commands run in it as root, and all its processes end with the block.
+    """
 
     def __init__(
         self, directory: Path, mirror_url: str, tls: ssl.SSLContext, variables: Mapping[str, str] | None = None
@@ -104,14 +109,20 @@ class Node:
             proxy.close()
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Write files in the node, given by their absolute paths. ``~`` is its user's home."""
+        """Write files in the node, given by their absolute paths.
+
+        ``~`` is its user's home.
+        """
         for path, content in files.items():
             place = path.replace("~", "/run/home", 1)
             script = f"mkdir -p {shlex.quote(os.path.dirname(place))} && cat > {shlex.quote(place)}"  # noqa: PTH120 - a path in the node, not on this machine
             subprocess.run([*self._enter(), "sh", "-euc", script], input=content.encode(), check=True, timeout=30)
 
     def run(self, script: str) -> str:
-        """Run a shell script and return its standard output. If it fails, fail the test with all its output."""
+        """Run a shell script and return its standard output.
+
+        If it fails, fail the test with all its output.
+        """
         done = self.attempt(script)
         assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}\n{self._logs()}"
         return done.stdout
@@ -153,7 +164,7 @@ class Node:
         return "".join(log.read_text(errors="replace")[-2000:] for log in self._directory.glob("*d.log"))
 
     def _listener(self, port: int) -> socket.socket:
-        """Return a socket that listens in the node, although this process accepts its connections.
+        """Return a socket that listens in the node, for this process to accept on.
 
         A socket belongs to the network namespace of the thread that creates it.
         """

@@ -32,7 +32,9 @@ _INSTALL: Final = {
 
 
 def program(name: str) -> Path:
-    """Return the path of a program: in this virtual environment, in ``.tools/bin``, or on PATH.
+    """Return the path of a program.
+
+    It is in this virtual environment, in ``.tools/bin``, or on PATH.
 
     If it is missing, the test fails when ``CI`` is set. Otherwise it is skipped, and the summary says how to install
     the program.
@@ -62,7 +64,10 @@ _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class ServerDidNotStart(Exception):
-    """The program ended or never became ready. The message ends with the last lines of its log."""
+    """The program ended or never became ready.
+
+    The message ends with the last lines of its log.
+    """
 
 
 class Server(ABC):
@@ -89,7 +94,10 @@ class Server(ABC):
         """Return whether this server accepts requests on `port`."""
 
     def environment(self) -> Mapping[str, str]:
-        """Return variables to add to this process's environment. An empty value removes a variable."""
+        """Return variables to add to this process's environment.
+
+        An empty value removes a variable.
+        """
         return {}
 
     @property
@@ -105,7 +113,10 @@ class Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
-        """Start the server on a free port and wait until it is ready. Raises ServerDidNotStart."""
+        """Start the server on a free port and wait until it is ready.
+
+        Raises ServerDidNotStart.
+        """
         for _ in range(_PORT_ATTEMPTS):
             self.port = free_port()
             if self._launch():
@@ -133,7 +144,10 @@ class Server(ABC):
             self._process = None
 
     def restart(self) -> None:
-        """Start the server again on the same port and data. A running one is stopped first."""
+        """Start the server again on the same port and data.
+
+        A running one is stopped first.
+        """
         self.stop()
         if not self._launch():
             raise ServerDidNotStart(f"{self.name} did not start again on port {self.port}:\n{self._log_tail()}")
@@ -145,7 +159,10 @@ class Server(ABC):
         self.stop()
 
     def _launch(self) -> bool:
-        """Start the program. Return True after the server is ready, False if the program ended before that."""
+        """Start the program.
+
+        Return True after the server is ready, False if the program ended before that.
+        """
         environment = {k: v for k, v in {**os.environ, **self.environment()}.items() if v != ""}
         with self.log.open("ab") as log:
             self._process = process = subprocess.Popen(
@@ -180,7 +197,7 @@ def ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def free_port() -> int:
-    """Return a free TCP port below the range from which the kernel chooses ports of outgoing connections.
+    """Return a free TCP port below the kernel's range for outgoing connections.
 
     Clients that try to connect while a server is down use ports of that range. One of them could take the server's
     port before it restarts.
@@ -197,6 +214,9 @@ def free_port() -> int:
 
 
 def killed_with_parent() -> list[str]:
-    """Return a command prefix that kills the program when the test run dies, if util-linux's setpriv is installed."""
+    """Return a command prefix that kills the program when the test run dies.
+
+    It is empty if util-linux's setpriv is not installed.
+    """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []

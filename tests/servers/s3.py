@@ -1,4 +1,4 @@
-"""The S3 servers of the tests: rclone, which `make run` embeds, and the strict Versity gateway."""
+"""The S3 servers of the tests: rclone, as in `make run`, and Versity's gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ REGION: Final = "us-east-1"
 
 
 class S3Server(Server):
-    """An S3 server that keeps its objects in files. It has a key pair, and a bucket that is created at the start."""
+    """An S3 server that keeps its objects in files.
+
+    It has a key pair, and a bucket that is created at the start.
+    """
 
     def __init__(self, directory: Path, *, bucket: str = "images", data: Path | None = None) -> None:
         super().__init__(directory)
@@ -33,7 +36,7 @@ class S3Server(Server):
     def command(self) -> list[str]: ...
 
     def client(self) -> S3Client:
-        """Return a plain boto3 client of this server, for tests that inspect the bucket directly. Close it."""
+        """Return a plain boto3 client, for tests that inspect the bucket. Close it."""
         session = boto3.session.Session(
             aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=REGION
         )
@@ -60,7 +63,7 @@ class S3Server(Server):
         return True
 
     def settings_env(self, prefix: str = "") -> dict[str, str]:
-        """Return the environment variables with which a process of Image Mirror uses this server."""
+        """Return the variables with which a process of Image Mirror uses this server."""
         return {
             "MIRROR_S3_ENDPOINT": self.url,
             "MIRROR_S3_BUCKET": self.bucket,
@@ -89,7 +92,10 @@ class RcloneS3(S3Server):
 
 
 class EmbeddedS3(RcloneS3):
-    """rclone with the flags of `make run` that matter for reads: no MD5 of the whole object for every GET."""
+    """rclone with the flags of `make run` that matter for reads.
+
+    It computes no MD5 of the whole object for every GET.
+    """
 
     def command(self) -> list[str]:
         *command, directory = super().command()

@@ -1,4 +1,4 @@
-"""A disk that a test can fill: a small tmpfs for root, else a limit on the size of files that a server writes."""
+"""A disk that a test can fill: a small tmpfs, or a limit on file sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers of the tests: they recognise each other, restart with their data, and end with the test."""
+"""The servers of the tests restart with their data, and end with the test."""
 
 from __future__ import annotations
 

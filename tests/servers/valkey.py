@@ -12,7 +12,10 @@ from tests.servers.process import Server
 
 
 class ValkeyServer(Server):
-    """An empty Valkey with a password. With *append_only* it loses no acknowledged write to `kill`."""
+    """An empty Valkey with a password.
+
+    With *append_only* it loses no acknowledged write to `kill`.
+    """
 
     name = "valkey"
 

@@ -1,4 +1,4 @@
-"""Limits, medians, counts of requests, intervals of polling, and publishing the result."""
+"""Limits, medians, request counts, polling intervals, and publishing the result."""
 
 from __future__ import annotations
 

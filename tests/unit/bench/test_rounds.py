@@ -1,4 +1,4 @@
-"""The order of a benchmark is fair: every case once in a round, and no tool always first."""
+"""The order is fair: every case once in a round, and no tool always first."""
 
 from __future__ import annotations
 

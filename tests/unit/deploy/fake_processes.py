@@ -38,7 +38,10 @@ def fake(process: Process) -> Process:
 
 
 def run_fake(name: str) -> None:
-    """Run the fake *name* until SIGTERM. Then log which of the other processes still accept connections."""
+    """Run the fake *name* until SIGTERM.
+
+    Then log which of the other processes still accept connections.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in every thread, so that only sigwait receives it
     server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["MIRROR_PORT"])), Ready) if name == "service" else None
     if server:

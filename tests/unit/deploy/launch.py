@@ -1,4 +1,4 @@
-"""`make run` with fake processes as a child process of a test: its output, its journal and its end."""
+"""`make run` with fake processes, as a child process of a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _POLL: Final = 0.02
 
 
 class Launch:
-    """One start on the data folder *data*. The context ends it and every process that it started."""
+    """One start on the data folder *data*.
+
+    The context ends it and every process that it started.
+    """
 
     def __init__(self, directory: Path, *, data: Path | None = None, **variables: str) -> None:
         self.data = data or directory / "data"
@@ -118,7 +121,7 @@ def is_alive(pid: int) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment without variables that change how the product starts."""
+    """Return this environment without variables that change how the product starts."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("MIRROR_", "AWS_", "RCLONE_"))}
 
 
@@ -130,5 +133,5 @@ def eventually(holds: Callable[[], object], otherwise: str, context: Callable[[]
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Press Ctrl-C in its terminal: send SIGINT to the whole process group in the foreground."""
+    """Press Ctrl-C in its terminal: send SIGINT to the whole process group."""
     os.killpg(process.pid, signal.SIGINT)

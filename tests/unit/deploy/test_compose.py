@@ -1,4 +1,4 @@
-"""The compose file: settings and secrets, restrictions, and what its S3 keys may do at a real gateway."""
+"""The compose file: settings, secrets, restrictions, and the rights of S3 keys."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ComposeGateway(Server):
         self.secrets = secrets
 
     def localize(self, text: str) -> str:
-        """Return a command of the compose file as the container's shell gets it, with the paths of this test."""
+        """Return a command of the compose file with the paths of this test."""
         text = text.replace("$$", "$").replace("/run/secrets", str(self.secrets))
         text = text.replace("/data", f"{self.directory}/data").replace("/tmp/iam", f"{self.directory}/iam")
         return text.replace(":7070", f"127.0.0.1:{self.port}")

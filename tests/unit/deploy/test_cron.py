@@ -1,4 +1,4 @@
-"""The script `mirror-image`, which cron calls, against the real API and a real worker."""
+"""The script `mirror-image` against the real API and a real worker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHIM = '#!/bin/sh\nprintf "%s\\n" "$0 $*" >>"$CURL_CALLS"\nexec "$CURL" "$@"\n'
 
 @dataclass
 class Mirror:
-    """A service with its token, a worker, a registry with images to mirror, and the script."""
+    """A service, a worker, a registry with images to mirror, and the script."""
 
     service: LiveService
     registry: FakeRegistry
@@ -164,7 +164,7 @@ def test_the_token_is_in_no_argument(mirror: Mirror, tmp_path: Path) -> None:
 
 
 class Portal(BaseHTTPRequestHandler):
-    """A web server that returns *status* and *page* to every request, and counts the requests."""
+    """A web server that returns *status* and *page*, and counts the requests."""
 
     status = 200
     page = b""

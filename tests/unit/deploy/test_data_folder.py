@@ -1,4 +1,4 @@
-"""What the data folder keeps (secrets, ports, versions), and the errors when it cannot be used."""
+"""What the data folder keeps, and the errors when it cannot be used."""
 
 from __future__ import annotations
 

@@ -76,7 +76,10 @@ def first(tmp_path: Path) -> DataFolder:
 
 
 def sourced(folder: DataFolder, **variables: str) -> dict[str, str]:
-    """Return the variables of a shell that exported the file ``env`` of the folder, and then *variables*."""
+    """Return the variables of a shell that exported the folder's file ``env``.
+
+    *variables* were set after that.
+    """
     embedded = {
         "MIRROR_STORES_OF": str(folder.root),
         "MIRROR_REDIS_URL": f"redis://:{folder.secret('redis-password')}@127.0.0.1:16379/0",

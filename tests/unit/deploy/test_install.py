@@ -1,4 +1,4 @@
-"""pip's progress on a terminal and elsewhere, and the hashes of the locked requirements."""
+"""pip's progress, and the hashes of the locked requirements."""
 
 from __future__ import annotations
 

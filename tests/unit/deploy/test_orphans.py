@@ -1,4 +1,4 @@
-"""Which processes belong to a data folder, and how the orphans among them are ended."""
+"""Which processes belong to a data folder, and how orphans are ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of all kinds of processes have one style, and lines of several processes never mix."""
+"""Lines of all processes have one style and never mix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program that is started by way of parent_death: its arguments, locks, variables, and its parent's death."""
+"""Programs that end with their parent: arguments, locks and variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make run` with a real supervisord, Valkey and S3, and with fakes for the product's own processes."""
+"""`make run` with real servers, and with fakes for the product's own processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from tests.unit.deploy.launch import Launch, children, command_line, eventually,
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """A running mirror in a folder with a difficult name, with two workers and the caller's AWS variables."""
+    """A running mirror in a folder with a difficult name.
+
+    It has two workers, and its caller has AWS variables.
+    """
     directory = tmp_path_factory.mktemp("running")
     elsewhere = {"AWS_PROFILE": "work", "AWS_SESSION_TOKEN": "expired", "AWS_CA_BUNDLE": "/nowhere"}
     with Launch(directory, data=directory / "d #1 %s; x'y", MIRROR_WORKERS="2", **elsewhere) as launch:
@@ -42,7 +45,10 @@ def sourced(launch: Launch) -> dict[str, str]:
 
 
 def environment_of(pid: int) -> set[str]:
-    """Return the names of its variables. (Valkey overwrites them with its process title.)"""
+    """Return the names of its variables.
+
+    (Valkey overwrites them with its process title.)
+    """
     names = {item.partition(b"=")[0].decode() for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")}
     return {name for name in names if name.strip()}
 
@@ -182,7 +188,10 @@ def test_a_killed_supervisor_leaves_no_process_and_a_new_start_finds_all_data(tm
 
 
 def test_a_killed_supervisors_programs_end_while_redis_and_s3_still_answer(tmp_path: Path) -> None:
-    """Also one that ignores SIGTERM, and its forks. They end although no new start cleans up."""
+    """Also one that ignores SIGTERM, and its forks.
+
+    They end although no new start cleans up.
+    """
     with Launch(tmp_path, FAKES="stubborn") as launch:
         launch.ready()
         eventually(lambda: launch.journal("started", "stubborn"), "it does not start", launch.output)

@@ -1,4 +1,4 @@
-"""supervisord's configuration follows from the process table, whatever characters the paths have."""
+"""supervisord's configuration follows from the process table."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_stages_stop_one_after_the_other_and_redis_is_last(folder: DataFolde
 
 
 def test_all_is_stopped_within_ten_seconds(folder: DataFolder, tmp_path: Path) -> None:
-    """The slowest process of each stage has 5 s (workers), 2 s (the API) or 1 s (a server)."""
+    """The slowest of each stage has 5 s (worker), 2 s (API) or 1 s (server)."""
     options = read(write_configuration(folder, product(Settings(data_dir=tmp_path))))
     waits = {p.name: p.stopwaitsecs for group in options.process_group_configs for p in group.process_configs}
     assert (waits["worker"], waits["scheduler"], waits["service"]) == (5, 5, 2)

@@ -18,7 +18,10 @@ LINE = re.compile(r"\d\d:\d\d:\d\d (debug|info|warning|error) +(\S+) +(.+)")
 
 
 class Screen:
-    """The output that a terminal received. It reads until the program on the terminal has ended."""
+    """The output that a terminal received.
+
+    It reads until the program on the terminal has ended.
+    """
 
     def __init__(self) -> None:
         self.reader, self.writer = pty.openpty()
