@@ -1,55 +1,58 @@
-"""Every Redis key of Image Mirror. Nothing else spells one; all stand under ``mirror:``.
+"""Every Redis key of Image Mirror. All stand under ``mirror:``, and no other module spells one.
+
+Times are in ms since the epoch, by Redis' clock. "Scored by" names the score of a sorted set. A set that is "lexical"
+has only scores of 0, so Redis orders it by name. An account is a registry, a credential and an egress, the latter two
+as hashes.
 
 mirror:rq:…                        RQ's own keys (the transport)
-mirror:clock                       the latest time seen, ms: Redis TIME made monotonic
+mirror:clock                       the latest time that was read: makes Redis' TIME monotonic
 mirror:lease:<name>                a lease: the holder's token, with an expiry
-mirror:blob:checkpoint:<digest>    how far the blob's transfer has come: upload id, parts, hash
-mirror:blob:brought:<digest>       exists for a minute after the blob has come
+mirror:blob:checkpoint:<digest>    the progress of a blob's transfer: upload id, parts, hash
+mirror:blob:brought:<digest>       exists for a minute after the blob was copied
 mirror:jobs                        all job ids, lexical (ULIDs sort by time)
-mirror:jobs:state:<state>          the job ids in that state, lexical
-mirror:jobs:source:<reference>     the job ids of that source, lexical
-mirror:jobs:ended                  the ids of ended jobs, scored by when each is forgotten, ms
+mirror:jobs:state:<state>          the ids of the jobs in that state, lexical
+mirror:jobs:source:<reference>     the ids of the jobs with that source, lexical
+mirror:jobs:ended                  the ids of ended jobs, scored by when each is removed
 mirror:job:<id>                    a job's record
 mirror:job:<id>:tasks              its task ids, lexical
 mirror:task:<id>                   a task's record
-mirror:task:<id>:blobs             position in the plan -> the blob's state, as JSON, for the first 1 000 of them;
-                                   ``shown`` -> a list of those to show, where there are more than 100
-mirror:task:<id>:waits             reason -> since when the task waits for it, ms; <reason>:until -> its last rest's end
-mirror:task:<id>:needs             bytes the task's image needs on a disk that had no room for it
-mirror:tasks:queued                task id, scored by when it was queued, ms
-mirror:tasks:running               task id, scored by when its lease ends, ms
-mirror:tasks:parked                task id, scored by when it is due, ms
-mirror:tag:taken:<repository>      tag -> the last number of the tag's sequence that was taken
-mirror:tag:published:<repository>  tag -> {number, by}: who moved the tag last
-mirror:pin:<digest>                the holders that count on the digest
+mirror:task:<id>:blobs             position in the plan -> the blob's state as JSON, for the first 1 000 blobs;
+                                   ``shown`` -> the list of those to show, if there are more than 100
+mirror:task:<id>:waits             reason -> since when the task waits for it; <reason>:until -> when its last rest ends
+mirror:task:<id>:needs             bytes that the task's image needs on a disk that had no room for it
+mirror:tasks:queued                task ids, scored by when each was queued
+mirror:tasks:running               task ids, scored by when each lease expires
+mirror:tasks:parked                task ids, scored by when each is due
+mirror:tag:taken:<repository>      tag -> the highest number that was taken from the tag's sequence
+mirror:tag:published:<repository>  tag -> {number, by}: the change that moved the tag last
+mirror:pin:<digest>                the holders that have pinned the digest
 mirror:pin:holder:<holder>         exists while that holder lives
-mirror:pin:deleting                digests being deleted, scored by when the right to delete them ends, ms
+mirror:pin:deleting                digests being deleted, scored by when the right to delete them expires
 mirror:quota:limited:<registry>    exists while the registry is known to have a pull limit
-mirror:quota:ledger:<account>      the pull limit as last told: limit, window, remaining, told_at, started
-mirror:quota:reserved:<account>    manifest reads that are reserved and not answered yet, scored by expiry, ms
-mirror:quota:cost:<digest>         how many manifests the image was found to have
-                                   (account: <registry>:<credential>:<egress>, the latter two hashed)
-mirror:slots:limit:<registry>:<action>    how many requests at once: limit, grown_at, halved_at, streak
-mirror:slots:holders:<registry>:<action>  the processes that ask, scored by expiry, ms
-mirror:slots:shares:<registry>:<action>   holder -> the requests it may have under way, or has
-mirror:heartbeats:<kind>           process -> when it last said that it is alive, ms, and what it did
-mirror:storage:trouble             since when S3 takes no writes, why, and when that is tried again
-mirror:probe                       what /readyz writes to see whether Redis takes writes
-mirror:breaker:<registry>          failures in a row and their last cause, until when nothing is asked, when it last
-                                   answered, until when no HEAD of a manifest is sent
+mirror:quota:ledger:<account>      the last reported pull limit: limit, window, remaining, told_at, started
+mirror:quota:reserved:<account>    reserved manifest reads without an answer yet, scored by expiry
+mirror:quota:cost:<digest>         how many manifests the image has
+mirror:slots:limit:<registry>:<action>    the limit of concurrent requests: limit, grown_at, halved_at, streak
+mirror:slots:holders:<registry>:<action>  the processes that send requests, scored by expiry
+mirror:slots:shares:<registry>:<action>   holder -> the requests it may have in progress, or has
+mirror:heartbeats:<kind>           process -> the time of its last heartbeat, and what it did
+mirror:storage:trouble             the circuit breaker of the bucket: since when S3 takes no writes, why, the next trial
+mirror:probe                       written by /readyz to see whether Redis takes writes
+mirror:breaker:<registry>          the circuit breaker of a registry: failures in a row, their last cause, open until,
+                                   last answer, until when no HEAD of a manifest is sent
 mirror:index:built                 exists once the index has been rebuilt from the bucket
-mirror:index:rebuild               the rebuild under way: run, tags, repository, begun_at (ms)
-mirror:index:changed               ``repository:tag`` of every change that was listed while the index was not built
+mirror:index:rebuild               the rebuild in progress: run, tags, repository, begun_at
+mirror:index:changed               ``repository:tag`` of every change that was listed before the index was built
 mirror:index:repositories          repository names, lexical
 mirror:index:images                ``repository:tag``, lexical
-mirror:index:entries:<repository>  tag -> what is listed of the image, as JSON
+mirror:index:entries:<repository>  tag -> the image's entry as JSON
 mirror:index:blobs:<repository>    digest -> how many tags need it
-mirror:index:bytes                 repository -> bytes of the distinct blobs its tags need
+mirror:index:bytes                 repository -> bytes of the distinct blobs that its tags need
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from mirror.oci.digest import Digest
 
@@ -57,6 +60,7 @@ _ROOT: Final = "mirror"
 
 RQ_PREFIX: Final = f"{_ROOT}:rq"
 CLOCK: Final = f"{_ROOT}:clock"
+_LEASE: Final = f"{_ROOT}:lease:"
 
 JOBS: Final = f"{_ROOT}:jobs"
 JOBS_BY_STATE: Final = f"{_ROOT}:jobs:state:"
@@ -68,8 +72,6 @@ TASKS_QUEUED: Final = f"{_ROOT}:tasks:queued"
 TASKS_RUNNING: Final = f"{_ROOT}:tasks:running"
 TASKS_PARKED: Final = f"{_ROOT}:tasks:parked"
 
-PIN: Final = f"{_ROOT}:pin:"
-PIN_HOLDER: Final = f"{_ROOT}:pin:holder:"
 PINS_DELETING: Final = f"{_ROOT}:pin:deleting"
 
 STORAGE_TROUBLE: Final = f"{_ROOT}:storage:trouble"
@@ -83,20 +85,16 @@ INDEX_IMAGES: Final = f"{_ROOT}:index:images"
 INDEX_BYTES: Final = f"{_ROOT}:index:bytes"
 
 
-def lease(name: str) -> str:
-    return f"{_ROOT}:lease:{name}"
-
-
 def periodic_lease(task: str) -> str:
-    return lease(f"periodic:{task}")
+    return f"{_LEASE}periodic:{task}"
 
 
 def tag_lease(repository: str, tag: str) -> str:
-    return lease(f"tag:{repository}:{tag}")
+    return f"{_LEASE}tag:{repository}:{tag}"
 
 
 def blob_lease(digest: Digest) -> str:
-    return lease(f"blob:{digest}")
+    return f"{_LEASE}blob:{digest}"
 
 
 def blob_checkpoint(digest: Digest) -> str:
@@ -147,40 +145,17 @@ def tag_published(repository: str) -> str:
     return f"{_ROOT}:tag:published:{repository}"
 
 
-def pin(digest: Digest) -> str:
-    return f"{PIN}{digest}"
-
-
 def pin_holder(holder: str) -> str:
-    return f"{PIN_HOLDER}{holder}"
+    return f"{_ROOT}:pin:holder:{holder}"
 
 
-def quota_limited(registry: str) -> str:
-    return f"{_ROOT}:quota:limited:{registry}"
+def quota(part: Literal["limited", "ledger", "reserved", "cost"], *of: str) -> str:
+    """*of* is the registry for ``limited``, the account for ``ledger`` and ``reserved``, the digest for ``cost``."""
+    return ":".join([_ROOT, "quota", part, *of])
 
 
-def quota_ledger(registry: str, credential: str, egress: str) -> str:
-    return f"{_ROOT}:quota:ledger:{registry}:{credential}:{egress}"
-
-
-def quota_reserved(registry: str, credential: str, egress: str) -> str:
-    return f"{_ROOT}:quota:reserved:{registry}:{credential}:{egress}"
-
-
-def quota_cost(digest: str) -> str:
-    return f"{_ROOT}:quota:cost:{digest}"
-
-
-def slots_limit(registry: str, action: str) -> str:
-    return f"{_ROOT}:slots:limit:{registry}:{action}"
-
-
-def slots_holders(registry: str, action: str) -> str:
-    return f"{_ROOT}:slots:holders:{registry}:{action}"
-
-
-def slots_shares(registry: str, action: str) -> str:
-    return f"{_ROOT}:slots:shares:{registry}:{action}"
+def limiter(part: Literal["limit", "holders", "shares"], registry: str, action: str) -> str:
+    return f"{_ROOT}:slots:{part}:{registry}:{action}"
 
 
 def heartbeats(kind: str) -> str:
@@ -213,7 +188,7 @@ LUA: Final[dict[str, str]] = {
     "tasks_queued": TASKS_QUEUED,
     "tasks_running": TASKS_RUNNING,
     "tasks_parked": TASKS_PARKED,
-    "pin": f"{PIN}*",
+    "pin": f"{_ROOT}:pin:*",
     "pin_holder": pin_holder("*"),
     "pins_deleting": PINS_DELETING,
     "index_built": INDEX_BUILT,

@@ -124,11 +124,11 @@ class AimdLimits:
         holders together, which is also what makes a report safe to be sent twice.
         """
         where = (registry, action)
-        names = [keys.slots_limit(*where), keys.slots_holders(*where), keys.slots_shares(*where)]
+        names = [keys.limiter("limit", *where), keys.limiter("holders", *where), keys.limiter("shares", *where)]
         flags = [int(flag) for flag in (usage.saturated, usage.succeeded, usage.troubled)]
         slots, limit, streak = self._report(names, [holder, usage.may_use, *flags, self.most(registry)])
         return Share(int(slots), float(limit), int(streak))
 
     def leave(self, registry: str, action: str, holder: str) -> None:
         """Give the holder's share back."""
-        self._leave([keys.slots_holders(registry, action), keys.slots_shares(registry, action)], [holder])
+        self._leave([keys.limiter("holders", registry, action), keys.limiter("shares", registry, action)], [holder])

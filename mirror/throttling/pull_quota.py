@@ -148,7 +148,7 @@ class QuotaLedger:
 
     def is_limited(self, registry: str) -> bool:
         """Whether the registry has told anybody of a limit."""
-        key = keys.quota_limited(registry)
+        key = keys.quota("limited", registry)
         left = int(self._redis.call("PTTL", key))
         if left > 2 * _LONGEST_MS:
             self._redis.call("PEXPIRE", key, 2 * _LONGEST_MS)
@@ -159,7 +159,7 @@ class QuotaLedger:
     ) -> None:
         """What an answer told, whose request was sent *elapsed* seconds ago and had reserved *unit*, if any."""
         args: list[str | float] = [limit, int(window * 1000), remaining, int(elapsed * 1000), unit or ""]
-        self._tell([*_keys(account), keys.quota_limited(account[0])], args)
+        self._tell([*_keys(account), keys.quota("limited", account[0])], args)
 
     def reserve(self, account: Account, units: Sequence[str], *, asked: bool) -> Verdict:
         """Reserve all *units* or none. More than the whole limit are granted when the whole limit is there.
@@ -176,7 +176,7 @@ class QuotaLedger:
 
     def give_back(self, account: Account, units: Sequence[str]) -> None:
         """The units were not spent."""
-        self._redis.call("ZREM", keys.quota_reserved(*account), *units)
+        self._redis.call("ZREM", keys.quota("reserved", *account), *units)
 
     def used_up(self, account: Account) -> float | None:
         """The registry refused a read for its limit's sake. Seconds until its window ends; None if it told of none."""
@@ -185,11 +185,11 @@ class QuotaLedger:
 
     def cost(self, digest: str) -> int:
         """How many manifests the image was found to have, 1 if nobody knows."""
-        return int(self._redis.call("GET", keys.quota_cost(digest)) or 1)
+        return int(self._redis.call("GET", keys.quota("cost", digest)) or 1)
 
     def note_cost(self, digest: str, manifests: int) -> None:
-        self._redis.call("SET", keys.quota_cost(digest), manifests, "EX", COST_SECONDS)
+        self._redis.call("SET", keys.quota("cost", digest), manifests, "EX", COST_SECONDS)
 
 
 def _keys(account: Account) -> list[str]:
-    return [keys.quota_ledger(*account), keys.quota_reserved(*account)]
+    return [keys.quota("ledger", *account), keys.quota("reserved", *account)]

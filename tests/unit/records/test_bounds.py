@@ -18,7 +18,7 @@ from mirror.records.store import ClaimState, JobStore, Outcome
 from mirror.records.task import KEPT_BLOBS, SHOWN_BLOBS, BlobReport
 from mirror.redis import keys
 from mirror.redis.client import Redis
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 from tests.unit.records.submitted import DIGEST, LOST, PAIR, claimed, read, submitted
 
 MANY = 5_000

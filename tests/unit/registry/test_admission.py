@@ -39,13 +39,6 @@ SLOTS = 3
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    client = Redis.connect(redis_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
 def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
     shared = SharedThrottle(redis, most={registry.host: SLOTS})
     yield shared
@@ -69,7 +62,7 @@ def blob(app: TestImage) -> Descriptor:
 
 
 def limit(redis: Redis, registry: FakeRegistry, action: str = "manifests") -> float:
-    return float(redis.call("HGET", keys.slots_limit(registry.host, action), "limit"))
+    return float(redis.call("HGET", keys.limiter("limit", registry.host, action), "limit"))
 
 
 class Crowd:
@@ -211,7 +204,7 @@ def test_a_process_that_heard_nothing_yet_asks_with_a_head_before_it_spends(
     hub = PullLimit(1, window=60)
     registry.script(hub)
     hub(Request("api", "GET", "/v2/x/manifests/1", {}, {}), Reply())
-    redis.call("SET", keys.quota_limited(registry.host), 1)
+    redis.call("SET", keys.quota("limited", registry.host), 1)
     with pytest.raises(QuotaExhausted):
         client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}@{app.digest}"))
     assert (hub.refused, [request.method for request in registry.log("api")]) == (0, ["HEAD"])

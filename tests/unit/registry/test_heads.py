@@ -141,13 +141,6 @@ def test_where_reads_are_counted_a_head_that_failed_is_tried_every_time(
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    connected = Redis.connect(redis_url)
-    yield connected
-    connected.close()
-
-
-@pytest.fixture
 def workers(redis: Redis, registry: FakeRegistry, settings: MakeSettings) -> Iterator[list[RegistryClient]]:
     """Clients of two processes that share what they find out."""
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))

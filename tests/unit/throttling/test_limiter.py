@@ -41,7 +41,7 @@ def stay(_: float) -> None:
 
 
 def holders(redis: Redis) -> int:
-    return int(redis.call("ZCARD", keys.slots_holders(*WHERE)))
+    return int(redis.call("ZCARD", keys.limiter("holders", *WHERE)))
 
 
 def test_as_many_enter_as_the_share_allows_and_the_next_when_one_leaves(slots: Limiter) -> None:
@@ -126,7 +126,9 @@ def test_a_slot_that_is_held_long_keeps_its_share(
     monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
     monkeypatch.setattr(slots_module, "IDLE_SECONDS", 0.0)
     leave = slots.enter(*WHERE, stay)
-    redis.call("DEL", keys.slots_holders(*WHERE), keys.slots_shares(*WHERE))  # as if Redis had lost its memory
+    redis.call(
+        "DEL", keys.limiter("holders", *WHERE), keys.limiter("shares", *WHERE)
+    )  # as if Redis had lost its memory
     eventually(lambda: holders(redis) == 1, what="it is reported again")
     leave(DONE)
 
@@ -134,7 +136,7 @@ def test_a_slot_that_is_held_long_keeps_its_share(
 def test_trouble_is_reported_at_once(slots: Limiter, redis: Redis) -> None:
     leave = slots.enter(*WHERE, stay)
     assert slots.troubled(*WHERE) == 1
-    assert float(redis.call("HGET", keys.slots_limit(*WHERE), "limit")) == 1
+    assert float(redis.call("HGET", keys.limiter("limit", *WHERE), "limit")) == 1
     leave(not DONE)
 
 
@@ -240,11 +242,11 @@ def test_what_cannot_be_reported_of_one_registry_holds_up_no_other(
 ) -> None:
     """One registry's keys are spoilt: it is asked as before, and the other's shares go on being reported."""
     monkeypatch.setattr(slots_module, "REPORT_SECONDS", 0.01)
-    redis.call("SET", keys.slots_limit("odd.example", "blobs"), "not a hash")
+    redis.call("SET", keys.limiter("limit", "odd.example", "blobs"), "not a hash")
     slots = Limiter(AimdLimits(redis, {}))
     odd = slots.enter("odd.example", "blobs", stay)
     leave = slots.enter(*WHERE, stay)
-    redis.call("DEL", keys.slots_holders(*WHERE))
+    redis.call("DEL", keys.limiter("holders", *WHERE))
     eventually(lambda: holders(redis) == 1, what="it is reported again")
     odd(DONE)
     leave(DONE)

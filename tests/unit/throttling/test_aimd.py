@@ -9,7 +9,7 @@ import pytest
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.throttling.aimd import HOLDER_SECONDS, MOST, MOST_OF_ONE, START, AimdLimits, Usage
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 
 HUB = ("docker.io", "blobs")
 BUSY = Usage(may_use=1, saturated=True, succeeded=True)
@@ -28,7 +28,7 @@ def limits(redis: Redis) -> AimdLimits:
 
 def granted(redis: Redis) -> list[int]:
     """What every holder may have under way, or has."""
-    return [int(share) for share in redis.call("HVALS", keys.slots_shares(*HUB))]
+    return [int(share) for share in redis.call("HVALS", keys.limiter("shares", *HUB))]
 
 
 @pytest.mark.usefixtures("clock")
@@ -71,7 +71,7 @@ def test_the_shares_never_add_up_to_more_than_the_limit(
     most = 0
     for _ in range(300):
         holder = f"holder-{chance.randrange(20)}"
-        share = int(redis.call("HGET", keys.slots_shares(*HUB), holder) or 0)
+        share = int(redis.call("HGET", keys.limiter("shares", *HUB), holder) or 0)
         before = sum(granted(redis))
         if chance.random() < 0.1:
             limits.leave(*HUB, holder)

@@ -8,7 +8,7 @@ from mirror.errors import LONGEST_REST
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.throttling.pull_quota import RESERVED_SECONDS, QuotaLedger, Verdict
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 
 ACCOUNT = ("docker.io", "anonymous", "192-0-2-7")
 WINDOW = 600
@@ -181,7 +181,7 @@ def test_a_window_of_decades_is_waited_for_a_day_and_its_ledger_expires(
     verdict = reserve(ledger, "a")
     assert (verdict.granted, verdict.wait) == (False, LONGEST_REST)
     assert ledger.used_up(ACCOUNT) == LONGEST_REST
-    for key in (keys.quota_ledger(*ACCOUNT), keys.quota_limited(ACCOUNT[0])):
+    for key in (keys.quota("ledger", *ACCOUNT), keys.quota("limited", ACCOUNT[0])):
         assert 0 < redis.call("TTL", key) <= 2 * LONGEST_REST
 
 
@@ -189,13 +189,13 @@ def test_a_ledger_that_an_older_release_filled_with_decades_heals(
     ledger: QuotaLedger, redis: Redis, clock: StoppedClock
 ) -> None:
     tell(ledger, 0)
-    poisoned, century = keys.quota_ledger(*ACCOUNT), 100 * 365 * 86400
+    poisoned, century = keys.quota("ledger", *ACCOUNT), 100 * 365 * 86400
     redis.call("HSET", poisoned, "window", century * 1000)
-    for key in (poisoned, keys.quota_limited("docker.io")):
+    for key in (poisoned, keys.quota("limited", "docker.io")):
         redis.call("EXPIRE", key, century)
     assert ledger.is_limited("docker.io")
     assert reserve(ledger, "a").wait <= LONGEST_REST
-    for key in (poisoned, keys.quota_limited("docker.io")):
+    for key in (poisoned, keys.quota("limited", "docker.io")):
         assert redis.call("TTL", key) <= 2 * LONGEST_REST
     clock.advance(LONGEST_REST + 1)
     assert reserve(ledger, "a", asked=True).granted

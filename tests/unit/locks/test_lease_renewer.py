@@ -4,14 +4,14 @@ import threading
 
 import pytest
 
-from mirror.background import fault_counts
 from mirror.locks.lease import Leases
 from mirror.locks.lease_renewer import LeaseRenewer
 from mirror.redis import keys
 from mirror.redis.client import Redis
+from mirror.background import fault_counts
 from tests.e2e.processes import eventually
 
-KEY = keys.lease("kept")
+KEY = keys.periodic_lease("kept")
 SECONDS = 1.0
 
 
@@ -25,52 +25,52 @@ def not_lost() -> None:
 
 
 def test_a_kept_lease_outlives_its_length(leases: Leases, redis: Redis) -> None:
-    with LeaseRenewer(leases, SECONDS) as keeper:
-        assert keeper.take(KEY, not_lost) is not None
+    with LeaseRenewer(leases, SECONDS) as renewer:
+        assert renewer.take(KEY, not_lost) is not None
         begun = redis.now()
         eventually(lambda: redis.now() - begun > 2 * SECONDS * 1000, what="twice its length has passed")
-        assert leases.is_held(KEY)
-        assert keeper.take(KEY, not_lost) is None
-    assert not leases.is_held(KEY)
+        assert redis.call("EXISTS", KEY)
+        assert renewer.take(KEY, not_lost) is None
+    assert not redis.call("EXISTS", KEY)
 
 
-def test_what_is_given_back_is_kept_no_longer(leases: Leases) -> None:
-    with LeaseRenewer(leases, SECONDS) as keeper:
-        lease = keeper.take(KEY, not_lost)
+def test_what_is_given_back_is_kept_no_longer(leases: Leases, redis: Redis) -> None:
+    with LeaseRenewer(leases, SECONDS) as renewer:
+        lease = renewer.take(KEY, not_lost)
         assert lease is not None
-        keeper.give_back(lease)
-        assert not leases.is_held(KEY)
+        renewer.give_back(lease)
+        assert not redis.call("EXISTS", KEY)
 
 
 def test_a_lease_that_ended_in_a_silence_of_redis_is_taken_again(leases: Leases, redis: Redis) -> None:
-    with LeaseRenewer(leases, SECONDS) as keeper:
-        keeper.take(KEY, not_lost)
+    with LeaseRenewer(leases, SECONDS) as renewer:
+        renewer.take(KEY, not_lost)
         redis.call("DEL", KEY)
-        eventually(lambda: leases.is_held(KEY), what="the keeper took it again")
+        eventually(lambda: redis.call("EXISTS", KEY), what="the renewer took it again")
 
 
 def test_a_lease_that_somebody_else_has_is_lost_and_left_to_them(leases: Leases, redis: Redis) -> None:
     lost = threading.Event()
-    with LeaseRenewer(leases, SECONDS) as keeper:
-        keeper.take(KEY, lost.set)
+    with LeaseRenewer(leases, SECONDS) as renewer:
+        renewer.take(KEY, lost.set)
         redis.call("SET", KEY, "somebody else")
         assert lost.wait(10)
     assert redis.call("GET", KEY) == "somebody else"
 
 
 def test_a_lease_that_cannot_be_renewed_is_lost_alone(leases: Leases, redis: Redis) -> None:
-    other, lost = keys.lease("other"), threading.Event()
+    other, lost = keys.periodic_lease("other"), threading.Event()
     before = fault_counts().get("renewing a lease", 0)
-    with LeaseRenewer(leases, SECONDS) as keeper:
-        keeper.take(KEY, lost.set)
-        keeper.take(other, not_lost)
+    with LeaseRenewer(leases, SECONDS) as renewer:
+        renewer.take(KEY, lost.set)
+        renewer.take(other, not_lost)
         redis.call("DEL", KEY)
         redis.call("RPUSH", KEY, "not a lease")
         assert lost.wait(10)
         begun = redis.now()
         eventually(lambda: redis.now() - begun > 2 * SECONDS * 1000, what="twice its length has passed")
-        assert leases.is_held(other)
-    assert not leases.is_held(other)
+        assert redis.call("EXISTS", other)
+    assert not redis.call("EXISTS", other)
     assert fault_counts()["renewing a lease"] == before + 1
 
 
@@ -79,10 +79,10 @@ def test_who_raises_when_told_of_a_lost_lease_loses_no_other(leases: Leases, red
         told.set()
         raise KeyError("a fault of whoever worked under it")
 
-    other, told, also = keys.lease("other"), threading.Event(), threading.Event()
-    with LeaseRenewer(leases, SECONDS) as keeper:
-        keeper.take(KEY, fail)
-        keeper.take(other, also.set)
+    other, told, also = keys.periodic_lease("other"), threading.Event(), threading.Event()
+    with LeaseRenewer(leases, SECONDS) as renewer:
+        renewer.take(KEY, fail)
+        renewer.take(other, also.set)
         redis.call("SET", KEY, "somebody else")
         assert told.wait(10)
         redis.call("SET", other, "somebody else")
@@ -90,10 +90,10 @@ def test_who_raises_when_told_of_a_lost_lease_loses_no_other(leases: Leases, red
 
 
 def test_leases_are_given_back_behind_one_that_cannot_be(leases: Leases, redis: Redis) -> None:
-    other = keys.lease("other")
-    with LeaseRenewer(leases, 60) as keeper:
-        keeper.take(KEY, not_lost)
-        keeper.take(other, not_lost)
+    other = keys.periodic_lease("other")
+    with LeaseRenewer(leases, 60) as renewer:
+        renewer.take(KEY, not_lost)
+        renewer.take(other, not_lost)
         redis.call("DEL", KEY)
         redis.call("RPUSH", KEY, "not a lease")
-    assert not leases.is_held(other)
+    assert not redis.call("EXISTS", other)

@@ -14,7 +14,7 @@ from mirror.throttling.circuit_breaker import (
     PROBE_SECONDS,
     CircuitBreaker,
 )
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 
 HUB = "docker.io"
 
