@@ -26,6 +26,7 @@ from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
 from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.wiring import build_throttle
 from tests.conftest import MakeSettings
 from tests.e2e.processes import ROOT, eventually
 from tests.fakes import faults
@@ -40,7 +41,7 @@ SLOTS = 3
 
 @pytest.fixture
 def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
-    shared = SharedThrottle(redis, most={registry.host: SLOTS})
+    shared = build_throttle(redis, {registry.host: SLOTS})
     yield shared
     shared.close()
 
@@ -275,7 +276,7 @@ def test_with_redis_gone_images_are_read_all_the_same(
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
     with ValkeyServer(tmp_path) as server:
         redis = Redis.connect(server.url, retries=0)
-        admission = SharedThrottle(redis, most={})
+        admission = build_throttle(redis, {})
         client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
         if not before:
             client.get_manifest(reference)
