@@ -6,7 +6,7 @@ local function number(field) return tonumber(redis.call('HGET', ledger, field) o
 
 local function note(field, value) redis.call('HSET', ledger, field, string.format('%d', value)) end
 
--- Returns a window's length, no longer than LONGEST_MS whoever wrote it.
+-- Returns the length of a window, at most LONGEST_MS. An older release may have written more.
 local function bound_window(ms) return ms and math.min(ms, LONGEST_MS) end
 
 local function bound_lifetime()

@@ -24,7 +24,7 @@ def not_lost() -> None:
     pytest.fail("the lease was lost")
 
 
-def test_a_kept_lease_outlives_its_length(leases: Leases, redis: Redis) -> None:
+def test_a_renewed_lease_outlives_its_length(leases: Leases, redis: Redis) -> None:
     with LeaseRenewer(leases, SECONDS) as renewer:
         assert renewer.take(KEY, not_lost) is not None
         begun = redis.now()
@@ -34,7 +34,7 @@ def test_a_kept_lease_outlives_its_length(leases: Leases, redis: Redis) -> None:
     assert not redis.call("EXISTS", KEY)
 
 
-def test_what_is_given_back_is_kept_no_longer(leases: Leases, redis: Redis) -> None:
+def test_a_lease_that_is_given_back_is_renewed_no_longer(leases: Leases, redis: Redis) -> None:
     with LeaseRenewer(leases, SECONDS) as renewer:
         lease = renewer.take(KEY, not_lost)
         assert lease is not None
@@ -42,23 +42,23 @@ def test_what_is_given_back_is_kept_no_longer(leases: Leases, redis: Redis) -> N
         assert not redis.call("EXISTS", KEY)
 
 
-def test_a_lease_that_ended_in_a_silence_of_redis_is_taken_again(leases: Leases, redis: Redis) -> None:
+def test_a_lease_that_expired_in_an_outage_of_redis_is_taken_again(leases: Leases, redis: Redis) -> None:
     with LeaseRenewer(leases, SECONDS) as renewer:
         renewer.take(KEY, not_lost)
         redis.call("DEL", KEY)
         eventually(lambda: redis.call("EXISTS", KEY), what="the renewer took it again")
 
 
-def test_a_lease_that_somebody_else_has_is_lost_and_left_to_them(leases: Leases, redis: Redis) -> None:
+def test_a_lease_that_another_holder_has_is_lost_and_left_alone(leases: Leases, redis: Redis) -> None:
     lost = threading.Event()
     with LeaseRenewer(leases, SECONDS) as renewer:
         renewer.take(KEY, lost.set)
-        redis.call("SET", KEY, "somebody else")
+        redis.call("SET", KEY, "another holder")
         assert lost.wait(10)
-    assert redis.call("GET", KEY) == "somebody else"
+    assert redis.call("GET", KEY) == "another holder"
 
 
-def test_a_lease_that_cannot_be_renewed_is_lost_alone(leases: Leases, redis: Redis) -> None:
+def test_if_one_lease_cannot_be_renewed_the_others_still_are(leases: Leases, redis: Redis) -> None:
     other, lost = keys.periodic_lease("other"), threading.Event()
     before = fault_counts().get("renewing a lease", 0)
     with LeaseRenewer(leases, SECONDS) as renewer:
@@ -74,22 +74,22 @@ def test_a_lease_that_cannot_be_renewed_is_lost_alone(leases: Leases, redis: Red
     assert fault_counts()["renewing a lease"] == before + 1
 
 
-def test_who_raises_when_told_of_a_lost_lease_loses_no_other(leases: Leases, redis: Redis) -> None:
+def test_a_callback_that_raises_for_a_lost_lease_harms_no_other_lease(leases: Leases, redis: Redis) -> None:
     def fail() -> None:
         told.set()
-        raise KeyError("a fault of whoever worked under it")
+        raise KeyError("a fault of the work under the lease")
 
     other, told, also = keys.periodic_lease("other"), threading.Event(), threading.Event()
     with LeaseRenewer(leases, SECONDS) as renewer:
         renewer.take(KEY, fail)
         renewer.take(other, also.set)
-        redis.call("SET", KEY, "somebody else")
+        redis.call("SET", KEY, "another holder")
         assert told.wait(10)
-        redis.call("SET", other, "somebody else")
+        redis.call("SET", other, "another holder")
         assert also.wait(10)
 
 
-def test_leases_are_given_back_behind_one_that_cannot_be(leases: Leases, redis: Redis) -> None:
+def test_if_one_lease_cannot_be_given_back_the_others_still_are(leases: Leases, redis: Redis) -> None:
     other = keys.periodic_lease("other")
     with LeaseRenewer(leases, 60) as renewer:
         renewer.take(KEY, not_lost)

@@ -44,7 +44,7 @@ def holders(redis: Redis) -> int:
     return int(redis.call("ZCARD", keys.limiter("holders", *WHERE)))
 
 
-def test_as_many_enter_as_the_share_allows_and_the_next_when_one_leaves(limiter: Limiter) -> None:
+def test_the_share_of_slots_is_taken_and_the_next_when_one_is_given_back(limiter: Limiter) -> None:
     first, second = limiter.enter(*WHERE, stay), limiter.enter(*WHERE, stay)
     looked = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -126,9 +126,7 @@ def test_a_slot_in_use_for_long_keeps_its_share(
     monkeypatch.setattr(limiter_module, "REPORT_SECONDS", 0.01)
     monkeypatch.setattr(limiter_module, "IDLE_SECONDS", 0.0)
     leave = limiter.enter(*WHERE, stay)
-    redis.call(
-        "DEL", keys.limiter("holders", *WHERE), keys.limiter("shares", *WHERE)
-    )  # as if Redis had lost its memory
+    redis.call("DEL", keys.limiter("holders", *WHERE), keys.limiter("shares", *WHERE))  # as if Redis had lost its data
     eventually(lambda: holders(redis) == 1, what="it is reported again")
     leave(DONE)
 
