@@ -1,1 +1,1 @@
-"""Leases, pins, tag sequences and checkpoints: locks and progress that processes share through Redis."""
+"""Leases, pins, tag sequences and checkpoints, shared through Redis."""

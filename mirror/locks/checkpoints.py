@@ -1,4 +1,6 @@
-"""Checkpoints: the progress of a blob's transfer, so that another worker can continue it.
+"""Checkpoints: the progress of a blob's transfer.
+
+With it another worker can continue.
 
 Only the holder of the blob's lease writes a checkpoint. Each write proves that with the lease's token, in the same
 script. So a worker that was frozen past its lease cannot reset a checkpoint. A checkpoint is a few hundred bytes plus a
@@ -43,7 +45,9 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of all unfinished transfers. Every method raises RedisUnavailable. Safe to share between threads.
+    """The checkpoints of all unfinished transfers.
+
+    Every method raises RedisUnavailable. Safe to share between threads.
 
     The methods that write return False, and write nothing, if the lease is no longer ours.
     """
@@ -92,18 +96,27 @@ class Checkpoints:
     def advance(
         self, lease: Lease, digest: Digest, frontier: int, midstate: bytes, stored: Mapping[int, tuple[str, str]]
     ) -> bool:
-        """Move the frontier over the parts *stored*, which are the receipts by part number."""
+        """Move the frontier over the parts *stored*.
+
+        These are the receipts by part number.
+        """
         values = ["frontier", str(frontier), "midstate", midstate.hex()]
         for number, receipt in stored.items():
             values += [f"part:{number}", json.dumps(receipt)]
         return self._write_fields(lease, digest, values, new=False)
 
     def forget(self, lease: Lease, digest: Digest) -> None:
-        """Delete the checkpoint of an upload that was aborted. Do nothing if the lease is no longer ours."""
+        """Delete the checkpoint of an upload that was aborted.
+
+        Do nothing if the lease is no longer ours.
+        """
         self._forget([keys.blob_checkpoint(digest), lease.key], [lease.token])
 
     def finish(self, lease: Lease, digest: Digest) -> None:
-        """Announce for `NEWS_SECONDS` that the blob is stored, to workers that found it missing before."""
+        """Announce for `NEWS_SECONDS` that the blob is stored.
+
+        Workers that found it missing before look for that.
+        """
         names = [keys.blob_checkpoint(digest), lease.key, keys.blob_brought(digest)]
         self._finish(names, [lease.token, NEWS_SECONDS])
 
@@ -112,7 +125,7 @@ class Checkpoints:
         return bool(self._redis.call("EXISTS", keys.blob_brought(digest)))
 
     def open_upload(self, digest: Digest) -> tuple[str, str] | None:
-        """Return the id of the upload in the blob's checkpoint, and the holder that continued it last."""
+        """Return the upload id of the blob's checkpoint, and its last holder."""
         upload_id, holder = self._redis.call("HMGET", keys.blob_checkpoint(digest), "upload_id", "holder")
         return (upload_id, holder or "") if upload_id else None
 

@@ -34,7 +34,10 @@ class Lease:
 
 
 class Leases:
-    """Take, renew and end leases. Every method raises RedisUnavailable. Safe to share between threads."""
+    """Take, renew and end leases.
+
+    Every method raises RedisUnavailable. Safe to share between threads.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._take = redis.script(_TAKE)
@@ -53,7 +56,10 @@ class Leases:
         return [lease if granted else None for lease, granted in zip(leases, taken, strict=True)]
 
     def take_again(self, lease: Lease) -> bool:
-        """Take a lease that expired, as after a long outage of Redis. Return False if another holder has it now."""
+        """Take a lease that expired, as after a long outage of Redis.
+
+        Return False if another holder has it now.
+        """
         return bool(self._take(*_run(lease)))
 
     def renew(self, lease: Lease) -> bool:
@@ -66,12 +72,18 @@ class Leases:
         return [bool(is_ours) for is_ours in self._renew.many([_run(lease) for lease in leases])]
 
     def end(self, *leases: Lease) -> None:
-        """End the leases in few round trips. A lease that is no longer ours is left alone."""
+        """End the leases in few round trips.
+
+        A lease that is no longer ours is left alone.
+        """
         self._end.many([([lease.key], [lease.token]) for lease in leases])
 
     @contextmanager
     def holding(self, key: str, seconds: float, *, patience: float) -> Iterator[Lease | None]:
-        """Hold the lease during the block. Yield None if others held it for all of *patience* seconds."""
+        """Hold the lease during the block.
+
+        Yield None if others held it for all of *patience* seconds.
+        """
         attempts = Retrying(
             stop=stop_after_delay(patience),
             wait=wait_random(0.01, 0.2),

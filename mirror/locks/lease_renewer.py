@@ -18,7 +18,9 @@ _LOG = structlog.get_logger(__name__)
 
 
 class LeaseRenewer:
-    """A context that renews the leases taken in it and ends them on exit. Each lasts *seconds*.
+    """A context that renews the leases taken in it and ends them on exit.
+
+    Each lasts *seconds*.
 
     A lease that expired during an outage of Redis is taken again, unless another holder has it. Then it is lost, and
     its *lost* callback is called once, from the renewer's thread. A lease is also lost if its renewal fails for another
@@ -42,7 +44,10 @@ class LeaseRenewer:
             self.give_back(lease)
 
     def take(self, key: str, lost: Callable[[], None]) -> Lease | None:
-        """Take the lease and renew it from now on. Return None while another holder has it."""
+        """Take the lease and renew it from now on.
+
+        Return None while another holder has it.
+        """
         lease = self._leases.take(key, self._seconds)
         if lease is not None:
             with self._lock:
@@ -50,7 +55,10 @@ class LeaseRenewer:
         return lease
 
     def give_back(self, lease: Lease) -> None:
-        """Stop renewing the lease and end it. If Redis is away, the lease expires by itself."""
+        """Stop renewing the lease and end it.
+
+        If Redis is away, the lease expires by itself.
+        """
         with self._lock:
             self._held.pop(lease.key, None)
         try:
@@ -83,7 +91,10 @@ class LeaseRenewer:
             return False
 
     def _renew(self, lease: Lease) -> bool:
-        """Renew the lease under the lock, so that a lease that is being given back is not taken again."""
+        """Renew the lease under the lock.
+
+        So a lease that is being given back is not taken again.
+        """
         with self._lock:
             if lease.key not in self._held:
                 return True

@@ -1,4 +1,6 @@
-"""Pins: which blobs a copy relies on, so that no garbage collector deletes a blob that a copy has just found.
+"""Pins: which blobs a copy relies on.
+
+No garbage collector deletes a blob that a copy has just found.
 
 Two scripts decide, and Redis runs each of them alone. `pin` refuses a digest that is being deleted. `begin_delete`
 refuses a digest that a living holder has pinned. So a copy always pins first, then sends the HEAD, then writes
@@ -36,14 +38,20 @@ class Pins:
         self._begin_delete = redis.script(_BEGIN_DELETE)
 
     def pin(self, holder: str, digests: Sequence[Digest]) -> None:
-        """Pin all *digests* for *holder*. Raises BlobBeingDeleted for the first one that is being deleted."""
+        """Pin all *digests* for *holder*.
+
+        Raises BlobBeingDeleted for the first one that is being deleted.
+        """
         for batch in _batches(digests):
             refused = self._pin(args=[holder, *batch])
             if refused:
                 raise BlobBeingDeleted(str(refused))
 
     def renew(self, holder: str) -> bool:
-        """Keep the holder's pins for another `HOLDER_SECONDS`. Return False if they had expired."""
+        """Keep the holder's pins for another `HOLDER_SECONDS`.
+
+        Return False if they had expired.
+        """
         return bool(self._redis.call("EXPIRE", keys.pin_holder(holder), HOLDER_SECONDS))
 
     def release(self, holder: str) -> None:
@@ -59,7 +67,10 @@ class Pins:
             self._unpin(args=[holder, *batch])
 
     def begin_delete(self, digest: Digest, seconds: float) -> bool:
-        """Take the right to delete the blob within *seconds*. Return False while a living holder has pinned it."""
+        """Take the right to delete the blob within *seconds*.
+
+        Return False while a living holder has pinned it.
+        """
         return bool(self._begin_delete(args=[str(digest), int(seconds * 1000)]))
 
     def end_delete(self, digest: Digest) -> None:

@@ -1,4 +1,6 @@
-"""The sequence of a tag: which of two changes is the later one, whichever finishes first.
+"""The sequence of a tag: which of two changes is the later one.
+
+It does not matter which finishes first.
 
 A change takes a number just before it reads what the tag should become: a copy takes it before it asks the source.
 Under the tag's lease the change compares its number with the last published one. If that is higher, the change was
@@ -21,7 +23,10 @@ _PUBLISH: Final = load_script("mirror.locks", "publish_number.lua")
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The change that moved a tag last. ``by`` is a job's id, or ``retag`` or ``delete``."""
+    """The change that moved a tag last.
+
+    ``by`` is a job's id, or ``retag`` or ``delete``.
+    """
 
     number: int
     by: str
@@ -38,7 +43,10 @@ class TagSequence:
         self._publish = redis.script(_PUBLISH)
 
     def take(self, tags: Sequence[tuple[str, str]]) -> list[int]:
-        """For each (repository, tag) return a number above all numbers taken before, in one round trip."""
+        """Return the next number of each (repository, tag), in one round trip.
+
+        It is above all numbers taken before.
+        """
         taken = self._redis.calls([["HINCRBY", keys.tag_taken(repository), tag, 1] for repository, tag in tags])
         return [int(number) for number in taken]
 
@@ -53,7 +61,9 @@ class TagSequence:
         return last.by if last and last.number > number else None
 
     def publish(self, repository: str, tag: str, number: int, by: str) -> str | None:
-        """Note that the tag shows the change *number* now. Call it under the tag's lease, after the commit.
+        """Note that the tag shows the change *number* now.
+
+        Call it under the tag's lease, after the commit.
 
         Return who published a higher number. Then nothing is noted.
         """
@@ -61,7 +71,10 @@ class TagSequence:
         return overtaken_by
 
     def publish_all(self, changes: Sequence[tuple[str, str, int, str]]) -> list[str | None]:
-        """For each (repository, tag, number, by) do what `publish` does, in few round trips."""
+        """Do what `publish` does for each (repository, tag, number, by).
+
+        It takes few round trips.
+        """
         return self._publish.many(
             [
                 ([keys.tag_published(repository)], [tag, number, json.dumps({"number": number, "by": by})])

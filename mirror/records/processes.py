@@ -1,4 +1,6 @@
-"""Which workers and schedulers are alive: each writes a heartbeat every few seconds, and readers check its age.
+"""Which workers and schedulers are alive.
+
+Each writes a heartbeat every few seconds, and readers check its age.
 
 A process writes its heartbeat in its main loop, not in a thread of its own. So a process whose main loop is stuck does
 not count as alive. All times are those of Redis.
@@ -25,7 +27,10 @@ _BEAT: Final = load_script("mirror.records", "heartbeat.lua", constants={"KEPT_S
 
 @dataclass(frozen=True, slots=True)
 class LiveProcess:
-    """The last heartbeat of a process, *age* seconds ago. ``state`` is what the process did then."""
+    """The last heartbeat of a process, *age* seconds ago.
+
+    ``state`` is what the process did then.
+    """
 
     name: str
     state: str
@@ -52,7 +57,10 @@ class LiveProcesses:
         self._redis.call("HDEL", keys.heartbeats(kind), name or this_process())
 
     def of(self, kind: Kind) -> list[LiveProcess]:
-        """Return the processes of the last ten minutes, the youngest heartbeat first. Writes nothing."""
+        """Return the processes of the last ten minutes, the youngest heartbeat first.
+
+        Writes nothing.
+        """
         (seconds, micros), found = self._redis.calls([["TIME"], ["HGETALL", keys.heartbeats(kind)]])
         now = int(seconds) * 1000 + int(micros) // 1000
         parsed = [(name, *text.partition(" ")) for name, text in found.items()]

@@ -1,4 +1,6 @@
-"""Every Redis key of Image Mirror. All stand under ``mirror:``, and no other module spells one.
+"""Every Redis key of Image Mirror.
+
+All stand under ``mirror:``, and no other module spells one.
 
 Times are in ms since the epoch, by Redis' clock. A set that is "lexical" is a sorted set whose scores are all 0, so
 Redis orders it by name.
@@ -56,7 +58,10 @@ INDEX_BYTES: Final = f"{_ROOT}:index:bytes"
 
 
 def periodic_lease(task: str) -> str:
-    """Of one periodic task in the fleet. A lease is the holder's token, with an expiry."""
+    """Of one periodic task in the fleet.
+
+    A lease is the holder's token, with an expiry.
+    """
     return f"{_LEASE}periodic:{task}"
 
 
@@ -71,7 +76,10 @@ def blob_lease(digest: Digest) -> str:
 
 
 def blob_checkpoint(digest: Digest) -> str:
-    """The progress of a blob's transfer, as a hash: upload id, parts, state of the digest."""
+    """The progress of a blob's transfer, as a hash.
+
+    Its fields are the upload id, the parts and the state of the digest.
+    """
     return f"{_ROOT}:blob:checkpoint:{digest}"
 
 
@@ -106,7 +114,9 @@ def task(task_id: str) -> str:
 
 
 def task_blobs(task_id: str) -> str:
-    """Hash from a position in the plan to the state of that blob as JSON, for the first 1 000 blobs.
+    """Hash from a position in the plan to the state of that blob as JSON.
+
+    It has the first 1 000 blobs.
 
     ``shown`` is the list of the positions to show, if there are more than 100.
     """
@@ -142,7 +152,9 @@ def pin_holder(holder: str) -> str:
 
 
 def quota(part: Literal["limited", "ledger", "reserved", "cost"], *of: str) -> str:
-    """Pull limits. An account is a registry, a credential and an egress, the latter two as hashes.
+    """Pull limits.
+
+    An account is a registry, a credential and an egress, the latter two as hashes.
 
     - ``limited``, of a registry: exists while the registry is known to have a pull limit
     - ``ledger``, of an account: the limit as last reported, as a hash: limit, window, remaining, told_at, started

@@ -1,4 +1,6 @@
-"""How many requests all workers together may send to a registry at once: additive increase, multiplicative decrease.
+"""The limit of concurrent requests of all workers together to a registry.
+
+It follows additive increase and multiplicative decrease (AIMD).
 
 There is one limit for each registry and action. Every process that sends requests is a holder. Twice a second it
 reports what it may use and receives its share. What the others were granted, or may still use, counts as taken. So the
@@ -47,7 +49,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a holder may have in progress, of a *limit* for all. *streak* counts the seconds with overload in a row."""
+    """What a holder may have in progress, of a *limit* for all.
+
+    *streak* counts the seconds with overload in a row.
+    """
 
     slots: int
     limit: float
@@ -55,7 +60,10 @@ class Share:
 
 
 class AimdLimits:
-    """The limits of all registries. *most* is the highest limit of single registries, and `MOST` that of the others."""
+    """The limits of all registries.
+
+    *most* is the highest limit of single registries, and `MOST` that of the others.
+    """
 
     def __init__(self, redis: Redis, most: Mapping[str, int]) -> None:
         self._most = most

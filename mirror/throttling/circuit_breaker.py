@@ -1,4 +1,6 @@
-"""A circuit breaker per registry, shared by all workers, so that a dead registry does not occupy them.
+"""A circuit breaker per registry, shared by all workers.
+
+With it a dead registry does not occupy them.
 
 - closed: requests are sent. 5 failures in a row within a minute open it.
 - open: no request is sent for 15 s. Each probe that fails doubles that time, up to 5 minutes.
@@ -63,7 +65,9 @@ _HEADLESS: Final = _load("breaker_headless.lua")
 
 @dataclass(frozen=True, slots=True)
 class RegistryOutage:
-    """A registry that does not serve: whether it is *known* to work, and the seconds until it is asked again.
+    """A registry that does not serve.
+
+    *known* says whether it is known to work, and *wait* is the seconds until it is asked again.
 
     *cause* is the last failure. *answered* says whether that was a response of the registry.
     """
@@ -107,7 +111,10 @@ class _LocalState:
 
 
 class CircuitBreaker:
-    """The breakers of all registries. Without Redis, every request is permitted. Safe to share between threads."""
+    """The breakers of all registries.
+
+    Without Redis, every request is permitted. Safe to share between threads.
+    """
 
     def __init__(self, redis: Redis, tolerance: Tolerance) -> None:
         self.tolerance = tolerance
@@ -120,7 +127,9 @@ class CircuitBreaker:
         self._states: dict[str, _LocalState] = {}
 
     def permit(self, registry: str) -> None:
-        """Raise while no request is to be sent to the registry. The error names the last failure.
+        """Raise while no request is to be sent to the registry.
+
+        The error names the last failure.
 
         That is RegistryDown or RegistryFailing, which a task waits for. For a registry that never served it is
         SourceUnreachable or SourceFailed.
@@ -132,14 +141,19 @@ class CircuitBreaker:
             raise _to_wait_for(error, registry, outage)
 
     def failed(self, registry: str, error: MirrorError) -> MirrorError:
-        """Count a failure. Return an error that a task waits for if the registry is known to work, else *error*."""
+        """Count a failure.
+
+        Return an error that a task waits for if the registry is known to work, else *error*.
+        """
         cause = error.reason if isinstance(error, SourceFailed | SourceTooSlow | SourceUnreachable) else error.message
         outage = self.count_failure(registry, cause, answered=not isinstance(error, SourceUnreachable))
         return _to_wait_for(error, registry, outage) if outage else error
 
     @without_redis(returns=None)
     def check(self, registry: str) -> RegistryOutage | None:
-        """Return None if a request may be sent to the registry. It may have to be the probe.
+        """Return None if a request may be sent to the registry.
+
+        It may have to be the probe.
 
         That a request may be sent was true at most a second ago.
         """
@@ -160,7 +174,10 @@ class CircuitBreaker:
 
     @without_redis(returns=None)
     def count_failure(self, registry: str, cause: str = "", *, answered: bool = False) -> RegistryOutage | None:
-        """Count a failure to reach the registry, or to be served by it at all. Return the outage."""
+        """Count a failure to reach the registry, or to be served by it at all.
+
+        Return the outage.
+        """
         state = self._state_of(registry)
         state.failures, state.permitted_at, state.probing = 1, -_MINUTE, False
         jitter = uniform(0.8, 1.2)  # noqa: S311 - spreads probes, guards nothing
@@ -169,7 +186,10 @@ class CircuitBreaker:
 
     @without_redis(returns=None)
     def undecided(self, registry: str) -> None:
-        """Note that the permitted request showed nothing about the registry. The next request decides."""
+        """Note that the permitted request showed nothing about the registry.
+
+        The next request decides.
+        """
         state = self._state_of(registry)
         if state.probing:
             state.probing = False
@@ -177,7 +197,10 @@ class CircuitBreaker:
 
     @without_redis(returns=None)
     def answered(self, registry: str, *, served: bool) -> None:
-        """Note that the registry was reached, at most once a minute. It *served* if it sent what was asked for."""
+        """Note that the registry was reached, at most once a minute.
+
+        It *served* if it sent what was asked for.
+        """
         state = self._state_of(registry)
         if not state.is_news(served=served):
             return
@@ -196,7 +219,10 @@ class CircuitBreaker:
         self._headless([keys.breaker(registry)], [])
 
     def is_headless(self, registry: str) -> bool:
-        """Return whether HEADs of manifests are of no use there, as known from the last `permit`."""
+        """Return whether HEADs of manifests are of no use there.
+
+        That is known from the last `permit`.
+        """
         return monotonic() < self._state_of(registry).headless_until
 
     def _state_of(self, registry: str) -> _LocalState:
@@ -210,7 +236,10 @@ def _outage(reply: list[Any]) -> RegistryOutage:
 
 
 def _to_wait_for(error: MirrorError, registry: str, outage: RegistryOutage) -> MirrorError:
-    """Return the error that makes a task wait, but *error* itself for a registry that is not known to work."""
+    """Return the error that makes a task wait.
+
+    It is *error* itself for a registry that is not known to work.
+    """
     if not outage.known:
         return error
     kind = RegistryDown if isinstance(error, SourceUnreachable) else RegistryFailing

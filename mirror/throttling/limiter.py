@@ -1,4 +1,6 @@
-"""Limit the requests that this process sends to a registry at once to its share of the limit for all workers.
+"""Limit the concurrent requests of this process to a registry.
+
+It may use its share of the limit for all workers.
 
 A request costs no round trip to Redis: a local semaphore admits it. One thread of the process reports the use of all
 semaphores twice a second. While a share is 0, one of the waiting threads reports too. With Redis away the last share
@@ -32,7 +34,9 @@ _LOG = structlog.get_logger(__name__)
 
 
 class Limiter:
-    """The semaphores of a process, by registry and action. Safe to share between threads, and to be forked.
+    """The semaphores of a process, by registry and action.
+
+    Safe to share between threads, and to be forked.
 
     The holder's name is chosen once and inherited by a fork. A worker has one work horse at a time. The next one
     continues with the share of the last, whether that was given back or its horse was killed.
@@ -45,14 +49,19 @@ class Limiter:
         _LIVING.add(self)
 
     def _reset(self) -> None:
-        """Start without semaphores. A forked child has no threads of its parent, whose locks may be held for ever."""
+        """Start without semaphores.
+
+        A forked child has no threads of its parent, whose locks may be held for ever.
+        """
         self._lock = threading.Lock()
         self._order = threading.Lock()
         self._semaphores: dict[tuple[str, str], Semaphore] = {}
         self._reporter: BackgroundLoop | None = None
 
     def enter(self, registry: str, action: str, wait: Wait) -> Callable[[bool], None]:
-        """Take a slot. Return a function that gives it back and receives whether the request succeeded.
+        """Take a slot.
+
+        Return a function that gives it back and receives whether the request succeeded.
 
         *wait* is called with 0 now and then, and may raise to end the wait. Raises RegistryBusy if no slot is free.
         """
@@ -65,7 +74,9 @@ class Limiter:
         return lambda succeeded: semaphore.release(succeeded=succeeded)
 
     def troubled(self, registry: str, action: str) -> float:
-        """Halve the limit now, because the registry is overloaded. Return the seconds to back off.
+        """Halve the limit now, because the registry is overloaded.
+
+        Return the seconds to back off.
 
         The time is exponential in the seconds with overload in a row, with full jitter, up to five minutes.
         """
@@ -89,7 +100,7 @@ class Limiter:
         self._reset()
 
     def _announce(self, registry: str, action: str) -> Semaphore:
-        """Return the semaphore, which is kept until this thread has taken and released a slot."""
+        """Return the semaphore, and count this thread as waiting for a slot."""
         with self._lock:
             semaphore = self._semaphores.setdefault((registry, action), Semaphore())
             semaphore.announce()

@@ -1,4 +1,6 @@
-"""The ledger of pull limits: what registries have stated, less what is reserved for requests without a response yet.
+"""The ledger of pull limits, shared by all workers.
+
+It holds what registries stated, less what is reserved for requests without a response yet.
 
 There is one ledger per account: registry, credential and egress. Many workers read and write it, and responses overtake
 each other. So a stated number counts only where it can be true now: a lower one always, a higher one only if its
@@ -43,7 +45,9 @@ _USED_UP: Final = _load("quota_used_up.lua")
 
 @dataclass(frozen=True, slots=True)
 class QuotaDecision:
-    """Whether units were reserved. If not, *wait* is in seconds. *told_ago* is the age of the last report in seconds.
+    """Whether units were reserved.
+
+    If not, *wait* is in seconds. *told_ago* is the age of the last report in seconds.
 
     It is *undecided* if pending requests of other workers decide. Their responses arrive soon. At the latest after
     *wait*, what a dead worker has reserved is free again.
@@ -56,7 +60,9 @@ class QuotaDecision:
 
 
 class PullQuota:
-    """The ledgers of all accounts. Without Redis, everything is granted and nothing is noted.
+    """The ledgers of all accounts.
+
+    Without Redis, everything is granted and nothing is noted.
 
     A unit is one manifest read. The caller chooses its name.
     """
@@ -82,7 +88,9 @@ class PullQuota:
     def tell(
         self, account: Account, *, limit: int, window: float, remaining: int, elapsed: float, unit: str | None
     ) -> None:
-        """Record the limit that a response stated. Its request was sent *elapsed* seconds ago.
+        """Record the limit that a response stated.
+
+        Its request was sent *elapsed* seconds ago.
 
         That settles the *unit* which was reserved for the request, if there was one.
         """
@@ -91,7 +99,9 @@ class PullQuota:
 
     @without_redis(returns=QuotaDecision(granted=True))
     def reserve(self, account: Account, units: Sequence[str], *, asked: bool) -> QuotaDecision:
-        """Reserve all *units* or none. More than the whole limit is granted if the whole limit is left.
+        """Reserve all *units* or none.
+
+        More than the whole limit is granted if the whole limit is left.
 
         *asked* means that the registry was just sent a HEAD to learn what remains. If the last report is still from a
         window that has ended, its HEADs state nothing, and a new window is assumed.
@@ -101,7 +111,7 @@ class PullQuota:
 
     @without_redis(returns=None)
     def spend(self, account: Account, unit: str) -> None:
-        """Note that the unit was spent by a request whose answer did not state what remains."""
+        """Note that the unit was spent, and that its response stated no limit."""
         self._spend(_keys(account), [unit])
 
     @without_redis(returns=None)

@@ -1,4 +1,7 @@
-"""A semaphore for the threads of one process, whose size is the process's share of a registry's limit."""
+"""A semaphore for the threads of one process.
+
+Its size is the process's share of a registry's limit.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ Wait = Callable[[float], None]
 
 
 class Semaphore:
-    """Slots for requests. `Limiter` sets the share, which may be less than the slots in use.
+    """Slots for requests.
+
+    `Limiter` sets the share, which may be less than the slots in use.
 
     Two reports to Redis at once could receive their replies in the wrong order. So the lock `reporting` is held from
     `usage` until `set_share`.
@@ -53,7 +58,7 @@ class Semaphore:
             return not self._in_use and not self._waiting and monotonic() - self._used_at >= seconds
 
     def usage(self, *, troubled: bool = False) -> Usage:
-        """Return what may be in use until `set_share`, and what happened since the last call."""
+        """Return what may be in use until `set_share`, and clear the flags."""
         with self._changed:
             used = Usage(max(self._in_use, self._share or 0), self._saturated, self._succeeded, troubled)
             self._saturated = self._succeeded = False
@@ -66,12 +71,17 @@ class Semaphore:
             self._changed.notify_all()
 
     def announce(self) -> None:
-        """Count this thread as waiting, so that the semaphore is not idle. Call `acquire` next."""
+        """Count this thread as waiting, so that the semaphore is not idle.
+
+        Call `acquire` next.
+        """
         with self._changed:
             self._waiting += 1
 
     def acquire(self, wait: Wait, ask_for_share: Callable[[], None]) -> bool:
-        """Take a slot, waiting for one if necessary. Return False if waiting longer would only occupy a worker.
+        """Take a slot, waiting for one if necessary.
+
+        Return False if waiting longer would only occupy a worker.
 
         *wait* is called with 0 now and then, and may raise to end the wait. *ask_for_share* is called now and then
         while the share is 0.

@@ -1,4 +1,6 @@
-"""What a registry client uses to be gentle together with all other workers: limiter, circuit breakers, pull quota.
+"""What all workers share to be gentle to registries.
+
+That is the limiter, the circuit breakers and the pull quota.
 
 None of them needs Redis to go on. With Redis away, requests are sent as before, and no copy fails for it.
 """
@@ -11,7 +13,10 @@ from mirror.throttling.pull_quota import PullQuota
 
 
 class SharedThrottle:
-    """The one object that `mirror.registry.throttle` asks for. Its functions are those of its three parts."""
+    """The one object that `mirror.registry.throttle` asks for.
+
+    Its functions are those of its three parts.
+    """
 
     def __init__(self, limiter: Limiter, breaker: CircuitBreaker, quota: PullQuota) -> None:
         self.enter = limiter.enter

@@ -1,4 +1,6 @@
-"""A circuit breaker for the bucket, shared by all workers. While S3 takes no writes, no source is read for it.
+"""A circuit breaker for the bucket, shared by all workers.
+
+While S3 takes no writes, no source is read for it.
 
 - closed: all tasks write. The first write that fails opens it.
 - open: no task begins to write for 5 s. Each trial that fails doubles that time, up to 60 s.
@@ -41,7 +43,10 @@ _SUCCEEDED: Final = _load("storage_succeeded.lua")
 
 @dataclass(frozen=True, slots=True)
 class StorageTrouble:
-    """The last failed write: its error's code, action and reason. ``size`` is the largest failed write in bytes."""
+    """The last failed write: its error's code, action and reason.
+
+    ``size`` is the largest failed write in bytes.
+    """
 
     code: str
     action: str
@@ -51,14 +56,20 @@ class StorageTrouble:
 
 @dataclass(frozen=True, slots=True)
 class WritePermit:
-    """Whether a task may write. ``wait`` is None if it may, else the seconds until it should ask again."""
+    """Whether a task may write.
+
+    ``wait`` is None if it may, else the seconds until it should ask again.
+    """
 
     wait: float | None = None
     is_trial: bool = False
 
 
 class StorageBreaker:
-    """The circuit breaker of the bucket. Every method raises RedisUnavailable. Safe to share between threads."""
+    """The circuit breaker of the bucket.
+
+    Every method raises RedisUnavailable. Safe to share between threads.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -67,7 +78,10 @@ class StorageBreaker:
         self._succeeded = redis.script(_SUCCEEDED)
 
     def admit(self, token: str) -> WritePermit:
-        """Decide whether the task with this token may begin to write. While the breaker is open, one task may."""
+        """Decide whether the task with this token may begin to write.
+
+        While the breaker is open, one task may.
+        """
         decision, wait = self._permit([keys.STORAGE_TROUBLE], [token])
         return WritePermit(wait / 1000 if decision == 0 else None, decision == 2)
 

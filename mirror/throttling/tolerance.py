@@ -31,7 +31,10 @@ class Tolerance:
         self._away_until = 0.0
 
     def ask(self, question: Callable[[], T], default: D) -> T | D:
-        """Return what *question* returns, *default* if it fails or Redis was away a moment ago."""
+        """Return what *question* returns.
+
+        Return *default* if it fails or Redis was away a moment ago.
+        """
         if monotonic() < self._away_until:
             return default
         try:
@@ -54,7 +57,10 @@ S = TypeVar("S", bound=_Tolerant)
 
 
 def without_redis(*, returns: D) -> Callable[[Callable[Concatenate[S, P], T]], Callable[Concatenate[S, P], T | D]]:
-    """Decorate a method of a class that has a `tolerance`, to return *returns* if Redis is away or fails."""
+    """Make a method return *returns* if Redis is away or fails.
+
+    Its class must have a `tolerance`.
+    """
 
     def decorate(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T | D]:
         @wraps(method)
