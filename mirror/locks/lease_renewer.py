@@ -8,9 +8,9 @@ from typing import Final, Self
 
 import structlog
 
+from mirror.background import BackgroundLoop, record_fault, suppress_faults
 from mirror.errors import RedisUnavailable
 from mirror.locks.lease import Lease, Leases
-from mirror.background import BackgroundLoop, record_fault, suppress_faults
 
 _RENEWALS: Final = 4
 """Renewals within the length of a lease: three may fail."""

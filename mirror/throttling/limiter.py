@@ -20,8 +20,8 @@ from typing import Final
 
 import structlog
 
-from mirror.errors import RedisUnavailable, RegistryBusy
 from mirror.background import BackgroundLoop, record_fault, suppress_faults
+from mirror.errors import RedisUnavailable, RegistryBusy
 from mirror.throttling.aimd import AimdLimits, Share
 from mirror.throttling.semaphore import Semaphore, Wait
 

@@ -13,8 +13,8 @@ from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import structlog
 
+from mirror.background import record_fault
 from mirror.errors import RedisUnavailable
-from mirror.threads import note_fault
 
 AWAY_SECONDS: Final = 1.0
 """Seconds for which Redis is not asked again after it was away: each attempt costs the request time."""
@@ -44,7 +44,7 @@ class Tolerance:
             _LOG.warning("Redis is away, so requests to registries are throttled without it")
             return default
         except Exception as error:  # noqa: BLE001 - an unusable record of a breaker or a quota fails no copy
-            note_fault("throttling", error)
+            record_fault("throttling", error)
             return default
 
 

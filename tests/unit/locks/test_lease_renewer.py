@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
+from mirror.background import fault_counts
 from mirror.locks.lease import Leases
 from mirror.locks.lease_renewer import LeaseRenewer
 from mirror.redis import keys
 from mirror.redis.client import Redis
-from mirror.background import fault_counts
 from tests.e2e.processes import eventually
 
 KEY = keys.periodic_lease("kept")

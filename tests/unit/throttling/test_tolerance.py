@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.background import fault_counts
 from mirror.errors import RedisUnavailable
-from mirror.threads import faults
 from mirror.throttling import tolerance as tolerance_module
 from mirror.throttling.tolerance import Tolerance, without_redis
 
@@ -53,6 +53,6 @@ def test_redis_is_asked_again_after_a_moment(monkeypatch: pytest.MonkeyPatch) ->
 def test_another_error_is_noted_and_the_next_call_asks_redis_again() -> None:
     counter = Counter(Tolerance())
     counter.error = ValueError("a record of the wrong type")
-    before = faults().get("throttling", 0)
+    before = fault_counts().get("throttling", 0)
     assert [counter.count(3), counter.count(3)] == [-1, -1]
-    assert (counter.asked, faults()["throttling"]) == (2, before + 2)
+    assert (counter.asked, fault_counts()["throttling"]) == (2, before + 2)
