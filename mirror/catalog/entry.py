@@ -41,7 +41,7 @@ class ImageEntry:
 
     def is_from(self, source: Reference) -> bool:
         """Whether the registry and repository of *source* are known to have served it."""
-        return Listed(Digest.parse(self.digest), self.source, self.job, self.also_from).is_from(str(source))
+        return IndexedTag(Digest.parse(self.digest), self.source, self.job, self.also_from).is_from(str(source))
 
     def found_at(self, source: Reference) -> Self:
         """The same entry, which remembers that *source* has served the image. The oldest of many are forgotten."""
@@ -78,7 +78,7 @@ def entry_of(target: LocalImage, digest: Digest, summary: ImageSummary, origin: 
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class IndexedTag:
     """What is listed of a tag, as far as its next job needs it; see `ImageEntry`."""
 
     digest: Digest

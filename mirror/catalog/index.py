@@ -8,10 +8,11 @@ lists answer CATALOG_REBUILDING until `rebuild` has read the bucket, rather than
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from mirror.catalog.entry import ImageEntry, Listed, RepositoryEntry
+from mirror.catalog.entry import ImageEntry, IndexedTag, RepositoryEntry
 from mirror.errors import CatalogRebuilding, RepositoryNotHeld
 from mirror.oci.digest import Digest
 from mirror.redis import keys
@@ -90,23 +91,16 @@ class RebuildProgress(NamedTuple):
 
 
 class CatalogIndex:
-    """Reads and changes the index. Changes are made under the tag's lease, so the last commit is also listed last."""
+    """Reads the index, and changes the entry of one tag. The caller holds the tag's lease while it changes an entry."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._put = redis.script(_PUT)
-        self._put_unchanged = redis.script(_PUT_UNCHANGED)
         self._remove = redis.script(_REMOVE)
-        self._note_progress = redis.script(_NOTE_PROGRESS)
-        self._finish = redis.script(_FINISH)
 
     def put(self, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
         """List *entry*; *sizes* are the bytes of everything the image needs, for the repository's sum."""
         self._put(*_put_run(entry, sizes))
-
-    def put_unchanged(self, entries: Iterable[tuple[ImageEntry, Mapping[Digest, int]]]) -> None:
-        """List what a rebuild has read. Tags whose change was listed since the index was lost stay as they are."""
-        self._put_unchanged.many([_put_run(entry, sizes) for entry, sizes in entries])
 
     def replace(self, entry: ImageEntry) -> None:
         """Put *entry* in the place of the one of the same tag, if that still shows the same image."""
@@ -121,22 +115,10 @@ class CatalogIndex:
     def is_built(self) -> bool:
         return bool(self._redis.call("EXISTS", keys.INDEX_BUILT))
 
-    def begin_rebuild(self, run: str) -> None:
-        """Note that the rebuild *run* has begun, in the place of any other."""
-        self._redis.call("HSET", keys.INDEX_REBUILD, "run", run, "tags", 0, "repository", "")
-
-    def note_progress(self, run: str, tags: int, repository: str) -> bool:
-        """Note how far a rebuild is. Returns False if Redis lost its data since it began, or another one began."""
-        return bool(self._note_progress(args=[run, tags, repository]))
-
     def progress(self) -> RebuildProgress | None:
         """How far the rebuild is, None if none has begun."""
         tags, repository = self._redis.call("HMGET", keys.INDEX_REBUILD, "tags", "repository")
         return None if tags is None else RebuildProgress(int(tags), repository or "")
-
-    def finish_rebuild(self, run: str) -> bool:
-        """End the rebuild *run*: lists are answered from now on. Returns False as `note_progress` does."""
-        return bool(self._finish(args=[run]))
 
     def entry(self, repository: str, tag: str) -> ImageEntry | None:
         found = self._redis.call("HGET", keys.index_entries(repository), tag)
@@ -148,10 +130,10 @@ class CatalogIndex:
         found, is_built = self._redis.calls(commands)
         return _entry(found) if found else None, bool(is_built)
 
-    def look_up_all(self, tags: Sequence[tuple[str, str]]) -> list[Listed | None]:
-        """For each (repository, tag) what is listed of it, None where nothing is; in one turn."""
+    def indexed(self, tags: Sequence[tuple[str, str]]) -> list[IndexedTag | None]:
+        """Return for each (repository, tag) what is listed of it, None where nothing is. Takes one round trip."""
         found = self._redis.calls([["HGET", keys.index_entries(repository), tag] for repository, tag in tags])
-        return [Listed.from_json(_stored_entry(text)) if text else None for text in found]
+        return [IndexedTag.from_json(_stored_entry(text)) if text else None for text in found]
 
     def repositories(self, *, limit: int, after: str = "") -> tuple[list[RepositoryEntry], str | None]:
         """At most *limit* repositories in lexical order behind *after*, and the name to go on from, if any are left."""
@@ -191,28 +173,55 @@ class CatalogIndex:
         last = found[limit - 1] if len(found) > limit > 0 else None
         return found[:limit], f"{last.repository}:{last.tag}" if last else None
 
-    def listed(self) -> list[tuple[str, str]]:
-        """Every (repository, tag) in the index, whether or not it is built: for the rebuild."""
-        names = self._redis.call("ZRANGEBYLEX", keys.INDEX_IMAGES, "-", "+")
-        return [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in names]
-
-    def listed_tags(self, repository: str) -> list[str]:
-        """Every tag of a repository in the index, whether or not it is built."""
-        return list(self._redis.call("HKEYS", keys.index_entries(repository)))
-
     def _names(self, key: str, limit: int, after: str) -> tuple[list[str], str | None]:
         self._require_built()
         found = list(self._redis.call("ZRANGEBYLEX", key, f"({after}" if after else "-", "+", "LIMIT", 0, limit + 1))
         return found[:limit], found[limit - 1] if len(found) > limit > 0 else None
 
     def _entries(self, names: list[str]) -> list[ImageEntry]:
-        pairs = [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in names]
+        pairs = _pairs(names)
         found = self._redis.calls([["HGET", keys.index_entries(repository), tag] for repository, tag in pairs])
         return [_entry(text) for text in found if text]
 
     def _require_built(self) -> None:
         if not self.is_built():
             raise CatalogRebuilding
+
+
+class IndexRebuild:
+    """Bookkeeping of a rebuild of the index, and its entries. A rebuild has an id, which `begin` returns."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._put_unchanged = redis.script(_PUT_UNCHANGED)
+        self._note_progress = redis.script(_NOTE_PROGRESS)
+        self._finish = redis.script(_FINISH)
+
+    def begin(self) -> str:
+        """Record that a rebuild has begun. It replaces any other. Return its id."""
+        rebuild = secrets.token_hex(8)
+        self._redis.call("HSET", keys.INDEX_REBUILD, "run", rebuild, "tags", 0, "repository", "")
+        return rebuild
+
+    def put_unchanged(self, entries: Iterable[tuple[ImageEntry, Mapping[Digest, int]]]) -> None:
+        """List what a rebuild has read. A tag that was changed since the index was lost is left as it is."""
+        self._put_unchanged.many([_put_run(entry, sizes) for entry, sizes in entries])
+
+    def note_progress(self, rebuild: str, tags: int, repository: str) -> bool:
+        """Record how far the rebuild is. Return False if Redis lost its data meanwhile, or another rebuild began."""
+        return bool(self._note_progress(args=[rebuild, tags, repository]))
+
+    def finish(self, rebuild: str) -> bool:
+        """End the rebuild: lists are served from now on. Return False as `note_progress` does."""
+        return bool(self._finish(args=[rebuild]))
+
+    def all_tags(self) -> list[tuple[str, str]]:
+        """Return every (repository, tag) in the index, whether or not it is built."""
+        return _pairs(self._redis.call("ZRANGEBYLEX", keys.INDEX_IMAGES, "-", "+"))
+
+    def tags_of(self, repository: str) -> list[str]:
+        """Return every tag of a repository in the index, whether or not it is built."""
+        return list(self._redis.call("HKEYS", keys.index_entries(repository)))
 
 
 def _put_run(entry: ImageEntry, sizes: Mapping[Digest, int]) -> Run:
@@ -222,6 +231,11 @@ def _put_run(entry: ImageEntry, sizes: Mapping[Digest, int]) -> Run:
 
 def _keys(repository: str) -> list[str]:
     return [keys.index_entries(repository), keys.index_blobs(repository)]
+
+
+def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Repository and tag of each ``repository:tag``."""
+    return [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in names]
 
 
 def _entry(stored: str) -> ImageEntry:

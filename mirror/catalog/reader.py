@@ -15,7 +15,6 @@ from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, is_short_tex
 from mirror.oci.platform import Platform
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
-from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from mirror.storage.provenance import ImageProvenance, ProvenanceStore
 
@@ -42,10 +41,10 @@ class ImageDetail:
 class CatalogReader:
     """Answers what the bucket holds; every name is looked up in its own repository, never across."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._blobs = BlobStore(bucket)
-        self._links = LinkStore(bucket)
-        self._provenance = ProvenanceStore(bucket)
+    def __init__(self, blobs: BlobStore, links: LinkStore, provenance: ProvenanceStore) -> None:
+        self._blobs = blobs
+        self._links = links
+        self._provenance = provenance
 
     def digest(self, name: LocalImage) -> Digest:
         """What a tag points at, or the digest itself if the repository holds it; raises ImageNotHeld."""

@@ -12,7 +12,6 @@ What it read of any other tag is still true, or its change is about to be listed
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from typing import Final
 import structlog
 
 from mirror.catalog.entry import entry_of, summary_of
-from mirror.catalog.index import CatalogIndex
-from mirror.catalog.publish import Publisher
+from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.reader import CatalogReader, platforms
+from mirror.catalog.relist import Relister
 from mirror.errors import (
     ImageNotHeld,
     MirrorError,
@@ -38,8 +37,6 @@ from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
 from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import Index
-from mirror.redis.client import Redis
-from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore, ListedRepository
 from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
 
@@ -72,12 +69,22 @@ _Images = Mapping[tuple[str, Digest], _Tag]
 class Rebuilder:
     """Rebuilds the index. Run it by one process at a time; two would only do the work twice."""
 
-    def __init__(self, bucket: Bucket, redis: Redis, publisher: Publisher) -> None:
-        self._links = LinkStore(bucket)
-        self._reader = CatalogReader(bucket)
-        self._provenance = ProvenanceStore(bucket)
-        self._index = CatalogIndex(redis)
-        self._publisher = publisher
+    def __init__(
+        self,
+        index: CatalogIndex,
+        index_rebuild: IndexRebuild,
+        relister: Relister,
+        reader: CatalogReader,
+        *,
+        links: LinkStore,
+        provenance: ProvenanceStore,
+    ) -> None:
+        self._index = index
+        self._index_rebuild = index_rebuild
+        self._relister = relister
+        self._reader = reader
+        self._links = links
+        self._provenance = provenance
         self._manifests: dict[Digest, ManifestContent | MirrorError] = {}
         self._remembered = 0
 
@@ -92,8 +99,7 @@ class Rebuilder:
         A tag whose image cannot be read is left out and logged, and does not keep the others from being listed.
         Raises StorageUnavailable, StorageRefused or RedisUnavailable.
         """
-        run = secrets.token_hex(8)
-        self._index.begin_rebuild(run)
+        run = self._index_rebuild.begin()
         repositories: set[str] = set()
         seen = 0
         with ThreadPoolExecutor(_READERS, thread_name_prefix="rebuild") as self._pool:
@@ -103,13 +109,13 @@ class Rebuilder:
                     return False
                 self._list(batch)
                 seen += len(batch)
-                if not self._index.note_progress(run, seen, batch[-1][0].name):
+                if not self._index_rebuild.note_progress(run, seen, batch[-1][0].name):
                     return False
-        for repository, tag in self._index.listed():
+        for repository, tag in self._index_rebuild.all_tags():
             if repository not in repositories:
-                self._publisher.relist(repository, tag)
+                self._relister.relist(LocalImage(repository, tag))
         self._manifests.clear()
-        if not self._index.finish_rebuild(run):
+        if not self._index_rebuild.finish(run):
             return False
         _LOG.info("index built from the bucket", tags=seen)
         return True
@@ -118,14 +124,14 @@ class Rebuilder:
         """Every tag of the bucket. What the index lists of the same repositories and the bucket has not is relisted."""
         for repository in self._links.repositories():
             repositories.add(repository.name)
-            for tag in self._index.listed_tags(repository.name):
+            for tag in self._index_rebuild.tags_of(repository.name):
                 if tag not in repository.tags:
-                    self._publisher.relist(repository.name, tag)
+                    self._relister.relist(LocalImage(repository.name, tag))
             yield from ((repository, tag) for tag in repository.tags)
 
     def _list(self, batch: Sequence[tuple[ListedRepository, str]]) -> None:
         """List those tags of the batch that are not listed as they are."""
-        before = self._index.look_up_all([(repository.name, tag) for repository, tag in batch])
+        before = self._index.indexed([(repository.name, tag) for repository, tag in batch])
         shown = list(self._pool.map(self._tag, batch))
         changed = [
             tag
@@ -134,7 +140,7 @@ class Rebuilder:
         ]
         described = self._described_all({(tag.repository.name, tag.digest): tag for tag in changed})
         found = [(tag, described[tag.repository.name, tag.digest]) for tag in changed]
-        self._index.put_unchanged(
+        self._index_rebuild.put_unchanged(
             (entry_of(LocalImage(tag.repository.name, tag.name), tag.digest, *image), image[0].sizes)
             for tag, image in found
             if not isinstance(image, MirrorError)
@@ -230,7 +236,7 @@ class Rebuilder:
     def _leave_out(self, repository: str, tag: str, error: MirrorError) -> None:
         _LOG.error("tag cannot be listed", image=f"{repository}:{tag}", code=error.code, reason=error.message)
         if isinstance(error, ImageNotHeld):
-            self._publisher.relist(repository, tag)
+            self._relister.relist(LocalImage(repository, tag))
 
 
 def _summary(origin: ImageProvenance | None) -> ImageSummary | None:

@@ -19,7 +19,7 @@ BASE, ONE, TWO = (Digest.of(name) for name in (b"base", b"one", b"two"))
 def index(redis_url: str) -> Iterator[CatalogIndex]:
     redis = Redis.connect(redis_url)
     built = CatalogIndex(redis)
-    mark_built(built)
+    mark_built(redis)
     yield built
     redis.close()
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mirror.catalog.index import CatalogIndex, RebuildProgress
-from mirror.catalog.rebuild import Rebuilder
+from mirror.catalog.index import IndexRebuild, RebuildProgress
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
@@ -26,7 +25,7 @@ def mirrored(harness: Harness, image: images.TestImage, target: LocalImage = APP
 
 
 def rebuilt(harness: Harness, alive: Callable[[], bool] = lambda: True) -> bool:
-    return Rebuilder(harness.bucket, harness.redis, harness.publisher).rebuild(alive)
+    return harness.core.rebuilder.rebuild(alive)
 
 
 def listed(harness: Harness) -> dict[str, str]:
@@ -35,7 +34,7 @@ def listed(harness: Harness) -> dict[str, str]:
 
 
 def retag(harness: Harness, target: LocalImage, source: LocalImage = APP) -> None:
-    harness.publisher.retag(target, source, allowed=lambda _: True)
+    harness.core.retagger.retag(target, source, allowed=lambda _: True)
 
 
 @pytest.fixture
@@ -110,20 +109,20 @@ def test_what_is_published_during_a_rebuild_is_not_overwritten(
     new = images.image(images.layer("new"))
     mirrored(harness, new, LocalImage("other/app", "1"))
     harness.redis.call("FLUSHALL")
-    put_unchanged = CatalogIndex.put_unchanged
+    put_unchanged = IndexRebuild.put_unchanged
 
-    def late(index: CatalogIndex, entries: object) -> None:
-        monkeypatch.setattr(CatalogIndex, "put_unchanged", put_unchanged)
+    def late(index: IndexRebuild, entries: object) -> None:
+        monkeypatch.setattr(IndexRebuild, "put_unchanged", put_unchanged)
         read = list(entries)  # type: ignore[call-overload]  # an iterable: what the rebuild has read
         if change == "moved":
             retag(harness, APP, LocalImage("other/app", "1"))
         elif change == "deleted":
-            harness.publisher.delete(APP, allowed=lambda _: True)
+            harness.core.deleter.delete(APP, allowed=lambda _: True)
         else:
             retag(harness, LocalImage("team/app", "2"), LocalImage("other/app", "1"))
         index.put_unchanged(read)
 
-    monkeypatch.setattr(CatalogIndex, "put_unchanged", late)
+    monkeypatch.setattr(IndexRebuild, "put_unchanged", late)
     assert rebuilt(harness)
     in_bucket = {
         f"{repository.name}:{tag}": str(harness.links.current(repository.name, tag))
@@ -165,7 +164,7 @@ def test_a_tag_whose_entry_is_of_another_time_is_listed_as_the_bucket_has_it(har
     assert entry
     mirrored(harness, new)
     harness.redis.call("FLUSHALL")
-    CatalogIndex(harness.redis).put_unchanged([(entry, {old.digest: 1})])
+    IndexRebuild(harness.redis).put_unchanged([(entry, {old.digest: 1})])
     assert rebuilt(harness)
     assert listed(harness) == {"team/app:1": str(new.digest)}
     assert harness.index.repositories(limit=1)[0][0].bytes == plant_bytes(harness, new.digest)

@@ -156,8 +156,8 @@ def test_a_retagged_image_is_not_taken_for_one_of_docker_hub_by_its_name(harness
     harness.mirror("team/app:1", "held/app:1")
     held = LocalImage("held/app", "1")
     harness.bucket.delete([layout.image_provenance_key("held/app", IMAGE.digest)])
-    harness.publisher.retag(LocalImage("prod/app", "1"), held, allowed=lambda _: True)
-    [listed] = harness.publisher.listed([LocalImage("prod/app", "1")])
+    harness.core.retagger.retag(LocalImage("prod/app", "1"), held, allowed=lambda _: True)
+    [listed] = harness.core.confirmer.indexed([LocalImage("prod/app", "1")])
     assert listed is not None
     assert listed.source == "held/app:1"
     assert not listed.is_from("docker.io/held/app:1")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import urllib3
 
-from mirror.catalog.rebuild import Rebuilder
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -67,7 +66,7 @@ def assert_pullable(harness: Harness) -> None:
     held = harness.reader.image(TARGET)
     assert AMD64.digest in {manifest.descriptor.digest for manifest in held.manifests}
     assert all(harness.reader.blob_size("prod/app", blob.digest) for blob in held.blobs)
-    harness.publisher.retag(LocalImage("prod/app", "again"), TARGET, allowed=lambda _: True)
+    harness.core.retagger.retag(LocalImage("prod/app", "again"), TARGET, allowed=lambda _: True)
 
 
 def test_a_child_of_an_unknown_type_is_copied_as_a_blob(harness: Harness) -> None:
@@ -312,7 +311,7 @@ def test_an_index_that_is_rebuilt_lists_them_as_before(harness: Harness, other: 
     mirrored(harness, index_of(other, children=(images.image(images.layer("arm64"), platform="linux/arm64"), AMD64)))
     before = harness.index.entry("prod/app", "1")
     harness.redis.call("FLUSHALL")
-    assert Rebuilder(harness.bucket, harness.redis, harness.publisher).rebuild(lambda: True)
+    assert harness.core.rebuilder.rebuild(lambda: True)
     assert before is not None
     assert harness.index.entry("prod/app", "1") == before
 
