@@ -40,11 +40,9 @@ from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
 from mirror.stewardship.upload_purge import UploadPurge
-from mirror.storage.blobs import BlobStore, min_part_for
+from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
 from mirror.storage.bucket import Bucket
-from mirror.storage.kept import KeptStore
-from mirror.storage.links import LinkStore
-from mirror.storage.manifests import ManifestStore
+from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker
@@ -127,7 +125,7 @@ def build(
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
     links, kept, provenance = LinkStore(bucket), KeptStore(bucket), ProvenanceStore(bucket)
     copier = Copier(source, blobs, provenance, pins, leases, Checkpoints(redis), memory)
-    resolver = Resolver(source, ManifestStore(bucket))
+    resolver = Resolver(source, ManifestStore(blobs, provenance))
 
     index = CatalogIndex(redis)
     reader = CatalogReader(blobs, links, provenance)

@@ -13,7 +13,7 @@ from mirror.copying.memory import MemoryBudget
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.verification import Hasher
-from mirror.storage.bucket import md5
+from mirror.storage.multipart import md5
 
 
 def test_hashing_a_blob(benchmark: BenchmarkFixture, part: bytearray) -> None:

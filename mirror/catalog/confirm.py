@@ -18,8 +18,7 @@ from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
-from mirror.storage.kept import KeptStore
-from mirror.storage.links import LinkStore
+from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 
 

@@ -9,8 +9,7 @@ from mirror.errors import ImageNotHeld, ManifestInUse
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage.bucket import Bucket
-from mirror.storage.kept import KeptStore
-from mirror.storage.links import LinkStore
+from mirror.storage.links import KeptStore, LinkStore
 
 
 class Deleter:
@@ -55,7 +54,7 @@ class Deleter:
             self._links.delete_tag(repository, tag)
             self._index.remove(repository, tag)
             self._changes.record([change])
-        self._bucket.sync()
+        self._bucket.disk.sync()
 
     def _unkeep(self, name: LocalImage, digest: Digest, allowed: Precondition) -> None:
         """Keep a digest no longer. No lease is needed: a tag that is pointed at it meanwhile protects the image."""

@@ -27,8 +27,7 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
-from mirror.storage.kept import KeptStore
-from mirror.storage.links import LinkStore
+from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
 
 _WRITERS: Final = 16
@@ -80,7 +79,7 @@ class Publisher:
             update = TagUpdate(image.digest)
         else:
             update = self._publish_tag(change, image, summary, origin, record, allowed)
-        self._bucket.sync()
+        self._bucket.disk.sync()
         return update
 
     def _publish_tag(
@@ -124,7 +123,7 @@ class Publisher:
                 *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
-        self._bucket.sync()
+        self._bucket.disk.sync()
         return summary_of(image, platforms(image, config.result()))
 
     def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:

@@ -17,9 +17,9 @@ Two changes of one tag may run at the same time, on two machines, for these reas
 - Steps 2 and 5 may run twice, and no copy deletes what they wrote. Two publishers of one image write the same objects.
 - A process may die between commit and index. The task then runs again, finds the tag in place, and lists it.
 
-A server may hold writes in memory for a while, as the embedded S3 does. `Bucket.sync` brings them to its disk, twice.
-The first sync comes before the commit, so that a power cut leaves no tag without its image. The second comes before
-the caller gets its result.
+A server may hold writes in memory for a while, as the embedded S3 does. `LocalDisk.sync` brings them to its disk. It is
+called before the commit, so that a power cut leaves no tag without its image, and again before the caller gets its
+result.
 """
 
 from __future__ import annotations

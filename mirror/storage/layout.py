@@ -1,4 +1,4 @@
-"""Every key the mirror ever writes; nothing else spells one. Keys are relative to the bucket's prefix.
+"""Every key that the mirror writes. No other module spells one. Keys are relative to the bucket's prefix.
 
     docker/registry/v2/                                 CNCF distribution's layout (its registry/storage/paths.go)
     ├── blobs/<algorithm>/<hh>/<hex>/data               the bytes: layers, configs and manifests; hh: first two of hex
@@ -31,7 +31,6 @@ from mirror.oci.reference import is_tag, repository_problem
 
 _REGISTRY: Final = "docker/registry/v2"
 _OURS: Final = "mirror/v1"
-_SOURCE: Final = "/_source"
 
 
 def blob_key(digest: Digest) -> str:
@@ -46,12 +45,8 @@ def repositories_prefix() -> str:
     return f"{_REGISTRY}/repositories/"
 
 
-def layers_prefix(repository: str) -> str:
-    return f"{repositories_prefix()}{repository}/_layers/"
-
-
 def layer_link_key(repository: str, digest: Digest) -> str:
-    return f"{layers_prefix(repository)}{digest.algorithm}/{digest.hex}/link"
+    return f"{repositories_prefix()}{repository}/_layers/{digest.algorithm}/{digest.hex}/link"
 
 
 def revision_link_key(repository: str, digest: Digest) -> str:
@@ -82,24 +77,16 @@ def probe_key() -> str:
     return f"{_OURS}/probe"
 
 
-def kept_prefix() -> str:
-    return f"{_OURS}/kept/"
-
-
 def kept_key(repository: str, digest: Digest) -> str:
-    return f"{kept_prefix()}{repository}/{digest}"
+    return f"{_OURS}/kept/{repository}/{digest}"
 
 
 def image_provenance_key(repository: str, digest: Digest) -> str:
     return f"{_OURS}/images/{repository}/{digest}"
 
 
-def blob_provenance_prefix(digest: Digest) -> str:
-    return f"{_OURS}/blobs/{digest.algorithm}/{digest.hex}/"
-
-
 def blob_provenance_key(digest: Digest, registry: str, repository: str) -> str:
-    return f"{blob_provenance_prefix(digest)}{registry}/{repository}{_SOURCE}"
+    return f"{_OURS}/blobs/{digest.algorithm}/{digest.hex}/{registry}/{repository}/_source"
 
 
 def parse_blob(key: str) -> Digest | None:
@@ -137,23 +124,6 @@ def parse_tag_history(key: str) -> tuple[str, str, Digest] | None:
     tag, _, path = below.partition("/index/")
     digest = _digest(path.replace("/", ":", 1))
     return None if repository_problem(repository) or not is_tag(tag) or digest is None else (repository, tag, digest)
-
-
-def parse_kept(key: str) -> tuple[str, Digest] | None:
-    """The inverse of `kept_key`: repository and digest, or None for any other key."""
-    rest = key.removeprefix(kept_prefix())
-    repository, _, text = rest.rpartition("/")
-    digest = _digest(text)
-    return None if rest == key or repository_problem(repository) or digest is None else (repository, digest)
-
-
-def parse_blob_provenance(digest: Digest, key: str) -> tuple[str, str] | None:
-    """The inverse of `blob_provenance_key` for *digest*: registry and repository, or None for any other key."""
-    rest = key.removeprefix(blob_provenance_prefix(digest))
-    if rest == key or not rest.endswith(_SOURCE):
-        return None
-    registry, _, repository = rest.removesuffix(_SOURCE).partition("/")
-    return None if not registry or repository_problem(repository) else (registry, repository)
 
 
 def _digest(text: str) -> Digest | None:

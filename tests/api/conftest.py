@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from mirror.settings import Settings
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from mirror.wiring import Core, build
 from service.app import create_app
 from service.core import Service

@@ -22,7 +22,7 @@ import urllib3
 import yaml
 
 from mirror.oci.digest import Digest
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from mirror.wiring import build
 from tests import images
 from tests.api.live_service import LiveService

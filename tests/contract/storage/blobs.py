@@ -9,7 +9,7 @@ from functools import cache
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.verification import Verified, verify
-from mirror.storage.blobs import Upload
+from mirror.storage.uploads import Upload
 
 PART = 5 * 2**20
 """S3's least part size; only the last part may be smaller."""

@@ -94,7 +94,7 @@ def test_a_child_of_an_unknown_type_that_is_not_what_its_index_says_is_left_out(
     harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
     job = mirrored(harness, index_of({**described(SBOM, SBOM_TYPE), "size": size}))
     assert report(harness, job, Digest.of(SBOM)).state == "skipped"
-    assert harness.bucket.open_uploads("") == []
+    assert harness.bucket.uploads.list_open("") == []
     assert_pullable(harness)
 
 
@@ -206,7 +206,7 @@ def test_a_blob_that_cannot_be_read_is_taken_from_its_descriptor(harness: Harnes
     for digest, content in image.blobs.items():
         assert report(harness, job, digest).state == "copied"
         assert harness.reader.blob_size("prod/app", digest) == len(content)
-    assert harness.bucket.open_uploads("") == []
+    assert harness.bucket.uploads.list_open("") == []
 
 
 @pytest.mark.parametrize("change", [b"x", None])

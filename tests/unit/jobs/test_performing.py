@@ -14,7 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import ByteCounts
 from mirror.storage import layout
-from mirror.storage.bucket import OpenUpload
+from mirror.storage.multipart import OpenUpload
 from tests import images
 from tests.fakes.registry import Reply, Request
 from tests.harness import Harness, mark_built
@@ -31,7 +31,7 @@ def served_blobs(harness: Harness) -> list[str]:
 
 
 def open_uploads(harness: Harness) -> list[OpenUpload]:
-    return harness.bucket.open_uploads("")
+    return harness.bucket.uploads.list_open("")
 
 
 def test_an_image_lands_byte_for_byte_under_its_sources_name(harness: Harness) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mirror.storage.bucket import Bucket
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from tests.unit.storage.scripted_s3 import OpenBucket, Script, ScriptedS3
 
 

@@ -132,14 +132,11 @@ def test_a_current_key_is_read_back(repository: str, tag: str) -> None:
     assert layout.parse_tag_current(layout.tag_current_key(repository, tag)) == (repository, tag)
 
 
-@given(repositories, tags, digests(), registries)
-def test_the_other_keys_are_read_back(repository: str, tag: str, digest: Digest, registry: str) -> None:
+@given(repositories, tags, digests())
+def test_the_other_keys_are_read_back(repository: str, tag: str, digest: Digest) -> None:
     assert layout.parse_tag_history(layout.tag_history_key(repository, tag, digest)) == (repository, tag, digest)
     assert layout.parse_revision_link(layout.revision_link_key(repository, digest)) == (repository, digest)
-    assert layout.parse_kept(layout.kept_key(repository, digest)) == (repository, digest)
     assert layout.parse_blob(layout.blob_key(digest)) == digest
-    source = layout.blob_provenance_key(digest, registry, repository)
-    assert layout.parse_blob_provenance(digest, source) == (registry, repository)
 
 
 @given(things())
@@ -148,7 +145,6 @@ def test_a_parser_reads_its_own_kind_of_key_only(thing: Thing) -> None:
     assert (layout.parse_tag_current(key) is not None) == (kind == "current")
     assert (layout.parse_tag_history(key) is not None) == (kind == "history")
     assert (layout.parse_revision_link(key) is not None) == (kind == "revision")
-    assert (layout.parse_kept(key) is not None) == (kind == "kept")
     assert (layout.parse_blob(key) is not None) == (kind == "blob")
 
 

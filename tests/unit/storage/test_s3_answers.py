@@ -15,8 +15,9 @@ import pytest
 from mirror import __version__
 from mirror.errors import StorageFull, StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
-from mirror.storage.bucket import StoredPart, UploadGone
 from mirror.storage.links import LinkStore
+from mirror.storage.multipart import StoredPart
+from mirror.storage.s3 import UploadGone
 from tests.unit.storage.scripted_s3 import Answer, OpenBucket, Request, Script, error, in_turn
 
 DIGEST = Digest.of(b"an image")
@@ -106,7 +107,7 @@ def test_every_write_carries_a_checksum_and_no_signed_payload(scripted: OpenBuck
     bucket, server = scripted(lambda _: Answer(200, b"", {"ETag": f'"{etag}"'}))
     bucket.put("key", b"body")
     bucket.put("key", b"body", sha256=Digest.of(b"body"))
-    bucket.upload_part("key", "id", 1, b"body")
+    bucket.uploads.upload_part("key", "id", 1, b"body")
     plain, checked, part = (request.headers for request in server.requests)
     assert plain["Content-MD5"] == BODY_MD5
     assert part["x-amz-checksum-crc32"] == BODY_CRC32
@@ -118,7 +119,7 @@ def test_every_write_carries_a_checksum_and_no_signed_payload(scripted: OpenBuck
 def test_a_part_that_was_changed_on_its_way_is_noticed(scripted: OpenBucket) -> None:
     bucket, _ = scripted(lambda _: Answer(200, b"", {"ETag": f'"{"0" * 32}"'}))
     with pytest.raises(StorageUnavailable, match="store part 1 of key: the part was changed"):
-        bucket.upload_part("key", "id", 1, b"body")
+        bucket.uploads.upload_part("key", "id", 1, b"body")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_where_an_answer_proves_nothing_the_part_goes_again_with_an_md5(
 ) -> None:
     bucket, server = scripted(lambda _: Answer(200, b"", headers))
     for number in (1, 2):
-        assert bucket.upload_part("key", "id", number, b"body") == StoredPart(headers["ETag"], BODY_CRC32)
+        assert bucket.uploads.upload_part("key", "id", number, b"body") == StoredPart(headers["ETag"], BODY_CRC32)
     assert [request.headers.get("Content-MD5") for request in server.requests] == [None, BODY_MD5, BODY_MD5]
 
 
@@ -144,7 +145,7 @@ def test_where_s3_answers_with_the_crc32_or_an_md5_nothing_more_is_sent(scripted
     shown = iter([{"ETag": '"any"', "x-amz-checksum-crc32": BODY_CRC32}, {"ETag": f'"{etag}"'}])
     bucket, server = scripted(lambda _: Answer(200, b"", next(shown)))
     for number in (1, 2):
-        bucket.upload_part("key", "id", number, b"body")
+        bucket.uploads.upload_part("key", "id", number, b"body")
     assert ["Content-MD5" in request.headers for request in server.requests] == [False, False]
     assert {request.headers["x-amz-checksum-crc32"] for request in server.requests} == {BODY_CRC32}
 
@@ -158,9 +159,9 @@ def test_a_part_whose_crc32_comes_back_as_another_was_changed_on_its_way(
             200, b"", {"ETag": '"any"', **({"x-amz-checksum-crc32": "AAAAAA=="} if "=2" in request.path else earlier)}
         )
     )
-    bucket.upload_part("key", "id", 1, b"body")
+    bucket.uploads.upload_part("key", "id", 1, b"body")
     with pytest.raises(StorageUnavailable, match="the part was changed"):
-        bucket.upload_part("key", "id", 2, b"body")
+        bucket.uploads.upload_part("key", "id", 2, b"body")
     assert "partNumber=2" in server.requests[-1].path
 
 
@@ -168,7 +169,7 @@ def test_a_completion_that_answers_200_with_an_error_is_an_error(scripted: OpenB
     """CompleteMultipartUpload sends its status before it knows (API reference)."""
     bucket, server = scripted(lambda _: Answer(200, error(200, "InternalError").body))
     with pytest.raises(StorageUnavailable, match="InternalError"):
-        bucket.complete_upload("key", "id", {1: STORED}, size=4)
+        bucket.uploads.complete("key", "id", {1: STORED}, size=4)
     assert len(server.requests) == 3
 
 
@@ -186,7 +187,7 @@ def completing(*posts: Answer, holds: int | None) -> Script:
 
 def test_a_completion_that_failed_inside_a_200_is_tried_again(scripted: OpenBucket) -> None:
     bucket, _ = scripted(completing(Answer(200, error(200, "InternalError").body), COMPLETED, holds=4))
-    bucket.complete_upload("key", "id", {1: STORED}, size=4)
+    bucket.uploads.complete("key", "id", {1: STORED}, size=4)
 
 
 UNHEARD = (error(500, "InternalError"), error(404, "NoSuchUpload"))
@@ -195,18 +196,18 @@ UNHEARD = (error(500, "InternalError"), error(404, "NoSuchUpload"))
 
 def test_a_completion_whose_answer_was_lost_is_proved_by_the_object(scripted: OpenBucket) -> None:
     bucket, _ = scripted(completing(*UNHEARD, holds=4))
-    bucket.complete_upload("key", "id", {2: STORED, 1: STORED}, size=4)
+    bucket.uploads.complete("key", "id", {2: STORED, 1: STORED}, size=4)
 
 
 def test_an_object_of_another_size_proves_no_completion(scripted: OpenBucket) -> None:
     bucket, _ = scripted(completing(*UNHEARD, holds=5))
     with pytest.raises(UploadGone):
-        bucket.complete_upload("key", "id", {2: STORED, 1: STORED}, size=4)
+        bucket.uploads.complete("key", "id", {2: STORED, 1: STORED}, size=4)
 
 
 def test_a_completion_is_believed_at_once_where_it_was_asked_for_once(scripted: OpenBucket) -> None:
     bucket, server = scripted(completing(COMPLETED, holds=None))
-    bucket.complete_upload("key", "id", {1: STORED}, size=4)
+    bucket.uploads.complete("key", "id", {1: STORED}, size=4)
     assert [request.method for request in server.requests] == ["POST"]
 
 
@@ -215,14 +216,14 @@ def test_a_repeated_completion_is_believed_only_with_the_object(scripted: OpenBu
     """A server that was killed on the way may take the first request to be still at work (versitygw 1.8.0)."""
     bucket, server = scripted(completing(error(503, "SlowDown"), COMPLETED, holds=holds))
     with pytest.raises(StorageUnavailable, match="holds no such object"):
-        bucket.complete_upload("key", "id", {1: STORED}, size=4)
+        bucket.uploads.complete("key", "id", {1: STORED}, size=4)
     assert [request.method for request in server.requests] == ["POST", "POST", "HEAD"]
 
 
 def test_parts_that_s3_no_longer_has_mean_to_begin_again(scripted: OpenBucket) -> None:
     bucket, _ = scripted(lambda request: Answer(404) if request.method == "HEAD" else error(400, "InvalidPart"))
     with pytest.raises(UploadGone):
-        bucket.complete_upload("key", "id", {1: STORED}, size=4)
+        bucket.uploads.complete("key", "id", {1: STORED}, size=4)
 
 
 @pytest.mark.parametrize(
@@ -262,14 +263,14 @@ def test_an_upload_list_may_leave_out_whether_it_is_truncated(scripted: OpenBuck
     upload = "<Key>prefix/key</Key><UploadId>id</UploadId><Initiated>2026-11-23T20:00:00Z</Initiated>"
     listed = f"<ListMultipartUploadsResult><Upload>{upload}</Upload></ListMultipartUploadsResult>"
     bucket, _ = scripted(in_turn(Answer(200, listed.encode()), error(404, "NoSuchUpload")))
-    (found,) = bucket.open_uploads("")
+    (found,) = bucket.uploads.list_open("")
     assert (found.key, found.upload_id, found.initiated.isoformat()) == ("key", "id", "2026-11-23T20:00:00+00:00")
-    assert bucket.open_uploads("") == []
+    assert bucket.uploads.list_open("") == []
 
 
 def test_aborting_an_upload_that_is_gone_is_no_error(scripted: OpenBucket) -> None:
     bucket, _ = scripted(lambda _: error(404, "NoSuchUpload"))
-    bucket.abort_upload("key", "id")
+    bucket.uploads.abort("key", "id")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the script's thread is no party to the fork
@@ -326,7 +327,7 @@ def test_the_time_of_an_upload_is_read_in_any_notation(scripted: OpenBucket, tex
     upload = f"<Upload><Key>prefix/a</Key><UploadId>1</UploadId><Initiated>{text}</Initiated></Upload>"
     listed = f"<ListMultipartUploadsResult>{upload}</ListMultipartUploadsResult>"
     bucket, _ = scripted(in_turn(Answer(200, listed.encode())))
-    [found] = bucket.open_uploads("")
+    [found] = bucket.uploads.list_open("")
     assert found.initiated == datetime(2026, 11, 26, 14, 49, tzinfo=UTC) + timedelta(seconds=seconds)
 
 
