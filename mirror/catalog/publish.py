@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from mirror.catalog.entry import entry_of, summary_of
-from mirror.catalog.reader import CatalogReader, platforms
+from mirror.catalog.entry import ImageEntry
+from mirror.catalog.reader import CatalogReader
 from mirror.catalog.tag_change import (
     COMMIT_TIMEOUT,
     Precondition,
@@ -103,7 +103,7 @@ class Publisher:
             if by := self._changes.superseded_by(change):
                 return TagUpdate(image.digest, superseded_by=by)
             self._link_manifests(target.repository, image, record, history)
-            entry = entry_of(target, image.digest, summary, origin)
+            entry = ImageEntry.of(target, image.digest, summary, origin)
             self._changes.commit(change, lease, entry, summary.sizes)
             return TagUpdate(image.digest, created=created)
 
@@ -117,14 +117,14 @@ class Publisher:
         if target.tag is None:
             self._kept.keep(repository, image.digest)
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
-            config = pool.submit(self._reader.config, image)
+            summary = pool.submit(self._reader.summarize, image)
             _run_in_parallel(
                 pool,
                 *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
         self._bucket.disk.sync()
-        return summary_of(image, platforms(image, config.result()))
+        return summary.result()
 
     def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:
         """Make the manifests readable by their digests: children first, so that no reader finds an index without them.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mirror.catalog.entry import entry_of, summary_of
+from mirror.catalog.entry import ImageEntry
 from mirror.catalog.index import CatalogIndex
-from mirror.catalog.reader import CatalogReader, platforms
+from mirror.catalog.reader import CatalogReader
 from mirror.catalog.tag_change import TagChanges
 from mirror.errors import ImageNotHeld
 from mirror.oci.digest import Digest
@@ -42,5 +42,5 @@ class Relister:
             self._index.remove(repository, tag)
             return
         origin = self._provenance.image(repository, image.digest)
-        summary = summary_of(image, platforms(image, self._reader.config(image)))
-        self._index.put(entry_of(target, image.digest, summary, origin), summary.sizes)
+        summary = self._reader.summarize(image)
+        self._index.put(ImageEntry.of(target, image.digest, summary, origin), summary.sizes)
