@@ -130,7 +130,7 @@ def build(
     index = CatalogIndex(redis)
     reader = CatalogReader(blobs, links, provenance)
     changes = TagChanges(leases, TagSequence(redis), links, index)
-    publisher = Publisher(bucket, changes, reader, blobs=blobs, links=links, kept=kept, provenance=provenance)
+    publisher = Publisher(bucket.disk, changes, reader, blobs=blobs, links=links, kept=kept, provenance=provenance)
     relister = Relister(changes, reader, index, provenance)
     confirmer = Confirmer(changes, relister, index, links=links, kept=kept, provenance=provenance)
 
@@ -158,7 +158,7 @@ def build(
         retagger=Retagger(
             settings.public_host, changes, publisher, reader, blobs=blobs, provenance=provenance, pins=pins
         ),
-        deleter=Deleter(bucket, changes, reader, index, links=links, kept=kept),
+        deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
         submitter=Submitter(jobs, queue, settings),

@@ -1,7 +1,7 @@
-"""Confirm that a tag shows what its source has already, so that nothing is copied.
+"""Confirm that a tag already shows what its source has, so that nothing is copied.
 
-Whoever knows a digest could name it. So a tag is confirmed only for a source that is known to have served the image,
-now or before. The index and the records of provenance say which sources have.
+A source can name any digest in the response to a HEAD. So a tag is confirmed only for a source that is known to have
+served the image, now or before. The index and the records of provenance say which sources did.
 """
 
 from __future__ import annotations

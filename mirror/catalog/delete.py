@@ -8,7 +8,7 @@ from mirror.catalog.tag_change import Precondition, TagChanges, require_allowed
 from mirror.errors import ImageNotHeld, ManifestInUse
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
-from mirror.storage.bucket import Bucket
+from mirror.storage.disk import LocalDisk
 from mirror.storage.links import KeptStore, LinkStore
 
 
@@ -17,7 +17,7 @@ class Deleter:
 
     def __init__(
         self,
-        bucket: Bucket,
+        disk: LocalDisk,
         changes: TagChanges,
         reader: CatalogReader,
         index: CatalogIndex,
@@ -25,7 +25,7 @@ class Deleter:
         links: LinkStore,
         kept: KeptStore,
     ) -> None:
-        self._bucket = bucket
+        self._disk = disk
         self._changes = changes
         self._reader = reader
         self._index = index
@@ -54,7 +54,7 @@ class Deleter:
             self._links.delete_tag(repository, tag)
             self._index.remove(repository, tag)
             self._changes.record([change])
-        self._bucket.disk.sync()
+        self._disk.sync()
 
     def _unkeep(self, name: LocalImage, digest: Digest, allowed: Precondition) -> None:
         """Keep a digest no longer. No lease is needed: a tag that is pointed at it meanwhile protects the image."""

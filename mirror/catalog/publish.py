@@ -26,7 +26,7 @@ from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
-from mirror.storage.bucket import Bucket
+from mirror.storage.disk import LocalDisk
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
 
@@ -39,7 +39,7 @@ class Publisher:
 
     def __init__(
         self,
-        bucket: Bucket,
+        disk: LocalDisk,
         changes: TagChanges,
         reader: CatalogReader,
         *,
@@ -48,7 +48,7 @@ class Publisher:
         kept: KeptStore,
         provenance: ProvenanceStore,
     ) -> None:
-        self._bucket = bucket
+        self._disk = disk
         self._changes = changes
         self._reader = reader
         self._blobs = blobs
@@ -79,7 +79,7 @@ class Publisher:
             update = TagUpdate(image.digest)
         else:
             update = self._publish_tag(change, image, summary, origin, record, allowed)
-        self._bucket.disk.sync()
+        self._disk.sync()
         return update
 
     def _publish_tag(
@@ -123,7 +123,7 @@ class Publisher:
                 *(partial(self._links.link_layer, repository, blob.digest) for blob in image.blobs),
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
-        self._bucket.disk.sync()
+        self._disk.sync()
         return summary.result()
 
     def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:

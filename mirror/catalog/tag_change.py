@@ -97,7 +97,7 @@ class TagChanges:
         return [TagChange(target, next(numbers) if target.tag else 0, by) for target, by in wanted]
 
     def superseded_by(self, change: TagChange) -> str | None:
-        """Return who recorded a later change of the tag, None if nobody did."""
+        """Return who recorded a later change of the tag, None if there is none."""
         return self._sequence.overtaken_by(*change.tag, change.number)
 
     @contextmanager

@@ -51,7 +51,7 @@ class UploadPurge:
         Raises StorageUnavailable, StorageRefused or RedisUnavailable.
         """
         swept = 0
-        for upload in self.bucket.uploads.list_open(layout.blobs_prefix()):
+        for upload in self.bucket.uploads.list_open(layout.BLOBS_PREFIX):
             digest = layout.parse_blob(upload.key)
             if digest is None or at(self.redis.now()) - upload.initiated < older_than:
                 continue

@@ -16,7 +16,7 @@ from mirror.oci.verification import Verified, verify
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket, ObjectStream
 from mirror.storage.provenance import ProvenanceStore
-from mirror.storage.uploads import MultipartUpload, SinglePutUpload, Upload, UploadCheckpoint, sha256_or_none
+from mirror.storage.uploads import MultipartUpload, SinglePutUpload, Upload, UploadCheckpoint
 
 MIN_PART: Final = 16 * 2**20
 _SMALLEST_PART: Final = 5 * 2**20
@@ -67,7 +67,7 @@ class BlobStore:
         digest = proof.descriptor.digest
         if Digest.of(content, digest.algorithm) != digest:
             raise ValueError(f"this content is not {digest}")
-        self._bucket.put(layout.blob_key(digest), content, sha256=sha256_or_none(digest))
+        self._bucket.put(layout.blob_key(digest), content, digest=digest)
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """Return a small blob whole, None if it is not held. Raises StorageDamaged for more than *limit* bytes."""

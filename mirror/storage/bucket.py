@@ -7,6 +7,7 @@ two, and Google's and older Ceph gateways lack the last.
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
@@ -19,13 +20,12 @@ from mirror.oci.digest import Digest
 from mirror.settings import Settings
 from mirror.storage import layout
 from mirror.storage.disk import LocalDisk
-from mirror.storage.multipart import COMPLETING, Body, MultipartUploads, md5, sendable, size_of_body, to_base64
-from mirror.storage.s3 import RequestLimits, S3Clients, error_code, error_status, translated
+from mirror.storage.multipart import COMPLETING, Body, MultipartUploads, content_md5, sendable
+from mirror.storage.s3 import RequestLimits, S3Clients, error_code, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_NOT_FOUND: Final = 404
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _CHUNK: Final = 2**20
 """Bytes per read: reads of 64 KiB halve the throughput with eight threads (measured)."""
@@ -165,9 +165,9 @@ class Bucket:
 
         An object of more than 64 bytes is deleted again.
         """
-        self.put(layout.probe_key(), os.urandom(max(size, _SMALLEST_PROBE)), timeout=_PROBE_TIMEOUT, retries=False)
+        self.put(layout.PROBE_KEY, os.urandom(max(size, _SMALLEST_PROBE)), timeout=_PROBE_TIMEOUT, retries=False)
         if size > _SMALLEST_PROBE:
-            self.delete([layout.probe_key()])
+            self.delete([layout.PROBE_KEY])
 
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes, None if it is absent.
@@ -178,7 +178,7 @@ class Bucket:
             try:
                 return self._clients.client().head_object(Bucket=self.name, Key=self._prefix + key)["ContentLength"]
             except ClientError as error:
-                if error_status(error) == _NOT_FOUND:
+                if error_code(error) == "HTTP 404":  # a HEAD's response has no body with a code
                     return None
                 raise
 
@@ -227,22 +227,20 @@ class Bucket:
         key: str,
         body: Body,
         *,
-        sha256: Digest | None = None,
+        digest: Digest | None = None,
         timeout: float | None = None,
         retries: bool = True,
     ) -> None:
-        """Write an object, all of it or nothing. S3 checks it against *sha256*, or else against an MD5.
+        """Write an object, all of it or nothing. S3 checks it against *digest* if that is SHA-256, else against an MD5.
 
         *timeout* bounds one attempt, in seconds: half of it to connect, half for each wait for a response.
         """
-        if sha256 is None:
-            checksum: dict[str, Any] = {"ContentMD5": to_base64(md5(body))}
-        elif sha256.algorithm == "sha256":
-            checksum = {"ChecksumSHA256": to_base64(bytes.fromhex(sha256.hex))}
+        if digest and digest.algorithm == "sha256":
+            checksum: dict[str, Any] = {"ChecksumSHA256": b64encode(bytes.fromhex(digest.hex)).decode("ascii")}
         else:
-            raise ValueError(f"S3 cannot check {sha256}")
+            checksum = {"ContentMD5": content_md5(body)}
         client = self._clients.client(RequestLimits.of(timeout, retries=retries))
-        with self.disk.writing(f"write {key}", size_of_body(body)):
+        with self.disk.writing(f"write {key}", memoryview(body).nbytes):
             client.put_object(Bucket=self.name, Key=self._prefix + key, Body=sendable(body), **checksum)
 
     def delete(self, keys: Iterable[str]) -> None:

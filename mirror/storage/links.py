@@ -6,6 +6,7 @@ A stock registry reads the links. A link holds its digest and nothing else: with
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,6 @@ from mirror.errors import InvalidDigest, StorageDamaged
 from mirror.oci.digest import Digest
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket, ListedObject
-from mirror.storage.multipart import md5
 
 _LONGEST_LINK: Final = 256
 """Bytes. The longest digest has 135."""
@@ -142,7 +142,7 @@ class LinkStore:
 
         All links of a repository follow each other in S3's order, since no component of a name starts with '_'.
         """
-        links = map(_link, chain.from_iterable(self._bucket.pages(layout.repositories_prefix())))
+        links = map(_link, chain.from_iterable(self._bucket.pages(layout.REPOSITORIES_PREFIX)))
         for name, of_one in groupby((link for link in links if link), key=lambda link: link.repository):
             if found := _listed(name, of_one):
                 yield found
@@ -217,7 +217,7 @@ def _etag(digest: Digest) -> str:
 
     It is the MD5 of what was PUT, unless the bucket encrypts with a key service (S3 API reference, Object).
     """
-    return md5(str(digest).encode("ascii")).hex()
+    return hashlib.md5(str(digest).encode("ascii"), usedforsecurity=False).hexdigest()
 
 
 def _digest_in(key: str, content: bytes) -> Digest:

@@ -230,16 +230,16 @@ def translated(action: str) -> Iterator[None]:
 def error_code(error: ClientError) -> str:
     """Return S3's code for the error (``NoSuchKey``), or ``HTTP 404`` where the response has no body with a code."""
     code = error.response.get("Error", {}).get("Code", "")
-    return code if _CODE.fullmatch(code) else f"HTTP {error_status(error) or 'without status'}"
+    return code if _CODE.fullmatch(code) else f"HTTP {_status(error) or 'without status'}"
 
 
-def error_status(error: ClientError) -> int:
+def _status(error: ClientError) -> int:
     """Return the HTTP status of the response, 0 if it has none."""
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
 
 def _from_response(action: str, error: ClientError) -> MirrorError:
-    code, status = error_code(error), error_status(error)
+    code, status = error_code(error), _status(error)
     if code in _GONE:
         return UploadGone(action, code)
     if code in _FULL or status == _FULL_STATUS:

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from mirror.oci.descriptor import Descriptor
-from mirror.oci.digest import Digest
 from mirror.oci.verification import Verified
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
-from mirror.storage.multipart import Body, StoredPart, size_of_body
+from mirror.storage.multipart import Body, StoredPart
 
 _MAX_PART_NUMBER: Final = 10_000
 
@@ -106,7 +105,7 @@ class SinglePutUpload:
         if self._body is None:
             raise ValueError(f"part 1 of {self._descriptor} is missing")
         digest = self._descriptor.digest
-        self._bucket.put(layout.blob_key(digest), self._body, sha256=sha256_or_none(digest))
+        self._bucket.put(layout.blob_key(digest), self._body, digest=digest)
         self._ended = True
 
     def abort(self) -> None:
@@ -181,11 +180,6 @@ class MultipartUpload:
             return self._upload_id
 
 
-def sha256_or_none(digest: Digest) -> Digest | None:
-    """Return the digest if S3 can check a PUT against it: SHA-256 everywhere, and SHA-512 nowhere."""
-    return digest if digest.algorithm == "sha256" else None
-
-
 def _require_proof(descriptor: Descriptor, proof: Verified) -> None:
     proven = proof.descriptor
     if (proven.digest, proven.size) != (descriptor.digest, descriptor.size):
@@ -199,7 +193,7 @@ def _require_open(descriptor: Descriptor, *, ended: bool) -> None:
 
 def _require_size(descriptor: Descriptor, part_size: int, number: int, body: Body) -> None:
     """Raise ValueError unless the part has the size that its place in the blob gives it. So sizes always add up."""
-    given = size_of_body(body)
+    given = memoryview(body).nbytes
     due = min(part_size, descriptor.size - (number - 1) * part_size)
     if number < 1 or due < 0 or (due == 0 and descriptor.size > 0) or given != due:
         raise ValueError(f"part {number} of {descriptor} has {given} bytes instead of {max(due, 0)}")

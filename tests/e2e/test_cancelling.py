@@ -97,7 +97,7 @@ def test_a_job_is_canceled_in_the_middle_of_a_blob_and_retried(mirror: Mirror) -
     print(f"cancel to the job's end: {(ended - requested).total_seconds():.2f} s")  # noqa: T201 - a measurement
     assert mirror.tags() == []
     eventually(lambda: not mirror.bucket.uploads.list_open(""), what="no upload is open")
-    held = list(mirror.bucket.keys(layout.blobs_prefix()))
+    held = list(mirror.bucket.keys(layout.BLOBS_PREFIX))
     assert layout.blob_key(small.digest) in held
     assert layout.blob_key(big.digest) not in held
 

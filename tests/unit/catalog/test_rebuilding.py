@@ -78,7 +78,7 @@ def test_without_records_each_manifest_and_config_is_read_once_however_many_tags
     assert len(listed(harness)) == 41
     blobs = [key for key in read if key.startswith("docker/registry/v2/blobs/")]
     assert len(blobs) == len(set(blobs)) == 4  # the index and its three manifests
-    assert not [key for key in read if key.startswith(layout.repositories_prefix())]  # the listing shows the links
+    assert not [key for key in read if key.startswith(layout.REPOSITORIES_PREFIX)]  # the listing shows the links
 
 
 def test_a_rebuild_from_records_and_one_from_manifests_list_the_same(harness: Harness) -> None:

@@ -106,14 +106,15 @@ def test_every_write_carries_a_checksum_and_no_signed_payload(scripted: OpenBuck
     etag = hashlib.md5(b"body", usedforsecurity=False).hexdigest()
     bucket, server = scripted(lambda _: Answer(200, b"", {"ETag": f'"{etag}"'}))
     bucket.put("key", b"body")
-    bucket.put("key", b"body", sha256=Digest.of(b"body"))
+    bucket.put("key", b"body", digest=Digest.of(b"body"))
+    bucket.put("key", b"body", digest=Digest.of(b"body", "sha512"))
     bucket.uploads.upload_part("key", "id", 1, b"body")
-    plain, checked, part = (request.headers for request in server.requests)
-    assert plain["Content-MD5"] == BODY_MD5
+    plain, checked, sha512, part = (request.headers for request in server.requests)
+    assert plain["Content-MD5"] == sha512["Content-MD5"] == BODY_MD5
     assert part["x-amz-checksum-crc32"] == BODY_CRC32
     assert checked["x-amz-checksum-sha256"] == "Iw2DWNyOiJC0xY3utikS7i8gNXrpKlzIYbmOaP4xrLU="
-    assert {headers["X-Amz-Content-SHA256"] for headers in (plain, checked, part)} == {"UNSIGNED-PAYLOAD"}
-    assert not any("trailer" in name.lower() for headers in (plain, checked, part) for name in headers)
+    assert {headers["X-Amz-Content-SHA256"] for headers in (plain, checked, sha512, part)} == {"UNSIGNED-PAYLOAD"}
+    assert not any("trailer" in name.lower() for headers in (plain, checked, sha512, part) for name in headers)
 
 
 def test_a_part_that_was_changed_on_its_way_is_noticed(scripted: OpenBucket) -> None:
