@@ -13,15 +13,8 @@ from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
 from mirror.storage.bucket import ObjectStream
 from tests import images
-from tests.harness import Harness
-
-APP = LocalImage("team/app", "1")
-
-
-def mirrored(harness: Harness, image: images.TestImage, target: LocalImage = APP) -> None:
-    harness.registry.put(image, "source/app", "1")
-    job = harness.mirror("source/app:1", str(target))
-    assert job.state == "succeeded", job.error
+from tests.harness import Harness, mark_built
+from tests.unit.catalog.support import APP, mirror_image
 
 
 def rebuilt(harness: Harness, alive: Callable[[], bool] = lambda: True) -> bool:
@@ -51,8 +44,35 @@ def read(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
+def test_a_lost_index_is_rebuilt_from_the_bucket(harness: Harness) -> None:
+    mirror_image(harness, images.three_platforms("x"))
+    mirror_image(harness, images.image(images.layer("b", 5000)), LocalImage("team/app", "2"))
+    mark_built(harness.redis)
+    before = harness.index.images(limit=10, wanted=lambda _: True), harness.index.repositories(limit=10)
+    harness.redis.call("FLUSHALL")
+    assert not harness.index.is_built()
+    assert rebuilt(harness)
+    assert (harness.index.images(limit=10, wanted=lambda _: True), harness.index.repositories(limit=10)) == before
+
+
+def test_a_rebuild_forgets_a_tag_that_the_bucket_does_not_have(harness: Harness) -> None:
+    mirror_image(harness, images.image(images.layer("a")))
+    harness.links.delete_tag("team/app", "1")
+    assert rebuilt(harness)
+    assert harness.index.repositories(limit=10) == ([], None)
+
+
+def test_one_damaged_tag_does_not_keep_the_others_from_being_listed(harness: Harness) -> None:
+    mirror_image(harness, images.image(images.layer("a")))
+    mirror_image(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
+    harness.bucket.put(layout.tag_current_key("team/app", "1"), b"no digest")
+    harness.redis.call("FLUSHALL")
+    assert rebuilt(harness)
+    assert harness.index.tags("team/app", limit=5) == (["2"], None)
+
+
 def with_many_tags(harness: Harness) -> None:
-    mirrored(harness, images.three_platforms("x"))
+    mirror_image(harness, images.three_platforms("x"))
     for number in range(20):
         retag(harness, LocalImage("team/app", f"1.{number}"))
         retag(harness, LocalImage("prod/app", f"1.{number}"))
@@ -82,8 +102,8 @@ def test_without_records_each_manifest_and_config_is_read_once_however_many_tags
 
 
 def test_a_rebuild_from_records_and_one_from_manifests_list_the_same(harness: Harness) -> None:
-    mirrored(harness, images.three_platforms("x"))
-    mirrored(harness, images.image(images.layer("a", 3000)), LocalImage("team/app", "2"))
+    mirror_image(harness, images.three_platforms("x"))
+    mirror_image(harness, images.image(images.layer("a", 3000)), LocalImage("team/app", "2"))
 
     def state() -> tuple[object, object]:
         found = harness.index.images(limit=10, wanted=lambda _: True)[0]
@@ -105,9 +125,9 @@ def test_what_is_published_during_a_rebuild_is_not_overwritten(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """The change comes when the rebuild has read the old state, and before it lists that."""
-    mirrored(harness, images.image(images.layer("old")))
+    mirror_image(harness, images.image(images.layer("old")))
     new = images.image(images.layer("new"))
-    mirrored(harness, new, LocalImage("other/app", "1"))
+    mirror_image(harness, new, LocalImage("other/app", "1"))
     harness.redis.call("FLUSHALL")
     put_unchanged = IndexRebuild.put_unchanged
 
@@ -134,7 +154,7 @@ def test_what_is_published_during_a_rebuild_is_not_overwritten(
 
 
 def test_a_rebuild_that_was_stopped_is_gone_on_with_and_lists_everything(harness: Harness) -> None:
-    mirrored(harness, images.image(images.layer("a")))
+    mirror_image(harness, images.image(images.layer("a")))
     harness.redis.call("FLUSHALL")
     assert not rebuilt(harness, alive=lambda: False)
     assert not harness.index.is_built()
@@ -145,7 +165,7 @@ def test_a_rebuild_that_was_stopped_is_gone_on_with_and_lists_everything(harness
 
 
 def test_a_rebuild_during_which_redis_loses_its_data_again_does_not_count(harness: Harness) -> None:
-    mirrored(harness, images.image(images.layer("a")))
+    mirror_image(harness, images.image(images.layer("a")))
     harness.redis.call("FLUSHALL")
 
     def alive() -> bool:
@@ -159,25 +179,25 @@ def test_a_rebuild_during_which_redis_loses_its_data_again_does_not_count(harnes
 def test_a_tag_whose_entry_is_of_another_time_is_listed_as_the_bucket_has_it(harness: Harness) -> None:
     """As when a Redis came back with old data, whose rebuild had not ended."""
     old, new = images.image(images.layer("old")), images.image(images.layer("new"))
-    mirrored(harness, old)
+    mirror_image(harness, old)
     entry = harness.index.entry("team/app", "1")
     assert entry
-    mirrored(harness, new)
+    mirror_image(harness, new)
     harness.redis.call("FLUSHALL")
     IndexRebuild(harness.redis).put_unchanged([(entry, {old.digest: 1})])
     assert rebuilt(harness)
     assert listed(harness) == {"team/app:1": str(new.digest)}
-    assert harness.index.repositories(limit=1)[0][0].bytes == plant_bytes(harness, new.digest)
+    assert harness.index.repositories(limit=1)[0][0].bytes == bytes_of(harness, new.digest)
 
 
-def plant_bytes(harness: Harness, digest: Digest) -> int:
+def bytes_of(harness: Harness, digest: Digest) -> int:
     return sum(harness.reader.image(LocalImage("team/app", None, digest)).sizes.values())
 
 
 def test_a_tag_of_a_manifest_that_its_repository_does_not_have_is_not_listed(harness: Harness) -> None:
     """A stock registry answers 404 for it, and so does ours."""
-    mirrored(harness, images.image(images.layer("a")))
-    mirrored(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
+    mirror_image(harness, images.image(images.layer("a")))
+    mirror_image(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
     current = harness.links.current("team/app", "1")
     assert current
     harness.bucket.delete([layout.revision_link_key("team/app", current)])
