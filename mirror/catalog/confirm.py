@@ -99,7 +99,7 @@ class Confirmer:
             locked = {change: (leases[change], digest) for change, digest in wanted if change in leases}
             digests = {change.tag: digest for change, (_, digest) in locked.items()}
             with ThreadPoolExecutor(1, thread_name_prefix="tags") as pool:
-                shown = pool.submit(self._links.showing, digests, timeout=COMMIT_TIMEOUT)
+                shown = pool.submit(self._links.matching, digests, timeout=COMMIT_TIMEOUT)
                 yield LockedTags(self._changes, locked, shown)
 
     def confirm(

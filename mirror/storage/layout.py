@@ -9,7 +9,7 @@
             └── tags/<tag>/
                 ├── current/link                        the digest the tag points at
                 └── index/<algorithm>/<hex>/link        the digests it ever pointed at
-    mirror/v1/                                          the mirror's own
+    mirror/v1/                                          the mirror's own:
     ├── probe                                           written to see whether the bucket takes writes
     ├── kept/<repository>/<digest>                      this image is kept without a tag
     ├── images/<repository>/<digest>                    where an image came from, JSON

@@ -91,7 +91,7 @@ class LinkStore:
         content = self._bucket.read(key, _LONGEST_LINK, timeout=timeout, retries=timeout is None)
         return None if content is None else _digest_in(key, content)
 
-    def showing(self, wanted: Mapping[tuple[str, str], Digest], *, timeout: float) -> set[tuple[str, str]]:
+    def matching(self, wanted: Mapping[tuple[str, str], Digest], *, timeout: float) -> set[tuple[str, str]]:
         """Return those (repository, tag) that point at the wanted digest.
 
         Many tags of one repository are looked for in the bucket's listing. The others are read link by link, as
@@ -193,11 +193,11 @@ def _listed(name: str, links: Iterable[_Link]) -> ListedRepository | None:
             history[tag][digest] = found
         elif tag is not None:
             current[tag] = found
-    tags = {tag: digest_shown(link, history[tag]) for tag, link in current.items()}
+    tags = {tag: listed_digest(link, history[tag]) for tag, link in current.items()}
     return ListedRepository(name, frozenset(revisions), tags) if tags else None
 
 
-def digest_shown(current: ListedObject, history: Mapping[Digest, ListedObject]) -> Digest | None:
+def listed_digest(current: ListedObject, history: Mapping[Digest, ListedObject]) -> Digest | None:
     """Return the digest in a tag's link, if the listing proves it: by the link's ETag, which is its MD5.
 
     Where the server lists no ETags, a tag whose history has one digest shows that one, if the link was written within

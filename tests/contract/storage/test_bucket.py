@@ -61,7 +61,7 @@ def test_a_range_gives_exactly_its_bytes(bucket: Bucket, start: int, length: int
         assert b"".join(stream) == expected
 
 
-def test_a_range_behind_the_end_is_refused(bucket: Bucket) -> None:
+def test_a_range_after_the_end_is_refused(bucket: Bucket) -> None:
     bucket.put("key", b"0123456789")
     with pytest.raises(StorageRefused, match="InvalidRange"):
         bucket.open("key", 10)
@@ -146,7 +146,7 @@ def test_a_presigned_url_names_the_public_endpoint(s3_settings: Settings) -> Non
 
 @pytest.mark.versitygw
 def test_bytes_that_do_not_have_the_stated_sha256_are_refused(versitygw_bucket: Bucket) -> None:
-    """versitygw proves it; rclone ignores the checksum."""
+    """versitygw proves it. rclone ignores the checksum."""
     with pytest.raises((StorageRefused, StorageUnavailable)):
         versitygw_bucket.put("key", b"tampered with", digest=Digest.of(b"original"))
     assert versitygw_bucket.size("key") is None

@@ -1,4 +1,4 @@
-"""A blob on its way in: invisible until verified, resumable, and leaving nothing open. On every S3 server."""
+"""Uploads of blobs: invisible until verified, resumable, and nothing stays open. On every S3 server."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_parts_may_come_in_any_order_and_from_many_threads(store: BlobStore) -> 
     assert content_of(store, wanted) == wanted.content
 
 
-def test_a_part_sent_twice_is_no_harm(store: BlobStore) -> None:
+def test_a_part_may_be_sent_twice(store: BlobStore) -> None:
     wanted = blob(PART + 1)
     upload = store.begin(wanted.descriptor)
     send(upload, wanted)
@@ -141,7 +141,7 @@ def test_a_part_of_a_wrong_size_or_place_is_refused(store: BlobStore, size: int,
 
 @pytest.mark.versitygw
 def test_an_upload_that_is_aborted_is_gone(versitygw_bucket: Bucket) -> None:
-    """versitygw proves it; rclone does not tell an upload that is open from one that never was."""
+    """versitygw proves it. rclone does not distinguish an open upload from one that never existed."""
     wanted = blob(2 * PART)
     upload = BlobStore(versitygw_bucket, min_part=PART).begin(wanted.descriptor)
     assert versitygw_bucket.uploads.list_open("") == []
@@ -181,7 +181,7 @@ def test_aborting_after_completion_keeps_the_blob(store: BlobStore, size: int) -
 
 
 @pytest.mark.parametrize("size", [0, 100, 2 * PART])
-def test_completing_again_after_a_lost_answer_succeeds(store: BlobStore, size: int) -> None:
+def test_completing_again_after_a_lost_response_succeeds(store: BlobStore, size: int) -> None:
     wanted = blob(size)
     upload = store.begin(wanted.descriptor)
     send(upload, wanted)
@@ -283,6 +283,6 @@ def test_what_is_not_held_is_none(store: BlobStore) -> None:
         (5 * 2**40, 525 * MIB),
     ],
 )
-def test_a_part_is_as_large_as_ten_thousand_parts_need(size: int, expected: int) -> None:
+def test_a_part_is_large_enough_for_ten_thousand_parts(size: int, expected: int) -> None:
     assert part_size_for(size) == expected
     assert -(-size // part_size_for(size)) <= 9_999

@@ -32,7 +32,7 @@ def three_tags(harness: Harness) -> tuple[Digest, list[str]]:
     return image.digest, tags
 
 
-def test_many_tags_are_confirmed_together_and_their_leases_given_back(harness: Harness) -> None:
+def test_many_tags_are_confirmed_together_and_unlocked(harness: Harness) -> None:
     digest, tags = three_tags(harness)
     targets = [LocalImage("team/app", tag) for tag in [*tags, "4"]]
     listed = harness.core.confirmer.indexed([*targets, LocalImage("team/app", None, digest)])
@@ -47,7 +47,7 @@ def test_many_tags_are_confirmed_together_and_their_leases_given_back(harness: H
     assert confirmed(harness) == []
 
 
-def test_of_many_tags_those_that_show_something_else_or_are_busy_are_not_confirmed(harness: Harness) -> None:
+def test_tags_that_differ_or_are_busy_are_not_confirmed(harness: Harness) -> None:
     digest, tags = three_tags(harness)
     lease = Leases(harness.redis).take(keys.tag_lease("team/app", "2"), 30)
     assert lease
@@ -61,17 +61,15 @@ def test_of_many_tags_those_that_show_something_else_or_are_busy_are_not_confirm
     assert Leases(harness.redis).renew(lease)
 
 
-def test_of_two_changes_of_one_tag_one_is_confirmed_at_a_time(harness: Harness) -> None:
+def test_only_one_of_two_changes_of_a_tag_is_confirmed_at_a_time(harness: Harness) -> None:
     digest, _ = three_tags(harness)
     first, second = take_numbers(harness, "1", "1")
     assert confirmed(harness, (second, digest), (first, digest)) == [TagUpdate(digest), None]
     assert confirmed(harness, (first, digest)) == [TagUpdate(digest, superseded_by="job for 1")]
 
 
-def test_tags_that_s3_took_too_long_to_show_are_not_confirmed(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their leases may have ended, and somebody else may have moved them."""
+def test_tags_that_s3_read_too_slowly_are_not_confirmed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their leases may have expired, and another process may have moved the tags."""
     digest, tags = three_tags(harness)
     before = [TagSequence(harness.redis).published("team/app", tag) for tag in tags]
     monkeypatch.setattr("mirror.catalog.tag_change.LEASE_SECONDS", 0.001)
@@ -79,8 +77,8 @@ def test_tags_that_s3_took_too_long_to_show_are_not_confirmed(
     assert [TagSequence(harness.redis).published("team/app", tag) for tag in tags] == before
 
 
-def test_a_tag_whose_lease_was_lost_since_is_not_confirmed(harness: Harness) -> None:
-    """As by a restart of Redis: somebody else has it now, and may have moved the tag."""
+def test_a_tag_whose_lease_was_lost_is_not_confirmed(harness: Harness) -> None:
+    """Redis was restarted. Another process has the lease now, and may have moved the tag."""
     digest, tags = three_tags(harness)
     wanted = [(change, digest) for change in take_numbers(harness, *tags)]
     with harness.core.confirmer.lock_tags(wanted) as held:
@@ -89,9 +87,7 @@ def test_a_tag_whose_lease_was_lost_since_is_not_confirmed(harness: Harness) -> 
     assert [harness.redis.call("EXISTS", keys.tag_lease("team/app", tag)) for tag in tags] == [0, 1, 0]
 
 
-def test_the_leases_of_tags_that_s3_would_not_show_are_given_back(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tags_that_s3_failed_to_read_are_unlocked(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     digest, tags = three_tags(harness)
     found = take_numbers(harness, *tags)
     monkeypatch.setattr(harness.bucket, "name", "a-bucket-that-is-not-there")

@@ -1,4 +1,4 @@
-"""What the embedded S3 has answered for survives a power cut.
+"""What the embedded S3 has stored survives a power cut.
 
 The objects lie on a file system in a file (a loop device). What that file holds is what a disk would hold: data that is
 still in the kernel's cache of the upper file system is not in it. So a copy of the file is the disk after a power cut.

@@ -32,7 +32,7 @@ def retag(harness: Harness, target: LocalImage, source: LocalImage = APP) -> Non
 
 @pytest.fixture
 def read(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of all objects that are read from now on."""
+    """Record the keys of all objects that are read from now on."""
     keys: list[str] = []
     open_object = harness.bucket.open
 
@@ -55,14 +55,14 @@ def test_a_lost_index_is_rebuilt_from_the_bucket(harness: Harness) -> None:
     assert (harness.index.images(limit=10, wanted=lambda _: True), harness.index.repositories(limit=10)) == before
 
 
-def test_a_rebuild_forgets_a_tag_that_the_bucket_does_not_have(harness: Harness) -> None:
+def test_a_rebuild_removes_a_tag_that_the_bucket_does_not_have(harness: Harness) -> None:
     mirror_image(harness, images.image(images.layer("a")))
     harness.links.delete_tag("team/app", "1")
     assert rebuilt(harness)
     assert harness.index.repositories(limit=10) == ([], None)
 
 
-def test_one_damaged_tag_does_not_keep_the_others_from_being_listed(harness: Harness) -> None:
+def test_a_damaged_tag_is_left_out_and_the_others_are_listed(harness: Harness) -> None:
     mirror_image(harness, images.image(images.layer("a")))
     mirror_image(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
     harness.bucket.put(layout.tag_current_key("team/app", "1"), b"no digest")
@@ -90,7 +90,7 @@ def test_one_record_is_read_for_each_image_of_a_repository_and_no_manifest(harne
 def test_without_records_each_manifest_and_config_is_read_once_however_many_tags_show_it(
     harness: Harness, read: list[str]
 ) -> None:
-    """As for images that an older version mirrored, or another registry wrote."""
+    """An older version mirrored the images, or another registry wrote them."""
     with_many_tags(harness)
     harness.bucket.delete([key for key in harness.stored() if key.startswith("mirror/v1/images/")])
     read.clear()
@@ -124,7 +124,7 @@ def test_a_rebuild_from_records_and_one_from_manifests_list_the_same(harness: Ha
 def test_what_is_published_during_a_rebuild_is_not_overwritten(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """The change comes when the rebuild has read the old state, and before it lists that."""
+    """The change comes after the rebuild read the old state, and before it lists that."""
     mirror_image(harness, images.image(images.layer("old")))
     new = images.image(images.layer("new"))
     mirror_image(harness, new, LocalImage("other/app", "1"))
@@ -153,7 +153,7 @@ def test_what_is_published_during_a_rebuild_is_not_overwritten(
     assert in_bucket.get("team/app:1") != str(new.digest) or change == "moved"
 
 
-def test_a_rebuild_that_was_stopped_is_gone_on_with_and_lists_everything(harness: Harness) -> None:
+def test_a_rebuild_after_one_that_was_stopped_lists_everything(harness: Harness) -> None:
     mirror_image(harness, images.image(images.layer("a")))
     harness.redis.call("FLUSHALL")
     assert not rebuilt(harness, alive=lambda: False)
@@ -176,8 +176,8 @@ def test_a_rebuild_during_which_redis_loses_its_data_again_does_not_count(harnes
     assert not harness.index.is_built()
 
 
-def test_a_tag_whose_entry_is_of_another_time_is_listed_as_the_bucket_has_it(harness: Harness) -> None:
-    """As when a Redis came back with old data, whose rebuild had not ended."""
+def test_a_tag_with_an_old_entry_is_listed_as_the_bucket_has_it(harness: Harness) -> None:
+    """Redis came back with old data, from before the end of a rebuild."""
     old, new = images.image(images.layer("old")), images.image(images.layer("new"))
     mirror_image(harness, old)
     entry = harness.index.entry("team/app", "1")
@@ -195,7 +195,7 @@ def bytes_of(harness: Harness, digest: Digest) -> int:
 
 
 def test_a_tag_of_a_manifest_that_its_repository_does_not_have_is_not_listed(harness: Harness) -> None:
-    """A stock registry answers 404 for it, and so does ours."""
+    """A stock registry returns 404 for it, and so does the mirror."""
     mirror_image(harness, images.image(images.layer("a")))
     mirror_image(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
     current = harness.links.current("team/app", "1")

@@ -15,7 +15,7 @@ from tests.harness import Harness, mark_built
 from tests.unit.catalog.support import APP, always, mirror_image
 
 
-def test_a_retag_moves_no_bytes_and_answers_at_once(harness: Harness) -> None:
+def test_a_retag_moves_no_bytes_and_asks_no_registry(harness: Harness) -> None:
     image = images.three_platforms("x")
     mirror_image(harness, image)
     blobs = [key for key in harness.stored() if key.startswith("docker/registry/v2/blobs/")]
@@ -53,7 +53,7 @@ def test_an_image_that_the_collector_is_deleting_is_not_retagged(harness: Harnes
         harness.core.retagger.retag(LocalImage("prod/app", "live"), APP, allowed=always)
 
 
-def test_a_delete_takes_the_tag_and_nothing_that_another_tag_needs(harness: Harness) -> None:
+def test_a_delete_removes_the_tag_and_nothing_that_another_tag_needs(harness: Harness) -> None:
     image = images.image(images.layer("a"))
     mirror_image(harness, image)
     harness.core.retagger.retag(LocalImage("team/app", "2"), APP, allowed=always)
@@ -68,7 +68,7 @@ def test_a_delete_takes_the_tag_and_nothing_that_another_tag_needs(harness: Harn
         harness.core.deleter.delete(APP, allowed=always)
 
 
-def test_a_delete_heeds_its_precondition(harness: Harness) -> None:
+def test_a_delete_checks_its_precondition(harness: Harness) -> None:
     image = images.image(images.layer("a"))
     mirror_image(harness, image)
     with pytest.raises(PreconditionFailed, match=str(image.digest)):
@@ -76,7 +76,7 @@ def test_a_delete_heeds_its_precondition(harness: Harness) -> None:
     assert harness.reader.digest(APP) == image.digest
 
 
-def test_a_tag_moves_with_its_history_kept(harness: Harness) -> None:
+def test_a_tag_that_moves_keeps_its_history(harness: Harness) -> None:
     first, second = images.image(images.layer("a")), images.image(images.layer("b"))
     mirror_image(harness, first)
     mirror_image(harness, second)
@@ -85,7 +85,7 @@ def test_a_tag_moves_with_its_history_kept(harness: Harness) -> None:
     assert history == sorted(layout.tag_history_key("team/app", "1", image.digest) for image in (first, second))
 
 
-def test_a_tag_whose_lease_others_hold_is_busy(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_that_another_process_has_locked_is_busy(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror_image(harness, images.image(images.layer("a")))
     monkeypatch.setattr("mirror.catalog.tag_change._LOCK_TIMEOUT", 0.1)
     assert Leases(harness.redis).take(keys.tag_lease("team/app", "1"), 30)
