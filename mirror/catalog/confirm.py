@@ -51,7 +51,7 @@ class LockedTags:
             for change, digest in wanted
             if change.tag in shown and (lease := self._lease_of(change, digest))
         ]
-        held = self._changes.still_locked([lease for _, lease in found])
+        held = self._changes.renew([lease for _, lease in found])
         confirmed = [change for (change, _), is_held in zip(found, held, strict=True) if is_held]
         superseded_by = dict(zip(confirmed, self._changes.record(confirmed), strict=True))
         return [
@@ -95,7 +95,7 @@ class Confirmer:
 
         Takes one round trip to Redis for each step and few requests to S3. `LockedTags.confirm` waits for S3.
         """
-        with self._changes.lock_free([change for change, _ in wanted]) as leases:
+        with self._changes.lock_available([change for change, _ in wanted]) as leases:
             locked = {change: (leases[change], digest) for change, digest in wanted if change in leases}
             digests = {change.tag: digest for change, (_, digest) in locked.items()}
             with ThreadPoolExecutor(1, thread_name_prefix="tags") as pool:

@@ -110,7 +110,7 @@ class TagChanges:
             yield lease
 
     @contextmanager
-    def lock_free(self, changes: Sequence[TagChange]) -> Iterator[Mapping[TagChange, Lease]]:
+    def lock_available(self, changes: Sequence[TagChange]) -> Iterator[Mapping[TagChange, Lease]]:
         """Hold the leases of those tags that no other process has locked, without waiting, for the block."""
         leases = self._leases.take_all([keys.tag_lease(*change.tag) for change in changes], LEASE_SECONDS)
         locked = {change: lease for change, lease in zip(changes, leases, strict=True) if lease}
@@ -122,7 +122,7 @@ class TagChanges:
             except RedisUnavailable:
                 _LOG.warning("leases of tags were not given back and will expire", leases=len(locked))
 
-    def still_locked(self, leases: Sequence[Lease]) -> list[bool]:
+    def renew(self, leases: Sequence[Lease]) -> list[bool]:
         """Renew the leases. Return for each whether this process still held it."""
         return self._leases.renew_all(leases)
 
