@@ -119,7 +119,7 @@ def build(
     bucket = bucket or Bucket.from_settings(settings)
 
     throttle = build_throttle(brisk, settings.registry_concurrency)
-    source = RegistryClient.from_settings(settings, admission=throttle, sleep=sleep, wakers=waking)
+    source = RegistryClient.from_settings(settings, throttle=throttle, sleep=sleep, on_cancel=waking)
     memory = MemoryBudget(settings.memory_budget)
     leases, pins = Leases(redis), Pins(redis)
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))

@@ -20,8 +20,8 @@ from mirror.wiring import build_throttle
 
 def main(host: str, limit: int, threads: int) -> int:
     settings = Settings(insecure_registries=frozenset({host}), allowed_networks=(ip_network("127.0.0.0/8"),))
-    admission = build_throttle(Redis.connect(os.environ["MIRROR_REDIS_URL"]), {host: limit})
-    client = RegistryClient.from_settings(settings, admission=admission)
+    throttle = build_throttle(Redis.connect(os.environ["MIRROR_REDIS_URL"]), {host: limit})
+    client = RegistryClient.from_settings(settings, throttle=throttle)
     reference = Reference.parse(f"{host}/team/app:1")
 
     def ask(_: int) -> int:
@@ -33,7 +33,7 @@ def main(host: str, limit: int, threads: int) -> int:
 
     with ThreadPoolExecutor(threads) as pool:
         sys.stdout.write(f"{sum(pool.map(ask, range(10 * threads)))}\n")
-    admission.close()
+    throttle.close()
     return 0
 
 

@@ -10,8 +10,8 @@ from mirror.errors import SourceError
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
+from mirror.registry.blobs import MAX_TARGETS, TARGET_SECONDS, BlobTargets
 from mirror.registry.client import RegistryClient
-from mirror.registry.redirects import TARGET_SECONDS, TARGETS, BlobTargets
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Synthetic, Tokens
 from tests.fakes.server import HttpServer
@@ -158,7 +158,7 @@ def test_a_target_is_forgotten_before_presigned_urls_expire() -> None:
 
 def test_the_least_recently_used_targets_go_first() -> None:
     targets, reference = BlobTargets(), Reference.parse("registry.example/team/app:1")
-    digests = [Digest.of(str(number).encode()) for number in range(TARGETS + 1)]
+    digests = [Digest.of(str(number).encode()) for number in range(MAX_TARGETS + 1)]
     for digest in digests[:-1]:
         targets.remember(reference, digest, f"https://cdn.example/{digest}")
     assert targets.get(reference, digests[0])

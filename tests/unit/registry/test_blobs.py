@@ -12,7 +12,7 @@ from mirror.errors import AnswerTruncated, BlobUnknown, MirrorError, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
-from mirror.registry.blob_stream import BlobStream
+from mirror.registry.blobs import BlobResponse
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Synthetic
@@ -35,7 +35,7 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
-def _read(stream: BlobStream, piece: int = 1024 * 1024) -> bytes:
+def _read(stream: BlobResponse, piece: int = 1024 * 1024) -> bytes:
     """Everything up to the end that `readinto` tells."""
     buffer, whole = memoryview(bytearray(piece)), bytearray()
     while count := stream.readinto(buffer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from tests.fakes.sockets import RawServer
-from tests.unit.registry.conftest import MakeClient
+from tests.unit.registry.conftest import MakeClient, get_manifest
 
 CONTENT = b"0123456789"
 BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), len(CONTENT))
@@ -120,7 +121,7 @@ def test_a_broken_answer_to_a_manifest_is_an_error_of_ours_or_caught_by_its_dige
     server.answer = answer
     asked = Reference(reference.registry, reference.repository, None, Digest.of(b"another manifest"))
     with pytest.raises(MirrorError):
-        client.get_manifest(asked)
+        get_manifest(client, asked)
     with contextlib.suppress(MirrorError):
         client.head_manifest(asked)
 
@@ -142,7 +143,7 @@ def test_answers_made_of_http_s_own_parts_never_raise_what_is_not_ours(
     server: RawServer, client: RegistryClient, reference: Reference, answer: bytes
 ) -> None:
     server.answer = answer
-    for ask in (client.head_manifest, client.get_manifest):
+    for ask in (client.head_manifest, partial(get_manifest, client)):
         with contextlib.suppress(MirrorError):
             ask(reference)
     with contextlib.suppress(MirrorError):

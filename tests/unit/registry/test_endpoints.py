@@ -53,18 +53,3 @@ def test_docker_hubs_api_has_a_host_of_its_own() -> None:
 )
 def test_plain_http_is_for_what_the_settings_name(registry: str, url: str, *, permitted: bool) -> None:
     assert ENDPOINTS.permits(registry, Origin.of(url)) is permitted
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("https://a.example", "https://a.example:443/path?query", True),
-        ("http://a.example", "http://A.example.:80", True),
-        ("https://a.example", "http://a.example", False),
-        ("https://a.example", "https://a.example:8443", False),
-        ("https://a.example", "https://b.example", False),
-        ("https://a.example", "https://sub.a.example", False),
-    ],
-)
-def test_an_origin_is_scheme_host_and_port(one: str, other: str, *, same: bool) -> None:
-    assert (Origin.of(one) == Origin.of(other)) is same

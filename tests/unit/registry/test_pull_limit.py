@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
-from mirror.registry.pull_limit import PullLimit, hashed
+from mirror.registry.pull_limit import PullLimit
 from mirror.registry.response_errors import LONGEST_WINDOW
 
 
@@ -14,17 +16,13 @@ def test_docker_hubs_headers_are_understood() -> None:
             "docker-ratelimit-source": "192.0.2.7",
         }
     )
-    assert told == PullLimit(100, 21600, 76, hashed("192.0.2.7"))
+    assert told == PullLimit(100, 21600, 76, hashlib.sha256(b"192.0.2.7").hexdigest()[:16])
 
 
 @pytest.mark.parametrize("window", [86_401, 999_999_999, 10**18])
 def test_a_window_is_taken_for_no_longer_than_a_day(window: int) -> None:
     told = PullLimit.of({"ratelimit-limit": f"100;w={window}", "ratelimit-remaining": f"0;w={window}"})
     assert told == PullLimit(100, LONGEST_WINDOW, 0, "-")
-
-
-def test_an_address_is_not_kept() -> None:
-    assert "192.0.2.7" not in hashed("192.0.2.7")
 
 
 @pytest.mark.parametrize(

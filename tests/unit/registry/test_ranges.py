@@ -15,14 +15,11 @@ from mirror.errors import (
     SourceError,
     SourceFailed,
 )
-from mirror.http.transport import Origin
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
-from mirror.registry.blob_stream import BlobStream
-from mirror.registry.byte_range import SMALLEST_PIECE
+from mirror.registry.blobs import SMALLEST_PIECE, BlobResponse
 from mirror.registry.client import RegistryClient
-from mirror.registry.redirects import REFUSAL_SECONDS, RangeRefusals
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Synthetic
 from tests.unit.registry.conftest import REPOSITORY
@@ -56,7 +53,7 @@ def only_with_a_range(change: faults.Change, *, server: str | None = None) -> fa
     return script
 
 
-def read(stream: BlobStream) -> bytes:
+def read(stream: BlobResponse) -> bytes:
     """Everything up to the end that `readinto` tells."""
     buffer, whole = memoryview(bytearray(1024 * 1024)), bytearray()
     while count := stream.readinto(buffer):
@@ -318,16 +315,6 @@ def test_a_registry_that_refuses_ranges_may_redirect_to_storage_that_gives_them(
     with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
         assert (stream.start, read(stream)) == (1000, CONTENT[1000:2000])
     assert ranges_asked(registry, "cdn") == ["bytes=1000-1999"]
-
-
-def test_a_refusal_is_forgotten_after_a_while() -> None:
-    now = 0.0
-    refusals = RangeRefusals(clock=lambda: now)
-    origin, other = Origin.of("https://registry.example/v2/"), Origin.of("http://registry.example/v2/")
-    refusals.remember(origin)
-    assert (refusals.knows(origin), refusals.knows(other)) == (True, False)
-    now = REFUSAL_SECONDS
-    assert not refusals.knows(origin)
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, Denied), (400, SourceFailed), (501, SourceFailed)])

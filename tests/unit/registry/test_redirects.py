@@ -15,7 +15,7 @@ from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient
+from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, get_manifest
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_manifest_may_be_redirected_too(
 ) -> None:
     registry.put(app, "moved/app", "1")
     registry.script(faults.faulty(faults.status(307, Location="/v2/moved/app/manifests/1"), path=REPOSITORY))
-    assert client.get_manifest(reference).digest == app.digest
+    assert get_manifest(client, reference).digest == app.digest
     assert client.head_manifest(reference) == app.digest
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,11 +19,8 @@ from mirror.errors import (
     RateLimited,
     SourceFailed,
     SourceTooSlow,
-    SourceUnreachable,
     Unauthorized,
 )
-from mirror.http.address_guard import AddressGuard
-from mirror.http.transport import Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
@@ -32,7 +28,7 @@ from tests.e2e.processes import eventually
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.sockets import DrippingServer
-from tests.unit.registry.conftest import LOOPBACK, MakeClient
+from tests.unit.registry.conftest import MakeClient, get_manifest
 
 OK = b"HTTP/1.1 200 OK\r\n"
 BLOB = Descriptor("application/octet-stream", Digest.of(b"content"), 7)
@@ -56,7 +52,7 @@ IN_A_HEAD = ("a status line", "a header", "interim answers", "headers of an inte
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up after moments instead of a minute, and long before the timeout between two reads."""
-    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.3)
+    monkeypatch.setattr("mirror.http.deadlines.REQUEST_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -77,7 +73,7 @@ def test_a_manifest_that_never_ends_is_given_up_at_its_deadline_and_not_asked_fo
     server = servers.enter_context(DrippingServer(head, drip))
     client = client_of(insecure_registries=frozenset({server.host}))
     with pytest.raises(MirrorError) as caught:
-        client.get_manifest(_reference(server))
+        get_manifest(client, _reference(server))
     assert "did not finish its answer within" in caught.value.message or "headers" in caught.value.message
     assert "reached" not in caught.value.message
     assert caught.value.code == "SOURCE_FAILED"
@@ -94,7 +90,7 @@ def test_a_server_that_sends_without_end_and_without_a_pause_is_given_up_too(
     server = servers.enter_context(DrippingServer(head, drip * 100, seconds=0))
     client = client_of(insecure_registries=frozenset({server.host}))
     with pytest.raises(MirrorError):
-        client.get_manifest(_reference(server))
+        get_manifest(client, _reference(server))
     eventually(lambda: server.listeners == 0, what="its connection is closed")
 
 
@@ -116,65 +112,9 @@ def test_a_tls_handshake_that_never_ends_is_given_up_at_the_deadline(servers: Ex
     """A record of 16 KiB is announced, and comes byte by byte."""
     server = servers.enter_context(DrippingServer(b"\x16\x03\x03\x40\x00", b"\x00", at_once=True))
     with pytest.raises(SourceTooSlow):
-        client_of().get_manifest(_reference(server))
+        get_manifest(client_of(), _reference(server))
     assert server.accepted == 1
     eventually(lambda: server.listeners == 0, what="its connection is closed")
-
-
-def _full_backlog(running: ExitStack) -> int:
-    """The port of a socket that is listened on and never accepts: to connect to it takes for ever."""
-    listening = running.enter_context(socket.socket())
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(0)
-    for _ in range(3):
-        filling = running.enter_context(socket.socket())
-        filling.settimeout(0)
-        filling.connect_ex(listening.getsockname())
-    return int(listening.getsockname()[1])
-
-
-def _addresses(count: int, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    return [(socket.AF_INET, ("127.0.0.1", port))] * count
-
-
-def test_many_addresses_that_do_not_answer_have_one_deadline_together(
-    servers: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.5)
-    monkeypatch.setattr("mirror.http.guarded_connections.CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr("mirror.http.transport.CONNECT_SECONDS", 0.1)
-    tried: list[int] = []
-
-    port = _full_backlog(servers)
-    connect = socket.socket.connect_ex
-
-    def counting(self: socket.socket, address: Any) -> int:
-        tried.append(1)
-        return connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect_ex", counting)
-    transport = Transport(AddressGuard(LOOPBACK), resolve=lambda _host, port: _addresses(100, port))
-    with pytest.raises(SourceUnreachable, match="no connection was made in time") as caught:
-        transport.request("GET", f"http://many.example:{port}/", {}, registry="many.example")
-    assert caught.value.out_of_time
-    assert len(tried) < 10
-    transport.close()
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_name_that_is_not_resolved_holds_nobody_up() -> None:
-    answered = threading.Event()
-
-    def resolve(_host: str, _port: int) -> list[tuple[socket.AddressFamily, Any]]:
-        assert answered.wait(60)
-        return []
-
-    transport = Transport(AddressGuard(LOOPBACK), resolve=resolve)
-    with pytest.raises(SourceUnreachable, match="not resolved in time") as caught:
-        transport.request("GET", "http://slow.example/", {}, registry="slow.example")
-    assert caught.value.out_of_time
-    answered.set()
-    transport.close()
 
 
 REFUSALS = [
@@ -205,7 +145,7 @@ def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed
         length, drip = b"Transfer-Encoding: chunked\r\n", b"1\r\na\r\n"
     server = servers.enter_context(DrippingServer(b"HTTP/1.1 " + status + b"\r\n" + header + length + b"\r\n", drip))
     client = client_of(insecure_registries=frozenset({server.host}))
-    for ask in (client.get_manifest, lambda reference: client.open_blob(reference, BLOB)):
+    for ask in (partial(get_manifest, client), lambda reference: client.open_blob(reference, BLOB)):
         with pytest.raises(expected):
             ask(_reference(server))
         eventually(lambda: server.listeners == 0, what="all connections are closed")
@@ -249,7 +189,7 @@ def test_a_challenge_that_never_comes_is_given_up_by_all_who_wait_for_it(
 
     def ask(number: int) -> None:
         with pytest.raises(SourceTooSlow, match="within"):
-            client.get_manifest(Reference.parse(f"{registry.host}/hidden/app{number}:1"))
+            get_manifest(client, Reference.parse(f"{registry.host}/hidden/app{number}:1"))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(8)))

@@ -17,11 +17,12 @@ from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.registry.endpoints import Endpoints
 from tests.fakes import faults
+from tests.fakes.certificates import Authority, Issued
 from tests.fakes.registry import FakeRegistry, Tokens
 from tests.fakes.server import HttpServer, Reply
+from tests.fakes.throttle import Unthrottled
 from tests.images import TestImage
-from tests.unit.registry.certificates import Authority, Issued
-from tests.unit.registry.conftest import LOOPBACK, REPOSITORY
+from tests.unit.registry.conftest import LOOPBACK, REPOSITORY, get_manifest
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def registry(app: TestImage, issued: Issued) -> Iterator[FakeRegistry]:
 @pytest.fixture
 def client(issued: Issued) -> Iterator[RegistryClient]:
     transport = Transport(AddressGuard(LOOPBACK), ca_certs=str(issued.authority))
-    made = RegistryClient(transport, Endpoints(), lambda *_: None, sleep=lambda _: None)
+    made = RegistryClient(transport, Endpoints(), lambda *_: None, throttle=Unthrottled(), sleep=lambda _: None)
     yield made
     made.close()
 
@@ -53,7 +54,7 @@ def blob(app: TestImage) -> Descriptor:
 def test_a_pull_over_tls_needs_no_setting(
     client: RegistryClient, reference: Reference, app: TestImage, blob: Descriptor
 ) -> None:
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     with client.open_blob(reference, blob) as stream:
         buffer = memoryview(bytearray(blob.size))
         assert stream.readinto(buffer) == blob.size

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime
 import socketserver
-import ssl
 import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from urllib3.exceptions import SSLError
 
 from mirror.errors import (
     CertificateInvalid,
@@ -21,18 +19,17 @@ from mirror.errors import (
     SourceUnreachable,
     TlsExpected,
 )
-from mirror.http.translation import translation
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
 from tests.fakes import faults
+from tests.fakes.certificates import Authority
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.sockets import RawServer
 from tests.images import TestImage
-from tests.unit.registry.certificates import Authority
-from tests.unit.registry.conftest import REPOSITORY, MakeClient
+from tests.unit.registry.conftest import REPOSITORY, MakeClient, get_manifest
 
 PLAIN = {
     "Go": b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n400 Bad Request",
@@ -74,7 +71,7 @@ def blurting(request: pytest.FixtureRequest) -> Iterator[Blurting]:
 def refused(client: RegistryClient, host: str) -> MirrorError:
     """The error of reading an image there."""
     with pytest.raises(SourceError) as caught:
-        client.get_manifest(Reference.parse(f"{host}/{REPOSITORY}:1"))
+        get_manifest(client, Reference.parse(f"{host}/{REPOSITORY}:1"))
     return caught.value
 
 
@@ -96,7 +93,7 @@ def test_what_the_hint_names_is_what_the_setting_takes(
     error = refused(client_of(), registry.host)
     monkeypatch.setenv("MIRROR_INSECURE_REGISTRIES", error.hint.split("'")[1])
     allowed = client_of(insecure_registries=Settings.load().insecure_registries)
-    assert allowed.get_manifest(reference).body == app.body
+    assert get_manifest(allowed, reference).body == app.body
 
 
 @pytest.mark.parametrize("blurting", [b""], indirect=True)
@@ -105,42 +102,6 @@ def test_a_server_that_hangs_up_on_tls_may_speak_plain_http(client_of: MakeClien
     assert isinstance(error, SourceUnreachable)
     assert "TLS failed" in error.message
     assert f"'{blurting.host}' to MIRROR_INSECURE_REGISTRIES" in error.hint
-
-
-def failure(reason: str, registry: str, url: str) -> MirrorError:
-    """What OpenSSL's *reason* becomes."""
-    cause = ssl.SSLError(1, f"[SSL: {reason}]")
-    cause.reason = reason
-    return translation(SSLError(cause), registry, "the request", url)
-
-
-@pytest.mark.parametrize(
-    "reason", ["WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"]
-)
-@pytest.mark.parametrize(
-    ("registry", "url", "advice"),
-    [
-        (
-            "harbor.corp",
-            "https://harbor.corp/v2/?secret",
-            "add 'harbor.corp' to MIRROR_INSECURE_REGISTRIES, which asks",
-        ),
-        ("harbor.corp:8443", "https://harbor.corp:8443/v2/", "add 'harbor.corp:8443' to MIRROR_INSECURE_REGISTRIES."),
-        ("docker.io", "https://proxy.corp:5000/v2/", "write http:// for it in MIRROR_REGISTRY_ENDPOINTS"),
-        ("docker.io", "https://[fd00::1]:5000/v2/", "add '[fd00::1]:5000' to MIRROR_INSECURE_REGISTRIES"),
-    ],
-)
-def test_every_version_of_openssl_leads_to_the_same_advice(reason: str, registry: str, url: str, advice: str) -> None:
-    error = failure(reason, registry, url)
-    assert isinstance(error, PlainHttpNotAllowed)
-    assert advice in error.hint
-    assert "secret" not in error.message + error.hint
-
-
-def test_another_failure_of_tls_is_named(client_of: MakeClient) -> None:
-    error = failure("TLSV1_ALERT_PROTOCOL_VERSION", "harbor.corp", "https://harbor.corp/v2/")
-    assert isinstance(error, SourceUnreachable)
-    assert "TLS failed (tlsv1 alert protocol version)" in error.message
 
 
 BLOB = Descriptor("application/octet-stream", Digest.of(b"nowhere"), 7)
@@ -272,7 +233,7 @@ def test_a_private_ca_is_trusted_by_way_of_ssl_cert_file(
     monkeypatch.setenv("SSL_CERT_FILE", str(issued.authority))
     with FakeRegistry(tls=issued.context()) as encrypted:
         encrypted.put(app, REPOSITORY, "1")
-        found = client_of().get_manifest(Reference.parse(f"{encrypted.host}/{REPOSITORY}:1"))
+        found = get_manifest(client_of(), Reference.parse(f"{encrypted.host}/{REPOSITORY}:1"))
         assert found.body == app.body
 
 

@@ -15,12 +15,13 @@ from mirror.registry.client import RegistryClient
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
 from tests.fakes import faults
+from tests.fakes.certificates import Authority
 from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer
+from tests.fakes.throttle import Unthrottled
 from tests.images import TestImage
-from tests.unit.registry.certificates import Authority
-from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY, MakeClient, docker_config
+from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY, MakeClient, docker_config, get_manifest
 
 WANTED = {"service": ["registry.test"], "scope": [f"repository:{REPOSITORY}:pull"]}
 
@@ -59,7 +60,7 @@ def test_a_token_call_is_redirected_with_its_login_and_its_query(
 ) -> None:
     tokens.login = LOGIN
     registry.script(_moved(status, "/token/", with_query=with_query))
-    client_of(registry, docker_config=config).get_manifest(reference)
+    get_manifest(client_of(registry, docker_config=config), reference)
     _, moved = registry.log("token")
     assert (moved.method, moved.path) == ("GET", "/token/")
     assert moved.headers["Authorization"] == basic(LOGIN)
@@ -72,7 +73,7 @@ def test_a_redirect_of_a_token_call_may_be_relative_or_whole(
 ) -> None:
     host = registry.token_url.removeprefix("http://").removesuffix("/token")
     registry.script(_moved(307, location.format(host=host), with_query=True))
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     assert [request.query for request in registry.log("token")] == [WANTED, WANTED]
 
 
@@ -93,9 +94,9 @@ def test_the_exchange_of_an_identity_token_keeps_its_body_but_after_a_303(
     config = docker_config(tmp_path, registry.host, {"identitytoken": tokens.identity})
     if method == "GET":  # the result is said to lie there; this server has none for those who bring nothing
         with pytest.raises(Unauthorized):
-            client_of(registry, docker_config=config).get_manifest(reference)
+            get_manifest(client_of(registry, docker_config=config), reference)
     else:
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     first, moved = registry.log("token")[:2]
     assert (moved.method, moved.path) == (method, "/token/")
     assert moved.body == (first.body if method == "POST" else b"")
@@ -119,7 +120,7 @@ def test_a_token_call_is_not_redirected_to_another_origin(
     entry = {"identitytoken": "secret-token"} if login == "identity" else {"username": "u", "password": "secret-token"}
     config = docker_config(tmp_path, registry.host, entry) if login else None
     with pytest.raises(SourceFailed, match="redirects to another origin") as caught:
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert f"{scheme}://{host}," in str(caught.value)
     assert "secret-token" not in str(caught.value)
     assert not registry.log(path="/stolen")
@@ -140,12 +141,14 @@ def test_only_an_anonymous_token_call_is_upgraded_to_https(
         registry.script(_moved(301, f"https://{upgraded.host}/token", with_query=True))
         transport = Transport(AddressGuard(LOOPBACK), ca_certs=str(issued.authority))
         endpoints = Endpoints(insecure=frozenset({registry.host}))
-        client = RegistryClient(transport, endpoints, lambda *_: credential, sleep=lambda _: None)
+        client = RegistryClient(
+            transport, endpoints, lambda *_: credential, throttle=Unthrottled(), sleep=lambda _: None
+        )
         if credential is None:
-            assert client.get_manifest(reference).body == app.body
+            assert get_manifest(client, reference).body == app.body
         else:
             with pytest.raises(SourceFailed, match="another origin"):
-                client.get_manifest(reference)
+                get_manifest(client, reference)
         client.close()
         assert upgraded.connections == (1 if credential is None else 0)
 
@@ -156,7 +159,7 @@ def test_redirects_of_a_token_call_end(
 ) -> None:
     registry.script(faults.faulty(faults.status(302, Location=location), server="token"))
     with pytest.raises(SourceFailed, match="its token server redirects"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log("token")) == (6 if location[0] in "/?" else 1)
 
 
@@ -165,7 +168,7 @@ def test_a_redirect_that_leads_nowhere_is_the_token_servers_failure(
 ) -> None:
     registry.script(faults.faulty(faults.status(307), server="token"))
     with pytest.raises(SourceFailed, match="its token server answered 307"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_an_odd_answer_with_a_token_is_used(
     tokens.issued["T"] = f"repository:{REPOSITORY}:pull"
     registry.script(faults.faulty(faults.body(answer.encode()), server="token"))
     for _ in range(2):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log("token")) == 1
 
 
@@ -214,12 +217,12 @@ def test_a_token_is_kept_for_as_long_as_is_told_within_bounds(
     monkeypatch.setattr("mirror.registry.auth.monotonic", lambda: now[0])
     tokens.issued["T"] = f"repository:{REPOSITORY}:pull"
     registry.script(faults.faulty(faults.body(f'{{"token": "T", "expires_in": {told}}}'.encode()), server="token"))
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     now[0] += seconds - 11
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     assert len(registry.log("token")) == 1
     now[0] += 11
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     assert len(registry.log("token")) == 2
 
 
@@ -230,7 +233,7 @@ def test_an_identity_token_that_is_refused_is_a_matter_of_credentials(
     registry.script(faults.faulty(faults.status(400, body=b'{"error":"invalid_grant"}'), server="token"))
     config = docker_config(tmp_path, registry.host, {"identitytoken": "expired"})
     with pytest.raises(Unauthorized, match="refuses our credentials"):
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert len(registry.log("token")) == 1
 
 
@@ -240,5 +243,5 @@ def test_an_anonymous_token_in_the_place_of_a_login_is_refused_credentials(
     """Some token servers give a token to everybody, also to those whose password is wrong."""
     registry.script(faults.faulty(faults.body(b'{"token": "for-nobody"}'), server="token"))
     with pytest.raises(Unauthorized, match="refuses our credentials"):
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert (len(registry.log("token")), len(registry.log("api"))) == (1, 2)

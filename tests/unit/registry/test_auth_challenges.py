@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.registry import challenges
-from mirror.registry.challenges import LONGEST, Challenge, names_nothing, parse_challenges
+from mirror.registry import auth
+from mirror.registry.auth import LONGEST_CHALLENGE, Challenge, is_blank, parse_challenges
 
 HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/redis:pull"'
 
@@ -79,10 +79,10 @@ def test_each_line_of_the_header_is_read_by_itself() -> None:
     assert parse_challenges(*[f'Basic realm="{"a" * 4000}"'] * 3) == []
 
 
-def test_a_header_that_is_absent_or_blank_names_nothing() -> None:
-    assert names_nothing([])
-    assert names_nothing(["", " "])
-    assert not names_nothing(["", "Negotiate"])
+def test_a_header_that_is_absent_or_blank_is_blank() -> None:
+    assert is_blank([])
+    assert is_blank(["", " "])
+    assert not is_blank(["", "Negotiate"])
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=300))
@@ -112,7 +112,7 @@ def test_what_is_written_after_the_grammar_is_read_back(written: list[tuple[str,
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     header = ", ".join(f"{s} " + ",".join(f"{n}={quoted(v)}" for n, v in p.items()) for s, p in written)
-    if len(header) <= LONGEST:
+    if len(header) <= LONGEST_CHALLENGE:
         assert [(c.scheme, c.parameters) for c in parse_challenges(header)] == [(s.lower(), p) for s, p in written]
 
 
@@ -125,25 +125,28 @@ _PIECES = st.sampled_from(
 @given(st.lists(_PIECES, min_size=1, max_size=5).map("".join), st.integers(1, 100))
 def test_reading_takes_steps_in_proportion_to_the_length(piece: str, times: int) -> None:
     """A piece that is repeated is what makes a reader go back again and again, if it ever does."""
-    header = (piece * times)[:LONGEST]
+    header = (piece * times)[:LONGEST_CHALLENGE]
     assert _steps(header) <= 60 * len(header) + 100
 
 
 @pytest.mark.parametrize("piece", ["a ", "a", "a=", 'a="', '\\"', 'a="\\', "= ", " ,", 'a="b",', "Basic a=b "])
 def test_the_longest_header_takes_no_more_steps_for_each_character_than_a_short_one(piece: str) -> None:
-    short, long = (piece * LONGEST)[: LONGEST // 16], (piece * LONGEST)[:LONGEST]
+    short, long = (
+        (piece * LONGEST_CHALLENGE)[: LONGEST_CHALLENGE // 16],
+        (piece * LONGEST_CHALLENGE)[:LONGEST_CHALLENGE],
+    )
     assert _steps(long) <= 16 * _steps(short) + 100
 
 
 def _steps(header: str) -> int:
     """Lines of the reader's code that are executed. Each looks at one character: there is no regular expression."""
-    assert not hasattr(challenges, "re")
+    assert not hasattr(auth, "re")
     steps = 0
 
     def count(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal steps
         steps += event == "line"
-        return count if frame.f_code.co_filename == challenges.__file__ else None
+        return count if frame.f_code.co_filename == auth.__file__ else None
 
     before = sys.gettrace()
     sys.settrace(count)

@@ -1,4 +1,4 @@
-"""The client under a shared admission: what it asks of a registry, together with other processes."""
+"""The client under a shared throttle: what it asks of a registry, together with other processes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.fakes.docker_hub import REFUSAL, PullLimit
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.images import TestImage
 from tests.servers import ValkeyServer
-from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY
+from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY, get_manifest
 
 SLOTS = 3
 
 
 @pytest.fixture
-def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
+def throttle(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
     shared = build_throttle(redis, {registry.host: SLOTS})
     yield shared
     shared.close()
@@ -48,10 +48,10 @@ def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
 
 @pytest.fixture
 def client(
-    settings: MakeSettings, registry: FakeRegistry, admission: SharedThrottle, config: Path
+    settings: MakeSettings, registry: FakeRegistry, throttle: SharedThrottle, config: Path
 ) -> Iterator[RegistryClient]:
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}), docker_config=config)
-    client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
+    client = RegistryClient.from_settings(place, throttle=throttle, sleep=lambda _: None)
     yield client
     client.close()
 
@@ -120,7 +120,7 @@ def test_a_blob_holds_its_slot_until_its_last_byte(
 
 def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
     client: RegistryClient,
-    admission: SharedThrottle,
+    throttle: SharedThrottle,
     registry: FakeRegistry,
     settings: MakeSettings,
     reference: Reference,
@@ -133,7 +133,7 @@ def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
         raise Canceled
 
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    stopping = RegistryClient.from_settings(place, admission=admission, sleep=called_away)
+    stopping = RegistryClient.from_settings(place, throttle=throttle, sleep=called_away)
     streams = [client.open_blob(reference, blob) for _ in range(SLOTS)]
     with pytest.raises(Canceled):
         stopping.open_blob(reference, blob)
@@ -149,7 +149,7 @@ def test_an_overloaded_registry_is_asked_for_half_as_much(
 ) -> None:
     registry.script(faults.faulty(change))
     with pytest.raises((RateLimited, SourceFailed)):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert limit(redis, registry) == SLOTS / 2
 
 
@@ -159,7 +159,7 @@ def test_other_failures_are_no_overload(
 ) -> None:
     registry.script(faults.faulty(change))
     with pytest.raises((ManifestUnknown, SourceFailed)):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert limit(redis, registry) == SLOTS
 
 
@@ -168,11 +168,11 @@ def test_a_429_that_names_no_time_is_backed_off_from_and_one_that_does_is_obeyed
 ) -> None:
     registry.script(faults.faulty(faults.status(429, body=b"Too Many Requests")))
     with pytest.raises(RateLimited) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert 1 <= caught.value.retry_after <= 10
     registry.script(faults.faulty(faults.status(429, Retry_After="1000")))
     with pytest.raises(RateLimited) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert caught.value.retry_after == 1000
     assert len(registry.log()) == 2
 
@@ -182,7 +182,7 @@ def test_the_pull_limits_refusal_is_told_from_the_one_against_abuse(
 ) -> None:
     registry.script(faults.faulty(faults.status(429, body=REFUSAL, Retry_After="77"), method="GET"))
     with pytest.raises(QuotaExhausted) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert caught.value.retry_after == 77
     assert limit(redis, registry) == SLOTS
 
@@ -192,7 +192,7 @@ def test_a_login_has_a_ledger_of_its_own_and_no_user_or_address_is_kept(
 ) -> None:
     registry.tokens = Tokens(login=LOGIN)
     registry.script(PullLimit(10, window=60))
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     ledgers = [key for key in redis.call("KEYS", "mirror:*") if ":ledger:" in key]
     assert len(ledgers) == 1
     assert not any(secret in ledgers[0] for secret in (*LOGIN, "192.0.2.7", "anonymous"))
@@ -207,7 +207,7 @@ def test_a_process_that_heard_nothing_yet_asks_with_a_head_before_it_spends(
     hub(Request("api", "GET", "/v2/x/manifests/1", {}, {}), Reply())
     redis.call("SET", keys.quota("limited", registry.host), 1)
     with pytest.raises(QuotaExhausted):
-        client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}@{app.digest}"))
+        get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}@{app.digest}"))
     assert (hub.refused, [request.method for request in registry.log("api")]) == (0, ["HEAD"])
 
 
@@ -220,7 +220,7 @@ def test_what_was_reserved_and_not_read_is_given_back(
         manifests.expect(3)
         with client.reading(reference) as others, pytest.raises(QuotaExhausted):
             others.get(reference)
-    client.get_manifest(reference)
+    get_manifest(client, reference)
 
 
 def test_a_registry_that_is_known_to_work_is_not_asked_while_it_is_down(
@@ -230,12 +230,12 @@ def test_a_registry_that_is_known_to_work_is_not_asked_while_it_is_down(
     registry.script(faults.faulty(faults.status(502)))
     for _ in range(5):
         with pytest.raises(RegistryFailing, match="502"):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     asked = len(registry.log())
     with pytest.raises(
         RegistryFailing, match=f"answered 502 for the manifest of {reference}.*several failures"
     ) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log()) == asked
     assert caught.value.waits_for == "registry_failing"
     assert 10 < caught.value.retry_after <= 18
@@ -245,7 +245,7 @@ def test_a_registry_that_never_answered_is_nobodys_to_wait_for(client: RegistryC
     nowhere = Reference.parse(f"{registry.host.replace('127.0.0.1', '127.0.0.2')}/team/app:1")
     for _ in range(7):
         with pytest.raises(SourceUnreachable) as caught:
-            client.get_manifest(nowhere)
+            get_manifest(client, nowhere)
         assert caught.value.waits_for is None
 
 
@@ -256,7 +256,7 @@ def test_a_registry_that_refuses_is_not_down(
     registry.script(faults.faulty(faults.status(status)))
     for _ in range(10):
         with pytest.raises(Exception, match=REPOSITORY):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     assert not redis.call("EXISTS", keys.breaker(registry.host))
 
 
@@ -276,16 +276,16 @@ def test_with_redis_gone_images_are_read_all_the_same(
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
     with ValkeyServer(tmp_path) as server:
         redis = Redis.connect(server.url, retries=0)
-        admission = build_throttle(redis, {})
-        client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
+        throttle = build_throttle(redis, {})
+        client = RegistryClient.from_settings(place, throttle=throttle, sleep=lambda _: None)
         if not before:
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     assert client.head_manifest(reference) == app.digest
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     client.open_blob(reference, blob).close()
     registry.script(faults.faulty(faults.status(503)))
     with pytest.raises(SourceFailed, match="503"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     client.close()
-    admission.close()
+    throttle.close()
     redis.close()

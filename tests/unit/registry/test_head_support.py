@@ -18,7 +18,7 @@ from tests.fakes import faults
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import FakeRegistry, Reply, Request
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOOPBACK
+from tests.unit.registry.conftest import LOOPBACK, get_manifest
 
 USELESS = {
     "400": faults.status(400),
@@ -48,7 +48,7 @@ def asked(registry: FakeRegistry, since: int = 0) -> list[str]:
 def read(client: RegistryClient, reference: Reference) -> bytes:
     """As the resolver does: a HEAD, and a GET if that tells nothing."""
     digest = client.head_manifest(reference)
-    return client.get_manifest(replace(reference, digest=digest) if digest else reference).body
+    return get_manifest(client, replace(reference, digest=digest) if digest else reference).body
 
 
 @pytest.mark.parametrize("change", USELESS.values(), ids=USELESS.keys())
@@ -144,12 +144,12 @@ def test_where_reads_are_counted_a_head_that_failed_is_tried_every_time(
 def workers(redis: Redis, registry: FakeRegistry, settings: MakeSettings) -> Iterator[list[RegistryClient]]:
     """Clients of two processes that share what they find out."""
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    admissions = [build_throttle(redis, {}) for _ in range(2)]
-    made = [RegistryClient.from_settings(place, admission=each, sleep=lambda _: None) for each in admissions]
+    throttles = [build_throttle(redis, {}) for _ in range(2)]
+    made = [RegistryClient.from_settings(place, throttle=each, sleep=lambda _: None) for each in throttles]
     yield made
-    for client, admission in zip(made, admissions, strict=True):
+    for client, throttle in zip(made, throttles, strict=True):
         client.close()
-        admission.close()
+        throttle.close()
 
 
 def test_what_one_worker_finds_out_spares_all_others_the_head(
@@ -198,7 +198,7 @@ def test_the_probe_of_a_registry_that_was_down_is_a_get_where_the_head_tells_not
     registry.script(down)
     for _ in range(5):
         with pytest.raises(Exception, match="500"):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     registry.scripts.remove(down)
 
     def only_gets(request: Request, _: Reply) -> Reply | None:
