@@ -4,14 +4,12 @@ A socket's timeout starts again with every byte, so a server that sends a byte n
 `Deadline` does not start again: before every read, the remaining time becomes the socket's timeout. This needs no extra
 thread and no lock.
 
-- A request has 60 s for everything: its token, its redirects, every connection, the response and its body.
-- A blob has 60 s until its bytes begin, and then 60 s for each read, which asks for at most 1 MiB.
+- A request has 60 s for everything: every connection, the response and its body. Requests that belong together share
+  them, such as a request with its token and its redirects.
+- A large body has 60 s for each read, which asks for at most 1 MiB (`Response.read_into`).
 - A body that is not needed has half a second. Then its connection is closed.
 - The lookup of a host's name is part of the request. `getaddrinfo` cannot be interrupted, so it runs in a thread of its
   own. That thread is abandoned if the request ends first.
-
-A request to a registry that exceeded its deadline is not retried (`mirror.registry.retry`). Its task is parked if the
-registry is known to work, and fails otherwise.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from typing import Any, Final, Protocol
 
 REQUEST_SECONDS: Final = 60.0
 STALL_SECONDS: Final = 60.0
-"""For one read of a blob, which asks for at most 1 MiB: a minimum of about 17 kB/s per connection."""
+"""For one read of a large body, of at most 1 MiB: a minimum of about 17 kB/s per connection."""
 DRAIN_SECONDS: Final = 0.5
 """For the rest of a body that is not needed. A well-behaved server sends it together with the head."""
 POLL_SECONDS: Final = 0.25

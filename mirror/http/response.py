@@ -159,10 +159,13 @@ class Response:
         self._allow_drain_seconds()
         return self.read(limit, what)
 
-    def read_into(self, buffer: memoryview) -> int:
+    def read_into(self, buffer: memoryview, what: str) -> int:
         """Read the next body bytes into *buffer*. Return their count, 0 at the end.
 
-        Raises SourceTooSlow if filling the buffer takes more than a minute, so pass a small one, for example of 1 MiB.
+        For large bodies: each call has a deadline of a minute, and the whole body has none. Pass a buffer of about
+        1 MiB. *what* names the body in errors. Raises SourceTooSlow, and the errors of urllib3 and http.client, which
+        `failures.translated` translates.
+
         Measured 0.15 s of CPU per GB, against 0.21 s for urllib3's own `read` and a copy.
         """
         connection = self._connection
@@ -173,7 +176,7 @@ class Response:
         try:
             return len(self.raw.read(len(buffer), decode_content=False))
         except ReadTimeoutError:
-            raise stalled(self.server, "a blob", deadline) from None
+            raise stalled(self.server, what, deadline) from None
         finally:
             incoming.into = None
 

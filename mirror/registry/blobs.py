@@ -187,7 +187,7 @@ class BlobResponse:
 
     def _read_into(self, buffer: memoryview) -> int:
         with translated(self._response.server, str(self._blob.digest)):
-            count = self._response.read_into(buffer)
+            count = self._response.read_into(buffer, "a blob")
         if count == 0 and self._left:
             raise self._too_short()
         if count > self._left:

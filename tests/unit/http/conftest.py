@@ -11,5 +11,5 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 @pytest.fixture
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every request a moment instead of a minute. Only this deadline ends a slow request."""
+    """Let the deadline of every request end after 0.3 s, before any other timeout."""
     monkeypatch.setattr("mirror.http.deadlines.REQUEST_SECONDS", 0.3)

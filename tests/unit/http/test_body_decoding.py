@@ -1,4 +1,4 @@
-"""Bodies that are compressed although nobody asked for it: decoded within a limit, whatever their label says."""
+"""Compressed bodies: decoded within a limit, whatever their label says."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_a_compressed_document_is_decoded(label: str | None, body: bytes) -> Non
 
 
 @pytest.mark.parametrize("label", PLAIN)
-def test_a_document_that_needs_no_decoding_is_left_as_it_is(label: str | None) -> None:
+def test_a_document_without_coding_is_unchanged(label: str | None) -> None:
     assert decoded(JSON, label) == JSON
     assert decoded(b"", label) == b""
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, raw_deflate])
-def test_a_bomb_is_refused_before_it_is_there(compress: Callable[[bytes], bytes]) -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decompressed(compress: Callable[[bytes], bytes]) -> None:
     label = "gzip" if compress is gzip.compress else "deflate"
     fits = b"[" + b" " * (LIMIT - 2) + b"]"
     assert decoded(compress(fits), label) == fits
@@ -65,7 +65,7 @@ def test_a_bomb_is_refused_before_it_is_there(compress: Callable[[bytes], bytes]
             decoded(compress(bytes(size)), label)
 
 
-def test_a_bomb_in_a_bomb_is_refused() -> None:
+def test_a_nested_decompression_bomb_is_refused() -> None:
     with pytest.raises(AnswerTooLarge):
         decoded(gzip.compress(gzip.compress(bytes(200 * LIMIT))), "gzip, gzip")
 
@@ -90,7 +90,7 @@ def test_many_members_do_not_add_up_to_more_than_the_limit() -> None:
         (None, b"\x1f\x8b\x08"),
     ],
 )
-def test_what_cannot_be_decoded_is_the_registrys_failure(label: str | None, body: bytes) -> None:
+def test_a_body_that_cannot_be_decoded_is_a_registry_failure(label: str | None, body: bytes) -> None:
     with pytest.raises(SourceFailed, match=r"decompressed|not asked for|5 times"):
         decoded(body, label)
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_decoded_is_the_registrys_failure(label: str | None, body
     label=st.lists(st.sampled_from(["gzip", "deflate", "br", "identity", ""]), max_size=6).map(", ".join),
     cut=st.integers(0, 300),
 )
-def test_no_body_under_any_label_raises_what_is_not_ours(body: bytes, label: str, cut: int) -> None:
+def test_any_body_under_any_label_raises_only_mirror_errors(body: bytes, label: str, cut: int) -> None:
     for damaged in (body, body[:cut], body[cut:]):
         with contextlib.suppress(SourceFailed, AnswerTooLarge):
             assert len(decoded(damaged, label)) <= LIMIT
@@ -116,12 +116,12 @@ PAGES: list[tuple[Mapping[str, str], bytes]] = [
 
 
 @pytest.mark.parametrize(("headers", "body"), PAGES)
-def test_a_page_for_people_is_told_from_a_document(headers: Mapping[str, str], body: bytes) -> None:
+def test_a_web_page_is_refused_as_a_document(headers: Mapping[str, str], body: bytes) -> None:
     with pytest.raises(SourceFailed, match="an HTML page instead of the manifest") as caught:
         require_no_html(body, Headers(HTTPHeaderDict(headers)), "registry.example", "the manifest")
     assert "login portal" in caught.value.hint
 
 
 @pytest.mark.parametrize("body", [JSON, b"", b"[]"])
-def test_a_document_that_is_labelled_as_a_page_is_none(body: bytes) -> None:
+def test_a_document_that_is_labelled_as_html_is_accepted(body: bytes) -> None:
     require_no_html(body, Headers(HTTPHeaderDict({"Content-Type": "text/html"})), "registry.example", "the manifest")

@@ -59,7 +59,7 @@ def test_a_connection_is_not_interrupted_after_its_request_has_ended() -> None:
     assert connection.interrupts == 0
 
 
-def test_requests_of_one_block_have_shared_deadline_and_others_have_their_own() -> None:
+def test_requests_of_one_block_share_a_deadline_and_others_have_their_own() -> None:
     with shared_deadline():
         outer = current_deadline()
         with shared_deadline():
@@ -80,7 +80,7 @@ def test_a_deadline_that_has_passed_leaves_no_time() -> None:
         deadline.remaining()
 
 
-def test_bytes_that_keep_coming_do_not_move_the_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_arriving_bytes_do_not_move_the_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     reader, over = DeadlineReader(ours, Deadline(0.2)), threading.Event()
 
@@ -96,7 +96,7 @@ def test_bytes_that_keep_coming_do_not_move_the_deadline(pair: tuple[socket.sock
     thread.join()
 
 
-def test_a_peer_that_is_silent_is_given_up_at_the_deadline_or_after_the_sockets_own_timeout(
+def test_a_silent_peer_times_out_at_the_deadline_or_the_sockets_timeout(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, _ = pair
@@ -119,8 +119,8 @@ def test_a_later_deadline_gives_the_socket_its_timeout_back(pair: tuple[socket.s
     assert ours.gettimeout() == 10
 
 
-def test_the_socket_stays_open_for_as_long_as_an_answer_is_read(pair: tuple[socket.socket, socket.socket]) -> None:
-    """http.client closes the connection's socket where the answer says so, and reads the answer then."""
+def test_the_socket_stays_open_while_a_response_is_read(pair: tuple[socket.socket, socket.socket]) -> None:
+    """http.client may close the socket of the connection before it reads the body."""
     ours, theirs = pair
     stream = DeadlineReader(ours, Deadline(10)).makefile("rb")
     theirs.send(b"the rest")

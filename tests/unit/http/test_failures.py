@@ -41,7 +41,7 @@ def test_every_version_of_openssl_leads_to_the_same_advice(reason: str, registry
     assert "secret" not in error.message + error.hint
 
 
-def test_another_failure_of_tls_is_named() -> None:
+def test_another_tls_failure_is_named() -> None:
     error = failure("TLSV1_ALERT_PROTOCOL_VERSION", "harbor.corp", "https://harbor.corp/v2/")
     assert isinstance(error, SourceUnreachable)
     assert "TLS failed (tlsv1 alert protocol version)" in error.message

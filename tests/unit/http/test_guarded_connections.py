@@ -1,4 +1,4 @@
-"""The address that was checked is the address that is connected to, and TLS still verifies the name."""
+"""Connections go to the checked address, and TLS still verifies the name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Found = list[tuple[socket.AddressFamily, Any]]
 
 
 class Resolver:
-    """Returns the given answers one after another, and the last one from then on. Records the hosts."""
+    """Returns the given addresses in order, then always the last ones."""
 
     def __init__(self, *answers: list[str]) -> None:
         self._answers = list(answers)
@@ -81,7 +81,7 @@ def test_a_name_with_one_forbidden_address_is_refused_before_any_connection(
     assert server.connections == 0
 
 
-def test_a_name_is_resolved_once_so_a_second_answer_cannot_mislead(server: HttpServer) -> None:
+def test_a_name_is_resolved_once_so_rebinding_has_no_effect(server: HttpServer) -> None:
     resolver = Resolver(["127.0.0.1"], ["169.254.169.254"])
     transport = Transport(AddressGuard(LOOPBACK), resolve=resolver)
     assert _get(transport, f"http://rebind.example:{_port(server)}/") == b"hello"
@@ -89,8 +89,8 @@ def test_a_name_is_resolved_once_so_a_second_answer_cannot_mislead(server: HttpS
     transport.close()
 
 
-def test_a_name_that_turns_to_loopback_later_is_refused_then(server: HttpServer) -> None:
-    """The first address is allowed, and nothing listens there. The attacker wants the second one."""
+def test_a_name_that_later_resolves_to_loopback_is_refused_then(server: HttpServer) -> None:
+    """The first address is allowed and refuses. The attacker wants the second one."""
     guard = AddressGuard([ipaddress.ip_network("127.0.0.2/32")])
     transport = Transport(guard, resolve=Resolver(["127.0.0.2"], ["127.0.0.1"]))
     with pytest.raises(SourceUnreachable):
@@ -100,7 +100,7 @@ def test_a_name_that_turns_to_loopback_later_is_refused_then(server: HttpServer)
     assert server.connections == 0
 
 
-def test_the_next_address_is_tried_where_one_does_not_answer(server: HttpServer) -> None:
+def test_the_next_address_is_tried_if_one_refuses(server: HttpServer) -> None:
     transport = Transport(AddressGuard(LOOPBACK), resolve=Resolver(["127.0.0.2", "127.0.0.1"]))
     assert _get(transport, f"http://two.example:{_port(server)}/") == b"hello"
     transport.close()
@@ -112,7 +112,7 @@ def test_a_name_without_addresses_is_unreachable() -> None:
         _get(transport, "http://nowhere.example/")
 
 
-def test_a_proxy_in_the_environment_is_not_asked(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_in_the_environment_is_ignored(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with HttpServer("proxy", lambda _: Reply(200, body=b"from the proxy")) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://{proxy.host}")
@@ -133,7 +133,7 @@ def test_a_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         transport.close()
 
 
-def test_tls_checks_the_name_while_the_judged_address_is_connected_to(tmp_path: Path) -> None:
+def test_tls_verifies_the_name_though_the_address_is_connected_to(tmp_path: Path) -> None:
     names: list[str | None] = []
     issued = Authority(tmp_path).issue("registry.example")
     context = issued.context()

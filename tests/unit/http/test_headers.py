@@ -12,14 +12,14 @@ def headers(*lines: tuple[str, str]) -> Headers:
     return Headers(HTTPHeaderDict(lines))
 
 
-def test_a_header_that_may_stand_once_is_its_first_line() -> None:
+def test_any_other_header_is_its_first_line() -> None:
     found = headers(("Location", "/first"), ("Location", "/second"), ("X", " \tpadded "), ("Y", ""), ("Y", "filled"))
     assert (found["location"], found["X"], found["Y"], found.get("Z")) == ("/first", "padded", "filled", None)
     assert "Z" not in found
     assert found.lines("LOCATION") == ["/first", "/second"]
 
 
-def test_a_header_that_is_a_list_is_all_its_lines() -> None:
+def test_a_list_header_is_all_its_lines() -> None:
     challenges = headers(("WWW-Authenticate", "Basic"), ("WWW-Authenticate", 'Bearer realm="x"'))
     assert challenges["www-authenticate"] == 'Basic, Bearer realm="x"'
     found = headers(("Content-Encoding", "Identity, gzip"), ("Content-Encoding", "X-GZIP"))

@@ -1,4 +1,4 @@
-"""Redirects are followed to permitted origins, and carry no Authorization to another origin."""
+"""Redirects lead to permitted origins only, and drop the login at another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scripted registry, and clients of it that do not really wait between attempts."""
+"""A scripted registry, and clients of it that do not wait between attempts."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def reference(registry: FakeRegistry) -> Reference:
 
 @pytest.fixture
 def waits() -> list[float]:
-    """The seconds that clients wanted to wait between attempts."""
+    """The seconds that clients would have waited between attempts."""
     return []
 
 
 @pytest.fixture
 def client_of(settings: MakeSettings, waits: list[float]) -> Iterator[MakeClient]:
-    """Makes clients that may speak to loopback, and plain HTTP to the registries they are given."""
+    """Makes clients that may use loopback, and plain HTTP for the given registries."""
     made: list[RegistryClient] = []
 
     def make(*registries: FakeRegistry, **fields: Any) -> RegistryClient:

@@ -1,4 +1,4 @@
-"""Whatever a server sends, every failure is one of `mirror.errors`: nothing of urllib3, http.client or ssl escapes."""
+"""Whatever a server sends, every failure is one of `mirror.errors`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _read_blob(client: RegistryClient, reference: Reference, *, offset: int = 0)
     ],
     ids=["no colon", "a huge length", "a length in other digits", "a long value"],
 )
-def test_an_odd_header_does_no_harm_to_the_bytes(
+def test_an_odd_header_does_not_change_the_bytes(
     server: RawServer, client: RegistryClient, reference: Reference, header: bytes
 ) -> None:
     server.answer = HEAD + header + b"\r\n\r\n" + CONTENT
@@ -105,7 +105,7 @@ def test_an_odd_header_does_no_harm_to_the_bytes(
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_answer_to_a_blob_is_an_error_of_ours(
+def test_a_broken_response_for_a_blob_is_a_mirror_error(
     server: RawServer, client: RegistryClient, reference: Reference, answer: bytes
 ) -> None:
     server.answer = answer
@@ -115,7 +115,7 @@ def test_a_broken_answer_to_a_blob_is_an_error_of_ours(
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_answer_to_a_manifest_is_an_error_of_ours_or_caught_by_its_digest(
+def test_a_broken_response_for_a_manifest_is_a_mirror_error_or_fails_its_digest(
     server: RawServer, client: RegistryClient, reference: Reference, answer: bytes
 ) -> None:
     server.answer = answer
@@ -139,7 +139,7 @@ pieces = st.sampled_from(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.lists(pieces, max_size=14).map(b"".join))
-def test_answers_made_of_http_s_own_parts_never_raise_what_is_not_ours(
+def test_responses_of_random_http_parts_raise_only_mirror_errors(
     server: RawServer, client: RegistryClient, reference: Reference, answer: bytes
 ) -> None:
     server.answer = answer

@@ -1,4 +1,4 @@
-"""Manifests: the exact bytes, every digest that was named, and no more bytes than a manifest may have."""
+"""Manifests: exact bytes, checked digests, and a limited size."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _by_digest(reference: Reference, app: TestImage) -> Reference:
     return replace(reference, tag=None, digest=app.digest)
 
 
-def test_a_manifest_is_its_exact_bytes(client: RegistryClient, reference: Reference, app: TestImage) -> None:
+def test_a_manifest_is_read_byte_for_byte(client: RegistryClient, reference: Reference, app: TestImage) -> None:
     found = get_manifest(client, reference)
     assert (found.body, found.media_type, found.digest) == (app.body, app.media_type, app.digest)
     assert get_manifest(client, _by_digest(reference, app)) == found
 
 
-def test_a_head_says_the_digest_and_gets_no_manifest(
+def test_a_head_returns_the_digest_without_the_manifest(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     assert client.head_manifest(reference) == app.digest
@@ -56,14 +56,14 @@ def test_requests_reuse_one_connection(client: RegistryClient, registry: FakeReg
 
 
 @pytest.mark.parametrize("change", [faults.header("Docker-Content-Digest", None), faults.status(405)])
-def test_a_registry_that_names_no_digest_leaves_it_open(
+def test_a_head_without_a_digest_returns_none(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change, method="HEAD"))
     assert client.head_manifest(reference) is None
 
 
-def test_a_manifest_without_a_named_digest_has_that_of_its_bytes(
+def test_a_manifest_without_a_digest_header_gets_the_digest_of_its_bytes(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.header("Docker-Content-Digest", None)))
@@ -96,7 +96,7 @@ def test_a_sha512_digest_is_checked_as_such(
 
 
 @pytest.mark.parametrize("by_digest", [False, True])
-def test_one_wrong_bit_is_noticed(
+def test_one_wrong_bit_is_detected(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, *, by_digest: bool
 ) -> None:
     registry.script(faults.faulty(faults.wrong_byte(20)))
@@ -105,7 +105,7 @@ def test_one_wrong_bit_is_noticed(
 
 
 @pytest.mark.parametrize("by_digest", [False, True])
-def test_a_lying_docker_content_digest_is_noticed(
+def test_a_wrong_docker_content_digest_is_detected(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, *, by_digest: bool
 ) -> None:
     registry.script(faults.faulty(faults.header("Docker-Content-Digest", str(WRONG))))
@@ -158,7 +158,7 @@ def test_a_larger_manifest_is_refused_before_it_is_read(
         get_manifest(client, reference)
 
 
-def test_a_manifest_that_never_ends_is_not_read_to_its_end(
+def test_an_endless_manifest_is_refused_at_the_size_limit(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     sent = itertools.count()
@@ -168,7 +168,7 @@ def test_a_manifest_that_never_ends_is_not_read_to_its_end(
     assert next(sent) < 2 * MAX_MANIFEST_SIZE / 65536 + 200  # what the sockets' own buffers hold came on top
 
 
-def test_a_manifest_in_chunks_is_read(
+def test_a_chunked_manifest_is_read(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.chunked()))
@@ -176,7 +176,7 @@ def test_a_manifest_in_chunks_is_read(
 
 
 @pytest.mark.parametrize("change", [faults.cut_after(10), faults.both(faults.chunked(), faults.cut_after(10))])
-def test_a_manifest_that_is_cut_is_told_from_a_short_one(
+def test_a_truncated_manifest_is_distinguished_from_a_short_one(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change))

@@ -20,7 +20,7 @@ def test_docker_hubs_headers_are_understood() -> None:
 
 
 @pytest.mark.parametrize("window", [86_401, 999_999_999, 10**18])
-def test_a_window_is_taken_for_no_longer_than_a_day(window: int) -> None:
+def test_a_window_is_at_most_a_day(window: int) -> None:
     told = PullLimit.of({"ratelimit-limit": f"100;w={window}", "ratelimit-remaining": f"0;w={window}"})
     assert told == PullLimit(100, LONGEST_WINDOW, 0, "-")
 
@@ -44,7 +44,7 @@ def test_a_window_is_taken_for_no_longer_than_a_day(window: int) -> None:
         ("100;w=60;x=1", "7", None),
     ],
 )
-def test_what_is_told_in_another_way_is_no_limit(
+def test_a_limit_in_another_form_is_ignored(
     limit: str | None, remaining: str | None, expected: PullLimit | None
 ) -> None:
     told = {"ratelimit-limit": limit, "ratelimit-remaining": remaining}

@@ -1,4 +1,4 @@
-"""Where credentials may go: to a token server that is the registry's own, for what was asked for, and nowhere else."""
+"""Credentials go only to a token server that belongs to the registry."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def registry(app: TestImage) -> Iterator[FakeRegistry]:
         "127.0.0.1/token",
     ],
 )
-def test_credentials_never_leave_for_a_realm_that_is_not_the_registrys(
+def test_credentials_are_not_sent_to_a_realm_of_another_host(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path, realm: str
 ) -> None:
     tokens.realm = realm.encode().decode("latin-1")  # http.server writes headers so
@@ -77,10 +77,10 @@ def test_a_refused_realm_says_what_to_do(
         assert hint in refused.value.hint
 
 
-def test_an_anonymous_realm_may_be_on_any_host_that_may_be_spoken_to(
+def test_an_anonymous_realm_may_be_on_any_permitted_host(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, app: TestImage
 ) -> None:
-    """Without credentials there is nothing that a token server elsewhere could steal."""
+    """Without credentials, a token server elsewhere has nothing to steal."""
     with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
         host = elsewhere.host.replace("127.0.0.1", "localhost")
         tokens.realm = f"http://{host}/token"
@@ -98,7 +98,7 @@ def test_an_anonymous_realm_is_asked_over_https_if_nothing_else_is_permitted(
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1", "[::1]", "[fd00:ec2::254]", "0.0.0.0"])
-def test_an_anonymous_realm_in_a_private_network_is_not_asked(
+def test_an_anonymous_realm_in_a_private_network_is_not_contacted(
     client: RegistryClient, reference: Reference, tokens: Tokens, host: str
 ) -> None:
     tokens.realm = f"https://{host}/token"
@@ -106,7 +106,7 @@ def test_an_anonymous_realm_in_a_private_network_is_not_asked(
         get_manifest(client, reference)
 
 
-def test_credentials_do_not_go_where_an_anonymous_request_may(
+def test_credentials_are_not_sent_everywhere_an_anonymous_request_is(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path
 ) -> None:
     with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
@@ -161,7 +161,7 @@ def test_an_http_endpoint_does_not_permit_a_plain_realm_on_another_port(
     assert not registry.log("token")
 
 
-def test_an_endpoint_in_docker_hubs_place_is_logged_in_to_with_docker_hubs_credentials(
+def test_an_endpoint_for_docker_hub_receives_docker_hubs_credentials(
     client_of: MakeClient, app: TestImage, tmp_path: Path
 ) -> None:
     config = docker_config(tmp_path, "https://index.docker.io/v1/", login_entry())
@@ -185,7 +185,7 @@ def test_an_endpoint_in_docker_hubs_place_is_logged_in_to_with_docker_hubs_crede
         "x" * 5000,
     ],
 )
-def test_a_registry_cannot_have_us_fetch_it_more_than_a_pull_of_what_we_asked_for(
+def test_a_registry_cannot_choose_the_scope_of_a_token(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, scope: str
 ) -> None:
     lie = faults.header("WWW-Authenticate", f'Bearer realm="{registry.token_url}",scope="{scope}"')
@@ -203,7 +203,7 @@ def test_a_registry_cannot_have_us_fetch_it_more_than_a_pull_of_what_we_asked_fo
         ("service=another&scope&=", {}),
     ],
 )
-def test_a_realms_own_query_asks_for_no_more(
+def test_a_realms_own_query_cannot_extend_the_scope(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -227,7 +227,7 @@ def test_a_realms_own_query_asks_for_no_more(
         ("", None),
     ],
 )
-def test_the_service_is_the_challenges_encoded_and_bounded(
+def test_the_service_of_the_challenge_is_encoded_and_bounded(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,

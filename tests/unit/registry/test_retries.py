@@ -1,4 +1,4 @@
-"""When the same request is made again, how long is waited, and when it is given up at once."""
+"""Which requests are retried, after how long, and which are not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.unit.registry.conftest import LOOPBACK, MakeClient, get_manifest
 
 
 @pytest.mark.parametrize("change", [faults.status(500), faults.status(503), faults.reset_after(0), faults.cut_after(3)])
-def test_what_may_pass_is_tried_four_times(
+def test_a_failure_that_may_pass_is_tried_four_times(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -44,7 +44,7 @@ def test_what_may_pass_is_tried_four_times(
     assert all(0 <= wait <= LONGEST_PAUSE for wait in waits)
 
 
-def test_after_the_last_attempt_the_failure_is_told(
+def test_after_the_last_attempt_the_failure_is_raised(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(503)))
@@ -53,10 +53,10 @@ def test_after_the_last_attempt_the_failure_is_told(
     assert len(registry.log()) == ATTEMPTS
 
 
-def test_after_some_time_what_may_pass_is_not_tried_again(
+def test_a_late_failure_is_not_retried(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Retries that take long would hold their task's slot for long."""
+    """Slow retries would occupy their task's slot for long."""
     monkeypatch.setattr("mirror.registry.retry.RETRY_SECONDS", 0.0)
     registry.script(faults.faulty(faults.status(503)))
     with pytest.raises(SourceFailed, match="503"):
@@ -65,7 +65,7 @@ def test_after_some_time_what_may_pass_is_not_tried_again(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 451])
-def test_what_will_not_pass_is_tried_once(
+def test_a_permanent_failure_is_tried_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float], status: int
 ) -> None:
     registry.script(faults.faulty(faults.status(status)))
@@ -84,7 +84,7 @@ def test_the_waits_have_full_jitter(
     assert len(set(waits)) == len(waits)
 
 
-def test_a_short_wait_that_a_registry_asks_for_is_kept_to_the_letter_once(
+def test_a_short_retry_after_is_obeyed_exactly_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, waits: list[float]
 ) -> None:
     """Retrying a 429 again and again amplifies an outage."""
@@ -97,7 +97,7 @@ def test_a_short_wait_that_a_registry_asks_for_is_kept_to_the_letter_once(
 
 
 @pytest.mark.parametrize("header", ["6", "3600", None])
-def test_a_longer_wait_is_the_callers_to_make(
+def test_a_longer_wait_is_left_to_the_caller(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float], header: str | None
 ) -> None:
     change = faults.status(429) if header is None else faults.status(429, Retry_After=header)
@@ -155,7 +155,7 @@ def test_a_token_is_used_for_no_longer_than_half_a_day(expires_in: object, secon
     assert token_seconds(expires_in) == seconds
 
 
-def test_a_date_is_as_many_seconds_away() -> None:
+def test_a_retry_after_date_becomes_seconds() -> None:
     headers: Mapping[str, str] = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)}
     assert 0 < (asked_wait(headers) or 0) <= 3600
 
@@ -171,7 +171,7 @@ def test_a_registry_that_is_down_is_unreachable(
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_wait_can_be_ended_by_whoever_sleeps(
+def test_the_sleep_function_can_end_a_wait(
     settings: MakeSettings, registry: FakeRegistry, reference: Reference
 ) -> None:
     class Stopped(Exception):

@@ -1,4 +1,4 @@
-"""Servers that send a byte now and then, which no timeout between two reads ever ends."""
+"""Servers that send a byte now and then: a timeout between reads never ends them."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ IN_A_HEAD = ("a status line", "a header", "interim answers", "headers of an inte
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up after moments instead of a minute, and long before the timeout between two reads."""
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the deadline of every request end after 0.3 s, before any other timeout."""
     monkeypatch.setattr("mirror.http.deadlines.REQUEST_SECONDS", 0.3)
 
 
@@ -65,9 +65,9 @@ def _reference(server: DrippingServer) -> Reference:
     return Reference.parse(f"{server.host}/team/app:1")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize(("head", "drip"), ENDLESS.values(), ids=ENDLESS.keys())
-def test_a_manifest_that_never_ends_is_given_up_at_its_deadline_and_not_asked_for_again(
+def test_an_endless_manifest_ends_at_its_deadline_and_is_not_retried(
     servers: ExitStack, client_of: MakeClient, waits: list[float], head: bytes, drip: bytes
 ) -> None:
     server = servers.enter_context(DrippingServer(head, drip))
@@ -81,11 +81,9 @@ def test_a_manifest_that_never_ends_is_given_up_at_its_deadline_and_not_asked_fo
     eventually(lambda: server.listeners == 0, what="its connection is closed")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"0"])
-def test_a_server_that_sends_without_end_and_without_a_pause_is_given_up_too(
-    servers: ExitStack, client_of: MakeClient, drip: bytes
-) -> None:
+def test_an_endless_fast_response_ends_too(servers: ExitStack, client_of: MakeClient, drip: bytes) -> None:
     head = b"" if drip.startswith(b"HTTP") else OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: "
     server = servers.enter_context(DrippingServer(head, drip * 100, seconds=0))
     client = client_of(insecure_registries=frozenset({server.host}))
@@ -94,9 +92,9 @@ def test_a_server_that_sends_without_end_and_without_a_pause_is_given_up_too(
     eventually(lambda: server.listeners == 0, what="its connection is closed")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize("name", IN_A_HEAD)
-def test_a_look_and_the_head_of_a_blob_have_a_deadline_too(
+def test_a_head_request_and_the_start_of_a_blob_have_a_deadline(
     servers: ExitStack, client_of: MakeClient, name: str
 ) -> None:
     server = servers.enter_context(DrippingServer(*ENDLESS[name]))
@@ -107,9 +105,9 @@ def test_a_look_and_the_head_of_a_blob_have_a_deadline_too(
     assert server.accepted == 2
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_tls_handshake_that_never_ends_is_given_up_at_the_deadline(servers: ExitStack, client_of: MakeClient) -> None:
-    """A record of 16 KiB is announced, and comes byte by byte."""
+@pytest.mark.usefixtures("short_deadline")
+def test_an_endless_tls_handshake_ends_at_the_deadline(servers: ExitStack, client_of: MakeClient) -> None:
+    """The server announces a record of 16 KiB and sends it byte by byte."""
     server = servers.enter_context(DrippingServer(b"\x16\x03\x03\x40\x00", b"\x00", at_once=True))
     with pytest.raises(SourceTooSlow):
         get_manifest(client_of(), _reference(server))
@@ -129,7 +127,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("length", [b"Content-Length: 1000\r\n", b"Content-Length: 9999999\r\n", b"", b"chunked"])
 @pytest.mark.parametrize(("status", "header", "expected"), REFUSALS, ids=lambda value: str(value)[:20])
-def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed(
+def test_an_unneeded_slow_body_is_not_waited_for_and_its_connection_is_closed(
     servers: ExitStack,
     client_of: MakeClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,7 +136,7 @@ def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed
     expected: type[MirrorError] | tuple[type[MirrorError], ...],
     length: bytes,
 ) -> None:
-    """Long before the deadline of the request, which is a minute here."""
+    """It is closed long before the deadline of the request, which is a minute here."""
     monkeypatch.setattr("mirror.http.deadlines.DRAIN_SECONDS", 0.05)
     drip = b"a"
     if length == b"chunked":
@@ -151,11 +149,9 @@ def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed
         eventually(lambda: server.listeners == 0, what="all connections are closed")
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_token_that_never_comes_is_given_up_by_all_who_wait_for_it(
-    client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One thread asks for the token, and the others have deadlines of their own: not one after the other."""
+@pytest.mark.usefixtures("short_deadline")
+def test_all_threads_give_up_a_token_that_never_arrives(client_of: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread fetches the token. The others wait within deadlines of their own."""
     never = threading.Event()
     with FakeRegistry(tokens=Tokens()) as registry:
         registry.script(faults.faulty(faults.gated(never, 3), server="token"))
@@ -173,11 +169,11 @@ def test_a_token_that_never_comes_is_given_up_by_all_who_wait_for_it(
         never.set()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_challenge_that_never_comes_is_given_up_by_all_who_wait_for_it(
+@pytest.mark.usefixtures("short_deadline")
+def test_all_threads_give_up_a_challenge_that_never_arrives(
     client_of: MakeClient, registry: FakeRegistry, config: Path
 ) -> None:
-    """As a registry's that hides what it has from those who are not logged in: its ``/v2/`` is asked then."""
+    """The registry hides its images from anonymous clients, so ``/v2/`` is asked."""
     answered = threading.Event()
 
     def hold(request: Request, _: Reply) -> None:
@@ -197,8 +193,8 @@ def test_a_challenge_that_never_comes_is_given_up_by_all_who_wait_for_it(
     answered.set()
 
 
-def test_a_registry_in_good_order_is_asked_over_one_connection(client_of: MakeClient) -> None:
-    """The refusal before the token and the redirect are read to their ends, though they arrive in several pieces."""
+def test_a_well_behaved_registry_is_read_over_one_connection(client_of: MakeClient) -> None:
+    """The 401 and the redirect are read completely, though they arrive in pieces."""
     with FakeRegistry(tokens=Tokens(), redirect_blobs=True) as registry:
         content = b"0123456789"
         digest = Digest.of(content)

@@ -1,4 +1,4 @@
-"""The client under a shared throttle: what it asks of a registry, together with other processes."""
+"""The client under a throttle that it shares with other processes."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def limit(redis: Redis, registry: FakeRegistry, action: str = "manifests") -> fl
     return float(redis.call("HGET", keys.limiter("limit", registry.host, action), "limit"))
 
 
-class Crowd:
-    """Counts the requests that are with a registry at once; they stay until they are let go."""
+class RequestCounter:
+    """Counts the requests at a registry at once. They stay until they are released."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
@@ -83,10 +83,10 @@ class Crowd:
             self.now -= 1
 
 
-def test_two_processes_together_never_ask_for_more_at_once_than_is_set(registry: FakeRegistry, redis_url: str) -> None:
-    crowd = Crowd()
+def test_two_processes_together_keep_to_the_limit_of_requests(registry: FakeRegistry, redis_url: str) -> None:
+    crowd = RequestCounter()
     registry.script(crowd)
-    command = [sys.executable, "-m", "tests.unit.registry.asking", registry.host, str(SLOTS), "8"]
+    command = [sys.executable, "-m", "tests.unit.registry.client_process", registry.host, str(SLOTS), "8"]
     environment = {**os.environ, "MIRROR_REDIS_URL": redis_url}
     asking = [subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
@@ -118,7 +118,7 @@ def test_a_blob_holds_its_slot_until_its_last_byte(
         stream.close()
 
 
-def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
+def test_a_canceled_task_does_not_wait_for_a_slot(
     client: RegistryClient,
     throttle: SharedThrottle,
     registry: FakeRegistry,
@@ -129,11 +129,11 @@ def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
     class Canceled(Exception):
         pass
 
-    def called_away(_: float) -> None:
+    def cancel(_: float) -> None:
         raise Canceled
 
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    stopping = RegistryClient.from_settings(place, throttle=throttle, sleep=called_away)
+    stopping = RegistryClient.from_settings(place, throttle=throttle, sleep=cancel)
     streams = [client.open_blob(reference, blob) for _ in range(SLOTS)]
     with pytest.raises(Canceled):
         stopping.open_blob(reference, blob)
@@ -144,7 +144,7 @@ def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
 
 
 @pytest.mark.parametrize("change", [faults.status(429, Retry_After="60"), faults.status(429), faults.status(503)])
-def test_an_overloaded_registry_is_asked_for_half_as_much(
+def test_an_overloaded_registry_is_sent_half_as_many_requests(
     client: RegistryClient, registry: FakeRegistry, redis: Redis, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change))
@@ -154,7 +154,7 @@ def test_an_overloaded_registry_is_asked_for_half_as_much(
 
 
 @pytest.mark.parametrize("change", [faults.status(500), faults.status(404)])
-def test_other_failures_are_no_overload(
+def test_other_failures_do_not_count_as_overload(
     client: RegistryClient, registry: FakeRegistry, redis: Redis, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change))
@@ -163,7 +163,7 @@ def test_other_failures_are_no_overload(
     assert limit(redis, registry) == SLOTS
 
 
-def test_a_429_that_names_no_time_is_backed_off_from_and_one_that_does_is_obeyed(
+def test_a_429_without_a_time_backs_off_and_one_with_a_time_is_obeyed(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(429, body=b"Too Many Requests")))
@@ -177,7 +177,7 @@ def test_a_429_that_names_no_time_is_backed_off_from_and_one_that_does_is_obeyed
     assert len(registry.log()) == 2
 
 
-def test_the_pull_limits_refusal_is_told_from_the_one_against_abuse(
+def test_the_429_of_the_pull_limit_is_distinguished_from_the_one_against_abuse(
     client: RegistryClient, registry: FakeRegistry, redis: Redis, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(429, body=REFUSAL, Retry_After="77"), method="GET"))
@@ -198,10 +198,10 @@ def test_a_login_has_a_ledger_of_its_own_and_no_user_or_address_is_kept(
     assert not any(secret in ledgers[0] for secret in (*LOGIN, "192.0.2.7", "anonymous"))
 
 
-def test_a_process_that_heard_nothing_yet_asks_with_a_head_before_it_spends(
+def test_a_process_that_knows_no_limit_sends_a_head_before_it_spends_quota(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, redis: Redis
 ) -> None:
-    """A reference by digest is read without a HEAD otherwise."""
+    """Without a limit, a reference by digest is read without a HEAD."""
     hub = PullLimit(1, window=60)
     registry.script(hub)
     hub(Request("api", "GET", "/v2/x/manifests/1", {}, {}), Reply())
@@ -211,9 +211,7 @@ def test_a_process_that_heard_nothing_yet_asks_with_a_head_before_it_spends(
     assert (hub.refused, [request.method for request in registry.log("api")]) == (0, ["HEAD"])
 
 
-def test_what_was_reserved_and_not_read_is_given_back(
-    client: RegistryClient, registry: FakeRegistry, reference: Reference
-) -> None:
+def test_unused_quota_is_given_back(client: RegistryClient, registry: FakeRegistry, reference: Reference) -> None:
     registry.script(PullLimit(4, window=60))
     with client.reading(reference) as manifests:
         manifests.get(reference)
@@ -241,7 +239,7 @@ def test_a_registry_that_is_known_to_work_is_not_asked_while_it_is_down(
     assert 10 < caught.value.retry_after <= 18
 
 
-def test_a_registry_that_never_answered_is_nobodys_to_wait_for(client: RegistryClient, registry: FakeRegistry) -> None:
+def test_a_registry_that_never_served_is_not_waited_for(client: RegistryClient, registry: FakeRegistry) -> None:
     nowhere = Reference.parse(f"{registry.host.replace('127.0.0.1', '127.0.0.2')}/team/app:1")
     for _ in range(7):
         with pytest.raises(SourceUnreachable) as caught:
@@ -261,7 +259,7 @@ def test_a_registry_that_refuses_is_not_down(
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_with_redis_gone_images_are_read_all_the_same(
+def test_images_are_read_while_redis_is_away(
     registry: FakeRegistry,
     reference: Reference,
     app: TestImage,
@@ -271,7 +269,7 @@ def test_with_redis_gone_images_are_read_all_the_same(
     *,
     before: bool,
 ) -> None:
-    """Whether it went *before* the first request or after it."""
+    """Redis goes away *before* the first request, or after it."""
     registry.script(PullLimit(100, window=60))
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
     with ValkeyServer(tmp_path) as server:

@@ -1,4 +1,4 @@
-"""The whole of a pull over TLS: token server and CDN included, and a blocked read is woken there too."""
+"""A whole pull over TLS, with token server and CDN."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def test_a_pull_over_tls_needs_no_setting(
 def test_a_read_that_waits_is_woken_by_an_interrupt(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
 ) -> None:
-    """The gate stays shut: only the interrupt can end the read."""
-    gate = threading.Event()
-    registry.script(faults.faulty(faults.gated(gate, 1000), server="cdn"))
+    """The server never continues, so only the interrupt can end the read."""
+    never = threading.Event()
+    registry.script(faults.faulty(faults.gated(never, 1000), server="cdn"))
     with client.open_blob(reference, blob) as stream, ThreadPoolExecutor(1) as pool:
         assert stream.readinto(memoryview(bytearray(1000))) == 1000
         reading = pool.submit(stream.readinto, memoryview(bytearray(blob.size)))
         stream.interrupt()
         with pytest.raises(SourceError):
             reading.result()
-    gate.set()
+    never.set()
 
 
 def test_a_redirect_from_tls_to_plain_http_is_refused(

@@ -1,4 +1,4 @@
-"""Token servers as they are: redirects within their origin, and answers that are odd but usable."""
+"""Token servers that redirect, or that send odd but usable replies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def registry(app: TestImage) -> Iterator[FakeRegistry]:
 
 
 def _moved(status: int, location: str, *, with_query: bool) -> faults.Script:
-    """The token server has moved from /token to *location*."""
+    """Move the token server from /token to *location*."""
 
     def script(request: Request, reply: Reply) -> Reply | None:
         if request.server != "token" or request.path != "/token":
@@ -48,7 +48,7 @@ def _moved(status: int, location: str, *, with_query: bool) -> faults.Script:
 
 @pytest.mark.parametrize("with_query", [True, False])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_token_call_is_redirected_with_its_login_and_its_query(
+def test_a_redirected_token_request_keeps_its_login_and_its_query(
     client_of: MakeClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -68,7 +68,7 @@ def test_a_token_call_is_redirected_with_its_login_and_its_query(
 
 
 @pytest.mark.parametrize("location", ["/token/", "token/", "http://{host}/a/../token/", "//{host}/token/"])
-def test_a_redirect_of_a_token_call_may_be_relative_or_whole(
+def test_a_redirect_of_a_token_request_may_be_relative_or_absolute(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, location: str
 ) -> None:
     host = registry.token_url.removeprefix("http://").removesuffix("/token")
@@ -80,7 +80,7 @@ def test_a_redirect_of_a_token_call_may_be_relative_or_whole(
 @pytest.mark.parametrize(
     ("status", "method"), [(301, "POST"), (302, "POST"), (307, "POST"), (308, "POST"), (303, "GET")]
 )
-def test_the_exchange_of_an_identity_token_keeps_its_body_but_after_a_303(
+def test_a_redirected_exchange_keeps_its_body_except_after_a_303(
     client_of: MakeClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -92,7 +92,7 @@ def test_the_exchange_of_an_identity_token_keeps_its_body_but_after_a_303(
     tokens.identity = "an identity token"
     registry.script(_moved(status, "/token/", with_query=False))
     config = docker_config(tmp_path, registry.host, {"identitytoken": tokens.identity})
-    if method == "GET":  # the result is said to lie there; this server has none for those who bring nothing
+    if method == "GET":  # after a 303, without the identity token, which this server refuses
         with pytest.raises(Unauthorized):
             get_manifest(client_of(registry, docker_config=config), reference)
     else:
@@ -105,7 +105,7 @@ def test_the_exchange_of_an_identity_token_keeps_its_body_but_after_a_303(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("login", ["password", "identity", None])
-def test_a_token_call_is_not_redirected_to_another_origin(
+def test_a_token_request_is_not_redirected_to_another_origin(
     client_of: MakeClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -114,7 +114,7 @@ def test_a_token_call_is_not_redirected_to_another_origin(
     scheme: str,
     login: str | None,
 ) -> None:
-    """The registry's own API is another origin than its token server: another port."""
+    """The registry's API is another origin than its token server: another port."""
     host = f"localhost:{registry.host.partition(':')[2]}" if login is None else registry.host
     registry.script(_moved(307, f"{scheme}://{host}/stolen", with_query=True))
     entry = {"identitytoken": "secret-token"} if login == "identity" else {"username": "u", "password": "secret-token"}
@@ -127,7 +127,7 @@ def test_a_token_call_is_not_redirected_to_another_origin(
 
 
 @pytest.mark.parametrize("credential", [None, Credential("user", "password")])
-def test_only_an_anonymous_token_call_is_upgraded_to_https(
+def test_only_an_anonymous_token_request_is_upgraded_to_https(
     registry: FakeRegistry,
     reference: Reference,
     tokens: Tokens,
@@ -135,7 +135,7 @@ def test_only_an_anonymous_token_call_is_upgraded_to_https(
     tmp_path: Path,
     credential: Credential | None,
 ) -> None:
-    """It is another origin, but of the same host, and a call without credentials has nothing to lose."""
+    """It is another origin of the same host, and an anonymous request risks nothing."""
     issued = Authority(tmp_path).issue("127.0.0.1")
     with HttpServer("token over TLS", tokens.reply_to, tls=issued.context()) as upgraded:
         registry.script(_moved(301, f"https://{upgraded.host}/token", with_query=True))
@@ -154,7 +154,7 @@ def test_only_an_anonymous_token_call_is_upgraded_to_https(
 
 
 @pytest.mark.parametrize("location", ["/token", "/token/a", "?again=1", "http://[bad/", "ftp://127.0.0.1/token"])
-def test_redirects_of_a_token_call_end(
+def test_redirects_of_a_token_request_end(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, location: str
 ) -> None:
     registry.script(faults.faulty(faults.status(302, Location=location), server="token"))
@@ -163,7 +163,7 @@ def test_redirects_of_a_token_call_end(
     assert len(registry.log("token")) == (6 if location[0] in "/?" else 1)
 
 
-def test_a_redirect_that_leads_nowhere_is_the_token_servers_failure(
+def test_a_redirect_without_a_location_is_a_token_server_failure(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(307), server="token"))
@@ -190,7 +190,7 @@ def test_a_redirect_that_leads_nowhere_is_the_token_servers_failure(
         '{"token": "T", "expires_in": "soon"}',
     ],
 )
-def test_an_odd_answer_with_a_token_is_used(
+def test_an_odd_reply_with_a_token_is_used(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, answer: str
 ) -> None:
     tokens.issued["T"] = f"repository:{REPOSITORY}:pull"
@@ -204,7 +204,7 @@ def test_an_odd_answer_with_a_token_is_used(
     ("told", "seconds"),
     [('"300"', 300), ("1e999", 12 * 3600), ("86400", 12 * 3600), ("0", 60), ("-5", 60), ("true", 60)],
 )
-def test_a_token_is_kept_for_as_long_as_is_told_within_bounds(
+def test_a_token_is_used_for_as_long_as_stated_within_bounds(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -226,10 +226,10 @@ def test_a_token_is_kept_for_as_long_as_is_told_within_bounds(
     assert len(registry.log("token")) == 2
 
 
-def test_an_identity_token_that_is_refused_is_a_matter_of_credentials(
+def test_a_refused_identity_token_is_reported_as_unauthorized(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tmp_path: Path
 ) -> None:
-    """RFC 6749 has 400 for a refresh token that is no longer good."""
+    """RFC 6749 demands 400 for a refresh token that is no longer valid."""
     registry.script(faults.faulty(faults.status(400, body=b'{"error":"invalid_grant"}'), server="token"))
     config = docker_config(tmp_path, registry.host, {"identitytoken": "expired"})
     with pytest.raises(Unauthorized, match="refuses our credentials"):
@@ -237,10 +237,10 @@ def test_an_identity_token_that_is_refused_is_a_matter_of_credentials(
     assert len(registry.log("token")) == 1
 
 
-def test_an_anonymous_token_in_the_place_of_a_login_is_refused_credentials(
+def test_an_anonymous_token_for_credentials_is_reported_as_unauthorized(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path
 ) -> None:
-    """Some token servers give a token to everybody, also to those whose password is wrong."""
+    """Some token servers give an anonymous token for a wrong password."""
     registry.script(faults.faulty(faults.body(b'{"token": "for-nobody"}'), server="token"))
     with pytest.raises(Unauthorized, match="refuses our credentials"):
         get_manifest(client_of(registry, docker_config=config), reference)

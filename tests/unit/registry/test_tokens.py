@@ -1,4 +1,4 @@
-"""The token flow: how many tokens are fetched, for what, with whose credentials, and from where they are not."""
+"""The token flow: how many tokens are fetched, for what, and with which login."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_many_threads_fetch_one_token_per_repository(
     assert scopes == ["repository:team/app:pull", "repository:team/other:pull"]
 
 
-def test_a_registry_that_has_asked_once_gets_the_token_at_once(
+def test_after_the_first_challenge_the_token_is_sent_at_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     get_manifest(client, reference)
@@ -61,7 +61,7 @@ def test_a_registry_that_has_asked_once_gets_the_token_at_once(
     assert sent == ["", "Bearer token", "Bearer token", "Bearer token"]
 
 
-def test_a_token_is_for_one_repository_and_never_for_a_union(
+def test_a_token_is_for_one_repository_only(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     get_manifest(client, reference)
@@ -81,7 +81,7 @@ def test_every_request_has_the_same_headers_after_a_login(
     assert len(registry.log("api")) == 4
 
 
-def test_a_revoked_token_is_fetched_anew_once(
+def test_a_revoked_token_is_replaced_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, app: TestImage
 ) -> None:
     get_manifest(client, reference)
@@ -105,7 +105,7 @@ def test_an_expired_token_is_not_sent_again(
     assert len(registry.log("api")) == 4
 
 
-def test_a_token_without_a_term_is_good_for_a_minute(
+def test_a_token_without_expires_in_is_valid_for_a_minute(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -124,7 +124,7 @@ def test_a_token_without_a_term_is_good_for_a_minute(
     assert len(registry.log("token")) == 2
 
 
-def test_a_fresh_token_that_is_refused_ends_the_attempt(
+def test_a_new_token_that_is_refused_is_not_replaced(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(
@@ -192,7 +192,7 @@ def test_an_identity_token_is_exchanged_by_post(
     assert "Authorization" not in asked.headers
 
 
-def test_a_registry_with_basic_gets_the_credentials_themselves(
+def test_a_registry_with_basic_receives_the_credentials(
     client_of: MakeClient, reference: Reference, registry: FakeRegistry, config: Path
 ) -> None:
     registry.basic = LOGIN
@@ -206,7 +206,7 @@ def test_a_registry_with_basic_gets_the_credentials_themselves(
     ]
 
 
-def test_a_registry_with_basic_refuses_those_who_have_none(
+def test_a_registry_with_basic_refuses_anonymous_clients(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.basic = LOGIN
@@ -233,7 +233,7 @@ def test_a_registry_with_basic_refuses_those_who_have_none(
         b"\xff\xfe",
     ],
 )
-def test_an_unusable_token_is_the_registrys_failure(
+def test_an_unusable_token_is_a_registry_failure(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, body: bytes
 ) -> None:
     registry.script(faults.faulty(faults.body(body), server="token"))
@@ -243,7 +243,7 @@ def test_an_unusable_token_is_the_registrys_failure(
 
 
 @pytest.mark.parametrize("seconds", ["-1", "0", "true", '"300"', "1e999", "NaN", "[]"])
-def test_an_odd_term_counts_as_a_minute(
+def test_an_unusable_expires_in_counts_as_a_minute(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, seconds: str
 ) -> None:
     token = f"odd-{seconds.strip(chr(34))}"
@@ -264,7 +264,7 @@ def test_a_token_servers_limit_is_a_limit_of_the_registry(
     assert caught.value.retry_after == 90
 
 
-def test_a_token_server_that_stumbles_is_asked_again(
+def test_a_failing_token_server_is_retried(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.status(503), server="token", times=2))
@@ -272,7 +272,7 @@ def test_a_token_server_that_stumbles_is_asked_again(
 
 
 @pytest.mark.parametrize("header", ["", "Negotiate", "Bearer", 'Bearer service="no realm"', "nonsense=", "x" * 9000])
-def test_a_challenge_that_names_no_known_scheme_is_the_registrys_failure(
+def test_a_challenge_without_a_known_scheme_is_a_registry_failure(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, header: str
 ) -> None:
     registry.script(faults.faulty(faults.status(401, WWW_Authenticate=header), server="api"))

@@ -1,6 +1,7 @@
-"""A process that asks a registry as a worker does: ``python -m tests.unit.registry.asking HOST LIMIT THREADS``.
+"""A process that reads a registry as a worker does.
 
-It prints how many of its requests were answered. ``MIRROR_REDIS_URL`` says which Redis it shares with others.
+Run ``python -m tests.unit.registry.client_process HOST LIMIT THREADS``. It prints how many of its requests succeeded.
+``MIRROR_REDIS_URL`` names the Redis that it shares with others.
 """
 
 from __future__ import annotations

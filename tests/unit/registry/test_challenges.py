@@ -1,4 +1,4 @@
-"""``WWW-Authenticate`` in the forms that registries send, and in those that they should not."""
+"""``WWW-Authenticate`` in valid and invalid forms."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def test_a_header_that_is_absent_or_blank_is_blank() -> None:
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=300))
-def test_any_header_is_read_without_an_error(header: str) -> None:
+def test_any_header_is_parsed_without_an_error(header: str) -> None:
     parse_challenges(header)
 
 
 @given(st.lists(st.sampled_from(["Bearer", " ", ",", "=", '"', "\\", "realm", "a"]), max_size=60).map("".join))
-def test_headers_made_of_the_grammars_own_parts_are_read_without_an_error(header: str) -> None:
+def test_random_parts_of_the_grammar_are_parsed_without_an_error(header: str) -> None:
     for challenge in parse_challenges(header):
         assert challenge.scheme == challenge.scheme.lower()
 
@@ -107,7 +107,7 @@ def test_headers_made_of_the_grammars_own_parts_are_read_without_an_error(header
         max_size=4,
     )
 )
-def test_what_is_written_after_the_grammar_is_read_back(written: list[tuple[str, dict[str, str]]]) -> None:
+def test_challenges_written_by_the_grammar_are_parsed_back(written: list[tuple[str, dict[str, str]]]) -> None:
     def quoted(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -124,7 +124,7 @@ _PIECES = st.sampled_from(
 @settings(deadline=None, max_examples=50)
 @given(st.lists(_PIECES, min_size=1, max_size=5).map("".join), st.integers(1, 100))
 def test_reading_takes_steps_in_proportion_to_the_length(piece: str, times: int) -> None:
-    """A piece that is repeated is what makes a reader go back again and again, if it ever does."""
+    """A repeated piece would show a parser that goes back again and again."""
     header = (piece * times)[:LONGEST_CHALLENGE]
     assert _steps(header) <= 60 * len(header) + 100
 
@@ -139,7 +139,10 @@ def test_the_longest_header_takes_no_more_steps_for_each_character_than_a_short_
 
 
 def _steps(header: str) -> int:
-    """Lines of the reader's code that are executed. Each looks at one character: there is no regular expression."""
+    """Count the lines of the parser that are executed.
+
+    Each looks at one character, because the parser uses no regular expression.
+    """
     assert not hasattr(auth, "re")
     steps = 0
 

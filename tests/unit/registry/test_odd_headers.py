@@ -1,4 +1,4 @@
-"""Headers that stand twice, are joined, empty or of no use; and heads that are more than a head may be."""
+"""Registries with repeated, unusable or too many headers, or with broken HTTP."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize("text", UNUSABLE)
-def test_a_digest_that_cannot_be_used_counts_as_absent(text: str) -> None:
+def test_an_unusable_digest_header_counts_as_absent(text: str) -> None:
     assert content_digest(headers(("Docker-Content-Digest", text))) is None
 
 
-def test_a_digest_that_is_repeated_is_one_and_two_are_none() -> None:
+def test_a_repeated_digest_header_counts_once_and_different_ones_count_as_absent() -> None:
     once, twice = ("Docker-Content-Digest", str(DIGEST)), ("Docker-Content-Digest", f"{DIGEST} , {DIGEST}")
     assert (
         content_digest(headers(once)) == content_digest(headers(once, once)) == content_digest(headers(twice)) == DIGEST
@@ -74,7 +74,7 @@ def test_a_manifest_is_read_whatever_its_digest_header_says(
     assert get_manifest(client, reference).digest == app.digest
 
 
-def test_headers_that_stand_twice_do_no_harm_to_a_manifest(
+def test_repeated_headers_do_not_disturb_a_manifest(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     twice = [
@@ -89,7 +89,7 @@ def test_headers_that_stand_twice_do_no_harm_to_a_manifest(
     assert registry.connections["api"] == 1
 
 
-def test_a_redirect_that_names_two_places_leads_to_the_first(
+def test_of_two_locations_the_first_is_followed(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.put(app, "moved/app", "1")
@@ -98,7 +98,7 @@ def test_a_redirect_that_names_two_places_leads_to_the_first(
     assert get_manifest(client, reference).body == app.body
 
 
-def test_a_wait_that_is_asked_for_twice_is_the_first(
+def test_of_two_retry_after_headers_the_first_counts(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     limited = faults.both(faults.status(429, Retry_After="77"), faults.again("Retry-After", "5"))
@@ -108,7 +108,7 @@ def test_a_wait_that_is_asked_for_twice_is_the_first(
     assert caught.value.retry_after == 77
 
 
-def test_a_challenge_of_several_lines_is_read_whole(
+def test_a_challenge_of_several_lines_is_read(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, app: TestImage, config: object
 ) -> None:
     registry.basic = LOGIN
@@ -133,7 +133,7 @@ def test_a_challenge_of_several_lines_is_read_whole(
     ],
     ids=["100", "102", "103 with headers", "unknown ones", "all of them", "many"],
 )
-def test_interim_answers_are_skipped(
+def test_interim_responses_are_skipped(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, heads: list[bytes]
 ) -> None:
     registry.script(faults.faulty(faults.interim(*heads)))
@@ -149,8 +149,8 @@ def test_interim_answers_are_skipped(
 # -- below HTTP
 
 
-class Listening(Unthrottled):
-    """Notes what the breaker would be told."""
+class RecordingThrottle(Unthrottled):
+    """Records the failures that count for the breaker."""
 
     def __init__(self) -> None:
         self.failures: list[MirrorError] = []
@@ -167,8 +167,8 @@ def server() -> Iterator[RawServer]:
 
 
 @pytest.fixture
-def waiting() -> Iterator[RawServer]:
-    """It leaves every connection open, as HTTP/1.1 servers do."""
+def open_server() -> Iterator[RawServer]:
+    """A server that leaves every connection open, as HTTP/1.1 servers do."""
     with RawServer(keeps_open=True) as running:
         yield running
 
@@ -217,14 +217,14 @@ REASONS = {
 
 
 @pytest.mark.parametrize(("answer", "reason"), REASONS.values(), ids=REASONS.keys())
-def test_what_breaks_http_is_called_by_its_name_and_never_unreachable(
+def test_a_violation_of_http_is_named_and_never_called_unreachable(
     server: RawServer, client_of: MakeClient, answer: bytes, reason: str
 ) -> None:
     server.answer = answer
-    listening = Listening()
+    throttle = RecordingThrottle()
     endpoints = Endpoints(insecure=frozenset({server.host}))
     client = RegistryClient(
-        Transport(AddressGuard(LOOPBACK)), endpoints, lambda *_: None, throttle=listening, sleep=lambda _: None
+        Transport(AddressGuard(LOOPBACK)), endpoints, lambda *_: None, throttle=throttle, sleep=lambda _: None
     )
     reference = Reference.parse(f"{server.host}/team/app:1")
     for ask in (partial(get_manifest, client), lambda asked: read_blob(client, asked)):
@@ -233,7 +233,7 @@ def test_what_breaks_http_is_called_by_its_name_and_never_unreachable(
         assert "reached" not in caught.value.message
     assert client.head_manifest(reference) is None
     client.close()
-    assert listening.failures == []
+    assert throttle.failures == []
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"chunked, br"])
@@ -246,7 +246,7 @@ def test_a_transfer_that_is_compressed_is_refused(server: RawServer, client_of: 
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 20", b"HTT", OK + b"Content-Length: 10\r\n\r\n12345"])
-def test_a_connection_that_was_cut_is_called_that(server: RawServer, client_of: MakeClient, answer: bytes) -> None:
+def test_a_cut_connection_is_reported_as_such(server: RawServer, client_of: MakeClient, answer: bytes) -> None:
     server.answer = answer
     client, reference = raw_client(client_of, server)
     with pytest.raises((SourceUnreachable, AnswerTruncated)):
@@ -263,10 +263,10 @@ def test_a_connection_that_was_cut_is_called_that(server: RawServer, client_of: 
         b"X: a\r\n" * 90 + b"Content-Length: 10",
     ],
 )
-def test_a_length_that_is_repeated_ends_the_body(waiting: RawServer, client_of: MakeClient, head: bytes) -> None:
-    """The connection stays open: whoever does not know the length would wait for its end."""
-    waiting.answer = OK + head + b"\r\n\r\n" + CONTENT
-    client, reference = raw_client(client_of, waiting)
+def test_a_length_that_is_repeated_ends_the_body(open_server: RawServer, client_of: MakeClient, head: bytes) -> None:
+    """The connection stays open. Without the length, a client would wait for its end."""
+    open_server.answer = OK + head + b"\r\n\r\n" + CONTENT
+    client, reference = raw_client(client_of, open_server)
     for _ in range(2):
         assert read_blob(client, reference) == CONTENT
         assert get_manifest(client, reference).body == CONTENT
@@ -275,8 +275,10 @@ def test_a_length_that_is_repeated_ends_the_body(waiting: RawServer, client_of: 
 @pytest.mark.parametrize(
     "head", [b"chunked", b"Chunked", b"identity, chunked", b"chunked\r\nTransfer-Encoding: chunked"]
 )
-def test_chunks_are_known_however_they_are_announced(waiting: RawServer, client_of: MakeClient, head: bytes) -> None:
-    waiting.answer = OK + b"Transfer-Encoding: " + head + b"\r\n\r\n4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"
-    client, reference = raw_client(client_of, waiting)
+def test_chunked_bodies_are_recognised_in_all_spellings(
+    open_server: RawServer, client_of: MakeClient, head: bytes
+) -> None:
+    open_server.answer = OK + b"Transfer-Encoding: " + head + b"\r\n\r\n4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"
+    client, reference = raw_client(client_of, open_server)
     assert read_blob(client, reference) == CONTENT
     assert get_manifest(client, reference).body == CONTENT

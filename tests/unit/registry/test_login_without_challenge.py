@@ -1,4 +1,4 @@
-"""Registries that do not say with a challenge that they want a login, and what a login costs in requests."""
+"""Registries that ask for no login and hide images, and what a login costs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROOT = "/v2/"
 
 
 def _hides(status: int, **headers: str) -> faults.Script:
-    """A registry that answers *status* to whoever is not logged in, and its challenge at /v2/ alone."""
+    """Reply *status* to anonymous clients, and a challenge only at /v2/."""
 
     def script(request: Request, reply: Reply) -> Reply | None:
         return Reply(status, dict(headers)) if reply.status == 401 and request.path != ROOT else None
@@ -44,7 +44,7 @@ def _hides(status: int, **headers: str) -> faults.Script:
 
 
 def _asked(registry: FakeRegistry, *, path: str = "") -> list[tuple[str, str]]:
-    """Method and kind of login of every request to the API."""
+    """Return the method and the kind of login of every request to the API."""
     return [(r.method, r.headers.get("Authorization", "-").split(" ")[0]) for r in registry.log("api", path=path)]
 
 
@@ -79,7 +79,7 @@ def _read_blob(client: RegistryClient, reference: Reference, blob: Descriptor) -
 
 @pytest.mark.parametrize("read", [_read_manifest, _head_manifest, _read_blob])
 @pytest.mark.parametrize("status", [403, 404])
-def test_what_is_hidden_until_login_is_read(
+def test_an_image_that_is_hidden_from_anonymous_clients_is_read(
     client_of: MakeClient,
     hiding: FakeRegistry,
     reference: Reference,
@@ -99,7 +99,7 @@ def test_what_is_hidden_until_login_is_read(
     assert _asked(hiding)[3:] == [(method, kind)]
 
 
-def test_the_challenge_is_asked_for_once_for_all_repositories_and_threads(
+def test_the_root_is_asked_once_for_all_repositories_and_threads(
     client_of: MakeClient, hiding: FakeRegistry, app: TestImage, config: Path
 ) -> None:
     hiding.script(_hides(404))
@@ -124,7 +124,7 @@ def test_without_credentials_a_404_is_a_404(
     assert _asked(registry) == [("GET", "-")] * 2
 
 
-def test_where_no_login_is_wanted_the_answer_stands_and_is_asked_for_once(
+def test_if_the_root_asks_for_no_login_the_first_response_is_final(
     client_of: MakeClient, registry: FakeRegistry, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
@@ -157,7 +157,7 @@ def test_where_no_login_is_wanted_the_answer_stands_and_is_asked_for_once(
         faults.status(307, Location="/v2/"),
     ],
 )
-def test_a_root_that_is_odd_leaves_the_answer_as_it_is(
+def test_with_an_odd_root_the_first_response_is_final(
     client_of: MakeClient, registry: FakeRegistry, config: Path, root: faults.Change
 ) -> None:
     registry.script(lambda request, reply: root(reply) if request.path == ROOT else None)
@@ -169,10 +169,10 @@ def test_a_root_that_is_odd_leaves_the_answer_as_it_is(
         get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}:1"))
 
 
-def test_a_root_that_is_in_trouble_decides_nothing(
+def test_a_failing_root_is_not_remembered(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path
 ) -> None:
-    """The image may be there for those who are logged in, so its 404 is not believed."""
+    """The image may exist for logged-in clients, so its 404 is not final."""
     registry.basic = LOGIN
     registry.script(_hides(404))
     troubled = [faults.status(429, Retry_After="90"), faults.status(502)]
@@ -188,7 +188,7 @@ def test_a_root_that_is_in_trouble_decides_nothing(
     get_manifest(client, reference)
 
 
-def test_what_is_not_there_after_login_either_is_not_there(
+def test_an_image_that_is_missing_after_login_is_unknown(
     client_of: MakeClient, hiding: FakeRegistry, reference: Reference, config: Path, app: TestImage
 ) -> None:
     hiding.script(_hides(404))
@@ -201,10 +201,10 @@ def test_what_is_not_there_after_login_either_is_not_there(
     assert len(hiding.log("api")) == 4
 
 
-def test_a_refused_login_is_named_and_does_no_harm_to_what_is_public(
+def test_a_refused_login_is_reported_and_public_images_stay_readable(
     client_of: MakeClient, registry: FakeRegistry, config: Path
 ) -> None:
-    """The registry shows this image to everybody, and wants a login for what it does not have."""
+    """The registry serves this image to anonymous clients, and hides missing ones."""
     registry.basic = ("gordon", "another password")
 
     def public(request: Request, reply: Reply) -> Reply | None:
@@ -233,7 +233,7 @@ def test_a_hidden_challenge_gets_credentials_for_its_own_realm_only(
     assert all(login == "-" for _, login in _asked(registry))
 
 
-def test_a_target_of_a_redirect_that_has_nothing_wants_no_login(
+def test_a_404_of_a_redirect_target_is_not_answered_with_a_login(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, blob: Descriptor, config: Path
 ) -> None:
     registry.redirect_blobs = True
@@ -243,7 +243,7 @@ def test_a_target_of_a_redirect_that_has_nothing_wants_no_login(
     assert len(registry.log("api")) == 1
 
 
-def test_credentials_that_cannot_be_had_are_named(
+def test_unavailable_credentials_are_reported(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tmp_path: Path
 ) -> None:
     registry.basic = LOGIN
@@ -254,7 +254,7 @@ def test_credentials_that_cannot_be_had_are_named(
 
 
 @pytest.mark.parametrize("lines", [{}, {"WWW-Authenticate": ""}, {"WWW-Authenticate": "Negotiate"}, {"X": "nothing"}])
-def test_a_401_without_a_usable_challenge_is_asked_for_one_at_the_root(
+def test_after_a_401_without_a_usable_challenge_the_root_is_asked_for_one(
     client_of: MakeClient, hiding: FakeRegistry, reference: Reference, config: Path, lines: dict[str, str]
 ) -> None:
     hiding.script(
@@ -268,7 +268,7 @@ def test_a_401_without_a_usable_challenge_is_asked_for_one_at_the_root(
 
 
 @pytest.mark.parametrize("root", [200, 401, 404])
-def test_a_401_that_never_names_a_scheme_gets_the_password(
+def test_a_401_without_any_scheme_is_answered_with_basic(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, app: TestImage, config: Path, root: int
 ) -> None:
     registry.basic = LOGIN
@@ -280,7 +280,7 @@ def test_a_401_that_never_names_a_scheme_gets_the_password(
 
 
 @pytest.mark.parametrize("entry", [None, {"identitytoken": "no password"}])
-def test_a_401_that_never_names_a_scheme_is_the_registrys_failure_without_a_password(
+def test_a_401_without_any_scheme_fails_without_a_password(
     client_of: MakeClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -304,7 +304,7 @@ def test_a_401_that_never_names_a_scheme_is_the_registrys_failure_without_a_pass
         {"WWW-Authenticate": 'Bearer service="no realm", Basic realm="x"'},
     ],
 )
-def test_the_scheme_that_is_known_is_found_among_others(
+def test_the_known_scheme_is_found_among_others(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path, lines: dict[str, str]
 ) -> None:
     registry.basic = LOGIN
@@ -366,7 +366,7 @@ def test_a_registry_token_is_for_the_repositories_it_is_configured_for(
     assert [request.query["scope"] for request in registry.log("token")] == [["repository:other/app:pull"]]
 
 
-def test_a_registry_token_that_is_refused_ends_the_attempt(
+def test_a_refused_registry_token_is_not_sent_again(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tmp_path: Path
 ) -> None:
     registry.basic = LOGIN

@@ -1,4 +1,4 @@
-"""Documents that arrive compressed against our asking: decoded within their limit, and never trusted by their label."""
+"""Manifests and tokens that arrive compressed, or as a web page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.registry.conftest import get_manifest
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_manifest_that_arrives_compressed_is_read(
+def test_a_compressed_manifest_is_read(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -40,7 +40,7 @@ def test_a_manifest_that_arrives_compressed_is_read(
     assert {request.headers["Accept-Encoding"] for request in registry.log()} == {"identity"}
 
 
-def test_a_manifest_that_is_a_bomb_is_refused(
+def test_a_manifest_that_is_a_decompression_bomb_is_refused(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     bomb = faults.both(
@@ -51,7 +51,7 @@ def test_a_manifest_that_is_a_bomb_is_refused(
         get_manifest(client, reference)
 
 
-def test_a_token_that_arrives_compressed_is_read(
+def test_a_compressed_token_is_read(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.tokens = Tokens()
@@ -67,7 +67,7 @@ def test_a_token_that_arrives_compressed_is_read(
 
 
 @pytest.mark.parametrize("server", ["api", "token"])
-def test_a_portal_in_the_place_of_a_document_is_called_that(
+def test_a_login_portal_is_reported_as_such(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, server: str
 ) -> None:
     registry.tokens = Tokens()
@@ -79,7 +79,7 @@ def test_a_portal_in_the_place_of_a_document_is_called_that(
     assert len(registry.log(server, method="GET")) == 1
 
 
-def test_a_manifest_that_is_labelled_as_a_page_is_read(
+def test_a_manifest_that_is_labelled_as_html_is_read(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.header("Content-Type", "text/html")))
