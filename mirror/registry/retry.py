@@ -66,8 +66,8 @@ class Retries:
     """Runs requests under the circuit breaker, and retries failures that may pass.
 
     These are a lost connection, a 5xx, and, once, a 429 that asks for at most 5 s. A request that exceeded its deadline
-    is not retried: it has occupied its task's slot for a minute, and four attempts would occupy it for four. Its task is
-    parked if the registry is known to work, and fails otherwise.
+    is not retried: it has occupied its task's slot for a minute, and four attempts would occupy it for four. Its task
+    is parked if the registry is known to work, and fails otherwise.
     """
 
     def __init__(self, breaker: Breaker, sleep: Sleep) -> None:
