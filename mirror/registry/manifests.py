@@ -24,7 +24,7 @@ from mirror.oci.reference import Reference
 from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.retry import Retries
-from mirror.registry.throttle import Account, PullQuota, QuotaGrant, RequestSlot, SharedHeadSupport, Sleep, Throttle
+from mirror.registry.throttle import Account, QuotaGrant, QuotaLedger, RequestSlot, SharedHeadSupport, Sleep, Throttle
 
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
 _NO_HEAD_SECONDS: Final = 900.0
@@ -179,7 +179,7 @@ class RegistryManifests:
     def __init__(
         self,
         source: ManifestSource,
-        quota: PullQuota,
+        quota: QuotaLedger,
         accounts: PullAccounts,
         retries: Retries,
         sleep: Sleep,

@@ -17,7 +17,7 @@ from mirror.http.response import Response
 from mirror.oci.reference import Reference
 from mirror.registry.auth import Authenticator
 from mirror.registry.response_errors import DEFAULT_WAIT, asked_wait, window_seconds
-from mirror.registry.throttle import Account, PullQuota
+from mirror.registry.throttle import Account, QuotaLedger
 
 _LIMIT: Final = re.compile(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,19}))?", re.ASCII)
 _REFUSAL_SIZE: Final = 64 * 1024
@@ -57,7 +57,7 @@ class PullAccounts:
     Reports those responses to the quota ledger. Safe to share between threads.
     """
 
-    def __init__(self, quota: PullQuota, auth: Authenticator) -> None:
+    def __init__(self, quota: QuotaLedger, auth: Authenticator) -> None:
         self._quota = quota
         self._auth = auth
         self._accounts: dict[tuple[str, str], Account | None] = {}

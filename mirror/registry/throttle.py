@@ -92,7 +92,7 @@ class QuotaGrant(Protocol):
     def undecided(self) -> bool: ...
 
 
-class PullQuota(Protocol):
+class QuotaLedger(Protocol):
     """The ledger of pull limits.
 
     A unit is one manifest read. The client chooses its name.
@@ -129,7 +129,7 @@ class PullQuota(Protocol):
     def note_cost(self, digest: str, manifests: int) -> None: ...
 
 
-class Throttle(Breaker, Slots, SharedHeadSupport, PullQuota, Protocol):
+class Throttle(Breaker, Slots, SharedHeadSupport, QuotaLedger, Protocol):
     """What a client needs: a breaker, slots, HEAD support and pull quota."""
 
 
