@@ -38,6 +38,7 @@ from mirror.records.store import JobStore
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
+from mirror.registry.throttle import Throttle
 from mirror.settings import Settings
 from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
@@ -48,7 +49,6 @@ from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker
 from mirror.throttling.limiter import Limiter
 from mirror.throttling.pull_quota import PullQuota
-from mirror.throttling.shared_throttle import SharedThrottle
 from mirror.throttling.tolerance import Tolerance
 
 
@@ -63,7 +63,7 @@ class Core:
     bucket: Bucket
     leases: Leases
     processes: LiveProcesses
-    throttle: SharedThrottle
+    throttle: Throttle
     source: RegistryClient
     blobs: BlobStore
     links: LinkStore
@@ -90,7 +90,7 @@ class Core:
 
     def close(self) -> None:
         """Give back the shares in registries' limits and close every connection."""
-        self.throttle.close()
+        self.throttle.slots.close()
         self.source.close()
         self.redis.close()
         self.brisk_redis.close()
@@ -171,11 +171,11 @@ def build(
     )
 
 
-def build_throttle(redis: Redis, concurrency: Mapping[str, int]) -> SharedThrottle:
+def build_throttle(redis: Redis, concurrency: Mapping[str, int]) -> Throttle:
     """Build what all workers share to be gentle to registries. *concurrency* is the highest limit of some registries.
 
     *redis* should have few retries: a request waits while Redis is away.
     """
     tolerance = Tolerance()
     limiter = Limiter(AimdLimits(redis, concurrency))
-    return SharedThrottle(limiter, CircuitBreaker(redis, tolerance), PullQuota(redis, tolerance))
+    return Throttle(CircuitBreaker(redis, tolerance), limiter, PullQuota(redis, tolerance))

@@ -19,7 +19,7 @@ from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.blobs import BlobRange, BlobResponse, BlobSource
 from mirror.registry.credentials import DockerConfig
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.manifests import ManifestSource, RegistryManifests
+from mirror.registry.manifests import HeadSupport, ManifestSource, RegistryManifests
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.retry import Retries
 from mirror.registry.throttle import Sleep, Throttle
@@ -53,12 +53,14 @@ class RegistryClient:
         auth = Authenticator(transport, endpoints, redirects, tokens, find_credential)
         requests = AuthorizedRequests(endpoints, redirects, auth)
         self._transport = transport
-        self._throttle = throttle
+        self._quota = throttle.quota
         self._sleep = sleep
-        self._accounts = PullAccounts(throttle, auth)
-        self._retries = Retries(throttle, sleep)
-        self._manifests = ManifestSource(requests, throttle, self._accounts, self._retries, sleep)
-        self._blobs = BlobSource(requests, redirects, throttle, sleep)
+        self._accounts = PullAccounts(throttle.quota, auth)
+        self._retries = Retries(throttle.breaker, sleep)
+        self._manifests = ManifestSource(
+            requests, throttle.slots, HeadSupport(throttle.breaker), self._accounts, self._retries, sleep
+        )
+        self._blobs = BlobSource(requests, redirects, throttle.slots, sleep)
 
     @classmethod
     def from_settings(
@@ -93,7 +95,7 @@ class RegistryClient:
 
     def reading(self, reference: Reference) -> RegistryManifests:
         """Return a reader of one image's manifests. It is a context manager."""
-        return RegistryManifests(self._manifests, self._throttle, self._accounts, self._retries, self._sleep, reference)
+        return RegistryManifests(self._manifests, self._quota, self._accounts, self._retries, self._sleep, reference)
 
     def open_blob(
         self, reference: Reference, blob: Descriptor, *, offset: int = 0, length: int | None = None

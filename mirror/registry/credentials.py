@@ -307,7 +307,10 @@ def _run_program(program: str, server: str, registry: str, seconds: float) -> tu
 
 
 def _communicate(child: subprocess.Popen[bytes], server: str) -> bytes:
-    """Write the server's address and read the reply. Kill a child if it is too long."""
+    """Write the server's address and read the reply.
+
+    At most one byte more than allowed is read. A child that writes more is killed.
+    """
     assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - both are pipes
     try:
         child.stdin.write(server.encode())

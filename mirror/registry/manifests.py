@@ -24,7 +24,7 @@ from mirror.oci.reference import Reference
 from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.retry import Retries
-from mirror.registry.throttle import Account, QuotaGrant, QuotaLedger, RequestSlot, SharedHeadSupport, Sleep, Throttle
+from mirror.registry.throttle import Account, Breaker, QuotaGrant, QuotaLedger, RequestSlot, Sleep, Slots
 
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
 _NO_HEAD_SECONDS: Final = 900.0
@@ -58,8 +58,8 @@ class HeadSupport:
     registry's HEADs of no use.
     """
 
-    def __init__(self, shared: SharedHeadSupport) -> None:
-        self._shared = shared
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
         self._lock = threading.Lock()
         self._failed: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._useless_until: OrderedDict[str, float] = OrderedDict()
@@ -72,7 +72,7 @@ class HeadSupport:
         with self._lock:
             if monotonic() < self._useless_until.get(registry, 0.0):
                 return True
-        return self._shared.is_headless(registry)
+        return self._breaker.is_headless(registry)
 
     def head_failed(self, reference: Reference) -> None:
         """Record that a HEAD of *reference* failed, named no digest, or was skipped."""
@@ -88,7 +88,7 @@ class HeadSupport:
                 return
             del self._failed[_name(reference)]
             _put(self._useless_until, reference.registry, monotonic() + _NO_HEAD_SECONDS)
-        self._shared.note_headless(reference.registry)
+        self._breaker.note_headless(reference.registry)
         _LOG.info("HEADs are of no use at this registry", registry=reference.registry, skipped_for=_NO_HEAD_SECONDS)
 
 
@@ -101,17 +101,18 @@ class ManifestSource:
     def __init__(
         self,
         requests: AuthorizedRequests,
-        throttle: Throttle,
+        slots: Slots,
+        head_support: HeadSupport,
         accounts: PullAccounts,
         retries: Retries,
         sleep: Sleep,
     ) -> None:
+        self.head_support = head_support
         self._requests = requests
-        self._throttle = throttle
+        self._slots = slots
         self._accounts = accounts
         self._retries = retries
         self._sleep = sleep
-        self.head_support = HeadSupport(throttle)
 
     def head(self, reference: Reference) -> Digest | None:
         """Return the digest that the reference has now, by a HEAD. None if that fails.
@@ -131,7 +132,7 @@ class ManifestSource:
         """
         started = monotonic()
         with (
-            RequestSlot(self._throttle, reference.registry, "manifests", self._sleep),
+            RequestSlot(self._slots, reference.registry, "manifests", self._sleep),
             self._requests.send("GET", reference, f"manifests/{reference.target}", _ACCEPT).response as response,
         ):
             self._accounts.record(reference, response, started, unit)
@@ -154,7 +155,7 @@ class ManifestSource:
         if self.head_support.is_useless(reference.registry) and self._accounts.account(reference) is None:
             return None
         started = monotonic()
-        with RequestSlot(self._throttle, reference.registry, "manifests", self._sleep):
+        with RequestSlot(self._slots, reference.registry, "manifests", self._sleep):
             response = self._requests.send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT).response
             if response.status == 200:
                 response.discard()

@@ -1,12 +1,14 @@
 """What a client asks for before a request to a registry, and reports after it.
 
-These are ports: the client knows no Redis. `mirror.throttling` implements them for all workers together.
+These are ports: the client knows no Redis. `mirror.throttling` implements them for all workers together, with
+`CircuitBreaker`, `Limiter` and `PullQuota`. `mirror.wiring` joins those three to a `Throttle`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -21,7 +23,10 @@ Sleep = Callable[[float], None]
 
 
 class Breaker(Protocol):
-    """A circuit breaker for each registry."""
+    """A circuit breaker for each registry.
+
+    It also shares which registries have HEADs of no use.
+    """
 
     def permit(self, registry: str) -> None:
         """Raise the error of a registry that is known to be down or failing."""
@@ -44,6 +49,15 @@ class Breaker(Protocol):
         The breaker permits another one to decide.
         """
 
+    def note_headless(self, registry: str) -> None:
+        """Record that a GET of a manifest worked after a HEAD of it did not.
+
+        All clients skip HEADs for a while.
+        """
+
+    def is_headless(self, registry: str) -> bool:
+        """Whether a client recorded that lately. Known from the last `permit`."""
+
 
 class Slots(Protocol):
     """The number of requests that a registry is sent at once."""
@@ -61,18 +75,8 @@ class Slots(Protocol):
         Returns the seconds to wait if the registry named none.
         """
 
-
-class SharedHeadSupport(Protocol):
-    """Which registries have HEADs of no use, as found out by any client."""
-
-    def note_headless(self, registry: str) -> None:
-        """Record that a GET of a manifest worked after a HEAD of it did not.
-
-        All clients skip HEADs for a while.
-        """
-
-    def is_headless(self, registry: str) -> bool:
-        """Whether a client recorded that lately. Known from the last `permit`."""
+    def close(self) -> None:
+        """Give back what this process holds of the shared limits."""
 
 
 class QuotaGrant(Protocol):
@@ -129,8 +133,13 @@ class QuotaLedger(Protocol):
     def note_cost(self, digest: str, manifests: int) -> None: ...
 
 
-class Throttle(Breaker, Slots, SharedHeadSupport, QuotaLedger, Protocol):
-    """What a client needs: a breaker, slots, HEAD support and pull quota."""
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """What keeps a client gentle to registries. Usually shared with other clients."""
+
+    breaker: Breaker
+    slots: Slots
+    quota: QuotaLedger
 
 
 class RequestSlot:

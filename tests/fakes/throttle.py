@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mirror.errors import MirrorError
-from mirror.registry.throttle import Account, Action, QuotaGrant, Sleep
+from mirror.registry.throttle import Account, Action, QuotaGrant, Sleep, Throttle
 
 
-class _Granted:
-    granted = True
-    wait = 0.0
-    told_ago = 0.0
-    undecided = False
-
-
-class Unthrottled:
-    """Implements `mirror.registry.throttle.Throttle`. It permits every request and records nothing."""
+class ClosedBreaker:
+    """Permits every request and records nothing."""
 
     def permit(self, registry: str) -> None: ...
     def failed(self, registry: str, error: MirrorError) -> MirrorError:
@@ -28,11 +21,28 @@ class Unthrottled:
     def is_headless(self, registry: str) -> bool:
         return False
 
+
+class UnlimitedSlots:
+    """Has a slot for every request."""
+
     def enter(self, registry: str, action: Action, wait: Sleep) -> Callable[[bool], None]:
         return lambda _: None
 
     def troubled(self, registry: str, action: Action) -> float | None:
         return None
+
+    def close(self) -> None: ...
+
+
+class _Granted:
+    granted = True
+    wait = 0.0
+    told_ago = 0.0
+    undecided = False
+
+
+class UnlimitedQuota:
+    """Grants every manifest read and records nothing."""
 
     def is_limited(self, registry: str) -> bool:
         return False
@@ -52,3 +62,6 @@ class Unthrottled:
         return 1
 
     def note_cost(self, digest: str, manifests: int) -> None: ...
+
+
+UNTHROTTLED = Throttle(ClosedBreaker(), UnlimitedSlots(), UnlimitedQuota())

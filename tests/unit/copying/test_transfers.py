@@ -46,7 +46,7 @@ def engine_on(
     client = RegistryClient.from_settings(chosen, throttle=throttle, sleep=lambda _: None, on_cancel=waking)
     yield Engine(registry, client, bucket, redis)
     client.close()
-    throttle.close()
+    throttle.slots.close()
     redis.close()
 
 

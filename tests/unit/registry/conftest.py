@@ -17,7 +17,7 @@ from mirror.registry.client import RegistryClient
 from mirror.registry.manifests import FetchedManifest
 from tests.conftest import MakeSettings
 from tests.fakes.registry import FakeRegistry, Tokens
-from tests.fakes.throttle import Unthrottled
+from tests.fakes.throttle import UNTHROTTLED
 from tests.images import TestImage, image, layer
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
@@ -93,7 +93,7 @@ def client_of(settings: MakeSettings, waits: list[float]) -> Iterator[MakeClient
         insecure = frozenset(registry.host for registry in registries)
         place = {"allowed_networks": LOOPBACK, "insecure_registries": insecure}
         chosen = settings(**{**place, **fields})
-        made.append(RegistryClient.from_settings(chosen, throttle=Unthrottled(), sleep=waits.append))
+        made.append(RegistryClient.from_settings(chosen, throttle=UNTHROTTLED, sleep=waits.append))
         return made[-1]
 
     yield make

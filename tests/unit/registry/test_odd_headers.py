@@ -19,10 +19,11 @@ from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.manifests import content_digest
+from mirror.registry.throttle import Throttle
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.sockets import RawServer
-from tests.fakes.throttle import Unthrottled
+from tests.fakes.throttle import ClosedBreaker, UnlimitedQuota, UnlimitedSlots
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOGIN, LOOPBACK, MakeClient, get_manifest
 
@@ -149,7 +150,7 @@ def test_interim_responses_are_skipped(
 # -- below HTTP
 
 
-class RecordingThrottle(Unthrottled):
+class RecordingBreaker(ClosedBreaker):
     """Records the failures that count for the breaker."""
 
     def __init__(self) -> None:
@@ -221,7 +222,8 @@ def test_a_violation_of_http_is_named_and_never_called_unreachable(
     server: RawServer, client_of: MakeClient, answer: bytes, reason: str
 ) -> None:
     server.answer = answer
-    throttle = RecordingThrottle()
+    breaker = RecordingBreaker()
+    throttle = Throttle(breaker, UnlimitedSlots(), UnlimitedQuota())
     endpoints = Endpoints(insecure=frozenset({server.host}))
     client = RegistryClient(
         Transport(AddressGuard(LOOPBACK)), endpoints, lambda *_: None, throttle=throttle, sleep=lambda _: None
@@ -233,7 +235,7 @@ def test_a_violation_of_http_is_named_and_never_called_unreachable(
         assert "reached" not in caught.value.message
     assert client.head_manifest(reference) is None
     client.close()
-    assert throttle.failures == []
+    assert breaker.failures == []
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"chunked, br"])

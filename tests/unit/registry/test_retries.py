@@ -24,7 +24,7 @@ from mirror.registry.retry import ATTEMPTS, LONGEST_PAUSE
 from tests.conftest import MakeSettings
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
-from tests.fakes.throttle import Unthrottled
+from tests.fakes.throttle import UNTHROTTLED
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOOPBACK, MakeClient, get_manifest
 
@@ -182,7 +182,7 @@ def test_the_sleep_function_can_end_a_wait(
 
     registry.script(faults.faulty(faults.status(503)))
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    client = RegistryClient.from_settings(place, throttle=Unthrottled(), sleep=sleep)
+    client = RegistryClient.from_settings(place, throttle=UNTHROTTLED, sleep=sleep)
     with pytest.raises(Stopped):
         get_manifest(client, reference)
     assert len(registry.log()) == 1

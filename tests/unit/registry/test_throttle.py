@@ -25,7 +25,7 @@ from mirror.oci.reference import Reference
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
-from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.registry.throttle import Throttle
 from mirror.wiring import build_throttle
 from tests.conftest import MakeSettings
 from tests.e2e.processes import ROOT, eventually
@@ -40,15 +40,15 @@ SLOTS = 3
 
 
 @pytest.fixture
-def throttle(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
+def throttle(redis: Redis, registry: FakeRegistry) -> Iterator[Throttle]:
     shared = build_throttle(redis, {registry.host: SLOTS})
     yield shared
-    shared.close()
+    shared.slots.close()
 
 
 @pytest.fixture
 def client(
-    settings: MakeSettings, registry: FakeRegistry, throttle: SharedThrottle, config: Path
+    settings: MakeSettings, registry: FakeRegistry, throttle: Throttle, config: Path
 ) -> Iterator[RegistryClient]:
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}), docker_config=config)
     client = RegistryClient.from_settings(place, throttle=throttle, sleep=lambda _: None)
@@ -120,7 +120,7 @@ def test_a_blob_holds_its_slot_until_its_last_byte(
 
 def test_a_canceled_task_does_not_wait_for_a_slot(
     client: RegistryClient,
-    throttle: SharedThrottle,
+    throttle: Throttle,
     registry: FakeRegistry,
     settings: MakeSettings,
     reference: Reference,
@@ -285,5 +285,5 @@ def test_images_are_read_while_redis_is_away(
     with pytest.raises(SourceFailed, match="503"):
         get_manifest(client, reference)
     client.close()
-    throttle.close()
+    throttle.slots.close()
     redis.close()

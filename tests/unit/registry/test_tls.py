@@ -20,7 +20,7 @@ from tests.fakes import faults
 from tests.fakes.certificates import Authority, Issued
 from tests.fakes.registry import FakeRegistry, Tokens
 from tests.fakes.server import HttpServer, Reply
-from tests.fakes.throttle import Unthrottled
+from tests.fakes.throttle import UNTHROTTLED
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOOPBACK, REPOSITORY, get_manifest
 
@@ -40,7 +40,7 @@ def registry(app: TestImage, issued: Issued) -> Iterator[FakeRegistry]:
 @pytest.fixture
 def client(issued: Issued) -> Iterator[RegistryClient]:
     transport = Transport(AddressGuard(LOOPBACK), ca_certs=str(issued.authority))
-    made = RegistryClient(transport, Endpoints(), lambda *_: None, throttle=Unthrottled(), sleep=lambda _: None)
+    made = RegistryClient(transport, Endpoints(), lambda *_: None, throttle=UNTHROTTLED, sleep=lambda _: None)
     yield made
     made.close()
 

@@ -19,7 +19,7 @@ from tests.fakes.certificates import Authority
 from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer
-from tests.fakes.throttle import Unthrottled
+from tests.fakes.throttle import UNTHROTTLED
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY, MakeClient, docker_config, get_manifest
 
@@ -141,9 +141,7 @@ def test_only_an_anonymous_token_request_is_upgraded_to_https(
         registry.script(_moved(301, f"https://{upgraded.host}/token", with_query=True))
         transport = Transport(AddressGuard(LOOPBACK), ca_certs=str(issued.authority))
         endpoints = Endpoints(insecure=frozenset({registry.host}))
-        client = RegistryClient(
-            transport, endpoints, lambda *_: credential, throttle=Unthrottled(), sleep=lambda _: None
-        )
+        client = RegistryClient(transport, endpoints, lambda *_: credential, throttle=UNTHROTTLED, sleep=lambda _: None)
         if credential is None:
             assert get_manifest(client, reference).body == app.body
         else:
