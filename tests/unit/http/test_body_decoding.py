@@ -33,7 +33,7 @@ COMPRESSED: dict[str, tuple[str | None, bytes]] = {
     "x-gzip": ("x-gzip", gzip.compress(JSON, mtime=0)),
     "in capitals": ("GZip", gzip.compress(JSON, mtime=0)),
     "gzip in two members": ("gzip", gzip.compress(JSON[:100], mtime=0) + gzip.compress(JSON[100:], mtime=0)),
-    "gzip with zeros behind it": ("gzip", gzip.compress(JSON, mtime=0) + bytes(10)),
+    "gzip with zeros after it": ("gzip", gzip.compress(JSON, mtime=0) + bytes(10)),
     "deflate": ("deflate", zlib.compress(JSON)),
     "raw deflate": ("deflate", raw_deflate(JSON)),
     "gzip twice": ("gzip, gzip", gzip.compress(gzip.compress(JSON, mtime=0), mtime=0)),

@@ -134,8 +134,8 @@ def test_another_range_than_requested_is_not_used_and_the_whole_blob_is_read(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, content_range: str | None, status: int
 ) -> None:
     """The script also changes the reply without a range. Its Content-Range is ignored."""
-    told = faults.header("Content-Range", content_range)
-    registry.script(faults.faulty(lambda reply: replace(told(reply), status=status)))
+    content_range_header = faults.header("Content-Range", content_range)
+    registry.script(faults.faulty(lambda reply: replace(content_range_header(reply), status=status)))
     with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
         assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
     assert ranges_asked(registry) == ["bytes=1000-1999", None]

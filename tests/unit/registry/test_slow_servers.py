@@ -38,7 +38,7 @@ ENDLESS = {
     "a header": (OK + b"X: ", b"a"),
     "headers": (OK, b"X: a\r\n"),
     "a body": (OK + b"Content-Length: 100000\r\n\r\n", b"a"),
-    "a body of no told length": (OK + b"\r\n", b"a"),
+    "a body without a length": (OK + b"\r\n", b"a"),
     "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "headers of an interim answer": (b"HTTP/1.1 103 Early Hints\r\n", b"Link: a\r\n"),
     "a chunk's size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),

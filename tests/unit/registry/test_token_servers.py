@@ -199,7 +199,7 @@ def test_an_odd_reply_with_a_token_is_used(
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("stated", "seconds"),
     [('"300"', 300), ("1e999", 12 * 3600), ("86400", 12 * 3600), ("0", 60), ("-5", 60), ("true", 60)],
 )
 def test_a_token_is_used_for_as_long_as_stated_within_bounds(
@@ -208,13 +208,13 @@ def test_a_token_is_used_for_as_long_as_stated_within_bounds(
     reference: Reference,
     tokens: Tokens,
     monkeypatch: pytest.MonkeyPatch,
-    told: str,
+    stated: str,
     seconds: float,
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("mirror.registry.auth.monotonic", lambda: now[0])
     tokens.issued["T"] = f"repository:{REPOSITORY}:pull"
-    registry.script(faults.faulty(faults.body(f'{{"token": "T", "expires_in": {told}}}'.encode()), server="token"))
+    registry.script(faults.faulty(faults.body(f'{{"token": "T", "expires_in": {stated}}}'.encode()), server="token"))
     get_manifest(client, reference)
     now[0] += seconds - 11
     get_manifest(client, reference)
