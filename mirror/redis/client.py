@@ -16,22 +16,13 @@ from redis.commands.core import Script as RegisteredScript
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from mirror.redis import keys
 from mirror.redis.failures import translated, trouble_of
 from mirror.redis.retry import BRISK, FOREVER, PATIENT, RedisRetry
+from mirror.redis.scripts import load_script
 
 __all__ = ["BRISK", "FOREVER", "NOW", "PATIENT", "Redis", "Run", "Script", "open_client", "retry_of", "translated"]
 
-NOW: Final = f"""
-local function now()
-  local time = redis.call('TIME')
-  local ms = time[1] * 1000 + math.floor(time[2] / 1000)
-  local last = tonumber(redis.call('GET', '{keys.CLOCK}') or '0')
-  if ms <= last then return last end
-  redis.call('SET', '{keys.CLOCK}', string.format('%d', ms))
-  return ms
-end
-"""
+NOW: Final = load_script("mirror.redis", "clock.lua")
 """Lua: Redis' own time in ms, which never goes back, so that no lease revives when a clock is set."""
 
 

@@ -197,3 +197,30 @@ def index_entries(repository: str) -> str:
 
 def index_blobs(repository: str) -> str:
     return f"{_ROOT}:index:blobs:{repository}"
+
+
+LUA: Final[dict[str, str]] = {
+    "clock": CLOCK,
+    "jobs": JOBS,
+    "jobs_by_state": jobs_by_state("*"),
+    "jobs_by_source": jobs_by_source("*"),
+    "jobs_ended": JOBS_ENDED,
+    "job": job("*"),
+    "job_tasks": job_tasks("*"),
+    "task": task("*"),
+    "task_blobs": task_blobs("*"),
+    "task_waits": task_waits("*"),
+    "tasks_queued": TASKS_QUEUED,
+    "tasks_running": TASKS_RUNNING,
+    "tasks_parked": TASKS_PARKED,
+    "pin": f"{PIN}*",
+    "pin_holder": pin_holder("*"),
+    "pins_deleting": PINS_DELETING,
+    "index_built": INDEX_BUILT,
+    "index_rebuild": INDEX_REBUILD,
+    "index_changed": INDEX_CHANGED,
+    "index_repositories": INDEX_REPOSITORIES,
+    "index_images": INDEX_IMAGES,
+    "index_bytes": INDEX_BYTES,
+}
+"""The keys that Lua scripts spell as ``KEY.name``, or ``KEY.name(id)`` where ``*`` stands for the id."""
