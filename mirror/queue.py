@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from mirror.redis import keys
-from mirror.redis.client import Script, translated
+from mirror.redis.failures import translated
+from mirror.redis.scripts import Script
 
 os.environ["RQ_KEY_PREFIX"] = keys.RQ_PREFIX  # RQ reads it once, when it is imported
 

@@ -29,7 +29,8 @@ from mirror.locks.pins import Pins
 from mirror.queue import TaskQueue
 from mirror.records.processes import LiveProcesses
 from mirror.records.store import JobStore
-from mirror.redis.client import BRISK, Redis, open_client
+from mirror.redis.client import Redis, open_client
+from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
 from mirror.stewardship.upload_purge import UploadPurge

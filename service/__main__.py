@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from mirror import log
-from mirror.redis.retry import address_of
+from mirror.redis.failures import address_of
 from mirror.settings import InvalidSettings, Settings
 from service.http.auth import admin_token
 from service.server import Server

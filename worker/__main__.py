@@ -14,8 +14,8 @@ from mirror.oci import sha256
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.processes import BEAT_SECONDS
-from mirror.redis.client import FOREVER, Redis, open_client, retry_of
-from mirror.redis.retry import address_of
+from mirror.redis.client import Redis, open_client
+from mirror.redis.failures import FOREVER, RedisRetry, address_of
 from mirror.settings import InvalidSettings, Settings
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
@@ -56,7 +56,7 @@ def wait_for_redis(settings: Settings, redis: Redis, liveness: Liveness) -> None
     The log names its address at once, and every failure to reach it.
     """
     _LOG.info("connecting to Redis", address=address_of(settings.redis_url or ""))
-    if retry := retry_of(redis.client):
+    if retry := RedisRetry.of(redis.client):
         retry.on_attempt = liveness.touch
     redis.call("PING")
     for warning in redis.warnings():
@@ -88,7 +88,7 @@ def work(core: Core, liveness: Liveness) -> None:
 def rq_worker(settings: Settings, liveness: Liveness) -> MirrorWorker:
     """RQ's worker, on a connection of its own that waits for Redis without limit."""
     connection = open_client(settings.redis_url or "", retries=FOREVER, decode_responses=False)
-    if retry := retry_of(connection):
+    if retry := RedisRetry.of(connection):
         retry.on_attempt = liveness.touch
     worker = MirrorWorker(
         [TaskQueue(connection).rq],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from mirror.redis.client import PATIENT
+from mirror.redis.failures import PATIENT
 from mirror.settings import Settings
 from mirror.wiring import Core, build
 

@@ -12,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 from rq import Worker
 
-from mirror.redis.client import BRISK, retry_of
+from mirror.redis.failures import BRISK, RedisRetry
 from worker import work_horse as horse
 from worker.liveness import Liveness
 
@@ -65,7 +65,7 @@ class MirrorWorker(Worker):
 
     def handle_warm_shutdown_request(self) -> None:
         """On the first SIGTERM: tell the horse, which ends within seconds; RQ alone would wait for it without limit."""
-        if retry := retry_of(self.connection):
+        if retry := RedisRetry.of(self.connection):
             retry.update_retries(BRISK)
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         if self.horse_pid:

@@ -14,8 +14,7 @@ from typing import Final
 import structlog
 
 from mirror.log import configure
-from mirror.redis.client import retry_of
-from mirror.redis.retry import address_of
+from mirror.redis.failures import RedisRetry, address_of
 from mirror.settings import InvalidSettings
 from mirror.wiring import Core
 from worker.core import worker_core
@@ -47,7 +46,7 @@ def main() -> int:
     configure("scheduler", level=core.settings.log_level, line_format=core.settings.log_format)
     liveness = Liveness("scheduler", core.processes, core.settings.heartbeat_path)
     scheduler = PeriodicTasks(tasks(core), core.leases, liveness)
-    if retry := retry_of(core.redis.client):
+    if retry := RedisRetry.of(core.redis.client):
         retry.on_attempt = scheduler.note_progress
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())

@@ -15,7 +15,8 @@ from mirror.catalog.entry import ImageEntry, Listed, RepositoryEntry
 from mirror.errors import CatalogRebuilding, RepositoryNotHeld
 from mirror.oci.digest import Digest
 from mirror.redis import keys
-from mirror.redis.client import Redis, Run
+from mirror.redis.client import Redis
+from mirror.redis.scripts import Run
 
 _SCAN: Final = 200
 

@@ -1,1 +1,1 @@
-"""Redis: the client, the names of its keys, its failures."""
+"""The client of Redis, the names of its keys, its Lua scripts and its failures."""

@@ -1,4 +1,7 @@
-"""Load the Lua scripts that Redis runs, from ``*.lua`` files next to the Python module that uses them.
+"""Load Lua scripts from ``*.lua`` files next to the Python module that uses them, and run them in Redis.
+
+Every script may run twice. A connection can break after Redis did the work and before the reply arrived, and then the
+command is sent again. So a second run must find what the first one did and return the same.
 
 How to write a script for ``mirror/locks/pins.py``:
 
@@ -26,17 +29,25 @@ The shared include files are ``mirror/redis/clock.lua`` (``now()``) and those th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
+
+import redis
+from redis.commands.core import Script as RegisteredScript
+from redis.exceptions import NoScriptError, ResponseError
 
 from mirror.redis import keys
+from mirror.redis.failures import raise_refusals, translated
 
-__all__ = ["load_script"]
+Run = tuple[Sequence[str], Sequence[str | float]]
+"""The keys and the arguments of one run of a script."""
 
 _INCLUDE: Final = re.compile(r"^-- @include (\S+)/([\w-]+\.lua)$", re.MULTILINE)
 _KEY: Final = re.compile(r"\bKEY\.(\w+)")
 _CONSTANT_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*")
+_BATCH: Final = 64
+"""Runs in one round trip. They take Redis about 2 ms, and everything else waits meanwhile."""
 
 
 def load_script(package: str, file: str, *, constants: Mapping[str, int | float | str] | None = None) -> str:
@@ -46,6 +57,64 @@ def load_script(package: str, file: str, *, constants: Mapping[str, int | float 
     """
     text = _read(package, file, set())
     return "\n".join([*_render_constants(constants or {}), *_render_keys(text), text])
+
+
+class Script:
+    """A Lua script, which is loaded again where Redis lost it, as after a restart."""
+
+    def __init__(self, client: redis.Redis, source: str) -> None:
+        self._one = client.register_script(source)
+        self._many = client.register_script(_MANY.replace("--[[ SCRIPT ]]", source))
+
+    @property
+    def sources(self) -> tuple[str, str]:
+        """The texts that Redis must know: one for a single run, and one for many runs."""
+        return str(self._one.script), str(self._many.script)
+
+    def __call__(self, keys: Sequence[str] = (), args: Sequence[str | float] = ()) -> Any:
+        """Run the script. Raises RedisUnavailable."""
+        return _run(self._one, keys, args)
+
+    def many(self, runs: Sequence[Run]) -> list[Any]:
+        """Run the script once for each (keys, args), in order, with a round trip for every 64 runs.
+
+        Raises RedisUnavailable, or the error of one run. Then any of the runs may have been made. Measured for 32 runs:
+        50 us each, 13 of them CPU of this process. As commands of a pipeline they take 80 us and 28 us.
+        """
+        results = self.each(runs)
+        for result in results:
+            if isinstance(result, ResponseError):
+                raise result
+        return results
+
+    def each(self, runs: Sequence[Run]) -> list[Any]:
+        """Run the script as `many` does, but return the ResponseError of a run that failed in place of its result."""
+        if len(runs) == 1:
+            try:
+                return [self(*runs[0])]
+            except ResponseError as error:
+                return [error]
+        results: list[Any] = []
+        for start in range(0, len(runs), _BATCH):
+            batch = runs[start : start + _BATCH]
+            counts = [len(part) for run in batch for part in run]
+            names = [name for keys, _ in batch for name in keys]
+            args = [arg for _, args in batch for arg in args]
+            results += raise_refusals(_run(self._many, names, [len(batch), *counts, *args]))
+        return results
+
+
+def _run(script: RegisteredScript, keys: Sequence[str], args: Sequence[str | float]) -> Any:
+    """Run a script by its hash, or by its text where Redis does not know the hash.
+
+    The text is sent with the run, in one command. Redis could restart between loading a script and running it.
+    """
+    client = script.registered_client
+    with translated():
+        try:
+            return client.evalsha(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return client.eval(str(script.script), len(keys), *keys, *args)
 
 
 def _read(package: str, file: str, seen: set[str]) -> str:
@@ -87,3 +156,6 @@ def _literal(value: float | str) -> str:
     if isinstance(value, str):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
     return repr(value)
+
+
+_MANY: Final = load_script("mirror.redis", "many.lua")

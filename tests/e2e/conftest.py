@@ -10,7 +10,8 @@ import pytest
 from mirror.jobs.submit import Submitter
 from mirror.queue import TaskQueue
 from mirror.records.store import JobStore
-from mirror.redis.client import PATIENT, Redis, open_client
+from mirror.redis.client import Redis, open_client
+from mirror.redis.failures import PATIENT
 from mirror.storage.bucket import Bucket
 from tests.conftest import MakeSettings, SettingsForServer
 from tests.e2e.fleet import Fleet

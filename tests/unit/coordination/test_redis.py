@@ -7,7 +7,8 @@ import pytest
 
 from mirror.errors import RedisUnavailable
 from mirror.redis import keys
-from mirror.redis.client import Redis, Run
+from mirror.redis.client import Redis
+from mirror.redis.scripts import Run
 from tests.servers import ValkeyServer
 
 

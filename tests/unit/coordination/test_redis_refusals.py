@@ -30,8 +30,7 @@ from mirror.errors import RedisUnavailable
 from mirror.queue import TaskQueue
 from mirror.redis import keys
 from mirror.redis.client import Redis, open_client
-from mirror.redis.failures import translated
-from mirror.redis.retry import address_of
+from mirror.redis.failures import address_of, translated
 from tests.servers import ValkeyServer
 from tests.servers.process import free_port
 

@@ -7,8 +7,7 @@ from mirror.errors import RedisUnavailable
 from mirror.jobs import reconcile as reconciling
 from mirror.queue import entry_id
 from mirror.records.task import WaitingFor
-from mirror.redis import keys
-from mirror.redis import retry as redis_retry
+from mirror.redis import failures, keys
 from tests import images
 from tests.harness import Harness
 
@@ -17,7 +16,7 @@ from tests.harness import Harness
 def old_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Redis have been up for longer than a lease, as it mostly has, and without any trouble that we know of."""
     monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3600)
-    monkeypatch.setattr(redis_retry, "_OUTAGES", {})
+    monkeypatch.setattr(failures, "_OUTAGE_LOGS", {})
 
 
 @pytest.fixture

@@ -1,0 +1,3 @@
+-- @include mirror/redis/clock.lua
+-- Returns Redis' time in ms.
+return now()
