@@ -11,7 +11,7 @@ from mirror.catalog.reader import CatalogReader
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import TaskRunner
-from mirror.jobs.submit import MOST_IMAGES, Submitter, Wanted
+from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import JobStore
@@ -99,7 +99,9 @@ class Harness:
 
     def submit_all(self, *images: tuple[str, str | None]) -> Job:
         """Submit a job of several images, each given by the path of its source and its target."""
-        return self.submitter.submit([Wanted(f"{self.registry.host}/{path}", target) for path, target in images])[0]
+        return self.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target) for path, target in images])[
+            0
+        ]
 
     def perform(self, job: Job, cancellation: Cancellation | None = None) -> Job:
         """Run the job's tasks with the queue entries that they have now. Return the job after that."""

@@ -72,7 +72,7 @@ class Reconciler:
         task = self.store.task(task_id)
         if task and task.state == "failed" and task.error:
             facts = {"code": task.error.code, "reason": task.error.message, "hint": task.error.hint}
-            _LOG.warning("task failed", job_id=task.job, task_id=task_id, source=task.source, **facts)
+            _LOG.warning("task failed", job_id=task.job, task_id=task_id, source=str(task.spec.source), **facts)
 
     def _restore_entry(self, task_id: str) -> None:
         task = self.store.task(task_id)

@@ -16,7 +16,7 @@ from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.store import JobStore
-from mirror.records.task import Task
+from mirror.records.task import Task, TaskSpec
 from mirror.settings import Settings
 
 MOST_IMAGES: Final = 100
@@ -24,8 +24,8 @@ MOST_IMAGES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """An image as it was asked for: what to mirror, and where to keep it if not under its own name."""
+class ImageRequest:
+    """An image of a request: what to mirror, and where to keep it if not under its own name."""
 
     source: str
     target: str | None = None
@@ -39,7 +39,7 @@ class Submitter:
         self._queue = queue
         self._settings = settings
 
-    def submit(self, images: Sequence[Wanted]) -> tuple[Job, list[Task]]:
+    def submit(self, images: Sequence[ImageRequest]) -> tuple[Job, list[Task]]:
         """Queue a job for one to `MOST_IMAGES` images; the job and its tasks, in that order, as they were stored.
 
         Raises InvalidInput (malformed names, a reserved, repeated or too long target, an address no worker may connect
@@ -47,22 +47,21 @@ class Submitter:
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
-        pairs = [self._resolved(image) for image in images]
-        seen: set[str] = set()
-        for _, target in pairs:
-            if target in seen:
-                raise TargetRepeated(target)
-            seen.add(target)
-        job, tasks = self._store.submit(pairs)
+        specs = [self._resolved(image) for image in images]
+        seen: set[LocalImage] = set()
+        for spec in specs:
+            if spec.target in seen:
+                raise TargetRepeated(str(spec.target))
+            seen.add(spec.target)
+        job, tasks = self._store.submit(specs)
         wake_workers(self._queue, job.id, [(task.id, task.fence) for task in tasks])
         return job, tasks
 
-    def _resolved(self, image: Wanted) -> tuple[str, str]:
-        """The canonical source and the target."""
+    def _resolved(self, image: ImageRequest) -> TaskSpec:
         reference = Reference.parse(image.source)
         target = resolve_target(reference, image.target, self._settings.public_host)
         self._require_reachable(reference.registry)
-        return str(reference), str(target)
+        return TaskSpec(reference, target)
 
     def _require_reachable(self, registry: str) -> None:
         """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""

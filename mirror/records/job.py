@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from marshmallow import fields, post_load
 
 from mirror.records.fields import Count, Json, Moment, RecordSchema, Text
-from mirror.records.task import ErrorReport, ErrorSchema, WaitingFor, WaitingSchema
+from mirror.records.task import ErrorReport, ErrorSchema, TaskSpec, WaitingFor, WaitingSchema
 
 JobState = Literal["queued", "running", "succeeded", "partial", "failed", "canceled"]
 JOB_STATES: Final[tuple[JobState, ...]] = ("queued", "running", "succeeded", "partial", "failed", "canceled")
@@ -44,15 +44,13 @@ class ByteCounts:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands in Redis. ``source`` is a canonical `Reference`, ``target`` a `LocalImage`, both as text; of a
-    job of several images both are None, and its tasks have them.
+    """A job as it stands in Redis. ``spec`` is that of its only task, and None for a job of several images.
 
-    Behind ``cancel_requested_at`` no more of its tasks begin, and the job ends as soon as those have stopped that run.
+    After ``cancel_requested_at`` no more of its tasks begin. The job ends when those that run have stopped.
     """
 
     id: str
-    source: str | None
-    target: str | None
+    spec: TaskSpec | None
     state: JobState
     created_at: datetime
     images: ImageCounts
@@ -71,8 +69,9 @@ class JobRecordSchema(RecordSchema):
     """The hash of a job."""
 
     id = fields.String(required=True)
-    source = Text(required=True)
-    target = Text(required=True)
+    spec = Text(load_default=None)
+    source = Text(load_default=None, load_only=True)
+    target = Text(load_default=None, load_only=True)
     state = fields.String(required=True)
     created_at = Moment(required=True)
     total = Count()
@@ -99,4 +98,15 @@ class JobRecordSchema(RecordSchema):
         sizes = {name: data.pop(f"bytes_{name}") for name in ("total", "copied", "skipped")}
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
+        data["spec"] = _shown_spec(data["spec"], data.pop("source"), data.pop("target"))
         return Job(images=ImageCounts(**counts), bytes=ByteCounts(**sizes), **data)
+
+
+def _shown_spec(document: str | None, source: str | None, target: str | None) -> TaskSpec | None:
+    """Read the spec of a job's only task. One that cannot be read is None: it is only shown, and the task fails."""
+    try:
+        if document:
+            return TaskSpec.from_json(document)
+        return TaskSpec.parse(source, target) if source and target else None
+    except ValueError:
+        return None

@@ -61,6 +61,13 @@ end
 -- A record is there, and is one.
 local function is_record(key) return redis.call('TYPE', key).ok == 'hash' end
 
+-- The source as its spec has it, or its record where that is of a release before specs.
+local function source_of(task)
+  local found = redis.call('HMGET', task, 'spec', 'source')
+  local is_json, spec = pcall(cjson.decode, found[1] or '')
+  return is_json and spec.source or found[2]
+end
+
 local function is_held_by(task, fence, token)
   local found = redis.call('HMGET', task, 'state', 'fence', 'holder')
   return found[1] == 'running' and found[2] == fence and found[3] == token

@@ -100,7 +100,7 @@ local due = redis.call('ZSCORE', '{keys.JOBS_ENDED}', job)
 if not due or tonumber(due) > now() then return 0 end
 for _, id in ipairs(redis.call('ZRANGEBYLEX', key .. ':tasks', '-', '+')) do
   local task = '{keys.TASK}' .. id
-  local source = is_record(task) and redis.call('HGET', task, 'source')
+  local source = is_record(task) and source_of(task)
   if source then redis.call('ZREM', '{keys.JOBS_BY_SOURCE}' .. source, job) end
   redis.call('DEL', task, task .. ':blobs', task .. ':waits')
 end

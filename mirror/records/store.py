@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from ulid import ULID
 
 from mirror.errors import LONGEST_REST, InternalError, JobFinished, JobSucceeded, JobUnfinished, JobUnknown, TaskUnknown
+from mirror.oci.reference import Reference
 from mirror.records import request_scripts, transitions
 from mirror.records.fields import at
 from mirror.records.job import IMAGE_COUNTS, UNFINISHED, ByteCounts, ImageCounts, Job, JobRecordSchema, JobState
@@ -28,6 +29,7 @@ from mirror.records.task import (
     ErrorReport,
     Task,
     TaskRecordSchema,
+    TaskSpec,
     WaitingFor,
 )
 from mirror.redis import keys
@@ -131,16 +133,16 @@ class JobStore:
         self._cancel = redis.script(request_scripts.CANCEL)
         self._retry = redis.script(request_scripts.RETRY)
 
-    def submit(self, pairs: Sequence[tuple[str, str]]) -> tuple[Job, list[Task]]:
-        """Store a job with one task for each (source, target), queued, in that order; all of it or nothing."""
+    def submit(self, specs: Sequence[TaskSpec]) -> tuple[Job, list[Task]]:
+        """Store a job with one queued task for each spec, in that order; all of it or nothing."""
         now = self._redis.now()
-        source, target = pairs[0] if len(pairs) == 1 else (None, None)
-        job = Job(_new_id("job", now), source, target, "queued", at(now), ImageCounts(total=len(pairs)))
-        ids = sorted(_new_id("task", now) for _ in pairs)  # of one moment, and so in no order
-        tasks = [Task(i, job.id, s, t, "queued", at(now)) for i, (s, t) in zip(ids, pairs, strict=True)]
-        common = _texts(_TASKS.dump(tasks[0]))  # all but these three: to dump every task would take 0.1 ms each
-        own = [{"id": task.id, "source": task.source, "target": task.target} for task in tasks]
-        indexes = sorted({keys.jobs_by_source(source) for source, _ in pairs})
+        only = specs[0] if len(specs) == 1 else None
+        job = Job(_new_id("job", now), only, "queued", at(now), ImageCounts(total=len(specs)))
+        ids = sorted(_new_id("task", now) for _ in specs)  # of one moment, and so in no order
+        tasks = [Task(i, job.id, spec, "queued", at(now)) for i, spec in zip(ids, specs, strict=True)]
+        common = _texts(_TASKS.dump(tasks[0]))  # all but these two: to dump every task would take 0.1 ms each
+        own = [{"id": task.id, "spec": task.spec.to_json()} for task in tasks]
+        indexes = sorted({keys.jobs_by_source(str(spec.source)) for spec in specs})
         flat = {**_texts(_flat(job)), "retention": str(self._retention)}
         self._submit(args=[json.dumps(told) for told in (flat, common, own, indexes)])
         return job, tasks
@@ -161,17 +163,18 @@ class JobStore:
         found = self._redis.answers([["HGET", keys.task(task_id), "losses"] for task_id in task_ids])
         return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
 
-    def sources(self, task_ids: Sequence[str]) -> list[str | None]:
-        """The source of each task; None for one that is not there, or has lost a worker before."""
-        found = self._redis.calls([["HMGET", keys.task(task_id), "source", "losses"] for task_id in task_ids])
-        return [None if int(losses or 0) else source for source, losses in found]
+    def sources(self, task_ids: Sequence[str]) -> list[Reference | None]:
+        """Return each task's source; None for one that is not there, cannot be read, or has lost a worker before."""
+        commands = [["HMGET", keys.task(task_id), "losses", "spec", "source", "target"] for task_id in task_ids]
+        return [_source(fields) for fields in self._redis.answers(commands)]
 
     def tasks(self, job_id: str, limit: int, *, after: str | None = None) -> list[Task]:
         """The first *limit* tasks of a job behind the task *after*, in the order in which its images were given."""
         start = f"({after}" if after else "-"
         ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), start, "+", "LIMIT", 0, limit)
         found = self._redis.answers([["HGETALL", keys.task(i)] for i in ids])
-        return [_task(fields) for fields in found if fields and not isinstance(fields, ResponseError)]
+        tasks = [_readable_task(fields) for fields in found if fields and not isinstance(fields, ResponseError)]
+        return [task for task in tasks if task]
 
     def blobs_of(self, task_ids: Sequence[str]) -> list[list[BlobReport]]:
         """At most `SHOWN_BLOBS` blobs of each of the tasks, asked for in one turn.
@@ -449,7 +452,8 @@ def _new_id(kind: str, now: int) -> str:
 def _flat(job: Job) -> dict[str, Any]:
     nested = {f"bytes_{name}": getattr(job.bytes, name) for name in ("total", "copied", "skipped")}
     counts = {name: getattr(job.images, name) for name in IMAGE_COUNTS}
-    own = {name: getattr(job, name) for name in _JOBS.fields if name not in nested and name not in counts}
+    own = {name: getattr(job, name) for name in _JOBS.dump_fields if name not in nested and name not in counts}
+    own["spec"] = job.spec.to_json() if job.spec else None
     dumped: dict[str, Any] = _JOBS.dump({**own, **nested, **counts})
     return dumped
 
@@ -478,3 +482,25 @@ def _job(found: Mapping[str, str]) -> Job:
 def _task(found: Mapping[str, str]) -> Task:
     task: Task = _TASKS.load(found)
     return task
+
+
+def _readable_task(found: Mapping[str, str]) -> Task | None:
+    """Read a task for a list. One that cannot be read is left out: it fails when it is claimed."""
+    try:
+        return _task(found)
+    except Exception as error:  # noqa: BLE001 - the others are listed
+        note_fault("reading a task", error, task_id=found.get("id"))
+        return None
+
+
+def _source(fields: Sequence[str | None] | ResponseError) -> Reference | None:
+    if isinstance(fields, ResponseError):
+        return None
+    losses, document, source, target = fields
+    if losses not in (None, "", "0") or not (document or source):
+        return None
+    try:
+        spec = TaskSpec.from_json(document) if document else TaskSpec.parse(source or "", target or "")
+    except ValueError:
+        return None
+    return spec.source

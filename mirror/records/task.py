@@ -10,16 +10,55 @@ from typing import Any, Final, Literal, Self, get_args
 
 from marshmallow import fields, post_load
 
-from mirror.errors import MirrorError
+from mirror.errors import InvalidInput, MirrorError
+from mirror.oci.local_image import LocalImage
+from mirror.oci.reference import Reference
 from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text
 
 TaskState = Literal["queued", "running", "succeeded", "failed", "canceled"]
+TaskKind = Literal["copy"]
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
 BLOB_STATES: Final[tuple[BlobState, ...]] = get_args(BlobState)
+SPEC_VERSION: Final = 1
 KEPT_BLOBS: Final = 1_000
 """Blobs of one task that Redis keeps: the first of its plan. An image may have a hundred thousand."""
 SHOWN_BLOBS: Final = 100
 """Blobs of one task that are read with it; more are read in pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a task has to do: copy the image *source* to *target*.
+
+    It is stored as one JSON document with a version. A reader knows this version and the records before it, which had
+    the names in fields of their own.
+    """
+
+    source: Reference
+    target: LocalImage
+    kind: TaskKind = "copy"
+
+    def to_json(self) -> str:
+        document = {"version": SPEC_VERSION, "kind": self.kind, "source": str(self.source), "target": str(self.target)}
+        return json.dumps(document, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError for a document of another version or kind, or with malformed names."""
+        document = json.loads(text)
+        if not isinstance(document, dict) or document.get("version") != SPEC_VERSION:
+            raise ValueError(f"the spec of a task is not of version {SPEC_VERSION}")
+        if document.get("kind") not in get_args(TaskKind):
+            raise ValueError("the spec of a task is of an unknown kind")
+        return cls.parse(str(document.get("source")), str(document.get("target")))
+
+    @classmethod
+    def parse(cls, source: str, target: str) -> Self:
+        """Parse the names of a record. Raises ValueError."""
+        try:
+            return cls(Reference.parse(source), LocalImage.parse(target))
+        except InvalidInput as error:
+            raise ValueError(f"the spec of a task has a malformed name: {error.message}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +127,7 @@ class Task:
 
     id: str
     job: str
-    source: str
-    target: str
+    spec: TaskSpec
     state: TaskState
     created_at: datetime
     fence: int = 0
@@ -108,9 +146,14 @@ class Task:
     finished_at: datetime | None = None
 
 
-def registry_of(source: str) -> str:
-    """The registry of a task's source, whose canonical name begins with it."""
-    return source.partition("/")[0]
+class Spec(fields.Field[TaskSpec | None]):
+    """A `TaskSpec` as its JSON document, or None for an empty text."""
+
+    def _serialize(self, value: TaskSpec | None, *_: Any, **__: Any) -> str:
+        return value.to_json() if value else ""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> TaskSpec | None:
+        return TaskSpec.from_json(value) if value else None
 
 
 class ErrorSchema(RecordSchema):
@@ -153,8 +196,9 @@ class TaskRecordSchema(RecordSchema):
 
     id = fields.String(required=True)
     job = fields.String(required=True)
-    source = fields.String(required=True)
-    target = fields.String(required=True)
+    spec = Spec(load_default=None)
+    source = Text(load_default=None, load_only=True)
+    target = Text(load_default=None, load_only=True)
     state = fields.String(required=True)
     created_at = Moment(required=True)
     fence = fields.Integer(load_default=0)
@@ -176,4 +220,6 @@ class TaskRecordSchema(RecordSchema):
     def make(self, data: dict[str, Any], **_: Any) -> Task:
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
+        source, target = data.pop("source"), data.pop("target")
+        data["spec"] = data["spec"] or TaskSpec.parse(source or "", target or "")
         return Task(**data)

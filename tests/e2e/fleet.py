@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.jobs.submit import Submitter, Wanted
+from mirror.jobs.submit import ImageRequest, Submitter
 from mirror.locks.checkpoints import Checkpoints
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -42,14 +42,14 @@ class Fleet:
         return Process("worker.scheduler", self.environment, self.logs / "scheduler.log")
 
     def submit(self, source: str) -> Job:
-        return self.submitter.submit([Wanted(f"{self.registry.host}/{source}")])[0]
+        return self.submitter.submit([ImageRequest(f"{self.registry.host}/{source}")])[0]
 
     def ended(self, job: Job, *, within: float) -> Job:
         def ask() -> Job | None:
             now = self.store.job(job.id)
             return now if now.state in FINISHED else None
 
-        return eventually(ask, within=within, what=f"{job.source} has ended")
+        return eventually(ask, within=within, what=f"{job.spec} has ended")
 
     def frontier(self, digest: Digest) -> int:
         """How many parts of the blob its checkpoint says are there and hashed; 0 where it has none."""

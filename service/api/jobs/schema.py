@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
-from mirror.jobs.submit import MOST_IMAGES, Wanted
+from mirror.jobs.submit import MOST_IMAGES, ImageRequest
 from mirror.records.job import JOB_STATES
 from mirror.records.task import SHOWN_BLOBS, BlobState, TaskState
 from service.http.pagination import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
@@ -36,12 +36,12 @@ class ImageRequestSchema(Schema):
     target = fields.String(allow_none=True, load_default=None, metadata=_TARGET)
 
     @post_load
-    def make(self, data: dict[str, Any], **_: Any) -> Wanted:
-        return Wanted(**data)
+    def make(self, data: dict[str, Any], **_: Any) -> ImageRequest:
+        return ImageRequest(**data)
 
 
 class JobRequestSchema(Schema):
-    """What to mirror: one image as `source` and `target`, or several as `images`. Loads as a list of `Wanted`."""
+    """What to mirror: one image as `source` and `target`, or several as `images`. Loads as a list of `ImageRequest`."""
 
     source = fields.String(metadata=_SOURCE)
     target = fields.String(allow_none=True, metadata=_TARGET)
@@ -64,9 +64,9 @@ class JobRequestSchema(Schema):
             raise ValidationError({name: ["Not beside 'images'."] for name in beside})
 
     @post_load
-    def make(self, data: dict[str, Any], **_: Any) -> list[Wanted]:
-        several: list[Wanted] | None = data.get("images")
-        return [Wanted(data["source"], data.get("target"))] if several is None else several
+    def make(self, data: dict[str, Any], **_: Any) -> list[ImageRequest]:
+        several: list[ImageRequest] | None = data.get("images")
+        return [ImageRequest(data["source"], data.get("target"))] if several is None else several
 
 
 class JobQuery(PageQuery):

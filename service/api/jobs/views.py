@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from flask import g
 
-from mirror.jobs.submit import Wanted
+from mirror.jobs.submit import ImageRequest
 from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.oci.reference import Reference
 from mirror.records.job import RETRYABLE, UNFINISHED, Job
-from mirror.records.task import BLOB_STATES, BlobReport, Task, WaitingFor
+from mirror.records.task import BLOB_STATES, BlobReport, Task, TaskSpec, WaitingFor
 from service.api.jobs.schema import (
     BlobPageSchema,
     BlobQuery,
@@ -45,7 +45,7 @@ _RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AG
     headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 400, 401, 413, 415, 422, 503)
-def create_job(_: dict[str, Any], images: list[Wanted]) -> tuple[dict[str, Any], dict[str, str]]:
+def create_job(_: dict[str, Any], images: list[ImageRequest]) -> tuple[dict[str, Any], dict[str, str]]:
     """Queue a mirror job.
 
     One image is named by `source` and `target`, up to a hundred by `images`; all of them are accepted or none. Names
@@ -149,7 +149,11 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
 
 
 def job_summary(job: Job) -> dict[str, Any]:
-    return {**asdict(job), "waiting_for": _shown_wait(job), "links": job_links(job)}
+    return {**asdict(job), **_names(job.spec), "waiting_for": _shown_wait(job), "links": job_links(job)}
+
+
+def _names(spec: TaskSpec | None) -> dict[str, str | None]:
+    return {"source": str(spec.source), "target": str(spec.target)} if spec else {"source": None, "target": None}
 
 
 def _shown_wait(record: Job | Task) -> WaitingFor | None:
@@ -184,6 +188,7 @@ def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
     url = public_url("jobs.list_blobs", job_id=task.job, task_id=task.id)
     return {
         **asdict(task),
+        **_names(task.spec),
         "waiting_for": _shown_wait(task),
         "blobs": blobs,
         "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},

@@ -86,9 +86,9 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         performed["faulty"].result(60)
     assert state(harness, jobs["faulty"]) == ("failed", "INTERNAL_ERROR")
     ended = only_task(harness, jobs["faulty"])
-    assert (ended.state, ended.source, harness.store.job(jobs["faulty"].id).images.running) == (
+    assert (ended.state, ended.spec, harness.store.job(jobs["faulty"].id).images.running) == (
         "failed",
-        faulty.source,
+        faulty.spec,
         0,
     )
     assert faults()["keeping a claim"] > before

@@ -10,7 +10,7 @@ from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.oci.digest import Digest
 from mirror.records.store import Claim, JobStore, Outcome
-from mirror.records.task import WaitingFor
+from mirror.records.task import TaskSpec, WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.stewardship.upload_purge import UploadPurge
@@ -69,7 +69,7 @@ def begun(redis: Redis, upload_id: str, claim: Claim) -> None:
 @pytest.fixture
 def claim(redis: Redis) -> Claim:
     store = JobStore(redis)
-    _, (task,) = store.submit([("docker.io/library/redis:7", "redis:7")])
+    _, (task,) = store.submit([TaskSpec.parse("docker.io/library/redis:7", "redis:7")])
     claim = store.claim(task.id, task.fence)
     assert claim is not None
     return claim
@@ -108,7 +108,7 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
     sweeper: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
     store = JobStore(redis)
-    _, (task,) = store.submit([("docker.io/library/redis:8", "redis:8")])
+    _, (task,) = store.submit([TaskSpec.parse("docker.io/library/redis:8", "redis:8")])
     later = store.claim(task.id, task.fence)
     lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
     assert later is not None

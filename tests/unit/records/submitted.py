@@ -7,17 +7,18 @@ from typing import Final
 from mirror.errors import WorkerLost
 from mirror.records.job import Job
 from mirror.records.store import Claim, JobStore
-from mirror.records.task import ErrorReport, Task
+from mirror.records.task import ErrorReport, Task, TaskSpec
 from mirror.redis import keys
 from mirror.redis.client import Redis
 
-PAIR: Final = ("docker.io/library/redis:7", "docker.io/library/redis:7")
+SOURCE: Final = "docker.io/library/redis:7"
+SPEC: Final = TaskSpec.parse(SOURCE, "docker.io/library/redis:7")
 LOST: Final = ErrorReport.of(WorkerLost("task", 3))
 DIGEST: Final = "sha256:" + "a" * 64
 
 
 def submitted(store: JobStore, count: int = 1) -> tuple[Job, list[Task]]:
-    return store.submit([PAIR] * count)
+    return store.submit([SPEC] * count)
 
 
 def claimed(store: JobStore, task: Task) -> Claim:

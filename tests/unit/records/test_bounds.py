@@ -19,7 +19,7 @@ from mirror.records.task import KEPT_BLOBS, SHOWN_BLOBS, BlobReport
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from tests.unit.coordination.stopped_clock import StoppedClock
-from tests.unit.records.submitted import DIGEST, LOST, PAIR, claimed, read, submitted
+from tests.unit.records.submitted import DIGEST, LOST, SOURCE, claimed, read, submitted
 
 MANY = 5_000
 
@@ -234,7 +234,7 @@ def test_only_what_has_ended_is_forgotten_and_other_jobs_of_its_source_are_left(
     queued, _ = submitted(store)
     clock.advance(3700)
     assert store.forget_ended() == 1
-    for source in (None, PAIR[0]):
+    for source in (None, SOURCE):
         assert [job.id for job in store.page(limit=9, before=None, state=None, source=source)[0]] == [queued.id]
     assert store.page(limit=9, before=None, state="succeeded", source=None)[0] == []
 

@@ -8,10 +8,10 @@ import pytest
 from mirror.errors import JobUnknown
 from mirror.records.job import ByteCounts, ImageCounts, JobState
 from mirror.records.store import ClaimState, JobStore, Outcome
-from mirror.records.task import BlobReport, WaitingFor
+from mirror.records.task import BlobReport, TaskSpec, WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis
-from tests.unit.records.submitted import DIGEST, LOST, PAIR, claimed, lose, submitted
+from tests.unit.records.submitted import DIGEST, LOST, SOURCE, claimed, lose, submitted
 
 
 def test_a_job_reads_as_it_was_submitted(store: JobStore) -> None:
@@ -188,7 +188,7 @@ def test_jobs_are_listed_by_state_and_source(store: JobStore) -> None:
     wanted, [task] = submitted(store)
     store.settle(claimed(store, task), "succeeded", Outcome(DIGEST))
     submitted(store)
-    other, _ = store.submit([("docker.io/library/nginx:1", "x/nginx:1")])
+    other, _ = store.submit([TaskSpec.parse("docker.io/library/nginx:1", "x/nginx:1")])
 
     def listed(*, state: JobState | None = None, source: str | None = None) -> list[str]:
         jobs, more = store.page(limit=10, before=None, state=state, source=source)
@@ -198,16 +198,16 @@ def test_jobs_are_listed_by_state_and_source(store: JobStore) -> None:
     assert listed(state="succeeded") == [wanted.id]
     assert len(listed(state="queued")) == 2
     assert listed(source="docker.io/library/nginx:1") == [other.id]
-    assert listed(source=PAIR[0], state="succeeded") == [wanted.id]
+    assert listed(source=SOURCE, state="succeeded") == [wanted.id]
     assert listed(state="failed") == []
 
 
 def test_a_job_of_several_images_is_found_by_each_of_its_sources(store: JobStore) -> None:
-    pairs = [(f"docker.io/library/{name}:1", f"{name}:1") for name in ("nginx", "redis", "alpine")]
-    job, tasks = store.submit(pairs)
-    assert [(task.source, task.target) for task in tasks] == pairs
-    for source, _ in pairs:
-        assert store.page(limit=5, before=None, state=None, source=source) == ([job], None)
+    specs = [TaskSpec.parse(f"docker.io/library/{name}:1", f"{name}:1") for name in ("nginx", "redis", "alpine")]
+    job, tasks = store.submit(specs)
+    assert [task.spec for task in tasks] == specs
+    for spec in specs:
+        assert store.page(limit=5, before=None, state=None, source=str(spec.source)) == ([job], None)
 
 
 def test_tasks_are_listed_in_the_order_of_their_images_behind_any_of_them(store: JobStore) -> None:
