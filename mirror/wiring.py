@@ -20,15 +20,16 @@ from mirror.copying.resolver import Resolver
 from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import TaskRunner
-from mirror.jobs.steering import Steering
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submit import Submitter
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.locks.pins import Pins
 from mirror.queue import TaskQueue
+from mirror.records.claims import ClaimStore
+from mirror.records.jobs import JobStore
 from mirror.records.processes import LiveProcesses
-from mirror.records.store import JobStore
+from mirror.records.recovery import RecoveryStore
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
@@ -62,8 +63,9 @@ class Core:
     publisher: Publisher
     rebuilder: Rebuilder
     jobs: JobStore
+    claims: ClaimStore
+    recovery: RecoveryStore
     submitter: Submitter
-    steering: Steering
     runner: TaskRunner
     reconciler: Reconciler
     upload_purge: UploadPurge
@@ -112,7 +114,9 @@ def build(
     resolver = Resolver(source, ManifestStore(bucket))
     publisher = Publisher(bucket, redis)
     jobs = JobStore(redis, retention=settings.job_retention)
-    heartbeats = Heartbeats(jobs, pins)
+    claims = ClaimStore(redis, queue.enqueue)
+    recovery = RecoveryStore(redis)
+    heartbeats = Heartbeats(claims, pins)
     return Core(
         settings=settings,
         redis=redis,
@@ -130,9 +134,10 @@ def build(
         publisher=publisher,
         rebuilder=Rebuilder(bucket, redis, publisher),
         jobs=jobs,
+        claims=claims,
+        recovery=recovery,
         submitter=Submitter(jobs, queue, settings),
-        steering=Steering(jobs, queue),
-        runner=TaskRunner(jobs, queue, redis, heartbeats, publisher, resolver, copier, StorageGuard(bucket, redis)),
-        reconciler=Reconciler(jobs, queue, redis),
+        runner=TaskRunner(claims, queue, redis, heartbeats, publisher, resolver, copier, StorageGuard(bucket, redis)),
+        reconciler=Reconciler(recovery, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis),
     )

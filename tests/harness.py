@@ -14,13 +14,14 @@ from mirror.jobs.run import TaskRunner
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
-from mirror.records.store import JobStore
+from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from mirror.wiring import Core, build
 from tests.fakes.registry import FakeRegistry
+from tests.records import Records
 
 
 def mark_built(index: CatalogIndex) -> None:
@@ -60,6 +61,10 @@ class Harness:
     @property
     def store(self) -> JobStore:
         return self.core.jobs
+
+    @property
+    def records(self) -> Records:
+        return Records.of(self.core)
 
     @property
     def queue(self) -> TaskQueue:

@@ -15,7 +15,7 @@ from typing import Final
 from mirror.errors import RedisUnavailable
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
-from mirror.records.store import JobStore
+from mirror.records.claims import ClaimStore
 
 OVERFLOW: Final = 4
 """Limiter for all other registries together."""
@@ -33,7 +33,7 @@ Entry = tuple[str, int]
 class OverflowQueue:
     """Takes tasks out of turn: for one thread of one work horse."""
 
-    def __init__(self, queue: TaskQueue, store: JobStore) -> None:
+    def __init__(self, queue: TaskQueue, store: ClaimStore) -> None:
         self._queue = queue
         self._store = store
         self._due = monotonic()

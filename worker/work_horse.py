@@ -16,7 +16,7 @@ import structlog
 
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.run import HANDOVER, TaskRunner
-from mirror.records.store import Claim
+from mirror.records.claims import Claim
 from mirror.threads import surviving
 
 HANDOVER_SECONDS: Final = 4.0

@@ -31,8 +31,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
+from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.fields import at, timestamp
-from mirror.records.store import Claim, JobStore, Outcome
 from mirror.records.task import ErrorReport, WaitingFor
 from mirror.redis.client import Redis
 from mirror.storage.provenance import ImageProvenance
@@ -93,7 +93,7 @@ class TaskRunner:
     RedisUnavailable alone, when the outcome cannot be noted: then the lease expires and the task is found again.
     """
 
-    store: JobStore
+    store: ClaimStore
     queue: TaskQueue
     redis: Redis
     keeping: Heartbeats
@@ -142,7 +142,7 @@ class TaskRunner:
 
     def _claim(self, entries: Sequence[tuple[str, int]], claimed: Callable[[Claim], None]) -> list[Claim]:
         found = []
-        for (task_id, fence), claim in zip(entries, self.store.claim_all(entries), strict=True):
+        for (task_id, fence), claim in zip(entries, self.store.claim(entries), strict=True):
             if claim is None:
                 _LOG.info("stale queue entry", task_id=task_id, fence=fence)
                 continue
@@ -185,7 +185,7 @@ class TaskRunner:
             shown = self._shown(claimed_tasks, tags)
             outcomes = [(claimed_task.claim, _unchanged(published)) for claimed_task, published in shown]
             _end_all(claimed_task for claimed_task, _ in shown)
-            self.store.settle_all("succeeded", outcomes)
+            self.store.settle("succeeded", outcomes)
         except BaseException:
             _end_all(claimed_tasks)
             raise
@@ -339,7 +339,7 @@ class TaskRunner:
 
     def _succeed(self, claimed_task: ClaimedTask, outcome: Outcome) -> None:
         claimed_task.end(failed=False)
-        self.store.settle(claimed_task.claim, "succeeded", outcome)
+        self.store.settle("succeeded", [(claimed_task.claim, outcome)])
         facts = {
             "source": str(claimed_task.claim.task.spec.source),
             "digest": outcome.digest,
@@ -356,7 +356,7 @@ class TaskRunner:
             facts = {"source": str(claim.task.spec.source), "code": InternalError.code, "hint": InternalError.hint}
             _LOG.warning("task failed", reason=reason, **facts, **claimed_task.cost())
         elif reason == CANCELED:
-            self.store.settle(claim, "canceled", Outcome())
+            self.store.settle("canceled", [(claim, Outcome())])
             _note("task canceled", claim, source=str(claim.task.spec.source), **claimed_task.cost())
         else:
             self.hand_over(claim, reason)
@@ -370,14 +370,14 @@ class TaskRunner:
 
     def _hand_over(self, claims: Sequence[Claim], reason: str) -> None:
         released = [claim for claim in claims if self.store.release(claim)]
-        self.queue.put_all((claim.task.id, claim.fence) for claim in released)
+        self.queue.enqueue([(claim.task.id, claim.fence) for claim in released])
         for claim in released:
             _note("task handed over", claim, reason=reason)
 
     def _park(self, claimed_task: ClaimedTask, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
         claim = claimed_task.claim
-        rest = self.store.rest(claim, reason, wait=error.retry_after, patience=error.patience)
+        rest = self.store.parking_time(claim, reason, wait=error.retry_after, patience=error.patience)
         if rest.seconds <= 0:
             self._fail(claim, error, **claimed_task.cost())
             return
@@ -389,7 +389,7 @@ class TaskRunner:
             _LOG.warning("task waits", **facts, seconds=round(rest.seconds), until=until)
 
     def _fail(self, claim: Claim, error: MirrorError, **cost: float) -> None:
-        self.store.settle(claim, "failed", Outcome(error=ErrorReport.of(error)))
+        self.store.settle("failed", [(claim, Outcome(error=ErrorReport.of(error)))])
         task = claim.task
         facts = {
             "source": str(task.spec.source),

@@ -9,18 +9,17 @@ from typing import Final
 
 from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
 from mirror.http.address_guard import AddressGuard
-from mirror.jobs.waking import wake_workers
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.names import MAX_NAME_LENGTH
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
-from mirror.records.store import JobStore
+from mirror.records.jobs import JobStore
 from mirror.records.task import Task, TaskSpec
 from mirror.settings import Settings
 
-MOST_IMAGES: Final = 100
-"""In one job, whose tasks are all queued at once: no job is to fill the queue before the others."""
+MOST_IMAGES: Final = 10_000
+"""Images of one job. Only a window of them is queued at once, so that other jobs are served meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,8 @@ class ImageRequest:
 class Submitter:
     """Stores jobs and wakes workers for them. A job is accepted once its records are in Redis, whatever comes after."""
 
-    def __init__(self, store: JobStore, queue: TaskQueue, settings: Settings) -> None:
-        self._store = store
+    def __init__(self, jobs: JobStore, queue: TaskQueue, settings: Settings) -> None:
+        self._jobs = jobs
         self._queue = queue
         self._settings = settings
 
@@ -53,8 +52,8 @@ class Submitter:
             if spec.target in seen:
                 raise TargetRepeated(str(spec.target))
             seen.add(spec.target)
-        job, tasks = self._store.submit(specs)
-        wake_workers(self._queue, job.id, [(task.id, task.fence) for task in tasks])
+        job, tasks, entries = self._jobs.submit(specs)
+        self._queue.enqueue(entries)
         return job, tasks
 
     def _resolved(self, image: ImageRequest) -> TaskSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -74,6 +75,11 @@ class Moment(fields.Field[datetime | None]):
 
     def _deserialize(self, value: str, *_: Any, **__: Any) -> datetime | None:
         return at(int(float(value))) if value else None
+
+
+def record_fields(dumped: Mapping[str, Any]) -> dict[str, str]:
+    """Return dumped fields as texts: cjson would turn a large number into ``1e+12``."""
+    return {name: "" if value is None else str(value) for name, value in dumped.items()}
 
 
 def at(milliseconds: int) -> datetime:

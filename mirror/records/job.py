@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Self
 
 from marshmallow import fields, post_load
 
-from mirror.records.fields import Count, Json, Moment, RecordSchema, Text
+from mirror.records.fields import Count, Json, Moment, RecordSchema, Text, record_fields
+from mirror.records.states import JobState
 from mirror.records.task import ErrorReport, ErrorSchema, TaskSpec, WaitingFor, WaitingSchema
-
-JobState = Literal["queued", "running", "succeeded", "partial", "failed", "canceled"]
-JOB_STATES: Final[tuple[JobState, ...]] = ("queued", "running", "succeeded", "partial", "failed", "canceled")
-UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running")
-RETRYABLE: Final[tuple[JobState, ...]] = ("partial", "failed", "canceled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +61,20 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> Self:
+        """Read a job's hash."""
+        job: Self = _SCHEMA.load(record)
+        return job
+
+    def to_record(self) -> dict[str, str]:
+        """Return the fields of the hash."""
+        sizes = {f"bytes_{name}": getattr(self.bytes, name) for name in ("total", "copied", "skipped")}
+        counts = {name: getattr(self.images, name) for name in IMAGE_COUNTS}
+        own = {name: getattr(self, name) for name in _SCHEMA.dump_fields if name not in sizes and name not in counts}
+        own["spec"] = self.spec.to_json() if self.spec else None
+        return record_fields(_SCHEMA.dump({**own, **sizes, **counts}))
+
 
 class JobRecordSchema(RecordSchema):
     """The hash of a job."""
@@ -110,3 +121,6 @@ def _shown_spec(document: str | None, source: str | None, target: str | None) ->
         return TaskSpec.parse(source, target) if source and target else None
     except ValueError:
         return None
+
+
+_SCHEMA: Final = JobRecordSchema()

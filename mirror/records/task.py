@@ -13,15 +13,17 @@ from marshmallow import fields, post_load
 from mirror.errors import InvalidInput, MirrorError
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
-from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text
+from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text, record_fields
+from mirror.records.states import TaskState
 
-TaskState = Literal["queued", "running", "succeeded", "failed", "canceled"]
 TaskKind = Literal["copy"]
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
 BLOB_STATES: Final[tuple[BlobState, ...]] = get_args(BlobState)
 SPEC_VERSION: Final = 1
 KEPT_BLOBS: Final = 1_000
 """Blobs of one task that Redis keeps: the first of its plan. An image may have a hundred thousand."""
+SHOWN_FIELD: Final = "shown"
+"""The field of the blobs' hash with the list of blobs to show, of an image that has too many."""
 SHOWN_BLOBS: Final = 100
 """Blobs of one task that are read with it; more are read in pages."""
 
@@ -112,8 +114,13 @@ class BlobReport:
         return asdict(self)
 
     def to_json(self) -> str:
-        """As it is kept: what is nothing is left out."""
+        """Return it as it is stored, without fields that are empty."""
         return json.dumps({name: value for name, value in self.fields().items() if value or name == "size"})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        blob: Self = _BLOB_SCHEMA.load(json.loads(text))
+        return blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,16 @@ class Task:
     blob_counts: Mapping[BlobState, int] | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> Self:
+        """Read a task's hash. Raises ValueError or ValidationError if it cannot be read."""
+        task: Self = _SCHEMA.load(record)
+        return task
+
+    def to_record(self) -> dict[str, str]:
+        """Return the fields of the hash. Fields that are empty or 0 are left out: a reader has the same defaults."""
+        return {name: text for name, text in record_fields(_SCHEMA.dump(self)).items() if text not in ("", "0")}
 
 
 class Spec(fields.Field[TaskSpec | None]):
@@ -223,3 +240,7 @@ class TaskRecordSchema(RecordSchema):
         source, target = data.pop("source"), data.pop("target")
         data["spec"] = data["spec"] or TaskSpec.parse(source or "", target or "")
         return Task(**data)
+
+
+_BLOB_SCHEMA: Final = BlobSchema()
+_SCHEMA: Final = TaskRecordSchema()  # made once: a schema copies its fields, which takes longer than a record does

@@ -9,8 +9,12 @@ mirror:jobs                        all job ids, lexical (ULIDs sort by time)
 mirror:jobs:state:<state>          the job ids in that state, lexical
 mirror:jobs:source:<reference>     the job ids of that source, lexical
 mirror:jobs:ended                  the ids of ended jobs, scored by when each is forgotten, ms
+mirror:jobs:watched                jobs with a cancel or retry under way, or with pending tasks, scored by when the
+                                   reconciler looks at them, ms
+mirror:jobs:leftover               jobs without a record whose tasks are to be deleted, scored by when, ms
 mirror:job:<id>                    a job's record
 mirror:job:<id>:tasks              its task ids, lexical
+mirror:job:<id>:pending            a list of its task ids that are not released into the window yet
 mirror:task:<id>                   a task's record
 mirror:task:<id>:blobs             position in the plan -> the blob's state, as JSON, for the first 1 000 of them;
                                    ``shown`` -> a list of those to show, where there are more than 100
@@ -62,6 +66,8 @@ JOBS: Final = f"{_ROOT}:jobs"
 JOBS_BY_STATE: Final = f"{_ROOT}:jobs:state:"
 JOBS_BY_SOURCE: Final = f"{_ROOT}:jobs:source:"
 JOBS_ENDED: Final = f"{_ROOT}:jobs:ended"
+JOBS_WATCHED: Final = f"{_ROOT}:jobs:watched"
+JOBS_LEFTOVER: Final = f"{_ROOT}:jobs:leftover"
 JOB: Final = f"{_ROOT}:job:"
 TASK: Final = f"{_ROOT}:task:"
 TASKS_QUEUED: Final = f"{_ROOT}:tasks:queued"
@@ -121,6 +127,10 @@ def job(job_id: str) -> str:
 
 def job_tasks(job_id: str) -> str:
     return f"{JOB}{job_id}:tasks"
+
+
+def job_pending(job_id: str) -> str:
+    return f"{JOB}{job_id}:pending"
 
 
 def task(task_id: str) -> str:
@@ -205,11 +215,15 @@ LUA: Final[dict[str, str]] = {
     "jobs_by_state": jobs_by_state("*"),
     "jobs_by_source": jobs_by_source("*"),
     "jobs_ended": JOBS_ENDED,
+    "jobs_watched": JOBS_WATCHED,
+    "jobs_leftover": JOBS_LEFTOVER,
     "job": job("*"),
     "job_tasks": job_tasks("*"),
+    "job_pending": job_pending("*"),
     "task": task("*"),
     "task_blobs": task_blobs("*"),
     "task_waits": task_waits("*"),
+    "task_needs": task_needs("*"),
     "tasks_queued": TASKS_QUEUED,
     "tasks_running": TASKS_RUNNING,
     "tasks_parked": TASKS_PARKED,

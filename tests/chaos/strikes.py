@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from mirror.records.store import LOSSES_ALLOWED
+from mirror.records.states import LOSSES_ALLOWED
 
 
 class Strikes:

@@ -9,8 +9,9 @@ from mirror.jobs.submit import ImageRequest, Submitter
 from mirror.locks.checkpoints import Checkpoints
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
-from mirror.records.job import Job, JobState
-from mirror.records.store import JobStore
+from mirror.records.job import Job
+from mirror.records.jobs import JobStore
+from mirror.records.states import JobState
 from mirror.redis.client import Redis
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore

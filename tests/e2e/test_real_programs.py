@@ -15,7 +15,7 @@ from mirror.jobs.submit import ImageRequest, Submitter
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
-from mirror.records.store import JobStore
+from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis, open_client
 from tests import images
 from tests.conftest import MakeSettings

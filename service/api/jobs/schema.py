@@ -8,8 +8,8 @@ from typing import Any, get_args
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest
-from mirror.records.job import JOB_STATES
-from mirror.records.task import SHOWN_BLOBS, BlobState, TaskState
+from mirror.records.states import JOB_STATES, TaskState
+from mirror.records.task import SHOWN_BLOBS, BlobState
 from service.http.pagination import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
 
 _IMAGE = "docker.io/library/alpine:3.20"

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from flask import g
 
+from mirror.jobs import cancel, retry
 from mirror.jobs.submit import ImageRequest
 from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.oci.reference import Reference
-from mirror.records.job import RETRYABLE, UNFINISHED, Job
+from mirror.records.job import Job
+from mirror.records.states import RETRYABLE, UNFINISHED
 from mirror.records.task import BLOB_STATES, BlobReport, Task, TaskSpec, WaitingFor
 from service.api.jobs.schema import (
     BlobPageSchema,
@@ -127,7 +129,7 @@ def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str
     Copies stop in the middle of a blob, and no tag is moved any more; an image that is being published at that moment
     may still succeed. Again is the same as once. A job that has ended otherwise is refused.
     """
-    return job_document(core().steering.cancel(job_id)), {"Retry-After": _LOOK_AGAIN}
+    return job_document(cancel.cancel_job(core().jobs, job_id)), {"Retry-After": _LOOK_AGAIN}
 
 
 @JOBS.post("/v1/jobs/<job_id>/retry")
@@ -144,7 +146,7 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
 
     It stays the same job, with its next attempt. What succeeded is left alone, and blobs that arrived stay.
     """
-    document = job_document(core().steering.retry(job_id))
+    document = job_document(retry.retry_job(core().jobs, core().queue, job_id))
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 

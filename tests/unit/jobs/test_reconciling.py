@@ -30,7 +30,7 @@ def test_a_task_whose_worker_died_is_queued_again_and_finished(harness: Harness)
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    assert harness.store.claim(task.id, 0) is not None
+    assert harness.records.claim(task.id, 0) is not None
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
     harness.reconciler.reconcile()
     assert harness.queue.holds(task.id, 1)
@@ -44,18 +44,18 @@ def test_workers_have_a_leases_length_to_come_back_after_redis_did(
     monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3)
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
     harness.reconciler.reconcile()
-    assert harness.store.renew(claim)
+    assert harness.core.claims.renew(claim)
 
 
 @pytest.mark.usefixtures("old_redis")
 def test_workers_have_a_leases_length_to_come_back_after_redis_refused_writes(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
     harness.redis.call("CONFIG", "SET", "maxmemory", 1)
@@ -65,7 +65,7 @@ def test_workers_have_a_leases_length_to_come_back_after_redis_refused_writes(ha
     finally:
         harness.redis.call("CONFIG", "SET", "maxmemory", 0)
     harness.reconciler.reconcile()
-    assert harness.store.renew(claim)
+    assert harness.core.claims.renew(claim)
     assert harness.store.job(job.id).attempt == 1
 
 
@@ -75,7 +75,7 @@ def test_a_task_that_was_lost_three_times_fails_and_is_kept(harness: Harness) ->
     [task] = harness.store.tasks(job.id, 1)
     with capture_logs() as logged:
         for fence in range(3):
-            assert harness.store.claim(task.id, fence) is not None
+            assert harness.records.claim(task.id, fence) is not None
             harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
             harness.reconciler.reconcile()
     failed = harness.store.job(job.id)
@@ -115,9 +115,9 @@ def test_an_entry_that_is_there_is_left_alone(harness: Harness) -> None:
 def test_a_parked_task_is_queued_when_its_time_has_come(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
-    harness.store.release(claim, wait=600, waiting_for=WaitingFor("rate_limited", "2026-01-01T00:00:00Z"))
+    harness.core.claims.release(claim, wait=600, waiting_for=WaitingFor("rate_limited", "2026-01-01T00:00:00Z"))
     harness.reconciler.reconcile()
     assert not harness.queue.holds(task.id, 1)
     harness.redis.call("ZADD", keys.TASKS_PARKED, 1, task.id)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mirror.records.store import JobStore
 from mirror.redis.client import Redis
+from tests.records import Records
 
 
 @pytest.fixture
@@ -16,5 +16,5 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
+def records(redis: Redis) -> Records:
+    return Records.on(redis)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from mirror.copying.cancellation import Cancellation
+from mirror.jobs.cancel import cancel_job
 from mirror.jobs.run import HANDOVER
-from mirror.jobs.steering import Steering
 from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
 from tests import images
@@ -80,7 +80,7 @@ def succeeded(harness: Harness, job: Job) -> Callable[[], bool]:
 def cancel(harness: Harness, jobs: list[Job]) -> None:
     for job in jobs:
         if harness.store.job(job.id).finished_at is None:
-            Steering(harness.store, harness.queue).cancel(job.id)
+            cancel_job(harness.store, job.id)
 
 
 @contextmanager

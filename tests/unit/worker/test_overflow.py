@@ -65,7 +65,7 @@ def entry(harness: Harness, job: Job) -> Entry:
 def others(harness: Harness, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
     monkeypatch.setattr(overflow, "PAGE", page)
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 0.0)
-    return OverflowQueue(harness.queue, harness.store)
+    return OverflowQueue(harness.queue, harness.core.claims)
 
 
 def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
@@ -99,7 +99,7 @@ def test_the_whole_queue_is_looked_through_page_by_page_and_again(
 
 def test_a_page_is_looked_through_now_and_then_only(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 3600.0)
-    looking = OverflowQueue(harness.queue, harness.store)
+    looking = OverflowQueue(harness.queue, harness.core.claims)
     assert looking.take({"slow.example"}, []) == []
     jobs(harness, "good.example")
     assert looking.take({"slow.example"}, []) == []
