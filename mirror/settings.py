@@ -335,11 +335,13 @@ def _size(text: str) -> int:
 
 
 def _retention(text: str) -> int:
-    """Seconds, from a number of hours or days."""
+    """Seconds, from a number of hours or days. 0 keeps jobs for good."""
+    if text == "0":
+        return 0
     match = re.fullmatch(r"([0-9]{1,5})\s*([hd])", text)
     seconds = int(match[1]) * {"h": 3600, "d": 86400}[match[2]] if match else 0
     if not 3600 <= seconds <= 3650 * 86400:
-        raise ValidationError("must be from 1h to 3650d, such as 12h or 30d")
+        raise ValidationError("must be from 1h to 3650d, such as 12h or 30d, or 0 to keep jobs")
     return seconds
 
 

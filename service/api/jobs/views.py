@@ -1,4 +1,4 @@
-"""``/v1/jobs``: queue a mirror job, watch it and its tasks, list jobs; cancel one, and retry one."""
+"""``/v1/jobs``: queue a job, watch it and its tasks, list jobs, and cancel, retry or delete one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flask import g
+from flask import Response, g
 
 from mirror.jobs import cancel, retry
 from mirror.jobs.submit import ImageRequest
@@ -50,9 +50,9 @@ _RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AG
 def create_job(_: dict[str, Any], images: list[ImageRequest]) -> tuple[dict[str, Any], dict[str, str]]:
     """Queue a mirror job.
 
-    One image is named by `source` and `target`, up to a hundred by `images`; all of them are accepted or none. Names
-    are checked at once and the network is not touched: what can never work is refused here, what the registry says is
-    told by the job.
+    One image is named by `source` and `target`, up to ten thousand by `images`. All of them are accepted or none. Names
+    are checked at once, without any network access: what can never work is refused here. What the registry says is
+    shown by the job.
     """
     job, tasks = core().submitter.submit(images)
     document = {**job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
@@ -78,6 +78,20 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def read_job(job_id: str) -> dict[str, Any]:
     """Read one job, with the progress of its blobs."""
     return job_document(core().jobs.job(job_id))
+
+
+@JOBS.delete("/v1/jobs/<job_id>")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.response(204, description="The job and its tasks are gone. The images that it mirrored stay.")
+@refuses(JOBS, 401, 404, 409, 422, 503)
+def delete_job(_: dict[str, Any], job_id: str) -> Response:
+    """Delete a job that has ended.
+
+    A job that has not ended is refused (409): cancel it first. Jobs that ended are also deleted after
+    `MIRROR_JOB_RETENTION`.
+    """
+    core().jobs.delete(job_id)
+    return Response(status=204)
 
 
 @JOBS.get("/v1/jobs/<job_id>/tasks")

@@ -163,7 +163,7 @@ def test_what_the_source_says_behind_a_cancellation_does_not_count(harness: Harn
     harness.registry.script(cancel_and_answer)
     done = harness.perform(job)
     assert (done.state, done.error, done.waiting_for) == ("canceled", None, None)
-    assert harness.core.recovery.unpark(only_task(harness, job).id) is None
+    assert harness.core.recovery.unpark(only_task(harness, job).id) == []
 
 
 def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(harness: Harness) -> None:
