@@ -5,7 +5,9 @@
 local id, task = ARGV[1], KEY.task(ARGV[1])
 local found = redis.call('HMGET', task, 'state', 'fence', 'holder', 'job', 'started_at', 'checkpoints')
 if found[1] == 'running' and found[3] == ARGV[3] then return redis.call('HGETALL', task) end
-if found[1] ~= 'queued' or (found[2] or '0') ~= ARGV[2] or redis.call('ZSCORE', KEY.tasks_parked, id) then return {} end
+if found[1] ~= 'queued' or (found[2] or '0') ~= ARGV[2] or not redis.call('ZSCORE', KEY.tasks_queued, id) then
+  return {}
+end
 local moment = string.format('%d', now())
 if is_canceling_job(found[4]) then
   end_task(task, id, 'canceled', {}, moment)
