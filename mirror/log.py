@@ -1,9 +1,9 @@
-"""Logs: one JSON object per line, or lines for a person who reads them on a terminal.
+"""Logging: one JSON object per line, or lines for people who read them on a terminal.
 
-Everything goes through structlog's renderers, also what libraries log with the standard library. Context such as
-``request_id`` and ``job_id`` is bound with `structlog.contextvars`. It stands on every line that the same thread, or
-greenlet of the service, writes until it is cleared. A thread that it starts has none of it. `TextRenderer` is also what
-`make run` shows the lines of all its processes with.
+structlog renders all lines, including those that libraries write with the standard library. Context such as
+``request_id`` and ``job_id`` is bound with `structlog.contextvars`. All later lines of the same thread, or of the same
+greenlet of the service, have it until it is cleared. New threads do not inherit it. `make run` also uses `TextRenderer`
+to show the lines of all its processes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "text"]
 
 PROBES: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that machines ask for every few seconds. Their requests are no news to a person."""
+"""Paths that monitoring requests every few seconds. Text for people leaves these requests out."""
 _OURS: Final = ("mirror", "service", "worker", "deploy")
 _QUIET: Final = ("botocore", "boto3", "urllib3", "s3transfer")
 """Libraries whose debug lines print URLs and headers."""
 _TRACEBACK: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-"""Local variables would show tokens and passwords."""
+"""No local variables: they may contain tokens and passwords."""
 _HIDDEN: Final = frozenset({"logger", "task_id", "fence", "process"})
-"""Fields that a person does not need. The JSON lines have them."""
+"""Fields that only JSON lines show."""
 _EVENT_WIDTH: Final = 22
 _PROCESS_WIDTH: Final = 9
 _LEVEL_WIDTH: Final = 7
 
 
 def configure(process: str, *, level: Level = "info", line_format: Format = "auto") -> None:
-    """Log to stdout as *process*. Called once, before the process logs anything.
+    """Log to stdout as *process*. Call it once, before the process logs anything.
 
-    At ``debug`` only our own loggers say more. Those of libraries would print what they send, secrets included.
+    At ``debug``, only our own loggers log more. Those of libraries would print what they send, including secrets.
     """
 
     def add_process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -67,26 +67,29 @@ def configure(process: str, *, level: Level = "info", line_format: Format = "aut
     )
     text = is_text(line_format, sys.stdout)
     handler = logging.StreamHandler(sys.stdout)
-    handler.setLevel(level.upper())  # a library may lower the level of a logger of its own
+    handler.setLevel(level.upper())  # a library may lower the level of its own logger
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_rendering(text)))
     if text:
         handler.addFilter(lambda record: not (isinstance(record.msg, dict) and is_probe(record.msg)))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(max(handler.level, logging.INFO))
+    logging.getLogger().handlers = [handler]
+    _set_levels(handler.level)
+
+
+def _set_levels(level: int) -> None:
+    logging.getLogger().setLevel(max(level, logging.INFO))
     for name in _OURS:
-        logging.getLogger(name).setLevel(handler.level)
+        logging.getLogger(name).setLevel(level)
     for name in _QUIET:
-        logging.getLogger(name).setLevel(max(handler.level, logging.WARNING))
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
 def is_text(line_format: Format, stream: IO[str]) -> bool:
-    """Whether lines are for a person: if that is asked for, or if *stream* is a terminal."""
+    """Whether lines are text for people: if the format says so, or if *stream* is a terminal."""
     return line_format == "text" or (line_format == "auto" and stream.isatty())
 
 
 def is_probe(event: Mapping[str, Any]) -> bool:
-    """Whether the event is a request by which a machine asks how the service is."""
+    """Whether the event is a request of monitoring."""
     return event.get("event") == "request" and event.get("path") in PROBES
 
 
@@ -99,14 +102,14 @@ def _rendering(text: bool) -> list[Processor]:
 
 
 def has_colors(stream: IO[str]) -> bool:
-    """Whether a person wants colours: on a terminal that knows them, unless NO_COLOR is set (no-color.org)."""
+    """Whether to use colours: on a terminal that supports them, unless NO_COLOR is set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class TextRenderer:
-    """Render an event as a line for a person: time of day, level, process, event, then what belongs to it.
+    """Render an event as a line for people: time of day, level, process, event, then its fields.
 
-    Remote parties choose some of the text. So nothing that a terminal would obey is passed on to it.
+    Some of the text comes from remote servers. So control characters are escaped before a terminal can obey them.
     """
 
     def __init__(self, *, colors: bool) -> None:
@@ -130,13 +133,13 @@ class TextRenderer:
         return self._render(logger, name, self._shown(event))
 
     def _shown(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is rendered of the event, made printable; the job comes last, since its id is long."""
-        facts = {key: value for key, value in event.items() if key not in _HIDDEN and not _says_nothing(value)}
+        """Return the fields to render, with printable text. The job is last because its id is long."""
+        facts = {key: value for key, value in event.items() if key not in _HIDDEN and not _is_empty(value)}
         shown: dict[str, Any] = {
             "time": _time_of_day(facts.pop("timestamp", None)),
             "level": facts.pop("level", "info"),
             "process": _printable(str(event.get("process", ""))),
-            "event": _printable(_sentence(facts)),
+            "event": _printable(_take_title(facts)),
         }
         if exception := facts.pop("exception", None):
             shown["exception"] = _traceback(exception)
@@ -147,12 +150,12 @@ class TextRenderer:
         return f"{self._level_styles.get(str(value), '')}{_printable(str(value)):<{_LEVEL_WIDTH}}{self._reset}"
 
 
-def _says_nothing(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     return value is None or value is False or value == ""
 
 
-def _sentence(facts: dict[str, Any]) -> str:
-    """Take from *facts* what the line begins with. A request is named as it is sent."""
+def _take_title(facts: dict[str, Any]) -> str:
+    """Remove the event from *facts* and return it. For a request, return its method, path and status."""
     event = str(facts.pop("event", ""))
     if event != "request" or not {"method", "path", "status"} <= facts.keys():
         return event
@@ -161,7 +164,7 @@ def _sentence(facts: dict[str, Any]) -> str:
 
 
 def _time_of_day(timestamp: object) -> str:
-    """Return the hour, minute and second in this machine's time zone."""
+    """Return hour, minute and second in the time zone of this machine."""
     try:
         return datetime.fromisoformat(str(timestamp)).astimezone().strftime("%H:%M:%S")
     except ValueError:
@@ -189,14 +192,14 @@ def _size(count: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """Replace what is no printable character, such as an escape sequence or a line break, by Python's escape for it."""
+    """Escape characters that are not printable, such as line breaks, in Python's way."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _traceback(exceptions: object) -> str:
-    """Render structlog's list of an exception and its causes as lines, the first cause first."""
+    """Render structlog's list of an exception and its causes as lines, the root cause first."""
     if not isinstance(exceptions, list):
         return _printable(str(exceptions))
     lines = []

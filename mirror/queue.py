@@ -21,9 +21,9 @@ import rq
 import structlog
 from rq.job import Job
 
+from mirror.background import record_fault
 from mirror.errors import RedisUnavailable
 from mirror.redis.scripts import Script, load_script
-from mirror.threads import note_fault
 
 QUEUE_NAME: Final = "tasks"
 TASK_FUNCTION: Final = "worker.tasks.mirror_image"
@@ -54,7 +54,7 @@ class TaskQueue:
         except RedisUnavailable:
             _LOG.warning("tasks have no queue entries yet; the scheduler will add them", tasks=len(entries))
         except Exception as error:  # noqa: BLE001 - the records count
-            note_fault("enqueuing tasks", error, tasks=len(entries))
+            record_fault("enqueuing tasks", error, tasks=len(entries))
 
     def _enqueue(self, entries: Sequence[tuple[str, int]]) -> None:
         """Add all of the entries in one round trip, or none."""

@@ -78,7 +78,7 @@ def work(core: Core, liveness: Liveness) -> None:
     give_large_buffers_back()
     core.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
     look_at(core.bucket)
-    sha256.prepare()
+    sha256.warm_up()
     worker = rq_worker(core.settings, liveness)
     gc.collect()
     gc.freeze()  # what is there by now stays for ever: a horse neither looks through it nor copies its pages for that

@@ -14,10 +14,10 @@ from typing import Final
 
 import structlog
 
+from mirror.background import suppress_faults
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.run import HANDOVER, TaskRunner
 from mirror.records.claims import Claim
-from mirror.threads import surviving
 
 HANDOVER_SECONDS: Final = 4.0
 """From SIGTERM until a horse that is still busy, say with an S3 that hangs, gives its task back and ends."""
@@ -69,7 +69,7 @@ def settled(task_id: str) -> None:
 
 def _end_now() -> None:
     for performer, claim in list(_claimed.values()):
-        with surviving("handing a task over", task_id=claim.task.id):
+        with suppress_faults("handing a task over", task_id=claim.task.id):
             performer.hand_over(claim, HANDOVER)
     _LOG.warning("the work horse did not stop in time and is ended")
     os._exit(os.EX_TEMPFAIL)

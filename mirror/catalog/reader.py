@@ -10,10 +10,8 @@ from mirror.errors import BlobNotHeld, ContentError, ImageNotHeld, StorageDamage
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut, ManifestContent
-from mirror.oci.index import Index
 from mirror.oci.local_image import LocalImage
-from mirror.oci.manifest import Manifest
-from mirror.oci.parsing import MAX_MANIFEST_SIZE, is_short_text, parse_manifest
+from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, is_short_text, parse_manifest
 from mirror.oci.platform import Platform
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore

@@ -36,8 +36,8 @@ from mirror.errors import (
 )
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
-from mirror.oci.index import Index
 from mirror.oci.local_image import LocalImage
+from mirror.oci.manifest import Index
 from mirror.redis.client import Redis
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore, ListedRepository

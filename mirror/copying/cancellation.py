@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Self
 
-from mirror.threads import surviving
+from mirror.background import suppress_faults
 
 
 class OperationCanceled(Exception):
@@ -46,7 +46,7 @@ class Cancellation:
             self._event.set()
             wakers = list(self._wakers.values())
         for wake in wakers:
-            with surviving("waking a canceled thread"):
+            with suppress_faults("waking a canceled thread"):
                 wake()
 
     def is_set(self) -> bool:

@@ -36,9 +36,7 @@ from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut, ManifestContent
-from mirror.oci.index import Index
-from mirror.oci.manifest import Manifest
-from mirror.oci.parsing import MAX_MANIFEST_SIZE, parse_manifest
+from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, parse_manifest
 from mirror.oci.reference import Reference
 from mirror.storage.manifests import ManifestStore
 
@@ -152,7 +150,7 @@ class Resolution:
     def _served(self, remote: RemoteManifest) -> ManifestContent:
         """Check and parse the root that the source has just served."""
         self._memory.hold(len(remote.body))
-        media_type = None if remote.media_type in media_types.UNTOLD else remote.media_type
+        media_type = None if remote.media_type in media_types.GENERIC else remote.media_type
         parsed = self._parsed(remote.body, media_type, what=str(self._reference))
         descriptor = Descriptor(parsed.media_type, remote.digest, len(remote.body))
         if self._manifests.is_limited():

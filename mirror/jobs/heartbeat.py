@@ -21,12 +21,12 @@ from typing import Final
 import structlog
 from redis.exceptions import ResponseError
 
+from mirror.background import BackgroundLoop, record_fault
 from mirror.copying.cancellation import Cancellation
 from mirror.errors import RedisUnavailable
 from mirror.jobs.progress import TaskProgress
 from mirror.locks.pins import HOLDER_SECONDS, Pins
 from mirror.records.claims import LEASE_SECONDS, Claim, ClaimState, ClaimStore, Outcome
-from mirror.threads import BackgroundLoop, note_fault
 
 LOST: Final = "the task was taken away"
 CANCELED: Final = "the job was canceled"
@@ -163,7 +163,7 @@ class Heartbeat:
             raise
         except Exception as error:  # noqa: BLE001 - the thread keeps other claims too
             if not self._is_faulty:
-                note_fault("keeping a claim", error, task_id=self.claim.task.id, job_id=self.claim.task.job)
+                record_fault("keeping a claim", error, task_id=self.claim.task.id, job_id=self.claim.task.job)
             self._is_faulty = True
 
     def _written_and_renewed(self) -> ClaimState | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from mirror.background import record_fault
 from mirror.errors import RedisUnavailable, WorkerLost
 from mirror.queue import TaskQueue
 from mirror.records.claims import LEASE_SECONDS
@@ -21,7 +22,6 @@ from mirror.records.recovery import RecoveryStore
 from mirror.records.states import LOSSES_ALLOWED
 from mirror.records.task import ErrorReport
 from mirror.redis.client import Redis
-from mirror.threads import note_fault
 
 ENTRY_SECONDS: Final = 10
 """How long a queued task may be without an entry: between the record and its entry, or between dequeue and claim."""
@@ -102,7 +102,7 @@ class Reconciler:
             except RedisUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - see above
-                note_fault("reconciling a task", error, task_id=task_id)
+                record_fault("reconciling a task", error, task_id=task_id)
                 self.recovery.postpone(task_id, FAULTY_SECONDS)
 
     def _continue_request(self, job_id: str) -> None:

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from mirror.background import record_fault
 from mirror.catalog.entry import Listed
 from mirror.catalog.publish import Publisher
 from mirror.catalog.tag_change import LockedTags, TagChange, TagUpdate
@@ -36,7 +37,6 @@ from mirror.records.fields import at, timestamp
 from mirror.records.task import ErrorReport, WaitingFor
 from mirror.redis.client import Redis
 from mirror.storage.provenance import ImageProvenance
-from mirror.threads import note_fault
 
 HANDOVER: Final = "the worker is shutting down"
 _LOG = structlog.get_logger(__name__)
@@ -115,7 +115,7 @@ class TaskRunner:
         except RedisUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - one of them is at fault, which is known when each is begun alone
-            note_fault("beginning tasks together", error)
+            record_fault("beginning tasks together", error)
         return [claimed_task for claim in claims for claimed_task in self._begun_alone(claim, cancellation)]
 
     def _begun_alone(self, claim: Claim, cancellation: Cancellation) -> list[ClaimedTask]:
@@ -125,7 +125,7 @@ class TaskRunner:
         except RedisUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the others are begun all the same
-            note_fault("beginning a task", error, task_id=claim.task.id)
+            record_fault("beginning a task", error, task_id=claim.task.id)
             self._fail(claim, InternalError())
             return []
 
@@ -174,7 +174,7 @@ class TaskRunner:
                 except MirrorError as error:
                     _note_unseen(claimed_tasks, error)
                 except Exception as error:  # noqa: BLE001 - each is looked at by itself then
-                    note_fault("holding tags", error)
+                    record_fault("holding tags", error)
             yield tags
 
     def settle_unchanged(self, claimed_tasks: Sequence[ClaimedTask], tags: LockedTags | None) -> list[ClaimedTask]:
@@ -210,7 +210,7 @@ class TaskRunner:
             _note_unseen(claimed_tasks, error)
             return []
         except Exception as error:  # noqa: BLE001 - the short cut has no errors of its own
-            note_fault("looking at tags together", error)
+            record_fault("looking at tags together", error)
             return []
         return [
             (claimed_task, published) for claimed_task, published in zip(claimed_tasks, found, strict=True) if published
@@ -235,7 +235,7 @@ class TaskRunner:
         except RedisUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - other tasks of this process go on
-            note_fault("ending a task", error, task_id=claimed_task.claim.task.id)
+            record_fault("ending a task", error, task_id=claimed_task.claim.task.id)
             self.store.abandon(claimed_task.claim)
             return None
 

@@ -11,8 +11,7 @@ from typing import Final
 from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
 from mirror.http.address_guard import AddressGuard
 from mirror.oci.local_image import LocalImage, registry_component
-from mirror.oci.names import MAX_NAME_LENGTH
-from mirror.oci.reference import Reference
+from mirror.oci.reference import MAX_NAME_LENGTH, Reference
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.jobs import JobStore

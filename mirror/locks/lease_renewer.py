@@ -8,9 +8,9 @@ from typing import Final, Self
 
 import structlog
 
+from mirror.background import BackgroundLoop, record_fault, suppress_faults
 from mirror.errors import RedisUnavailable
 from mirror.locks.lease import Lease, Leases
-from mirror.threads import BackgroundLoop, note_fault, surviving
 
 _RENEWALS: Final = 4
 """Renewals within the length of a lease: three may be lost."""
@@ -59,14 +59,14 @@ class LeaseRenewer:
         except RedisUnavailable:
             _LOG.warning("a lease is left to end by itself", lease=lease.key)
         except Exception as error:  # noqa: BLE001 - the work under it is done, and the next lease is given back too
-            note_fault("giving back a lease", error, lease=lease.key)
+            record_fault("giving back a lease", error, lease=lease.key)
 
     def _renew_all(self) -> bool:
         with self._lock:
             held = list(self._held.values())
         for lease, lost in held:
             if not self._is_kept(lease):
-                with surviving("telling of a lost lease", lease=lease.key):
+                with suppress_faults("telling of a lost lease", lease=lease.key):
                     lost()
         return True
 
@@ -78,7 +78,7 @@ class LeaseRenewer:
             _LOG.warning("Redis does not answer; the lease is renewed when it does", lease=lease.key)
             return True
         except Exception as error:  # noqa: BLE001 - a lease that cannot be renewed is lost, and the others are not
-            note_fault("renewing a lease", error, lease=lease.key)
+            record_fault("renewing a lease", error, lease=lease.key)
             with self._lock:
                 self._held.pop(lease.key, None)
             return False

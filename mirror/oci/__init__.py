@@ -1,1 +1,1 @@
-"""Values of the OCI and Docker image formats: pure, frozen, without I/O."""
+"""Values of the OCI and Docker image formats. They are frozen, and do no I/O."""

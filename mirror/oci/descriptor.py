@@ -1,4 +1,4 @@
-"""A descriptor: what a manifest says about a blob or another manifest."""
+"""The descriptor: how a manifest refers to a blob or to another manifest."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mirror.oci.digest import Digest
 from mirror.oci.platform import Platform
 
 MAX_SIZE: Final = 2**40
-"""Bytes of one blob, and of all blobs of one image. A sum of a thousand of these is exact in scripts and in JSON."""
+"""The most bytes of a blob, and of all blobs of an image. A sum of a thousand of these is exact in Lua and JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """Media type, digest and size in bytes of one piece of content (image spec, descriptor.md).
 
-    ``data`` is the content itself in base64, where the descriptor carries it. It is checked only when it is used.
-    An entry of an index may have an empty media type.
+    ``data`` is the content itself in base64, if the descriptor embeds it. It is checked only when it is used. The media
+    type of an entry of an index may be empty.
     """
 
     media_type: str
@@ -32,10 +32,10 @@ class Descriptor:
 
     @property
     def is_foreign_layer(self) -> bool:
-        return media_types.is_foreign_layer(self.media_type)
+        return self.media_type.startswith(media_types.FOREIGN_LAYER_PREFIXES)
 
     def inline_content(self) -> bytes | None:
-        """Return the content that the descriptor carries, if it has this size and digest. None otherwise."""
+        """Return the embedded content, or None if there is none of this size and digest."""
         if self.data is None:
             return None
         try:
@@ -50,6 +50,6 @@ class Descriptor:
 
 
 def require_size(what: str, name: str, size: float) -> None:
-    """Raise SizeInvalid for a *size* in bytes that no *what* of this *name* can have."""
+    """Raise SizeInvalid if *size* is not between 0 and `MAX_SIZE`. *what* and *name* say what has this size."""
     if not 0 <= size <= MAX_SIZE:
         raise SizeInvalid(name, f"0 to {MAX_SIZE}", quoted(str(size), 40)[1:-1], what=what)

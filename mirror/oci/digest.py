@@ -1,4 +1,4 @@
-"""Content digests: the identity of everything the mirror holds."""
+"""The digest of content: the identity of everything that the mirror holds."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from typing import Final, Self
 from mirror.errors import InvalidDigest
 
 HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
-"""The algorithms the image spec registers, and how many hexadecimal digits each has."""
+"""The algorithms that the image spec registers, with their number of hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """``algorithm:hex``, validated: safe to spell in a key or a URL (CVE-2024-3727 was a digest that was not)."""
+    """``algorithm:hex``, validated, so that it is safe in a key or a URL.
+
+    CVE-2024-3727 was about digests that were not validated.
+    """
 
     algorithm: str
     hex: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidDigest for anything but sha256 with 64 or sha512 with 128 lower-case hex digits."""
+        """Parse ``sha256:`` and 64 lower-case hex digits, or ``sha512:`` and 128. Raises InvalidDigest."""
         algorithm, _, hex_ = text.partition(":")
         if len(hex_) != HEX_LENGTH.get(algorithm, -1) or hex_.strip("0123456789abcdef"):
             raise InvalidDigest(text)
-        return cls(sys.intern(algorithm), hex_)  # one text for all: an image may have 100 000 digests
+        return cls(sys.intern(algorithm), hex_)  # an image may have 100 000 digests
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Self:

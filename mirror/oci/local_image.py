@@ -1,4 +1,4 @@
-"""What the mirror holds: a repository of its own and a tag or a digest. Never normalised."""
+"""The name of an image that the mirror holds."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Final, Self
 
 from mirror.errors import InvalidReference, InvalidTag, TargetReserved
 from mirror.oci.digest import Digest
-from mirror.oci.names import is_tag, repository_problem
-from mirror.oci.reference import DOCKER_HUB, Reference
+from mirror.oci.reference import DOCKER_HUB, Reference, is_tag, repository_problem
 
 OFFICIAL: Final = f"{DOCKER_HUB}/library"
 """The namespace of Docker Hub's official images."""
 _HOST_LIKE: Final = re.compile(r".*\..*|localhost|.+_[1-9][0-9]{0,4}", re.ASCII)
 _EXAMPLE: Final = "Write it as 'team/redis:7' or 'docker.io/library/redis@sha256:…'."
 _NOT_OFFICIAL: Final = (
-    "Only Docker Hub's official images, 'docker.io/library/…', may have such a name. Choose a target in a namespace of "
-    "your own, such as 'team/redis'."
+    "Only Docker Hub's official images, 'docker.io/library/…', may have such a name. Choose a target in your own "
+    "namespace, such as 'team/redis'."
 )
 _PORT: Final = "Write a registry's port with an underscore, as in '127.0.0.1_5001/team/app:1'."
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LocalImage:
-    """``team/redis:7`` is just that. At most one of ``tag`` and ``digest`` is set; with neither it is a repository."""
+    """A repository of the mirror with a tag or a digest. It is never normalised: ``redis:7`` stays ``redis:7``.
+
+    At most one of ``tag`` and ``digest`` is set. Without both it names a repository.
+    """
 
     repository: str
     tag: str | None = None
@@ -32,7 +34,7 @@ class LocalImage:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidReference, InvalidTag or InvalidDigest."""
+        """Parse ``team/redis:7`` or ``team/redis@sha256:…``. Raises InvalidReference, InvalidTag or InvalidDigest."""
         name, at, digest_text = text.partition("@")
         repository, colon, tag = name.partition(":")
         if "/" in tag:
@@ -47,26 +49,26 @@ class LocalImage:
 
     @classmethod
     def default_for(cls, source: Reference) -> Self:
-        """The target of a source for which none is given: its canonical name, so that nothing collides.
+        """Return the target of a source without one: its canonical name, so that no two sources collide.
 
-        A registry's port becomes ``_port``, since a colon is no legal part of a repository; a host has no underscore,
-        so two registries never share a name.
+        A registry's port becomes ``_port``, because a repository cannot have a colon. A host has no underscore. So two
+        registries never get the same name.
         """
         repository = f"{registry_component(source.registry)}/{source.repository}"
         return cls(repository, source.tag, None if source.tag else source.digest)
 
     @property
     def registry_component(self) -> str | None:
-        """The first component if it looks like a registry's host, as in ``docker.io/…`` or ``127.0.0.1_5001/…``."""
+        """The first component if it looks like a registry, as in ``docker.io/…`` or ``127.0.0.1_5001/…``."""
         first, slash, _ = self.repository.partition("/")
         return first if slash and _HOST_LIKE.fullmatch(first) else None
 
     @property
     def looks_official(self) -> bool:
-        """Whether clients may take this for one of Docker Hub's official images.
+        """Whether a client may pull this as one of Docker Hub's official images.
 
-        ``docker pull`` completes ``docker.io/redis`` to ``docker.io/library/redis``. A dockerd that has the mirror
-        among its ``registry-mirrors`` asks it for ``library/redis``.
+        ``docker pull`` completes ``docker.io/redis`` to ``docker.io/library/redis``. A dockerd with the mirror in its
+        ``registry-mirrors`` asks it for ``library/redis``.
         """
         first, _, rest = self.repository.partition("/")
         if first == DOCKER_HUB:
@@ -74,10 +76,11 @@ class LocalImage:
         return first == "library" and bool(rest)
 
     def require_source(self, source_component: str, source: str) -> None:
-        """Raise TargetReserved unless the image *source* of *source_component* may stand under this name.
+        """Raise TargetReserved if an image of another registry could appear under this name.
 
-        Nobody can pass an image off as Docker Hub's: a name under a host takes only that host's images, and a name that
-        looks official only official ones. An image that has such a name already may get more tags.
+        *source* is the name of the image, *source_component* its registry as a first component. A name under a host
+        accepts only images of that host. A name that looks official accepts only official images. An image that already
+        has such a name may get more tags.
         """
         owner = self.registry_component
         if owner is not None and owner != source_component:
@@ -93,5 +96,5 @@ class LocalImage:
 
 
 def registry_component(registry: str) -> str:
-    """A registry's ``host[:port]`` as the first component of a repository name."""
+    """Return a registry's ``host[:port]`` as the first component of a repository name."""
     return registry.replace(":", "_")

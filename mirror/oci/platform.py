@@ -1,4 +1,4 @@
-"""The platform an image is built for."""
+"""The platform that an image is built for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mirror.errors import quoted
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
-    """``os/architecture[/variant]``, and the version that tells Windows builds apart (image spec, image-index.md)."""
+    """``os/architecture[/variant]``, and the version that distinguishes Windows builds (image spec, image-index.md)."""
 
     os: str
     architecture: str
@@ -19,7 +19,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``linux/arm64/v8``; raises ValueError for anything but two or three non-empty parts."""
+        """Parse two or three parts, as in ``linux/arm64/v8``. Raises ValueError."""
         parts = text.split("/")
         if len(parts) not in (2, 3) or not all(parts):
             raise ValueError(f"{quoted(text)} is not a platform: write os/architecture or os/architecture/variant")
@@ -27,7 +27,7 @@ class Platform:
 
     @property
     def is_unknown(self) -> bool:
-        """True for BuildKit's attestation manifests, which carry ``unknown/unknown``."""
+        """Whether it is ``unknown/unknown``, the platform of BuildKit's attestation manifests."""
         return (self.os, self.architecture) == ("unknown", "unknown")
 
     def __str__(self) -> str:

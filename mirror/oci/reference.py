@@ -1,4 +1,4 @@
-"""What upstream is asked for: a registry, a repository, and a tag or a digest."""
+"""The reference of a source image, and the grammar of repository names and tags."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from typing import Final, Self
 
 from mirror.errors import InvalidInput, InvalidReference, InvalidTag
 from mirror.oci.digest import Digest
-from mirror.oci.names import MAX_NAME_LENGTH, is_tag, repository_problem
 
 DOCKER_HUB: Final = "docker.io"
 DEFAULT_TAG: Final = "latest"
+MAX_NAME_LENGTH: Final = 255
+"""The most characters of host, slash and repository together that many clients accept (distribution spec)."""
 _DOCKER_HUB_HOSTS: Final = frozenset(
     {"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
 )
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.ASCII)
 _IMAGE_ID: Final = re.compile(r"[a-f0-9]{64}", re.ASCII)
 _MAX_TEXT: Final = 1024
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+"""The grammar of the distribution spec, "Pulling manifests"."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reference:
-    """A source, normalised as ``docker pull`` does: ``redis`` is ``docker.io/library/redis:latest``.
+    """A source image, normalised as ``docker pull`` does: ``redis`` is ``docker.io/library/redis:latest``.
 
-    ``registry`` is a lower-case ``host[:port]`` without trailing dot or the default port 443. At least one of ``tag``
-    and ``digest`` is set; with both, the digest decides what is pulled and the tag is only a name.
+    ``registry`` is a lower-case ``host[:port]``, without a trailing dot or the default port 443. ``tag``, ``digest`` or
+    both are set. If both are set, the digest decides what is pulled, and the tag is only a name.
     """
 
     registry: str
@@ -35,11 +40,11 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what ``docker pull`` accepts (distribution/reference).
+        """Parse what ``docker pull`` accepts (distribution/reference).
 
         Raises InvalidReference, InvalidTag or InvalidDigest.
         """
-        _refuse_what_is_no_name(text)
+        _refuse_other_texts(text)
         name, at, digest_text = text.partition("@")
         digest = Digest.parse(digest_text) if at else None
         name, tag = _split_tag(name)
@@ -60,12 +65,12 @@ class Reference:
 
     @property
     def target(self) -> str:
-        """What the registry is asked for: the digest if there is one, else the tag."""
+        """What is requested from the registry: the digest if there is one, else the tag."""
         return str(self.digest) if self.digest else str(self.tag)
 
     @property
     def name(self) -> str:
-        """Registry and repository, without tag or digest."""
+        """The registry and the repository, without tag or digest."""
         return f"{self.registry}/{self.repository}"
 
     def __str__(self) -> str:
@@ -74,8 +79,30 @@ class Reference:
         return f"{self.name}{tag}{digest}"
 
 
+def repository_problem(repository: str) -> str | None:
+    """Return what is wrong with a repository name, as a clause, or None."""
+    if not repository:
+        return "the repository is missing"
+    if len(repository) > MAX_NAME_LENGTH:
+        return f"the repository has more than {MAX_NAME_LENGTH} characters"
+    if _REPOSITORY.fullmatch(repository):
+        return None
+    if repository != repository.lower():
+        return "the repository must be lower case"
+    if "" in repository.split("/"):
+        return "the repository has an empty component"
+    return (
+        "the components of a repository are lower-case letters and digits, separated by single '.', "
+        "one or two '_', or any number of '-'"
+    )
+
+
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
+
+
 def is_same_source(recorded: str, reference: Reference) -> bool:
-    """Whether *recorded*, a reference as text, names the registry and repository of *reference*."""
+    """Whether *recorded*, the text of a reference, has the registry and the repository of *reference*."""
     if recorded == str(reference):
         return True
     try:
@@ -84,15 +111,16 @@ def is_same_source(recorded: str, reference: Reference) -> bool:
         return False
 
 
-def _refuse_what_is_no_name(text: str) -> None:
+def _refuse_other_texts(text: str) -> None:
+    """Refuse a text that is not a name, and say what it is."""
     if not text:
         raise InvalidReference(text, "it is empty")
     if len(text) > _MAX_TEXT:
         raise InvalidReference(text, f"it has more than {_MAX_TEXT} characters")
     if "://" in text:
-        raise InvalidReference(text, "it has a URL scheme; leave it out")
+        raise InvalidReference(text, "it has a URL scheme, which must be left out")
     if not text.isascii():
-        raise InvalidReference(text, "it has characters outside ASCII; write such a host in its xn-- form")
+        raise InvalidReference(text, "it has characters outside ASCII. Write such a host in its xn-- form")
     if any(c.isspace() or not c.isprintable() for c in text):
         raise InvalidReference(text, "it has blanks or control characters")
     if _IMAGE_ID.fullmatch(text):
@@ -100,7 +128,7 @@ def _refuse_what_is_no_name(text: str) -> None:
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:
-    """Take the tag off: it follows the last colon, unless a slash follows that (then it is a port)."""
+    """Split the tag off. It follows the last colon, unless a slash follows that colon: then a port does."""
     head, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
         return name, None
@@ -108,7 +136,7 @@ def _split_tag(name: str) -> tuple[str, str | None]:
 
 
 def _split_registry(name: str, text: str) -> tuple[str, str]:
-    """Docker's rule: a first component with a dot or a colon, or ``localhost``, is a registry; any other is not."""
+    """Split the registry off. By Docker's rule it is ``localhost``, or has a dot or a colon."""
     first, slash, rest = name.partition("/")
     if not slash or not ("." in first or ":" in first or first.lower() == "localhost" or first != first.lower()):
         return DOCKER_HUB, name
@@ -118,11 +146,11 @@ def _split_registry(name: str, text: str) -> tuple[str, str]:
 def normalise_registry(first: str, text: str) -> str:
     """Return a registry's ``host[:port]`` as `Reference` has it: lower case, without trailing dot or default port.
 
-    Docker Hub has one name. A host of one label keeps its port 443, since without it the name would be one on Docker
-    Hub. *text* is what an InvalidReference shows.
+    All hosts of Docker Hub become one name. A host of one label keeps its port 443: without it, the name would be one
+    on Docker Hub. *text* is for the message of InvalidReference.
     """
     if first.startswith("["):
-        raise InvalidReference(text, "IPv6 addresses are not supported; use a host name")
+        raise InvalidReference(text, "IPv6 addresses are not supported. Use a host name")
     host, colon, port = first.partition(":")
     host = host.lower().removesuffix(".")
     if not _HOST.fullmatch(host):

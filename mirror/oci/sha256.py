@@ -1,12 +1,12 @@
-"""SHA-256 that can be left and taken up again, which hashlib's cannot.
+"""A SHA-256 that can be saved and resumed on another machine. hashlib's cannot.
 
-What is between two blocks is eight words, the midstate (FIPS 180-4, 6.2.2: the intermediate hash value), so a hash that
-reached a multiple of 64 bytes goes on anywhere from 32 bytes and the count. OpenSSL's `SHA256_CTX` lies open (sha.h:
-``h[8] Nl Nh data[16] num md_len``), and the libcrypto that Python itself links is reached through `_hashlib`. ctypes
-releases the GIL; measured as fast as hashlib.
+Between two blocks, the state of the hash is eight words, the midstate (FIPS 180-4, 6.2.2: the intermediate hash value).
+So a hash after a multiple of 64 bytes can be resumed from 32 bytes and the count. OpenSSL's struct `SHA256_CTX` is
+public (sha.h: ``h[8] Nl Nh data[16] num md_len``). The libcrypto that Python itself links is found through `_hashlib`.
+ctypes releases the GIL. This hash was measured to be as fast as hashlib's.
 
-A thread that hashes is to do no CRC: ISA-L's leaves the upper halves of the vector registers in use, and behind it
-SHA-256's instructions, which know nothing of them, took 0.76 s of CPU per GB on an AMD EPYC where they take 0.56.
+A thread that hashes must not compute a CRC with ISA-L. ISA-L leaves the upper halves of the vector registers in use,
+which slows down the instructions of SHA-256: 0.76 s of CPU per GB on an AMD EPYC, instead of 0.56 s.
 """
 
 from __future__ import annotations
@@ -17,21 +17,15 @@ import struct
 from collections.abc import Callable
 from functools import cache
 from time import thread_time
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 BLOCK: Final = 64
+"""Bytes of a block of SHA-256."""
 _PIECE: Final = 256 * 1024
-"""What stays in a core's cache."""
+"""Bytes that fit into the cache of a core."""
 _TRIAL: Final = 32 * 2**20
 _TRIALS: Final = 3
 _WORDS: Final = struct.Struct(">8I")
-
-
-class Hash(Protocol):
-    """What this and hashlib's hashes have in common."""
-
-    def update(self, data: memoryview, /) -> None: ...
-    def hexdigest(self) -> str: ...
 
 
 class _Context(ctypes.Structure):
@@ -46,7 +40,7 @@ class _Context(ctypes.Structure):
 
 
 class Sha256:
-    """A `Hash` with a midstate. Only where `is_available`."""
+    """A hash with a midstate. Use it only if `is_available`."""
 
     def __init__(self) -> None:
         self._libcrypto = _libcrypto()
@@ -56,9 +50,12 @@ class Sha256:
 
     @classmethod
     def resumed(cls, midstate: bytes, length: int) -> Self:
-        """Go on behind *length* bytes, a multiple of 64, that ended in *midstate* (32 bytes); ValueError otherwise."""
+        """Return a hash that has seen *length* bytes and has this midstate.
+
+        Raises ValueError if *length* is not a multiple of 64, or *midstate* does not have 32 bytes.
+        """
         if length % BLOCK or len(midstate) != _WORDS.size:
-            raise ValueError(f"no midstate of SHA-256: {len(midstate)} bytes at {length}")
+            raise ValueError(f"not a midstate of SHA-256: {len(midstate)} bytes at {length}")
         hash_ = cls()
         context = hash_._context
         context.h[:] = _WORDS.unpack(midstate)
@@ -66,83 +63,83 @@ class Sha256:
         return hash_
 
     def update(self, data: memoryview, /) -> None:
-        if data.nbytes > _PIECE and gains_by_copying():
+        if data.nbytes > _PIECE and is_faster_by_copying():
             self.update_by_copying(data)
         else:
             self.update_in_place(data)
 
     def update_in_place(self, data: memoryview) -> None:
-        """Hash the bytes where they are; those that cannot be written to are copied first, since ctypes takes none."""
+        """Hash the bytes where they are. A read-only buffer is copied first, because ctypes does not accept it."""
         if data.nbytes:
             writable = bytearray(data) if data.readonly else data
             self._libcrypto.SHA256_Update(self._at, ctypes.byref(ctypes.c_char.from_buffer(writable)), data.nbytes)
 
     def update_by_copying(self, data: memoryview) -> None:
-        """Copy each piece into the cache and hash it there."""
-        near = memoryview(bytearray(min(data.nbytes, _PIECE)))
+        """Copy each piece into the processor's cache, and hash it there."""
+        cached = memoryview(bytearray(min(data.nbytes, _PIECE)))
         for start in range(0, data.nbytes, _PIECE):
             piece = data[start : start + _PIECE]
-            near[: piece.nbytes] = piece
-            self.update_in_place(near[: piece.nbytes])
+            cached[: piece.nbytes] = piece
+            self.update_in_place(cached[: piece.nbytes])
 
     def midstate(self) -> bytes:
-        """32 bytes to resume from; ValueError inside a block."""
+        """Return 32 bytes to resume from. Raises ValueError inside a block."""
         if self._context.num:
-            raise ValueError("a midstate is between two blocks")
+            raise ValueError("a midstate exists only between two blocks")
         return _WORDS.pack(*self._context.h)
 
     def hexdigest(self) -> str:
-        ending = _Context.from_buffer_copy(self._context)
+        final = _Context.from_buffer_copy(self._context)
         digest = ctypes.create_string_buffer(hashlib.sha256().digest_size)
-        self._libcrypto.SHA256_Final(digest, ctypes.byref(ending))
+        self._libcrypto.SHA256_Final(digest, ctypes.byref(final))
         return digest.raw.hex()
 
 
 @cache
 def is_available() -> bool:
-    """Whether this Python's libcrypto can be reached and is laid out as its header says; tried, not believed."""
+    """Whether this Python's libcrypto is found and its struct has the expected layout. Hashes something to find out."""
     first, rest = memoryview(bytearray(b"a" * BLOCK)), memoryview(bytearray(b"and the rest"))
     try:
-        begun = Sha256()
-        begun.update(first)
-        ended = Sha256.resumed(begun.midstate(), BLOCK)
-        ended.update(rest)
+        saved = Sha256()
+        saved.update(first)
+        resumed = Sha256.resumed(saved.midstate(), BLOCK)
+        resumed.update(rest)
     except (ImportError, OSError, AttributeError, ValueError):
         return False
-    return ended.hexdigest() == hashlib.sha256(bytes(first) + bytes(rest)).hexdigest()
+    return resumed.hexdigest() == hashlib.sha256(bytes(first) + bytes(rest)).hexdigest()
 
 
-def prepare() -> None:
-    """Try all that is tried once: for a worker before it forks."""
+def warm_up() -> None:
+    """Fill the caches of this module. A worker calls it before it forks."""
     if is_available():
-        gains_by_copying()
+        is_faster_by_copying()
 
 
 @cache
-def gains_by_copying() -> bool:
-    """Whether this processor hashes faster what was copied into its cache before; tried once, which takes 0.1 s.
+def is_faster_by_copying() -> bool:
+    """Whether this processor hashes faster if the bytes are copied into its cache first. Measures it once, in 0.1 s.
 
-    An Intel Xeon waits at the beginning of every page of 4 KiB, which a copy does not: 0.83 s of CPU per GB in place,
-    0.61 by copying. An AMD EPYC does not wait: 0.56 in place, 0.62 by copying.
+    An Intel Xeon waits at the start of every page of 4 KiB, but not while it copies: 0.83 s of CPU per GB in place,
+    0.61 s by copying. An AMD EPYC does not wait: 0.56 s in place, 0.62 s by copying.
     """
-    memory = memoryview(bytearray(b"\1") * _TRIAL)  # written to: the kernel gives one and the same page for all zeros
+    memory = memoryview(bytearray(b"\1") * _TRIAL)  # not zeros, for which the kernel maps one page many times
     ways = (Sha256.update_in_place, Sha256.update_by_copying)
     in_place, by_copying = (min(_seconds(way, memory) for _ in range(_TRIALS)) for way in ways)
     return by_copying < in_place
 
 
 def _seconds(way: Callable[[Sha256, memoryview], None], memory: memoryview) -> float:
-    begun = thread_time()
+    started = thread_time()
     way(Sha256(), memory)
-    return thread_time() - begun
+    return thread_time() - started
 
 
 @cache
 def _libcrypto() -> ctypes.CDLL:
-    """Raises ImportError, OSError or AttributeError where it cannot be had."""
+    """Load the libcrypto that Python links. Raises ImportError, OSError or AttributeError."""
     import _hashlib  # noqa: PLC0415 - not every Python has it
 
-    library = ctypes.CDLL(_hashlib.__file__)  # a symbol is also looked for in what the library links (dlsym(3))
+    library = ctypes.CDLL(_hashlib.__file__)  # dlsym(3) also searches the libraries that this one links
     context = ctypes.POINTER(_Context)
     library.SHA256_Init.argtypes = (context,)
     library.SHA256_Update.argtypes = (context, ctypes.c_void_p, ctypes.c_size_t)

@@ -1,28 +1,28 @@
 """Proof that bytes are what their descriptor says.
 
-Storage completes a blob only against a `Verified`, and only a `Hasher` that has seen every byte makes one: an
-unverified blob cannot become visible by a programming mistake.
+The bucket completes a blob only with a `Verified`. Only a `Hasher` that has seen every byte makes one. So a bug cannot
+make an unverified blob visible.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import InitVar, dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from mirror.errors import DigestMismatch, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.sha256 import BLOCK, Hash, Sha256, is_available
+from mirror.oci.sha256 import BLOCK, Sha256, is_available
 
 _SEAL: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The descriptor whose bytes were all seen and hashed to its digest. Made by `Hasher.finish` alone.
+    """A descriptor whose bytes were all seen and have its digest. Only `Hasher.finish` makes one.
 
-    The seal is not kept, so `dataclasses.replace` cannot carry one proof over to another descriptor.
+    The seal is not stored. So `dataclasses.replace` cannot make a proof for another descriptor.
     """
 
     descriptor: Descriptor
@@ -33,22 +33,29 @@ class Verified:
             raise TypeError("only a Hasher makes a Verified")
 
 
+class _Hash(Protocol):
+    """The methods that `Sha256` and hashlib's hashes share."""
+
+    def update(self, data: memoryview, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
 class Hasher:
-    """Hashes a blob's bytes in order and bounds them: one byte more than described is refused before it is hashed."""
+    """Hashes the bytes of a blob in order. More bytes than the descriptor has are refused before they are hashed."""
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
         self.seen = 0
-        self._hash: Hash = Sha256() if _can_be_left(descriptor) else hashlib.new(descriptor.digest.algorithm)
+        self._hash: _Hash = Sha256() if _can_be_resumed(descriptor) else hashlib.new(descriptor.digest.algorithm)
 
     @classmethod
     def resumed(cls, descriptor: Descriptor, seen: int, midstate: bytes) -> Self:
-        """Go on where another hasher of the same blob, perhaps on another machine, was at *seen* bytes.
+        """Return a hasher in the state that another one had after *seen* bytes of the same blob.
 
-        ValueError if no hash of this descriptor can be resumed so. The midstate is trusted like the bytes themselves:
-        it comes from our own store.
+        The other one may have run on another machine. The midstate is trusted, because it comes from our own Redis.
+        Raises ValueError if the hash of this descriptor cannot be resumed from these values.
         """
-        if not _can_be_left(descriptor) or not 0 <= seen <= descriptor.size:
+        if not _can_be_resumed(descriptor) or not 0 <= seen <= descriptor.size:
             raise ValueError(f"the hash of {descriptor} cannot be resumed at {seen}")
         hasher = cls(descriptor)
         hasher.seen = seen
@@ -56,11 +63,11 @@ class Hasher:
         return hasher
 
     def midstate(self) -> bytes | None:
-        """What `resumed` needs; None inside a block of 64 bytes, or where this hash cannot be left (`oci.sha256`)."""
+        """Return what `resumed` needs. None inside a block of 64 bytes, or if this hash cannot be resumed."""
         return self._hash.midstate() if isinstance(self._hash, Sha256) and self.seen % BLOCK == 0 else None
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Raises SizeInvalid as soon as there are more bytes than the descriptor has."""
+        """Hash the next bytes. Raises SizeInvalid if there are more bytes than the descriptor has."""
         view = memoryview(chunk)
         self.seen += view.nbytes
         if self.seen > self.descriptor.size:
@@ -68,7 +75,7 @@ class Hasher:
         self._hash.update(view)
 
     def finish(self) -> Verified:
-        """Raises SizeInvalid if bytes are missing, DigestMismatch if they are not the described ones."""
+        """Return the proof. Raises SizeInvalid if bytes are missing, DigestMismatch if they are different."""
         want = self.descriptor
         if self.seen != want.size:
             raise SizeInvalid(str(want.digest), want.size, self.seen)
@@ -79,11 +86,11 @@ class Hasher:
 
 
 def verify(content: bytes, descriptor: Descriptor) -> Verified:
-    """Check content that is small enough to be whole in memory: a manifest or a config."""
+    """Verify content that is small enough for memory, such as a manifest or a config."""
     hasher = Hasher(descriptor)
     hasher.update(content)
     return hasher.finish()
 
 
-def _can_be_left(descriptor: Descriptor) -> bool:
+def _can_be_resumed(descriptor: Descriptor) -> bool:
     return descriptor.digest.algorithm == "sha256" and is_available()

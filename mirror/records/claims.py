@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from mirror.background import record_fault
 from mirror.errors import LONGEST_REST, InternalError
 from mirror.oci.reference import Reference
 from mirror.records.fields import at, record_fields
@@ -40,7 +41,6 @@ from mirror.records.task import (
 )
 from mirror.redis import keys
 from mirror.redis.client import Redis
-from mirror.threads import note_fault
 
 LEASE_SECONDS: Final = 20
 """A worker that is silent for so long has lost its task."""
@@ -165,7 +165,7 @@ class ClaimStore:
             task = Task.from_record(record) if record else None
             return Claim(task, task.fence, token) if task else None
         except Exception as error:  # noqa: BLE001 - the other tasks are claimed
-            note_fault("claiming a task", error, task_id=task_id)
+            record_fault("claiming a task", error, task_id=task_id)
             if record:
                 self._fail([task_id, record["fence"], token], record.get("job", ""), record)
             return None
@@ -228,7 +228,7 @@ class ClaimStore:
 
     def _ended(self, claim: Claim, answer: Sequence[Any] | ResponseError, released: list[Entry]) -> bool:
         if isinstance(answer, ResponseError):
-            note_fault("settling a task", answer, task_id=claim.task.id, job_id=claim.task.job)
+            record_fault("settling a task", answer, task_id=claim.task.id, job_id=claim.task.job)
             return self.abandon(claim)
         ended, *entries = answer
         released += read_entries(entries)
@@ -246,7 +246,7 @@ class ClaimStore:
         try:
             ended, *entries = self._abandon(args=[*proof, job_id, json.dumps(report), json.dumps(record)])
         except ResponseError as error:
-            note_fault("abandoning a task", error, task_id=proof[0], job_id=job_id)
+            record_fault("abandoning a task", error, task_id=proof[0], job_id=job_id)
             return False
         if entries:
             self._enqueue(read_entries(entries))
@@ -270,7 +270,7 @@ class ClaimStore:
         args = [*claim.proof, int(min(wait, LONGEST_REST) * 1000), reason, end]
         [released] = self._release.each([([], args)])
         if isinstance(released, ResponseError):
-            note_fault("releasing a task", released, task_id=claim.task.id, job_id=claim.task.job)
+            record_fault("releasing a task", released, task_id=claim.task.id, job_id=claim.task.job)
             self.abandon(claim)
             return False
         return bool(released)

@@ -27,6 +27,7 @@ from typing import Final
 from redis.exceptions import ResponseError
 from ulid import ULID
 
+from mirror.background import record_fault
 from mirror.errors import JobFinished, JobSucceeded, JobUnfinished, JobUnknown, RedisUnavailable, TaskUnknown
 from mirror.records.fields import at
 from mirror.records.job import ImageCounts, Job
@@ -34,7 +35,6 @@ from mirror.records.states import RETENTION_SECONDS, STEP, UNFINISHED, WINDOW, J
 from mirror.records.task import SHOWN_BLOBS, SHOWN_FIELD, BlobReport, Task, TaskSpec
 from mirror.redis import keys
 from mirror.redis.client import Redis
-from mirror.threads import note_fault
 
 Entry = tuple[str, int]
 """A queue entry: the id of a task and the fence with which it can be claimed."""
@@ -231,5 +231,5 @@ def _readable_task(record: Mapping[str, str]) -> Task | None:
     try:
         return Task.from_record(record)
     except Exception as error:  # noqa: BLE001 - the others are listed
-        note_fault("reading a task", error, task_id=record.get("id"))
+        record_fault("reading a task", error, task_id=record.get("id"))
         return None

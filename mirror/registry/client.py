@@ -14,8 +14,8 @@ from mirror.http.headers import media_type, named_digest
 from mirror.http.transport import Answer, Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import MAX_MANIFEST_SIZE
 from mirror.oci.media_types import ACCEPTED
-from mirror.oci.parsing import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference
 from mirror.registry.auth import Ask, Authenticator
 from mirror.registry.authorized_request import AuthorizedRequests

@@ -27,7 +27,7 @@ from typing import Final
 
 from mirror.errors import InvalidDigest
 from mirror.oci.digest import Digest
-from mirror.oci.names import is_tag, repository_problem
+from mirror.oci.reference import is_tag, repository_problem
 
 _REGISTRY: Final = "docker/registry/v2"
 _OURS: Final = "mirror/v1"

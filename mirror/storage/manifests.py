@@ -5,7 +5,7 @@ from __future__ import annotations
 from mirror.errors import StorageDamaged
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.parsing import MAX_MANIFEST_SIZE
+from mirror.oci.manifest import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore

@@ -16,8 +16,8 @@ from typing import Final
 
 import structlog
 
+from mirror.background import BackgroundLoop, record_fault, suppress_faults
 from mirror.errors import RedisUnavailable, RegistryBusy
-from mirror.threads import BackgroundLoop, note_fault, surviving
 from mirror.throttling.aimd import AimdLimits, Share
 from mirror.throttling.semaphore import Semaphore, Wait
 
@@ -100,7 +100,7 @@ class Limiter:
     def _report_all(self) -> bool:
         """Report for every gate; False after the last one."""
         for (registry, action), gate in self._current():
-            with surviving("reporting slots", registry=registry, action=action):
+            with suppress_faults("reporting slots", registry=registry, action=action):
                 self._report(registry, action, gate)
         return not self._has_ended()
 
@@ -130,7 +130,7 @@ class Limiter:
                 _LOG.warning("Redis does not answer; the registry is asked as before", registry=registry, action=action)
                 self._go_on_blindly(registry, gate)
             except Exception as error:  # noqa: BLE001 - to be gentle with one registry is not worth a copy
-                note_fault("reporting slots", error, registry=registry, action=action)
+                record_fault("reporting slots", error, registry=registry, action=action)
                 self._go_on_blindly(registry, gate)
 
     def _go_on_blindly(self, registry: str, gate: Semaphore) -> None:
@@ -147,7 +147,7 @@ class Limiter:
         except RedisUnavailable:
             _LOG.info("the share in a registry's slots will end by itself", registry=registry, action=action)
         except Exception as error:  # noqa: BLE001 - the shares of other registries are given back all the same
-            note_fault("giving back slots", error, registry=registry, action=action)
+            record_fault("giving back slots", error, registry=registry, action=action)
 
     def _forget_parent(self) -> None:
         """In a forked child: its parent's threads are not there, and its locks may be held for ever."""

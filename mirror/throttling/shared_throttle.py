@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from mirror.background import record_fault
 from mirror.errors import (
     MirrorError,
     RedisUnavailable,
@@ -23,7 +24,6 @@ from mirror.errors import (
     SourceUnreachable,
 )
 from mirror.redis.client import Redis
-from mirror.threads import note_fault
 from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker, Outage
 from mirror.throttling.limiter import Limiter
@@ -135,7 +135,7 @@ class SharedThrottle:
             _LOG.warning("Redis does not answer; registries are asked without it")
             return otherwise
         except Exception as error:  # noqa: BLE001 - an unusable ledger or breaker fails no copy
-            note_fault("asking for admission", error)
+            record_fault("asking for admission", error)
             return otherwise
 
 

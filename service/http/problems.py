@@ -5,7 +5,6 @@ A `RequestError` is wrong with the request itself. What a request asks for fails
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final, Self
@@ -16,16 +15,12 @@ from flask import Response, json, request
 from marshmallow import Schema, fields
 from werkzeug.exceptions import HTTPException
 
-from mirror.errors import BlobBeingDeleted, InternalError, MirrorError, RateLimited, TagBusy, Unavailable, quoted
+from mirror.errors import InternalError, MirrorError, quoted
 from service.http import request_id
 
 MEDIA_TYPE: Final = "application/problem+json"
 _CANNOT_BE_USED: Final = "The request has fields or parameters that cannot be used"
 _SHOWN_NAME: Final = 64
-_CHANGING_SECONDS: Final = 2
-"""Seconds after which a tag or blob that is being changed is worth another try."""
-_AWAY_SECONDS: Final = 5
-"""Seconds after which a store that is away, or an index that is being rebuilt, is worth another try."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -159,7 +154,8 @@ class Failure:
     def of(cls, error: Exception) -> Self:
         """Return what may be shown of *error*. The details of an unexpected one go to the log alone."""
         if isinstance(error, MirrorError):
-            return cls(error.status, error.code, error.message, error.hint, _retry_after(error))
+            headers = {} if error.http_retry_after is None else {"Retry-After": str(error.http_retry_after)}
+            return cls(error.status, error.code, error.message, error.hint, headers)
         if isinstance(error, RequestError):
             problems = error.problems if isinstance(error, RequestInvalid) else ()
             return cls(error.status, error.code, error.message, error.hint, error.headers, problems)
@@ -184,16 +180,6 @@ def codes_of_requests() -> list[tuple[int, str, str]]:
     """Return status, code and hint of every error of a request itself, for the page of error codes."""
     own = [(error.status, error.code, error.hint) for error in RequestError.__subclasses__()]
     return sorted([*own, *((status, code, hint) for status, (code, _, hint) in _ROUTING.items())])
-
-
-def _retry_after(error: MirrorError) -> dict[str, str]:
-    if isinstance(error, RateLimited):
-        return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
-    if isinstance(error, TagBusy | BlobBeingDeleted):
-        return {"Retry-After": str(_CHANGING_SECONDS)}
-    if isinstance(error, Unavailable) and error.retryable:
-        return {"Retry-After": str(_AWAY_SECONDS)}
-    return {}
 
 
 def problem_type(code: str) -> str:

@@ -10,7 +10,7 @@ from mirror.catalog.reader import checked_manifest
 from mirror.errors import InvalidTag, StorageDamaged
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
-from mirror.oci.names import is_tag
+from mirror.oci.reference import is_tag
 from service.core import core, service
 from service.http.connections import in_thread
 from service.http.preconditions import etag

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, json, jsonify, request, url_for
 from werkzeug.exceptions import NotFound
 
 from mirror.errors import InvalidReference, StorageUnavailable
-from mirror.oci.names import repository_problem
+from mirror.oci.reference import repository_problem
 from service.core import core, service
 from service.http.auth import is_distribution_path
 from service.http.bodies import require_single

@@ -9,7 +9,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
 from mirror.oci.local_image import LocalImage
-from mirror.oci.parsing import parse_manifest
+from mirror.oci.manifest import parse_manifest
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
 from mirror.storage.links import LinkStore

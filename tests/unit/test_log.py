@@ -1,4 +1,4 @@
-"""What a process logs, as JSON and for a person; nothing secret, and nothing that a terminal would obey."""
+"""What a process logs, as JSON and as text. No line has a secret, or anything that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def lines(level: str, form: str) -> list[str]:
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-def test_the_level_is_the_least_that_is_logged_and_libraries_say_no_more_at_debug(level: str) -> None:
+def test_the_level_is_the_lowest_that_is_logged_and_libraries_log_no_more_at_debug(level: str) -> None:
     logged = [json.loads(line) for line in lines(level, "json")]
     from_here = ["debug", "info", "warning", "error"][["debug", "info", "warning", "error"].index(level) :]
     assert [line["level"] for line in logged if line["event"].startswith("ours")] == from_here
@@ -50,14 +50,14 @@ def test_the_level_is_the_least_that_is_logged_and_libraries_say_no_more_at_debu
     assert {line["level"] for line in logged if line["event"].startswith("secret")} <= {"warning", "error"}
 
 
-def test_json_lines_have_the_probes_and_the_frames_of_an_exception_without_their_variables() -> None:
+def test_json_lines_have_the_probes_and_the_frames_of_an_exception_without_local_variables() -> None:
     logged = [json.loads(line) for line in lines("info", "json")]
     assert [line["path"] for line in logged if line["event"] == "request"] == ["/readyz", "/v1/jobs"]
     assert logged[-1]["exception"][0]["exc_value"] == "what happened"
     assert "p4ssw0rd" not in json.dumps(logged)
 
 
-def test_a_person_sees_no_probe_and_an_exception_without_its_variables() -> None:
+def test_text_has_no_probe_and_shows_an_exception_without_local_variables() -> None:
     shown = "\n".join(lines("info", "text"))
     assert "GET /v1/jobs 200" in shown
     assert "/readyz" not in shown
@@ -67,7 +67,7 @@ def test_a_person_sees_no_probe_and_an_exception_without_its_variables() -> None
 
 
 def on_a_terminal(form: str, **variables: str) -> str:
-    """What a terminal is sent; more than its buffer holds is not printed."""
+    """Return what a terminal receives. It is less than the buffer of the terminal holds."""
     reader, writer = pty.openpty()
     command = [sys.executable, "-c", LOGS, "error", form]
     environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "", **variables}
@@ -79,7 +79,7 @@ def on_a_terminal(form: str, **variables: str) -> str:
     return shown
 
 
-def test_a_terminal_gets_colours_unless_it_knows_none_or_they_are_not_wanted() -> None:
+def test_a_terminal_gets_colours_unless_it_has_none_or_they_are_turned_off() -> None:
     assert "\x1b[" in on_a_terminal("auto")
     assert "ours at error" in on_a_terminal("auto")
     for wish in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
@@ -88,7 +88,7 @@ def test_a_terminal_gets_colours_unless_it_knows_none_or_they_are_not_wanted() -
         assert "ours at error" in shown
 
 
-def test_json_can_be_asked_for_on_a_terminal() -> None:
+def test_json_can_be_chosen_on_a_terminal() -> None:
     assert [json.loads(line)["level"] for line in on_a_terminal("json").splitlines()] == ["error"] * 4
 
 
@@ -98,7 +98,7 @@ def rendered(**event: Any) -> str:
     )
 
 
-def test_a_line_for_a_person_has_time_level_process_event_and_the_job_last() -> None:
+def test_a_line_of_text_has_time_level_process_event_and_the_job_last() -> None:
     line = rendered(
         job_id="job_1", task_id="task_1", logger="mirror.jobs", source="redis:7", timestamp="2026-01-02T03:04:05Z"
     )
@@ -118,17 +118,17 @@ def test_a_line_for_a_person_has_time_level_process_event_and_the_job_last() -> 
         ({"at": 5}, "at=5"),
     ],
 )
-def test_facts_are_shown_as_a_person_reads_them(fact: dict[str, Any], shown: str) -> None:
+def test_fields_are_shown_in_a_readable_form(fact: dict[str, Any], shown: str) -> None:
     assert rendered(**fact).endswith(f" {shown}")
 
 
 @pytest.mark.parametrize("empty", [{"registry": None}, {"unchanged": False}, {"hint": ""}])
-def test_what_says_nothing_is_left_out(empty: dict[str, Any]) -> None:
+def test_empty_fields_are_left_out(empty: dict[str, Any]) -> None:
     assert rendered(**empty) == rendered()
 
 
 @pytest.mark.parametrize("hostile", ["\x1b]0;title\x07", "a\nb", "\x9b31m", "\u202egpj", "\r", "\udcff"])
-def test_nothing_that_a_terminal_would_obey_is_passed_on(hostile: str) -> None:
+def test_control_characters_are_escaped(hostile: str) -> None:
     for line in (rendered(reason=hostile), rendered(event=hostile), rendered(**{hostile: 1}), rendered(level=hostile)):
         assert line.isprintable()
     shown = rendered(exception=[{"exc_type": "E", "exc_value": hostile, "frames": []}])
@@ -136,7 +136,7 @@ def test_nothing_that_a_terminal_would_obey_is_passed_on(hostile: str) -> None:
     assert shown.count("\n") == 1
 
 
-def test_colours_are_only_those_of_the_renderer() -> None:
+def test_the_only_colours_are_those_of_the_renderer() -> None:
     line = TextRenderer(colors=True)(None, "", {"event": "task failed", "level": "error", "process": "worker", "n": 1})
     assert "\x1b[31m" in line
     assert line.replace("\x1b[", "").isprintable()

@@ -1,15 +1,18 @@
-"""What is read from the environment, what is refused, and that nothing secret is repeated."""
+"""What is read from the environment, what is refused, and that no problem repeats a secret."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import NoneType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mirror.settings import InvalidSettings, Settings
 
@@ -35,7 +38,15 @@ def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Mapping[str, 
     return refused.value.problems
 
 
-def test_with_nothing_set_the_defaults_are_those_of_the_table() -> None:
+def refusal_of(parse: Callable[[str], object], text: str) -> ValueError | None:
+    try:
+        parse(text)
+    except ValueError as refused:
+        return refused
+    return None
+
+
+def test_without_variables_every_setting_has_its_default() -> None:
     loaded = Settings.load()
     assert loaded == Settings()
     assert {f.name: getattr(loaded, f.name) for f in fields(Settings)} == {
@@ -135,7 +146,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_every_field_is_read_from_the_variable_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only free text, a path and the region, takes what is no value of any kind."""
+    """Only free text accepts a value that fits no other kind: a path, and the region."""
     free_text = {"data_dir", "s3_region"}
     refused: set[str] = set()
     for field in fields(Settings):
@@ -256,7 +267,7 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("JOB_RETENTION", "3651d", "from 1h to 3650d"),
     ],
 )
-def test_a_refused_value_says_what_is_needed(
+def test_a_refused_value_says_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
 ) -> None:
     found = problems(monkeypatch, **{name: value})
@@ -282,7 +293,7 @@ def test_a_size_has_a_unit_or_is_in_bytes(monkeypatch: pytest.MonkeyPatch, text:
 
 
 @pytest.mark.parametrize("name", ["index.docker.io", "DOCKER.IO", "docker.io:443"])
-def test_a_registry_is_named_as_in_a_reference(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_registry_is_written_as_in_a_reference(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert load(monkeypatch, INSECURE_REGISTRIES=name).insecure_registries == {"docker.io"}
 
 
@@ -309,6 +320,16 @@ def test_a_problem_never_repeats_the_value(monkeypatch: pytest.MonkeyPatch, name
     assert "p4ssw0rd" not in f"{refused.value!r} {refused.value} {refused.value.problems}"
 
 
+@pytest.mark.parametrize("name", Settings.declared())
+@given(text=st.text(max_size=40), before=st.sampled_from(["", "https://", "docker.io=", "10.0.0.0/8,"]))
+def test_any_text_is_parsed_or_is_refused_without_repeating_it(name: str, text: str, before: str) -> None:
+    """Not even the error of a library may reach the list of problems: it could repeat a part of the text."""
+    refused = refusal_of(Settings.declared()[name].parse, f"{before}p4ssw0rd{text}")
+    assert type(refused) in (ValueError, NoneType)
+    assert "p4ssw0rd" not in str(refused)
+    assert str(refused).isprintable()
+
+
 def test_no_secret_shows_in_the_repr() -> None:
     shown = repr(Settings(admin_token="p4ssw0rd-p4ssw0rd", redis_url="redis://:p4ssw0rd@redis"))
     assert "p4ssw0rd" not in shown
@@ -316,7 +337,7 @@ def test_no_secret_shows_in_the_repr() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1"])
-def test_on_loopback_nothing_needs_to_be_set(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_no_setting_is_needed_on_loopback(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     loaded = load(monkeypatch, HOST=host)
     loaded.require_servable()
     assert loaded.anonymous_pull
@@ -338,24 +359,51 @@ def test_off_loopback_token_and_public_url_must_be_set(monkeypatch: pytest.Monke
     load(monkeypatch, HOST=host, ADMIN_TOKEN=TOKEN, PUBLIC_URL="https://mirror.corp").require_servable()
 
 
-def test_a_public_url_that_is_host_and_port_counts_as_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_url_of_host_and_port_counts_as_set(monkeypatch: pytest.MonkeyPatch) -> None:
     load(monkeypatch, HOST="mirror.corp", ADMIN_TOKEN=TOKEN, PUBLIC_URL="http://mirror.corp:8080").require_servable()
 
 
-def test_anonymous_pull_off_loopback_is_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anonymous_pull_off_loopback_must_be_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, HOST="0.0.0.0", ANONYMOUS_PULL="true").anonymous_pull
 
 
 @pytest.mark.parametrize(("value", "redirects"), [("auto", True), ("true", True), ("false", False)])
-def test_blobs_are_redirected_unless_that_is_switched_off(
+def test_blobs_are_redirected_unless_that_is_turned_off(
     monkeypatch: pytest.MonkeyPatch, value: str, redirects: bool
 ) -> None:
     assert load(monkeypatch, SERVE_REDIRECT=value).redirects_blobs is redirects
 
 
-def test_the_reference_page_has_a_row_for_every_setting_and_for_nothing_else() -> None:
-    documented = re.findall(r"^\| `(MIRROR_\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(documented) == sorted(f"MIRROR_{field.name.upper()}" for field in fields(Settings))
+def test_the_tables_of_the_reference_page_are_the_declarations() -> None:
+    """A failure shows the rows that the page should have."""
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `MIRROR_")]
+    assert rows == [
+        f"| `MIRROR_{name.upper()}` | {setting.default} | {setting.meaning} |"
+        for name, setting in Settings.declared().items()
+    ]
+
+
+def test_a_default_on_the_reference_page_is_the_default_of_the_setting() -> None:
+    """Where the page shows a value, that value is what an unset variable means."""
+    shown = {
+        name: re.fullmatch(r"`((?!MIRROR_)[^`]+)`", setting.default) for name, setting in Settings.declared().items()
+    }
+    values = {name: match[1] for name, match in shown.items() if match}
+    assert values.keys() >= {"host", "port", "data_dir", "s3_region", "workers", "memory_budget", "job_retention"}
+    for name, value in values.items():
+        assert Settings.declared()[name].parse(value) == getattr(Settings(), name)
+
+
+def test_a_setting_without_a_default_on_the_reference_page_has_none() -> None:
+    unset = {name for name, setting in Settings.declared().items() if setting.default == "none"}
+    assert {name for name in unset if getattr(Settings(), name)} == set()
+    assert unset >= {"s3_prefix", "s3_sync_folder", "allowed_networks", "docker_config", "heartbeat_path"}
+
+
+def test_every_meaning_on_the_reference_page_is_whole_sentences() -> None:
+    for setting in Settings.declared().values():
+        assert setting.meaning.endswith(".")
+        assert "|" not in setting.meaning
 
 
 @pytest.mark.parametrize(
@@ -378,13 +426,13 @@ def test_a_mistyped_name_is_refused_with_the_nearest_one(
     assert "some-value" not in str(refused.value)
 
 
-def test_a_name_like_no_other_is_refused_and_the_page_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_close_to_no_setting_is_refused_with_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(monkeypatch, XYZZY="1") == {
         "MIRROR_XYZZY": ["is not a setting; docs/reference/settings.md lists all of them"]
     }
 
 
-def test_unknown_names_wrong_values_and_what_is_missing_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_names_wrong_values_and_missing_settings_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORKER": "2", "PROT": "80", "WORKERS": "many", "HOST": "0.0.0.0", "REDIS_URL": "?"}.items():
         monkeypatch.setenv(f"MIRROR_{name}", value)
     with pytest.raises(InvalidSettings) as refused:
@@ -397,13 +445,13 @@ def test_unknown_names_wrong_values_and_what_is_missing_are_listed_at_once(monke
 @pytest.mark.parametrize(
     "name", ["MIRROR_URL", "MIRROR_TOKEN_FILE", "MIRROR_STORES_OF", "MIRROR_LISTEN", "MIRROR_IMAGE"]
 )
-def test_names_of_the_programs_around_it_are_no_mistake(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_variables_of_other_programs_are_accepted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "/somewhere")
     assert Settings.load() == Settings()
 
 
-def test_every_name_that_the_repository_uses_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a script, an example or a manifest sets never refuses the start of a process that inherits it."""
+def test_every_variable_in_the_repository_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process starts even if it inherits the variables of a script, an example or a manifest."""
     root = PAGE.parents[2]
     places = [path for folder in ("deploy", "bench") for path in (root / folder).rglob("*") if path.is_file()]
     text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in places)
@@ -416,7 +464,7 @@ def test_every_name_that_the_repository_uses_is_known(monkeypatch: pytest.Monkey
     assert [name for name, texts in refused.value.problems.items() if "is not a setting" in " ".join(texts)] == []
 
 
-def test_what_kubernetes_sets_for_a_service_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_kubernetes_sets_for_a_service_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"):
         monkeypatch.setenv(f"MIRROR_UI_{name}", "10.0.0.1")
     assert Settings.load() == Settings()
@@ -426,13 +474,16 @@ def test_what_kubernetes_sets_for_a_service_is_no_mistake(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "verbose"), ("LOG_LEVEL", "20"), ("LOG_FORMAT", "xml")])
-def test_a_level_or_a_form_that_does_not_exist_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_an_unknown_level_or_format_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     assert problems(monkeypatch, **{name: value}).keys() == {f"MIRROR_{name}"}
 
 
 def test_a_tilde_in_the_data_folder_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert load(monkeypatch, DATA_DIR="~/mirror").data_dir == Path("/home/somebody/mirror")
-    assert problems(monkeypatch, DATA_DIR="~nobody-has-this-name/mirror").keys() == {"MIRROR_DATA_DIR"}
+
+
+@pytest.mark.parametrize("name", ["DATA_DIR", "DOCKER_CONFIG", "S3_SYNC_FOLDER"])
+def test_a_tilde_of_an_unknown_user_is_a_problem(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    found = problems(monkeypatch, **{name: "~nobody-has-this-name/mirror"})
+    assert found == {f"MIRROR_{name}": ["names the home folder of an unknown user"]}

@@ -8,8 +8,7 @@ from mirror.catalog.reader import ImageDetail
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import ManifestContent, merge_by_digest
-from mirror.oci.index import Index
-from mirror.oci.manifest import Manifest
+from mirror.oci.manifest import Index, Manifest
 from mirror.oci.platform import Platform
 
 

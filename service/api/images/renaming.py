@@ -9,7 +9,7 @@ from mirror.catalog.tag_change import TagUpdate
 from mirror.errors import InvalidReference, ManifestInUse, NameTooLong, PreconditionFailed
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
-from mirror.oci.names import MAX_NAME_LENGTH
+from mirror.oci.reference import MAX_NAME_LENGTH
 from mirror.wiring import Core
 
 

@@ -10,8 +10,7 @@ from flask import Response, request
 from mirror.catalog.entry import ImageEntry
 from mirror.errors import InvalidReference, InvalidTag
 from mirror.oci.local_image import LocalImage
-from mirror.oci.names import is_tag, repository_problem
-from mirror.oci.reference import Reference
+from mirror.oci.reference import Reference, is_tag, repository_problem
 from service.api.images.document import image_document
 from service.api.images.renaming import point, take_away
 from service.api.images.schema import ImageDetailSchema, ImagePageSchema, ImageQuery, RetagRequestSchema, TagSchema

@@ -48,7 +48,6 @@ class JobRequestSchema(Schema):
     max_body: ClassVar[int] = 4 * 2**20
     """Bytes: ten thousand images with long names."""
 
-
     source = fields.String(metadata=_SOURCE)
     target = fields.String(allow_none=True, metadata=_TARGET)
     images = fields.List(

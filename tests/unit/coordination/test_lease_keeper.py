@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
+from mirror.background import fault_counts
 from mirror.locks.lease import Leases
 from mirror.locks.lease_renewer import LeaseRenewer
 from mirror.redis import keys
 from mirror.redis.client import Redis
-from mirror.threads import faults
 from tests.e2e.processes import eventually
 
 KEY = keys.lease("kept")
@@ -60,7 +60,7 @@ def test_a_lease_that_somebody_else_has_is_lost_and_left_to_them(leases: Leases,
 
 def test_a_lease_that_cannot_be_renewed_is_lost_alone(leases: Leases, redis: Redis) -> None:
     other, lost = keys.lease("other"), threading.Event()
-    before = faults().get("renewing a lease", 0)
+    before = fault_counts().get("renewing a lease", 0)
     with LeaseRenewer(leases, SECONDS) as keeper:
         keeper.take(KEY, lost.set)
         keeper.take(other, not_lost)
@@ -71,7 +71,7 @@ def test_a_lease_that_cannot_be_renewed_is_lost_alone(leases: Leases, redis: Red
         eventually(lambda: redis.now() - begun > 2 * SECONDS * 1000, what="twice its length has passed")
         assert leases.is_held(other)
     assert not leases.is_held(other)
-    assert faults()["renewing a lease"] == before + 1
+    assert fault_counts()["renewing a lease"] == before + 1
 
 
 def test_who_raises_when_told_of_a_lost_lease_loses_no_other(leases: Leases, redis: Redis) -> None:

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mirror.background import fault_counts
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.run import ClaimedTask
 from mirror.records.claims import Claim, Outcome
 from mirror.records.job import Job
 from mirror.records.task import Task
 from mirror.redis import keys
-from mirror.threads import faults
 from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes.registry import Reply, Request
@@ -73,7 +73,7 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         return reply
 
     harness.registry.script(hold)
-    before = faults().get("keeping a claim", 0)
+    before = fault_counts().get("keeping a claim", 0)
     with ThreadPoolExecutor(3) as pool:
         performed = {name: pool.submit(harness.perform, job) for name, job in jobs.items()}
         eventually(lambda: state(harness, jobs["faulty"])[0] == "failed", what="the faulty one has failed")
@@ -91,7 +91,7 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         faulty.spec,
         0,
     )
-    assert faults()["keeping a claim"] > before
+    assert fault_counts()["keeping a claim"] > before
     assert harness.store.retry(jobs["faulty"].id) != []
 
 

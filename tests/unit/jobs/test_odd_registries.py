@@ -192,7 +192,7 @@ def test_a_tag_that_moves_again_and_again_ends_the_job(harness: Harness) -> None
 
 @pytest.mark.parametrize(
     ("status", "code", "reason"),
-    [(500, "SOURCE_FAILED", "it answered 500 for the blob"), (403, "DENIED", "denies reading 'team/app'")],
+    [(500, "SOURCE_FAILED", "it answered 500 for the blob"), (403, "DENIED", "does not allow reading 'team/app'")],
 )
 def test_a_blob_that_its_registry_does_not_give_says_why(
     harness: Harness, app: images.TestImage, status: int, code: str, reason: str

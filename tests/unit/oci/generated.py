@@ -1,4 +1,4 @@
-"""What hypothesis makes: legal names after the grammar, and text that is close to a name without being one."""
+"""Strategies of hypothesis for valid names, and for texts that are nearly names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ digests = st.sampled_from(sorted(HEX_LENGTH)).flatmap(
 
 @st.composite
 def registries(draw: st.DrawFn) -> str:
-    """A registry as `Reference` holds it: lower case, with a dot, as ``localhost`` or with a port."""
+    """Draw a registry as `Reference` has it: lower case, with a dot or a port, or ``localhost``."""
     host = draw(st.one_of(st.just(DOCKER_HUB), st.just("localhost"), dotted_hosts))
     port = draw(st.none() | ports.filter(lambda number: number != 443))
     single_label = draw(st.from_regex(_LABEL, fullmatch=True))
@@ -33,7 +33,7 @@ def registries(draw: st.DrawFn) -> str:
 
 @st.composite
 def references(draw: st.DrawFn) -> Reference:
-    """A normalised reference: on Docker Hub a repository has at least two components, and is not ``scratch``."""
+    """Draw a normalised reference. On Docker Hub a repository has at least two components."""
     registry = draw(registries().filter(lambda name: not name.startswith(("localhost:443", "index.docker.io"))))
     repository = draw(repositories)
     if registry == DOCKER_HUB and "/" not in repository:

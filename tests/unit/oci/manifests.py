@@ -1,4 +1,4 @@
-"""Documents as real tools write them, to be parsed as they are or damaged first."""
+"""Manifests and indexes as real tools write them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
 
 
 def entry(media_type: str, name: str = "x", size: int = 7, algorithm: str = "sha256", **more: Any) -> Document:
-    """A descriptor of content that is called *name*."""
+    """Return the descriptor of the content *name*."""
     return {"mediaType": media_type, "digest": str(Digest.of(name.encode(), algorithm)), "size": size, **more}
 
 
@@ -51,7 +51,7 @@ def docker_manifest(**more: Any) -> Document:
 
 
 def oci_index(**more: Any) -> Document:
-    """What buildx pushes: two platforms, and an attestation for each under ``unknown/unknown``."""
+    """Return an index as buildx pushes it: two platforms, and an attestation as ``unknown/unknown``."""
     return {
         "schemaVersion": 2,
         "mediaType": media_types.OCI_INDEX,

@@ -33,12 +33,12 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 @given(digests)
-def test_a_digest_is_read_as_itself(digest: Digest) -> None:
+def test_the_text_of_a_digest_parses_to_the_same_digest(digest: Digest) -> None:
     assert Digest.parse(str(digest)) == digest
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_a_digest_or_refused_in_words(text: str) -> None:
+def test_any_text_is_a_digest_or_is_refused_with_a_short_message(text: str) -> None:
     try:
         read, message = str(Digest.parse(text)), ""
     except InvalidDigest as refused:

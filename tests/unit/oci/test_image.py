@@ -1,4 +1,4 @@
-"""A whole image, put together from its parsed manifests."""
+"""An image made of parsed manifests: its blobs, sizes and platforms."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from mirror.oci import media_types
 from mirror.oci.descriptor import MAX_SIZE, Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut, ManifestContent, merge_by_digest
-from mirror.oci.index import Index
-from mirror.oci.parsing import parse_manifest
+from mirror.oci.manifest import Index, parse_manifest
 from mirror.oci.platform import Platform
 from tests.unit.oci.manifests import DOCKER_FOREIGN, OCI_LAYER, Document, body, entry, oci_index, oci_manifest
 
@@ -36,11 +35,11 @@ def test_the_root_is_the_last_manifest_and_gives_the_image_its_digest() -> None:
     assert IMAGE.digest == Digest.of(ROOT.body)
 
 
-def test_a_blob_that_two_manifests_share_is_there_once() -> None:
+def test_a_blob_that_two_manifests_share_is_listed_once() -> None:
     assert names(IMAGE.blobs) == [Digest.of(b"config"), Digest.of(b"one"), Digest.of(b"two")]
 
 
-def test_foreign_layers_stand_apart() -> None:
+def test_foreign_layers_are_listed_separately() -> None:
     assert names(IMAGE.foreign_layers) == [Digest.of(b"windows base")]
 
 
@@ -56,7 +55,7 @@ def test_the_platforms_are_the_index_s_without_attestations() -> None:
     assert Image((ONE,)).platforms == ()
 
 
-def test_the_blobs_of_a_build_cache_are_the_image_s() -> None:
+def test_the_blobs_in_the_index_of_a_build_cache_are_blobs_of_the_image() -> None:
     cache = Image((content(oci_index(manifests=[entry(OCI_LAYER, "cached")])),))
     assert names(cache.blobs) == [Digest.of(b"cached")]
 
@@ -67,7 +66,7 @@ def test_two_sizes_for_one_digest_are_refused() -> None:
         _ = Image((content(oci_manifest(layers=layers)),)).blobs
 
 
-def test_merging_keeps_the_first_description_and_the_order() -> None:
+def test_merging_keeps_the_first_descriptor_and_the_order() -> None:
     first = Descriptor(OCI_LAYER, Digest.of(b"a"), 1)
     second = Descriptor(media_types.OCI_MANIFEST, Digest.of(b"b"), 2)
     assert merge_by_digest([first, second, Descriptor("x/y", first.digest, 1)]) == (first, second)
@@ -103,7 +102,7 @@ def with_others(*others: Document) -> Image:
     return Image((KNOWN, content(oci_index(manifests=[*others]))))
 
 
-def test_an_entry_of_unknown_type_is_an_optional_blob_at_the_end() -> None:
+def test_an_entry_of_unknown_type_is_an_optional_blob_and_is_listed_last() -> None:
     image = with_others(SBOM)
     assert names(image.optional_blobs) == [Digest.of(b"sbom")]
     assert names(image.blobs) == [Digest.of(b"config"), Digest.of(b"one"), Digest.of(b"sbom")]
@@ -117,7 +116,7 @@ def test_an_entry_that_a_manifest_needs_is_not_optional_whatever_size_its_index_
     assert image.sizes[Digest.of(name.encode())] == 7
 
 
-def test_an_entry_without_a_type_that_is_a_manifest_is_no_blob() -> None:
+def test_an_entry_without_a_type_that_is_a_manifest_is_not_a_blob() -> None:
     untyped = {"digest": str(KNOWN.descriptor.digest), "size": len(KNOWN.body)}
     assert with_others(untyped).optional_blobs == ()
 
@@ -131,7 +130,7 @@ def test_what_is_left_out_is_neither_a_blob_nor_a_platform() -> None:
     assert IMAGE.leaving_out([LeftOut(amd64, "it is gone")]).platforms == (Platform("linux", "arm64", "v8"),)
 
 
-def test_merging_keeps_the_description_that_carries_the_content() -> None:
+def test_merging_keeps_the_descriptor_that_embeds_the_content() -> None:
     plain = Descriptor(OCI_LAYER, Digest.of(b"a"), 1)
     carrying = Descriptor(OCI_LAYER, plain.digest, 1, data="YQ==")
     for order in ([plain, carrying], [carrying, plain]):
@@ -140,5 +139,5 @@ def test_merging_keeps_the_description_that_carries_the_content() -> None:
 
 
 @pytest.mark.parametrize("data", [None, "", "YQ", "YQ==\n", "YmI=", "Yg==", "*", "é", "YQ==YQ=="])
-def test_what_a_descriptor_carries_is_nothing_unless_it_is_what_it_describes(data: str | None) -> None:
+def test_embedded_content_of_another_size_or_digest_is_ignored(data: str | None) -> None:
     assert Descriptor(OCI_LAYER, Digest.of(b"a"), 1, data=data).inline_content() is None

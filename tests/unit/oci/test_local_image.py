@@ -1,4 +1,4 @@
-"""What a target is read as, what it becomes by default, and which targets are reserved."""
+"""How a target is parsed, its default, and which targets are reserved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHA256 = "sha256:" + "f" * 64
         (f"team/redis@{SHA256}", LocalImage("team/redis", None, Digest.parse(SHA256))),
     ],
 )
-def test_a_local_name_is_taken_as_it_is(text: str, image: LocalImage) -> None:
+def test_a_local_name_is_not_normalised(text: str, image: LocalImage) -> None:
     assert LocalImage.parse(text) == image
     assert str(image) == text
 
@@ -49,7 +49,7 @@ def test_a_refused_target_says_what_is_wrong_with_it(text: str, reason: str) -> 
     assert reason in refused.value.reason
 
 
-def test_a_refused_tag_or_digest_of_a_target_is_named() -> None:
+def test_an_invalid_tag_or_digest_of_a_target_is_reported_as_such() -> None:
     with pytest.raises(InvalidTag):
         LocalImage.parse("team/redis:")
     with pytest.raises(InvalidDigest):
@@ -93,7 +93,7 @@ def test_a_first_component_that_looks_like_a_host_belongs_to_that_host(repositor
 @pytest.mark.parametrize(
     "repository", ["team/redis", "library", "library-x/redis", "team/library/redis", "team_a/app", "redis", "docker.io"]
 )
-def test_any_other_target_takes_images_from_everywhere(repository: str) -> None:
+def test_any_other_target_accepts_images_from_every_registry(repository: str) -> None:
     assert LocalImage(repository).registry_component is None
     LocalImage(repository).require_source("docker.io", "docker.io/library/redis:7")
 
@@ -102,7 +102,7 @@ def test_any_other_target_takes_images_from_everywhere(repository: str) -> None:
     "repository",
     ["docker.io/library/redis", "docker.io/library/a/b", "docker.io/redis", "docker.io/library", "library/redis"],
 )
-def test_a_name_that_looks_official_takes_official_images_only(repository: str) -> None:
+def test_a_name_that_looks_official_accepts_only_official_images(repository: str) -> None:
     target = LocalImage(repository, "1")
     target.require_source("docker.io", "docker.io/library/redis:7")
     for source in ("docker.io/evil/redis:7", "docker.io/libraryx/redis:7", "docker.io/evil/library/redis:7"):
@@ -112,7 +112,7 @@ def test_a_name_that_looks_official_takes_official_images_only(repository: str) 
 
 
 @pytest.mark.parametrize("component", ["quay.io", "", "docker.io_80", "index.docker.io"])
-def test_another_registry_s_library_is_not_docker_hub_s(component: str) -> None:
+def test_the_library_of_another_registry_is_not_official(component: str) -> None:
     for repository in ("docker.io/library/redis", "docker.io/redis", "library/redis"):
         with pytest.raises(TargetReserved):
             LocalImage(repository).require_source(component, f"{component}/library/redis:7")
@@ -136,8 +136,8 @@ def test_no_other_spelling_of_docker_hub_is_a_target(target: str) -> None:
 @pytest.mark.parametrize(
     "first", ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "docker.io_443"]
 )
-def test_docker_hub_s_other_names_take_nothing(first: str) -> None:
-    """Every source on Docker Hub is one of docker.io, however it is spelled."""
+def test_a_target_under_another_name_of_docker_hub_accepts_no_image(first: str) -> None:
+    """The registry of every source on Docker Hub is ``docker.io``."""
     source = Reference.parse(f"{first.replace('_', ':')}/library/redis:7")
     with pytest.raises(TargetReserved):
         LocalImage(f"{first}/library/redis", "7").require_source(registry_component(source.registry), str(source))

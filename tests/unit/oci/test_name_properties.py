@@ -1,4 +1,4 @@
-"""What holds for every name there is, not only for the ones we thought of."""
+"""Properties of all names, tested with generated names and texts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from hypothesis import given
 
 from mirror.errors import InvalidDigest, InvalidReference, InvalidTag, MirrorError, TargetReserved
 from mirror.oci.local_image import LocalImage, registry_component
-from mirror.oci.names import MAX_NAME_LENGTH
-from mirror.oci.reference import Reference
+from mirror.oci.reference import MAX_NAME_LENGTH, Reference
 from tests.unit.oci.generated import digests, nearly_names, references, registries, repositories, tags
 
 REPOSITORY = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
-"""The distribution spec's grammar, spelled here a second time on purpose."""
+"""The grammar of the distribution spec, written here independently of the code."""
 REGISTRY = r"([a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?|localhost(:\d+)?|[a-z0-9-]+:\d+)"
 LONGEST_MESSAGE = 2_000
 
@@ -29,12 +28,12 @@ def refusal_of(parse: object, text: str) -> MirrorError | None:
 
 
 @given(references())
-def test_a_normalised_reference_is_read_as_itself(reference: Reference) -> None:
+def test_the_text_of_a_reference_parses_to_the_same_reference(reference: Reference) -> None:
     assert Reference.parse(str(reference)) == reference
 
 
 @given(nearly_names)
-def test_any_text_is_read_or_refused_in_words(text: str) -> None:
+def test_any_text_is_parsed_or_is_refused_with_a_short_message(text: str) -> None:
     for parse in (Reference.parse, LocalImage.parse):
         refused = refusal_of(parse, text)
         if refused is not None:
@@ -44,7 +43,7 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
 
 
 @given(nearly_names)
-def test_what_is_read_is_within_the_grammar_and_read_again_as_the_same(text: str) -> None:
+def test_a_parsed_reference_follows_the_grammar_and_parses_again_to_the_same(text: str) -> None:
     if refusal_of(Reference.parse, text) is not None:
         return
     reference = Reference.parse(text)
@@ -71,7 +70,7 @@ def test_a_default_target_is_legal_and_reserved_for_its_source(source: Reference
 
 
 @given(registries(), registries(), repositories)
-def test_no_registry_may_write_under_the_name_of_another(owner: str, intruder: str, repository: str) -> None:
+def test_no_registry_may_use_the_name_of_another(owner: str, intruder: str, repository: str) -> None:
     if owner == intruder:
         return
     assert registry_component(owner) != registry_component(intruder)
@@ -81,6 +80,6 @@ def test_no_registry_may_write_under_the_name_of_another(owner: str, intruder: s
 
 
 @given(repositories, tags, digests)
-def test_a_local_image_is_read_as_itself(repository: str, tag: str, digest: object) -> None:
+def test_the_text_of_a_local_image_parses_to_the_same_image(repository: str, tag: str, digest: object) -> None:
     for text in (repository, f"{repository}:{tag}", f"{repository}@{digest}"):
         assert str(LocalImage.parse(text)) == text

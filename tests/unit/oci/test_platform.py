@@ -19,13 +19,13 @@ def test_a_platform_is_written_os_architecture_variant(text: str, platform: Plat
 
 
 @pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "linux//v8", "linux/arm/v7/x", "x" * 10_000])
-def test_anything_else_is_refused_in_bounded_words(text: str) -> None:
+def test_anything_else_is_refused_with_a_short_message(text: str) -> None:
     with pytest.raises(ValueError, match="is not a platform: write os/architecture") as refused:
         Platform.parse(text)
     assert len(str(refused.value)) < 300
 
 
-def test_windows_builds_are_told_apart_by_their_version() -> None:
+def test_windows_builds_differ_in_their_version() -> None:
     assert Platform("windows", "amd64", "", "10.0.17763.1") != Platform("windows", "amd64", "", "10.0.20348.1")
 
 

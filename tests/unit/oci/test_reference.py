@@ -1,4 +1,4 @@
-"""What a source is read as: the examples of ``docker pull`` (distribution/reference) and where we are stricter."""
+"""How a source is parsed: like ``docker pull`` (distribution/reference), and where the mirror is stricter."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_with_a_tag_and_a_digest_the_digest_decides(digest: str) -> None:
     assert str(both) == f"test:5000/repo:tag@{digest}"
 
 
-def test_a_digest_alone_brings_no_tag() -> None:
+def test_a_reference_with_only_a_digest_gets_no_tag() -> None:
     by_digest = Reference.parse(f"localhost:8080/name@{SHA256}")
     assert (by_digest.tag, by_digest.target) == (None, SHA256)
 
@@ -131,8 +131,8 @@ def test_a_tag_is_the_target_when_there_is_no_digest() -> None:
         ("docker.io:5000/app", "docker.io:5000"),
     ],
 )
-def test_one_registry_has_one_spelling(text: str, registry: str) -> None:
-    """A host of one label keeps port 443: without it, it would be a name on Docker Hub."""
+def test_all_spellings_of_a_registry_become_one(text: str, registry: str) -> None:
+    """A host of one label keeps port 443. Without it, the name would be one on Docker Hub."""
     assert Reference.parse(text).registry == registry
 
 
@@ -202,7 +202,7 @@ def test_host_and_repository_may_have_255_characters_together() -> None:
 
 
 @pytest.mark.parametrize("tag", ["", ".7", "-7", "a" * 129, "invalid~tag"])
-def test_a_refused_tag_is_named(tag: str) -> None:
+def test_an_invalid_tag_is_reported_as_such(tag: str) -> None:
     with pytest.raises(InvalidTag):
         Reference.parse(f"registry.com:8080/myapp:{tag}")
 
@@ -211,6 +211,6 @@ def test_a_refused_tag_is_named(tag: str) -> None:
     "digest",
     ["", "bad", "sha256:", "sha256:badbadbadbad", f"md5:{'f' * 32}", f"{SHA256}@{SHA256}", SHA256.upper(), HEX],
 )
-def test_a_refused_digest_is_named(digest: str) -> None:
+def test_an_invalid_digest_is_reported_as_such(digest: str) -> None:
     with pytest.raises(InvalidDigest):
         Reference.parse(f"redis@{digest}")

@@ -23,7 +23,7 @@ def examples(heading: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("row", examples("What a source is read as"), ids=lambda row: row[0])
-def test_a_source_is_read_as_the_page_says(row: list[str]) -> None:
+def test_a_source_is_parsed_as_the_page_says(row: list[str]) -> None:
     assert str(Reference.parse(row[0])) == row[1]
 
 
@@ -49,15 +49,15 @@ def test_a_target_is_reserved_as_the_page_says(row: list[str]) -> None:
     for first in firsts:
         target = LocalImage(f"{first}/app", "1")
         if not owners:
-            target.require_source("anybody.example", "anybody.example/app:1")
+            target.require_source("other.example", "other.example/app:1")
             continue
         target.require_source(owners[0].replace(":", "_"), f"{owners[0]}/app:1")
         with pytest.raises(TargetReserved):
-            target.require_source("anybody.example", "anybody.example/app:1")
+            target.require_source("other.example", "other.example/app:1")
 
 
 @pytest.mark.parametrize("row", examples("Names of official images"), ids=lambda row: row[0])
-def test_an_official_name_takes_what_the_page_says(row: list[str]) -> None:
+def test_an_official_name_accepts_what_the_page_says(row: list[str]) -> None:
     target = LocalImage(row[0], "1")
     source = Reference.parse(row[-1])
     target.require_source(source.registry, str(source))

@@ -1,4 +1,4 @@
-"""Only bytes that were all seen, in order, and hashed to the digest make a proof."""
+"""A proof needs all bytes, in order, with the digest of the descriptor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_described_bytes_make_a_proof_of_their_descriptor(content: bytes, al
 
 
 @given(st.lists(st.binary(max_size=20), max_size=6))
-def test_it_does_not_matter_how_the_bytes_are_cut(chunks: list[bytes]) -> None:
+def test_any_split_of_the_bytes_makes_a_proof(chunks: list[bytes]) -> None:
     hasher = Hasher(described(b"".join(chunks)))
     for chunk in chunks:
         hasher.update(chunk)
@@ -44,7 +44,7 @@ def test_every_kind_of_buffer_is_hashed(chunk: bytes | bytearray | memoryview) -
     assert hasher.finish().descriptor == HELLO
 
 
-def test_bytes_in_another_order_are_no_proof() -> None:
+def test_bytes_in_another_order_make_no_proof() -> None:
     hasher = Hasher(HELLO)
     hasher.update(b"lo")
     hasher.update(b"hel")
@@ -52,18 +52,18 @@ def test_bytes_in_another_order_are_no_proof() -> None:
         hasher.finish()
 
 
-def test_one_changed_byte_is_no_proof() -> None:
+def test_one_changed_byte_makes_no_proof() -> None:
     with pytest.raises(DigestMismatch):
         verify(b"hellO", HELLO)
 
 
 @pytest.mark.parametrize("content", [b"", b"hell"])
-def test_missing_bytes_are_no_proof(content: bytes) -> None:
+def test_missing_bytes_make_no_proof(content: bytes) -> None:
     with pytest.raises(SizeInvalid, match=f"should have 5 bytes and has {len(content)}"):
         verify(content, HELLO)
 
 
-def test_a_byte_too_many_is_refused_before_it_is_hashed() -> None:
+def test_one_byte_too_many_is_refused_before_it_is_hashed() -> None:
     hasher = Hasher(HELLO)
     hasher.update(b"hello")
     with pytest.raises(SizeInvalid, match="should have 5 bytes and has at least 6"):
@@ -72,7 +72,7 @@ def test_a_byte_too_many_is_refused_before_it_is_hashed() -> None:
         hasher.finish()
 
 
-def test_a_refused_chunk_leaves_no_trace_in_the_hash() -> None:
+def test_a_refused_chunk_does_not_change_the_hash() -> None:
     hasher = Hasher(HELLO)
     hasher.update(b"hello")
     with pytest.raises(SizeInvalid):

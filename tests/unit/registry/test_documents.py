@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mirror.errors import AnswerTooLarge, SourceFailed
 from mirror.http.documents import decoded, require_no_html
-from mirror.oci.parsing import MAX_MANIFEST_SIZE
+from mirror.oci.manifest import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults

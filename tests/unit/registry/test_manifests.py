@@ -20,7 +20,7 @@ from mirror.errors import (
 )
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.parsing import MAX_MANIFEST_SIZE
+from mirror.oci.manifest import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults

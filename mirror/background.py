@@ -1,6 +1,6 @@
-"""Background threads that others depend on: whatever one piece of their work raises, the thread goes on.
+"""Background threads that go on after any exception, because other work depends on them.
 
-What was survived is logged without its traceback, since a message or a local may hold a secret, and counted.
+Each such exception is counted, and logged without a traceback: its message and its local variables may contain secrets.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ _LOCK: Final = threading.Lock()
 _FAULTS: Final[Counter[str]] = Counter()
 
 
-def faults() -> Mapping[str, int]:
-    """How many exceptions were survived so far, by the work that raised them."""
+def fault_counts() -> Mapping[str, int]:
+    """Return the number of exceptions so far, by the work that raised them."""
     with _LOCK:
         return dict(_FAULTS)
 
 
-def note_fault(work: str, error: BaseException, **facts: object) -> None:
-    """Log and count an exception that *work* goes on after. *facts* say what it concerned, such as a task's id."""
+def record_fault(work: str, error: BaseException, **facts: object) -> None:
+    """Count and log an exception after which *work* goes on. *facts* say what it was about, such as a task's id."""
     with _LOCK:
         _FAULTS[work] += 1
-    _LOG.error("an unexpected error was survived", work=work, fault=_reason(error), at=_place(error), **facts)
+    _LOG.error("an unexpected error, the work continues", work=work, fault=_reason(error), at=_place(error), **facts)
 
 
 @contextmanager
-def surviving(work: str, **facts: object) -> Iterator[None]:
-    """Go on after the block, whatever it raises."""
+def suppress_faults(work: str, **facts: object) -> Iterator[None]:
+    """Count and log any exception of the block, and go on after the block."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - what others depend on goes on after any fault of one
-        note_fault(work, error, **facts)
+    except Exception as error:  # noqa: BLE001 - other work depends on this thread
+        record_fault(work, error, **facts)
 
 
 class BackgroundLoop:
-    """A daemon thread that calls *step* every *seconds* until it returns False, or until `end`.
+    """A daemon thread that calls *step* every *seconds*, until it returns False or `end` is called.
 
-    A step that raises counts as one that returned True.
+    If a step raises, the loop goes on.
     """
 
     def __init__(self, name: str, seconds: float, step: Callable[[], bool]) -> None:
@@ -62,7 +62,7 @@ class BackgroundLoop:
         return self
 
     def end(self) -> None:
-        """Return when the thread has ended; a step that is under way is waited for."""
+        """End the thread. Returns after the current step, if there is one."""
         self._ended.set()
         self._thread.join()
 
@@ -72,12 +72,15 @@ class BackgroundLoop:
     def _run(self) -> None:
         goes_on = True
         while goes_on and not self._ended.wait(self._seconds):
-            with surviving(self._name):
+            with suppress_faults(self._name):
                 goes_on = self._step()
 
 
 def _reason(error: BaseException) -> str:
-    """Redis' own words name a type or a line of a script, and ours are made for users. Others may print anything."""
+    """Return the message if it cannot contain a secret, else the type of the error.
+
+    Messages of Redis name a type or a line of a script. Our own are made for users. Others may contain anything.
+    """
     if isinstance(error, MirrorError):
         return error.message
     name = type(error).__name__
@@ -85,7 +88,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The file and the line that raised it, or our last one on the way to a library that did."""
+    """Return the file and line that raised the error. If a library raised it, return our last line before it."""
     place, trace = "", error.__traceback__
     while trace is not None:
         path = PurePath(trace.tb_frame.f_code.co_filename)

@@ -1,4 +1,4 @@
-"""Threads that others depend on go on, whatever one piece of their work raises."""
+"""Background threads go on after any exception, and log it without secrets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
+from mirror.background import BackgroundLoop, fault_counts, record_fault, suppress_faults
 from mirror.errors import InternalError
-from mirror.threads import BackgroundLoop, faults, note_fault, surviving
 from tests.e2e.processes import eventually
 
 SECRET = "https://bucket/key?X-Amz-Signature=secret"
 
 
 @pytest.mark.parametrize("error", [ValueError(SECRET), KeyError("x"), ResponseError("WRONGTYPE"), InternalError()])
-def test_a_loop_survives_what_its_steps_raise_and_counts_it(error: Exception) -> None:
+def test_a_loop_goes_on_after_a_step_raises_and_counts_the_error(error: Exception) -> None:
     steps = deque([True, True, False])
     name = f"loop-{type(error).__name__}"
 
@@ -30,10 +30,10 @@ def test_a_loop_survives_what_its_steps_raise_and_counts_it(error: Exception) ->
     loop = BackgroundLoop(name, 0.001, step).start()
     eventually(lambda: not loop.is_alive(), what="its last step has ended it")
     assert not steps
-    assert faults()[name] == 1
+    assert fault_counts()[name] == 1
 
 
-def test_a_loop_ends_when_it_is_told_and_its_last_step_with_it() -> None:
+def test_ending_a_loop_waits_for_its_current_step() -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def step() -> bool:
@@ -52,20 +52,20 @@ def test_a_loop_ends_when_it_is_told_and_its_last_step_with_it() -> None:
     assert not loop.is_alive()
 
 
-def test_what_was_survived_is_logged_with_its_place_and_without_its_text() -> None:
+def test_an_exception_is_logged_with_its_place_and_without_its_message() -> None:
     def fail() -> None:
         raise ValueError(SECRET)
 
-    with capture_logs() as logged, surviving("some work", task_id="task_1"):
+    with capture_logs() as logged, suppress_faults("some work", task_id="task_1"):
         fail()
     [line] = logged
     assert (line["work"], line["fault"], line["task_id"]) == ("some work", "ValueError", "task_1")
-    assert line["at"].startswith("test_threads.py:")
+    assert line["at"].startswith("test_background.py:")
     assert "secret" not in str(line)
 
 
-def test_what_redis_says_is_logged_since_it_names_what_is_wrong() -> None:
+def test_the_message_of_redis_is_logged() -> None:
     with capture_logs() as logged:
-        note_fault("some work", ResponseError("WRONGTYPE Operation against a key\n" + "x" * 1000))
+        record_fault("some work", ResponseError("WRONGTYPE Operation against a key\n" + "x" * 1000))
     assert "WRONGTYPE" in logged[0]["fault"]
     assert len(logged[0]["fault"]) < 300

@@ -1,4 +1,4 @@
-"""Manifests that are damaged, unknown, or made so that two readers see two images."""
+"""Manifests that are damaged, of an unknown type, or made so that two readers see two different images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mirror.errors import ManifestInvalid, MediaTypeUnsupported, SizeInvalid
 from mirror.oci import media_types
 from mirror.oci.descriptor import MAX_SIZE
-from mirror.oci.parsing import MAX_ENTRIES, MAX_MANIFEST_SIZE, parse_manifest
+from mirror.oci.manifest import MAX_ENTRIES, MAX_MANIFEST_SIZE, parse_manifest
 from tests.unit.oci.manifests import (
     OCI_CONFIG,
     OCI_LAYER,
@@ -73,8 +73,8 @@ def test_only_a_json_object_is_a_manifest(content: bytes, reason: str) -> None:
         GOOD.replace(b'"size": 7', b'"size": 7, "annotations": {"a": "1", "a": "2"}', 1),
     ],
 )
-def test_a_field_that_stands_twice_is_refused_at_any_depth(content: bytes) -> None:
-    assert "stands in it twice" in reason_for(content)
+def test_a_duplicate_field_is_refused_at_any_depth(content: bytes) -> None:
+    assert "it has a field twice" in reason_for(content)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,9 @@ def test_a_field_that_stands_twice_is_refused_at_any_depth(content: bytes) -> No
         (oci_index(manifests=[entry(media_types.OCI_MANIFEST, platform={"os": "linux", "OS": "windows"})]), "os"),
     ],
 )
-def test_a_field_in_another_spelling_is_refused_since_go_takes_it_for_the_field(document: Document, field: str) -> None:
+def test_a_field_in_another_spelling_is_refused_because_go_reads_it_as_the_field(
+    document: Document, field: str
+) -> None:
     assert f"spells the field '{field}' in another way" in reason_for(body(document))
 
 
@@ -170,12 +172,12 @@ def test_a_document_without_what_its_type_needs_is_refused(
 
 @pytest.mark.parametrize("version", [0, 3, -2, "2", 2.0, None, True, [2]])
 def test_the_schema_version_is_the_number_2(version: object) -> None:
-    """A stock registry answers an error for a manifest with any other (registry/storage/manifeststore.go)."""
+    """A stock registry returns an error for any other number (registry/storage/manifeststore.go)."""
     assert "schemaVersion is not 2" in reason_for(body(oci_manifest(schemaVersion=version)))
 
 
 @pytest.mark.parametrize("size", [True, False, 7.0, 1e3, "7", "", "1e9", None, [7], {}])
-def test_a_size_that_is_no_whole_number_of_bytes_is_refused(size: object) -> None:
+def test_a_size_that_is_not_a_whole_number_is_refused(size: object) -> None:
     assert "layers[0] has no usable size" in reason_for(with_layer(size=size))
 
 
@@ -193,21 +195,21 @@ def test_a_size_that_no_blob_can_have_is_refused_with_the_digest_the_size_and_th
     )
 
 
-def test_a_size_of_thousands_of_digits_is_refused_in_a_short_sentence() -> None:
+def test_a_size_of_thousands_of_digits_is_refused_with_a_short_message() -> None:
     with pytest.raises(SizeInvalid) as refused:
         parse_manifest(with_layer(size=10**4000), None, what="x.com/a:1")
     assert len(refused.value.message) < 300
 
 
 @pytest.mark.parametrize("media_type", ["", None, 7, "x" * 256, "a/b\n", "a/\x7f", "a/é", "a/\ud800"])
-def test_a_media_type_that_is_no_short_printable_text_is_refused(media_type: object) -> None:
+def test_a_media_type_that_is_not_short_printable_text_is_refused(media_type: object) -> None:
     assert "layers[0] has no usable mediaType" in reason_for(with_layer(mediaType=media_type))
 
 
 @pytest.mark.parametrize(
     "digest", [None, 7, "", "sha256:12", "md5:" + "0" * 32, "sha256:" + "../" * 21 + "a", "SHA256:" + "0" * 64]
 )
-def test_a_digest_that_is_none_is_refused(digest: object) -> None:
+def test_an_invalid_digest_is_refused(digest: object) -> None:
     assert "layers[0] has " in reason_for(with_layer(digest=digest))
 
 

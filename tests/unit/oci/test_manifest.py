@@ -1,4 +1,4 @@
-"""Manifests that real tools write, and what they are read as."""
+"""How the manifests and indexes that real tools write are parsed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import pytest
 from mirror.oci import media_types
 from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.digest import Digest
-from mirror.oci.index import Index
-from mirror.oci.manifest import Manifest
-from mirror.oci.parsing import MAX_ENTRIES, MAX_MANIFEST_SIZE, parse_manifest
+from mirror.oci.manifest import MAX_ENTRIES, MAX_MANIFEST_SIZE, Index, Manifest, parse_manifest
 from mirror.oci.platform import Platform
 from tests.unit.oci.manifests import (
     CACHE_CONFIG,
@@ -73,7 +71,7 @@ def test_a_manifest_has_its_config_and_its_layers_in_order() -> None:
 )
 @pytest.mark.parametrize("stated", [True, False])
 def test_no_layers_may_be_written_as_an_empty_list_as_null_or_not_at_all(document: Document, stated: bool) -> None:
-    """Go programs write null for a list they never filled; artifacts without layers leave the field out."""
+    """Go programs write null for a list that they never filled. Artifacts without layers have no such field."""
     parsed = manifest(document if stated else without(document, "mediaType"))
     assert parsed.layers == ()
     assert len(parsed.blobs) == 1
@@ -147,7 +145,7 @@ def test_a_layer_is_not_foreign_for_having_urls() -> None:
     )
 
 
-def test_sha512_digests_are_read() -> None:
+def test_sha512_digests_are_accepted() -> None:
     assert manifest(oci_manifest(layers=[entry(OCI_LAYER, algorithm="sha512")])).layers[0].digest.algorithm == "sha512"
 
 
@@ -174,7 +172,7 @@ def test_no_children_may_be_written_as_null_where_the_body_states_an_index(media
 
 @pytest.mark.parametrize("content_type", [media_types.OCI_INDEX, None])
 def test_no_children_may_be_null_where_only_the_server_says_that_it_is_an_index(content_type: str | None) -> None:
-    """The bucket keeps no Content-Type, and reads what was stored all the same."""
+    """The bucket stores no Content-Type, so what was stored must be readable without it."""
     assert index(without(oci_index(manifests=None), "mediaType"), content_type).manifests == ()
 
 
@@ -183,9 +181,9 @@ def test_an_entry_of_an_index_may_have_any_type_or_none(media_type: str | None) 
     other = {**entry(media_types.OCI_MANIFEST, "other"), "mediaType": media_type}
     parsed = index(oci_index(manifests=[entry(media_types.OCI_MANIFEST), other, without(other, "mediaType")]))
     assert [len(parsed.children), parsed.blobs] == [1, ()]
-    assert [found.media_type for found in parsed.others] == [media_type or "", ""]
+    assert [found.media_type for found in parsed.unknown_entries] == [media_type or "", ""]
 
 
-def test_what_a_descriptor_carries_is_kept_as_it_is() -> None:
+def test_embedded_content_is_kept_unchanged() -> None:
     parsed = manifest(oci_manifest(layers=[entry(OCI_LAYER, data="YQ=="), entry(OCI_LAYER, data=7)]))
     assert [layer.data for layer in parsed.layers] == ["YQ==", None]

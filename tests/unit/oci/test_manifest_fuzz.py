@@ -1,4 +1,4 @@
-"""Whatever a registry sends as a manifest is read or refused in words; nothing else comes out of the parser."""
+"""The parser parses or refuses any bytes that a registry sends. It raises no other error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from mirror.errors import ManifestInvalid, MediaTypeUnsupported, SizeInvalid
 from mirror.oci import media_types
 from mirror.oci.descriptor import MAX_SIZE, Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.index import Index
-from mirror.oci.manifest import Manifest
-from mirror.oci.parsing import parse_manifest
+from mirror.oci.manifest import Index, Manifest, parse_manifest
 from tests.unit.oci.manifests import body, docker_list, docker_manifest, oci_index, oci_manifest
 
 SEEDS = (oci_manifest(), docker_manifest(), oci_index(), docker_list())
@@ -40,7 +38,7 @@ json_values = st.recursive(
 
 @st.composite
 def mutated_documents(draw: st.DrawFn) -> Any:
-    """A document of a real tool with one to three places deleted, replaced or added to."""
+    """Draw a document of a real tool with one to three changes."""
     document = json.loads(json.dumps(draw(st.sampled_from(SEEDS))))
     for _ in range(draw(st.integers(1, 3))):
         place: Any = document
@@ -76,7 +74,7 @@ def read(content: bytes, content_type: str | None) -> Manifest | Index | str:
 
 
 def require_sound(parsed: Manifest | Index | str) -> None:
-    """What the rest of the mirror relies on without looking again."""
+    """Check what the rest of the mirror relies on without checking it again."""
     if isinstance(parsed, str):
         assert 0 < len(parsed) < 2_000
         assert parsed.isprintable()
@@ -84,7 +82,7 @@ def require_sound(parsed: Manifest | Index | str) -> None:
     listed: tuple[Descriptor, ...]
     if isinstance(parsed, Index):
         assert parsed.media_type in media_types.INDEXES
-        assert {*parsed.children, *parsed.blobs, *parsed.others} == set(parsed.manifests)
+        assert {*parsed.children, *parsed.blobs, *parsed.unknown_entries} == set(parsed.manifests)
         listed = parsed.manifests
     else:
         assert parsed.media_type in media_types.MANIFESTS
@@ -97,22 +95,24 @@ def require_sound(parsed: Manifest | Index | str) -> None:
 
 
 @given(mutated_documents(), content_types)
-def test_a_damaged_document_is_read_soundly_or_refused_in_words(document: Any, content_type: str | None) -> None:
+def test_a_damaged_document_is_parsed_or_is_refused_with_a_short_message(
+    document: Any, content_type: str | None
+) -> None:
     require_sound(read(body(document), content_type))
 
 
 @given(json_values, content_types)
-def test_any_json_is_read_soundly_or_refused_in_words(document: Any, content_type: str | None) -> None:
+def test_any_json_is_parsed_or_is_refused_with_a_short_message(document: Any, content_type: str | None) -> None:
     require_sound(read(body(document), content_type))
 
 
 @given(st.binary(max_size=200), content_types)
-def test_any_bytes_are_refused_in_words(content: bytes, content_type: str | None) -> None:
+def test_any_bytes_are_refused_with_a_short_message(content: bytes, content_type: str | None) -> None:
     require_sound(read(content, content_type))
 
 
 @given(st.sampled_from(SEEDS), st.integers(min_value=0), st.binary(max_size=3))
-def test_a_document_with_changed_bytes_is_read_soundly_or_refused_in_words(
+def test_a_document_with_changed_bytes_is_parsed_or_is_refused_with_a_short_message(
     document: dict[str, Any], place: int, change: bytes
 ) -> None:
     content = body(document)
@@ -121,7 +121,7 @@ def test_a_document_with_changed_bytes_is_read_soundly_or_refused_in_words(
 
 
 @given(mutated_documents())
-def test_what_the_body_states_is_what_it_is_read_as(document: Any) -> None:
+def test_the_parsed_type_is_the_type_that_the_body_states(document: Any) -> None:
     parsed = read(body(document), None)
     if not isinstance(parsed, str) and document.get("mediaType"):
         assert parsed.media_type == document["mediaType"]

@@ -1,0 +1,207 @@
+"""The errors that a user can meet, in one tree.
+
+    MirrorError
+    ├── InvalidInput:           the request can never succeed as it is (HTTP 422)
+    │   ├── InvalidReference:       NAME_INVALID
+    │   ├── InvalidTag:             TAG_INVALID
+    │   ├── InvalidDigest:          DIGEST_INVALID
+    │   ├── NameTooLong:            NAME_TOO_LONG
+    │   ├── TargetReserved:         TARGET_RESERVED
+    │   └── TargetRepeated:         TARGET_REPEATED
+    ├── SourceError:            the source registry, or its response
+    │   ├── SourceUnreachable:      SOURCE_UNREACHABLE
+    │   ├── RegistryDown:           SOURCE_UNREACHABLE
+    │   ├── RegistryFailing:        SOURCE_FAILED
+    │   ├── RegistryBusy:           REGISTRY_BUSY
+    │   ├── SourceFailed:           SOURCE_FAILED
+    │   │   ├── PlainHttpNotAllowed:    PLAIN_HTTP_NOT_ALLOWED
+    │   │   └── TlsExpected:            TLS_EXPECTED
+    │   ├── CertificateInvalid:     CERTIFICATE_INVALID
+    │   ├── SourceTooSlow:          SOURCE_FAILED
+    │   ├── AddressNotAllowed:      ADDRESS_NOT_ALLOWED
+    │   ├── RealmNotAllowed:        REALM_NOT_ALLOWED
+    │   ├── CredentialsUnavailable: CREDENTIALS_UNAVAILABLE
+    │   ├── Unauthorized:           UNAUTHORIZED
+    │   ├── Denied:                 DENIED
+    │   ├── RateLimited:            TOOMANYREQUESTS
+    │   ├── QuotaExhausted:         TOOMANYREQUESTS
+    │   ├── ManifestUnknown:        MANIFEST_UNKNOWN
+    │   ├── BlobUnknown:            BLOB_UNKNOWN
+    │   ├── AnswerTruncated:        ANSWER_TRUNCATED
+    │   └── AnswerTooLarge:         ANSWER_TOO_LARGE
+    ├── ContentError:           the bytes are not what their description says
+    │   ├── ManifestInvalid:        MANIFEST_INVALID
+    │   ├── MediaTypeUnsupported:   MEDIA_TYPE_UNSUPPORTED
+    │   ├── DigestMismatch:         DIGEST_MISMATCH
+    │   └── SizeInvalid:            SIZE_INVALID
+    ├── NotHeld:                the mirror does not have it (HTTP 404)
+    │   ├── RepositoryNotHeld:      NAME_UNKNOWN
+    │   ├── ImageNotHeld:           MANIFEST_UNKNOWN
+    │   ├── BlobNotHeld:            BLOB_UNKNOWN
+    │   ├── JobUnknown:             JOB_UNKNOWN
+    │   └── TaskUnknown:            TASK_UNKNOWN
+    ├── Conflict:               the target's state does not allow the request
+    │   ├── JobFinished:            JOB_FINISHED
+    │   ├── JobUnfinished:          JOB_UNFINISHED
+    │   ├── JobSucceeded:           JOB_SUCCEEDED
+    │   ├── PreconditionFailed:     PRECONDITION_FAILED
+    │   ├── ManifestInUse:          MANIFEST_IN_USE
+    │   ├── TagBusy:                TAG_BUSY
+    │   ├── BlobBusy:               BLOB_BUSY
+    │   └── BlobBeingDeleted:       BLOB_BEING_DELETED
+    ├── Unavailable:            a part of the mirror does not work (HTTP 503)
+    │   ├── MemoryBusy:             MEMORY_BUSY
+    │   ├── StorageUnavailable:     STORAGE_UNAVAILABLE
+    │   │   └── StorageFull:            STORAGE_FULL
+    │   ├── StorageRefused:         STORAGE_REFUSED
+    │   ├── StorageDamaged:         STORAGE_DAMAGED
+    │   ├── RedisUnavailable:       REDIS_UNAVAILABLE
+    │   └── CatalogRebuilding:      CATALOG_REBUILDING
+    ├── WorkerLost:                 WORKER_LOST
+    └── InternalError:              INTERNAL_ERROR
+
+There is one module per family. Families that several modules share, such as `Conflict`, are in `base`. The attributes
+of `MirrorError` and `SourceError` say what a caller needs to know about an error: whether to retry, when, and why.
+"""
+
+from __future__ import annotations
+
+from mirror.errors.base import (
+    LONGEST_REST,
+    Conflict,
+    InternalError,
+    MirrorError,
+    NotHeld,
+    Unavailable,
+    quoted,
+)
+from mirror.errors.catalog import (
+    BlobBeingDeleted,
+    BlobBusy,
+    BlobNotHeld,
+    CatalogRebuilding,
+    ImageNotHeld,
+    ManifestInUse,
+    PreconditionFailed,
+    RepositoryNotHeld,
+    TagBusy,
+)
+from mirror.errors.content import (
+    ContentError,
+    DigestMismatch,
+    ManifestInvalid,
+    MediaTypeUnsupported,
+    SizeInvalid,
+)
+from mirror.errors.input import (
+    InvalidDigest,
+    InvalidInput,
+    InvalidReference,
+    InvalidTag,
+    NameTooLong,
+    TargetRepeated,
+    TargetReserved,
+)
+from mirror.errors.jobs import (
+    JobFinished,
+    JobSucceeded,
+    JobUnfinished,
+    JobUnknown,
+    MemoryBusy,
+    TaskUnknown,
+    WorkerLost,
+)
+from mirror.errors.source import (
+    AddressNotAllowed,
+    AnswerTooLarge,
+    AnswerTruncated,
+    BlobUnknown,
+    CertificateInvalid,
+    CredentialsUnavailable,
+    Denied,
+    ManifestUnknown,
+    PlainHttpNotAllowed,
+    QuotaExhausted,
+    RateLimited,
+    RealmNotAllowed,
+    RegistryBusy,
+    RegistryDown,
+    RegistryFailing,
+    SourceError,
+    SourceFailed,
+    SourceTooSlow,
+    SourceUnreachable,
+    TlsExpected,
+    Unauthorized,
+)
+from mirror.errors.storage import (
+    RedisUnavailable,
+    StorageDamaged,
+    StorageFull,
+    StorageRefused,
+    StorageUnavailable,
+)
+
+__all__ = [
+    "LONGEST_REST",
+    "AddressNotAllowed",
+    "AnswerTooLarge",
+    "AnswerTruncated",
+    "BlobBeingDeleted",
+    "BlobBusy",
+    "BlobNotHeld",
+    "BlobUnknown",
+    "CatalogRebuilding",
+    "CertificateInvalid",
+    "Conflict",
+    "ContentError",
+    "CredentialsUnavailable",
+    "Denied",
+    "DigestMismatch",
+    "ImageNotHeld",
+    "InternalError",
+    "InvalidDigest",
+    "InvalidInput",
+    "InvalidReference",
+    "InvalidTag",
+    "JobFinished",
+    "JobSucceeded",
+    "JobUnfinished",
+    "JobUnknown",
+    "ManifestInUse",
+    "ManifestInvalid",
+    "ManifestUnknown",
+    "MediaTypeUnsupported",
+    "MemoryBusy",
+    "MirrorError",
+    "NameTooLong",
+    "NotHeld",
+    "PlainHttpNotAllowed",
+    "PreconditionFailed",
+    "QuotaExhausted",
+    "RateLimited",
+    "RealmNotAllowed",
+    "RedisUnavailable",
+    "RegistryBusy",
+    "RegistryDown",
+    "RegistryFailing",
+    "RepositoryNotHeld",
+    "SizeInvalid",
+    "SourceError",
+    "SourceFailed",
+    "SourceTooSlow",
+    "SourceUnreachable",
+    "StorageDamaged",
+    "StorageFull",
+    "StorageRefused",
+    "StorageUnavailable",
+    "TagBusy",
+    "TargetRepeated",
+    "TargetReserved",
+    "TaskUnknown",
+    "TlsExpected",
+    "Unauthorized",
+    "Unavailable",
+    "WorkerLost",
+    "quoted",
+]

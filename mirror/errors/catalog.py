@@ -1,0 +1,91 @@
+"""Errors about what the mirror holds: repositories, images, tags and blobs."""
+
+from __future__ import annotations
+
+from mirror.errors.base import Conflict, NotHeld, Unavailable
+
+
+class RepositoryNotHeld(NotHeld):
+    code = "NAME_UNKNOWN"
+    hint = "GET /v1/repositories lists the repositories of the mirror."
+
+    def __init__(self, repository: str) -> None:
+        super().__init__(f"The mirror holds no repository '{repository}'")
+
+
+class ImageNotHeld(NotHeld):
+    code = "MANIFEST_UNKNOWN"
+    hint = "Mirror it first with POST /v1/jobs. GET /v1/images lists the images of the mirror."
+
+    def __init__(self, image: str) -> None:
+        super().__init__(f"The mirror holds no image '{image}'")
+
+
+class BlobNotHeld(NotHeld):
+    code = "BLOB_UNKNOWN"
+    hint = "Mirror the image that needs this blob again."
+
+    def __init__(self, repository: str, digest: str) -> None:
+        super().__init__(f"The mirror holds no blob {digest} in '{repository}'")
+
+
+class PreconditionFailed(Conflict):
+    code = "PRECONDITION_FAILED"
+    status = 412
+    hint = "Read the image again, then decide."
+
+    def __init__(self, image: str, actual: str | None) -> None:
+        now = f"points at {actual}" if actual else "does not exist"
+        super().__init__(f"'{image}' {now}, which does not match If-Match or If-None-Match")
+
+
+class ManifestInUse(Conflict):
+    """Tags, or indexes, still need the manifest that was to be deleted."""
+
+    code = "MANIFEST_IN_USE"
+    hint = "Delete the tags that hold it first."
+
+    def __init__(self, image: str, tags: str) -> None:
+        super().__init__(f"'{image}' is held by {tags}")
+
+
+class TagBusy(Conflict):
+    """Another task or request holds the lease of the tag."""
+
+    code, retryable = "TAG_BUSY", True
+    waits_for = "tag_busy"
+    http_retry_after = 2
+    hint = "Another change of this tag is in progress. Try again in a few seconds."
+
+    def __init__(self, image: str) -> None:
+        super().__init__(f"Another change of the tag '{image}' is in progress")
+
+
+class BlobBusy(Conflict):
+    """Another job's worker is copying the blob. All workers together fetch each blob once."""
+
+    code, retryable = "BLOB_BUSY", True
+    waits_for = "blob_in_transfer"
+    retry_after = 3.0
+    hint = "Another job is copying this blob. This job continues when the copy is complete."
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"Another job is copying the blob {digest}")
+
+
+class BlobBeingDeleted(Conflict):
+    code, retryable = "BLOB_BEING_DELETED", True
+    waits_for = "blob_being_deleted"
+    http_retry_after = 2
+    hint = "Garbage collection is deleting this blob. Try again in a few seconds."
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"The blob {digest} is being deleted")
+
+
+class CatalogRebuilding(Unavailable):
+    code = "CATALOG_REBUILDING"
+    hint = "The index of images is being rebuilt from the bucket. Pulls work. Lists work again when it is complete."
+
+    def __init__(self) -> None:
+        super().__init__("The list of images is being rebuilt from the bucket")

@@ -1,0 +1,45 @@
+"""Errors for content that is not what its description says."""
+
+from __future__ import annotations
+
+from mirror.errors.base import MirrorError, quoted
+
+
+class ContentError(MirrorError):
+    """The bytes at the source cannot be mirrored."""
+
+    status = 502
+
+
+class ManifestInvalid(ContentError):
+    code = "MANIFEST_INVALID"
+    hint = "The manifest is damaged, or made to mislead. Build the image again and push it."
+
+    def __init__(self, what: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"The manifest {what} is invalid: {reason}", hint=hint, reason=reason)
+
+
+class MediaTypeUnsupported(ContentError):
+    code = "MEDIA_TYPE_UNSUPPORTED"
+    hint = "Docker schema 2 and OCI manifests and indexes can be mirrored. Rebuild older images with a current tool."
+
+    def __init__(self, what: str, media_type: str) -> None:
+        super().__init__(f"The manifest {what} has the media type {quoted(media_type)}, which cannot be mirrored")
+
+
+class DigestMismatch(ContentError):
+    code = "DIGEST_MISMATCH"
+    hint = "The bytes were changed in transit or at the source. Do not trust that copy."
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"The bytes of {expected} have the digest {actual}")
+
+
+class SizeInvalid(ContentError):
+    code = "SIZE_INVALID"
+    hint = "The manifest and the bytes disagree. Push the image to its source again."
+
+    def __init__(
+        self, digest: str, expected: int | str, actual: int | str, *, what: str = "blob", hint: str | None = None
+    ) -> None:
+        super().__init__(f"The {what} {digest} should have {expected} bytes and has {actual}", hint=hint)

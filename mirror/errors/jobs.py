@@ -1,0 +1,75 @@
+"""Errors about jobs and tasks, and about the workers that run them."""
+
+from __future__ import annotations
+
+from random import uniform
+
+from mirror.errors.base import Conflict, MirrorError, NotHeld, Unavailable, quoted
+
+
+class JobUnknown(NotHeld):
+    code = "JOB_UNKNOWN"
+    hint = "GET /v1/jobs lists the jobs."
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {quoted(job_id)}")
+
+
+class TaskUnknown(NotHeld):
+    code = "TASK_UNKNOWN"
+    hint = "GET /v1/jobs/{job_id}/tasks lists the tasks of a job."
+
+    def __init__(self, job_id: str, task_id: str) -> None:
+        super().__init__(f"The job {quoted(job_id)} has no task {quoted(task_id)}")
+
+
+class JobFinished(Conflict):
+    """A job that has ended cannot be canceled."""
+
+    code = "JOB_FINISHED"
+    hint = "To mirror its failed images again, POST to its /retry. To remove an image, DELETE its tag."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"The job {quoted(job_id)} has finished: it is {state}")
+
+
+class JobUnfinished(Conflict):
+    """A job that has not ended cannot be retried."""
+
+    code = "JOB_UNFINISHED"
+    hint = "Wait until it ends, or cancel it first. A canceled job takes some seconds to stop."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"The job {quoted(job_id)} has not finished: it is {state}")
+
+
+class JobSucceeded(Conflict):
+    """A job without a failed image cannot be retried."""
+
+    code = "JOB_SUCCEEDED"
+    hint = "To check the source for something newer, POST a new job."
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"All images of the job {quoted(job_id)} have succeeded")
+
+
+class MemoryBusy(Unavailable):
+    """The worker's memory has no room for the image's manifests, because other images' manifests use it."""
+
+    code = "MEMORY_BUSY"
+    waits_for = "memory"
+    hint = "The job continues when other images are complete. MIRROR_MEMORY_BUDGET sets the memory of a worker."
+
+    def __init__(self, what: str) -> None:
+        message = f"The manifests of {what} do not fit into the worker's memory next to those of other images"
+        super().__init__(message, retry_after=uniform(5, 15))  # noqa: S311 - spreads the attempts, protects nothing
+
+
+class WorkerLost(MirrorError):
+    """The lease of the task expired several times in a row without progress."""
+
+    code, retryable = "WORKER_LOST", True
+    hint = "Check the workers' logs (out of memory, killed by the host). Then POST to the job's /retry."
+
+    def __init__(self, task: str, losses: int) -> None:
+        super().__init__(f"The worker of task {task} was lost {losses} times in a row without progress")

@@ -1,0 +1,257 @@
+"""The declaration of every setting, and `Settings`, the value that has them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from mirror.settings import parsers
+from mirror.settings.environment import InvalidSettings, read_environment
+from mirror.settings.parsers import Network, is_loopback
+
+T = TypeVar("T")
+Requirement = Callable[["Settings"], object]
+"""Raises InvalidSettings if a process cannot work with the settings."""
+_DECLARATION: Final = "setting"
+"""The key of a `Setting` in the metadata of its field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a setting is read, and the last two cells of its row on the reference page.
+
+    ``default`` and ``meaning`` are Markdown. The variable is the name of the field in capitals after ``MIRROR_``.
+    """
+
+    parse: Callable[[str], Any]
+    default: str
+    meaning: str
+
+
+def _setting(
+    parse: Callable[[str], T], default: str, meaning: str, *, shown: str | None = None, is_secret: bool = False
+) -> T:
+    """Declare a setting whose default is *default*, written as in the variable.
+
+    The page shows *shown* instead, if it is given.
+    """
+    if shown is None:
+        shown = f"`{default}`" if default else "none"
+    metadata = {_DECLARATION: Setting(parse, shown, meaning)}
+    return field(default_factory=lambda: parse(default), repr=not is_secret, metadata=metadata)
+
+
+def _optional(parse: Callable[[str], T], meaning: str, *, shown: str = "none", is_secret: bool = False) -> T | None:
+    """Declare a setting whose default is None, shown as *shown*."""
+    return field(default=None, repr=not is_secret, metadata={_DECLARATION: Setting(parse, shown, meaning)})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a process, in the order of the reference page.
+
+    ``public_url`` is empty if it must be set but is not: off loopback. `require_servable` refuses that.
+    """
+
+    host: str = _setting(parsers.host, "127.0.0.1", "The address that the API and `/v2` listen on.")
+    port: int = _setting(parsers.number(1, 65535), "8080", "The port that they listen on.")
+    public_url: str = _setting(
+        parsers.url,
+        "http://127.0.0.1:8080",
+        "The URL under which clients reach the mirror. Links and `Location` are built from it, never from the header "
+        "`Host`. Its host is the first part of the name of every image that is pulled. It must be set off loopback.",
+        shown="`http://HOST:PORT` on loopback",
+    )
+    admin_token: str | None = _optional(
+        parsers.token,
+        "The token of the API: at least 16 printable ASCII characters, without blanks. **Use 32 random ones** "
+        "(`openssl rand -hex 32`). [Wrong tokens are slowed down](api.md#access), but only a long token cannot be "
+        "guessed. There is no default password. It must be set off loopback.",
+        shown="created at the first start in `MIRROR_DATA_DIR/admin-token`, mode 0600",
+        is_secret=True,
+    )
+    anonymous_pull: bool = _setting(
+        parsers.boolean,
+        "true",
+        "Whether `docker pull` works without a login. "
+        "[Pull with a login](../how-to/pull-from-nodes.md#with-a-login) says what nodes need otherwise.",
+        shown="`true` on loopback, else `false`",
+    )
+
+    data_dir: Path = _setting(
+        parsers.path, "./data", "The folder with the state of the embedded servers and the created admin token."
+    )
+    redis_url: str | None = _optional(
+        parsers.redis_url,
+        "A URL that begins with `redis://`, `rediss://` or `unix://`. If it is set, `make run` starts no Valkey of its "
+        "own. This Redis needs persistence and `maxmemory-policy noeviction`.",
+        shown="embedded",
+        is_secret=True,
+    )
+    s3_bucket: str | None = _optional(
+        parsers.bucket,
+        "The bucket, which must exist. If it is set, `make run` starts no S3 server of its own.",
+        shown="embedded",
+    )
+    s3_endpoint: str | None = _optional(
+        parsers.url, "The URL of an S3 that is not AWS. Needs `MIRROR_S3_BUCKET`.", shown="AWS"
+    )
+    s3_region: str = _setting(str, "us-east-1", "The region of the bucket.")
+    s3_prefix: str = _setting(
+        parsers.prefix,
+        "",
+        "All keys begin with it. At most 400 bytes: letters, digits, `.`, `_` and `-`, in components separated by `/`.",
+    )
+    s3_public_endpoint: str | None = _optional(
+        parsers.url, "The URL under which the pulling nodes reach the same S3.", shown="`MIRROR_S3_ENDPOINT`"
+    )
+    s3_sync_folder: Path | None = _optional(
+        parsers.folder,
+        "The folder on this machine in which the S3 server keeps its objects. Set it if that server responds before "
+        "the objects are on the disk. Its file system is synced before a tag moves and before a job succeeds. "
+        "`make run` sets it for the embedded S3. Leave it unset for any other.",
+    )
+    serve_redirect: Literal["auto", "true", "false"] = _setting(
+        parsers.serve_redirect,
+        "auto",
+        "How blobs are served. `true` redirects (307) to a presigned S3 URL. `false` streams them through the mirror. "
+        "`auto` redirects, unless the S3 is the embedded one without a public endpoint.",
+    )
+
+    allowed_networks: tuple[Network, ...] = _setting(
+        parsers.networks,
+        "",
+        "Networks such as `10.0.0.0/8`. The mirror connects to private, loopback and link-local addresses only inside "
+        "them. The connected address is checked, not the name.",
+    )
+    insecure_registries: frozenset[str] = _setting(
+        parsers.registries,
+        "",
+        "Registries that are asked over plain HTTP. This includes their token server on the same host, redirects to "
+        "them, and their use as the token server of another registry. Write them as in an image's name, with the "
+        "port if there is one: `registry.corp:5000`. A host without a dot needs its port: `harbor:80`.",
+    )
+    registry_endpoints: Mapping[str, str] = _setting(
+        parsers.by_registry(parsers.url),
+        "",
+        "`registry=url`: where the API of that registry really is, such as a proxy. Names and targets stay those of "
+        "the registry. An `http://` URL allows plain HTTP for that host and port only.",
+    )
+    token_realms: Mapping[str, frozenset[str]] = _setting(
+        parsers.realms,
+        "",
+        "More pairs `registry=host` or `registry=host:port`: token servers that may receive the credentials of that "
+        "registry. A registry may have several pairs.",
+        shown="a built-in table",
+    )
+    docker_config: Path | None = _optional(
+        parsers.file,
+        "A Docker `config.json` with [credentials for sources](#credentials-for-sources). Its credential helpers run "
+        "in workers only.",
+    )
+    registry_concurrency: Mapping[str, int] = _setting(
+        parsers.by_registry(parsers.number(1, 1000)),
+        "",
+        "`registry=number`, from 1 to 1000: how many requests for manifests, and how many for blobs, all workers "
+        "together send to the registry at once. These limits start at 32, and one worker uses at most 16. They grow by "
+        "one each second while all are used. They are halved after a 429, a 503 or a timeout.",
+        shown="64 each",
+    )
+
+    workers: int = _setting(parsers.number(1, 64), "1", "The number of workers that `make run` starts: 1 to 64.")
+    memory_budget: int = _setting(
+        parsers.size,
+        "256MiB",
+        "The most memory that the buffers of one worker use: at least `32MiB`. Units are `B`, `KB`, `MB`, `GB`, `KiB`, "
+        "`MiB` and `GiB`.",
+    )
+    heartbeat_path: Path | None = _optional(
+        parsers.path_in_folder,
+        "A file that a worker or the scheduler touches while its main loop runs, even while it waits for Redis or "
+        "copies for a long time. If the file is older than 60 seconds, its process is stuck. The image sets it for its "
+        "health check. Each process needs a file of its own.",
+    )
+    job_retention: int = _setting(
+        parsers.retention,
+        "30d",
+        "How long a job can be read after its end. Then it is removed. Images stay. From `1h` to `3650d`, in hours "
+        "(`h`) or days (`d`). `0` keeps jobs until they are deleted. Only the API reads this setting.",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        parsers.one_of("debug", "info", "warning", "error"),
+        "info",
+        "The lowest level that every process logs: `debug`, `info`, `warning` or `error`. At `debug`, libraries log no "
+        "more than at `info`.",
+    )
+    log_format: Literal["auto", "json", "text"] = _setting(
+        parsers.one_of("auto", "json", "text"),
+        "auto",
+        "`json` writes one JSON object per line. `text` writes lines for people. `auto` writes text on a terminal, "
+        "else JSON.",
+    )
+
+    @classmethod
+    def declared(cls) -> dict[str, Setting]:
+        """Return the declaration of each setting by the name of its field."""
+        return {each.name: each.metadata[_DECLARATION] for each in fields(cls)}
+
+    @classmethod
+    def load(cls, *requirements: Requirement) -> Self:
+        """Read the environment of this process. Raises InvalidSettings with all problems.
+
+        A requirement checks what the process needs in addition, such as `require_stores`.
+        """
+        values, problems = read_environment({name: setting.parse for name, setting in cls.declared().items()})
+        loaded = cls(**values)
+        own_url = _own_url(loaded.host, loaded.port)
+        loaded = replace(
+            loaded,
+            public_url=values.get("public_url", own_url),
+            anonymous_pull=values.get("anonymous_pull", is_loopback(loaded.host)),
+        )
+        if loaded.s3_endpoint and not loaded.s3_bucket:
+            problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
+        for requirement in requirements:
+            try:
+                requirement(loaded)
+            except InvalidSettings as missing:
+                problems = {**missing.problems, **problems}  # a variable that is wrong is not reported as missing too
+        if problems:
+            raise InvalidSettings(problems)
+        return loaded
+
+    def require_servable(self) -> None:
+        """Raise InvalidSettings if the API may not run with a default: off loopback, token and URL must be set."""
+        if is_loopback(self.host):
+            return
+        needed = {"MIRROR_ADMIN_TOKEN": self.admin_token, "MIRROR_PUBLIC_URL": self.public_url}
+        if missing := [name for name, value in needed.items() if not value]:
+            raise InvalidSettings(
+                {name: [f"must be set when MIRROR_HOST is {self.host}, not loopback"] for name in missing}
+            )
+
+    def require_stores(self) -> None:
+        """Raise InvalidSettings if Redis or the bucket is not set. Only `make run` has embedded ones."""
+        needed = {"MIRROR_REDIS_URL": self.redis_url, "MIRROR_S3_BUCKET": self.s3_bucket}
+        if missing := [name for name, value in needed.items() if value is None]:
+            raise InvalidSettings({name: ["must be set"] for name in missing})
+
+    @property
+    def public_host(self) -> str:
+        """``host[:port]``, as clients write it before a repository."""
+        return urlsplit(self.public_url).netloc
+
+    @property
+    def redirects_blobs(self) -> bool:
+        """Whether `/v2` redirects blob reads to a presigned URL. `make run` sets "false" for its embedded S3."""
+        return self.serve_redirect != "false"
+
+
+def _own_url(host: str, port: int) -> str:
+    if not is_loopback(host):
+        return ""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
