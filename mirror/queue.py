@@ -1,4 +1,4 @@
-"""The transport: task ids on RQ's one queue. Nothing else in the core knows RQ.
+"""The transport: task ids on RQ's one queue. No other module of the core imports RQ.
 
 The records are the truth, and an entry here only wakes a worker. It may be lost, and the reconciler adds it again. It
 may exist twice, and the claim takes one. An entry's id is ``<task>-<fence>``, so that an entry of an earlier claim is
@@ -35,7 +35,7 @@ _LOG = structlog.get_logger(__name__)
 
 
 class TaskQueue:
-    """The queue that workers listen on. *connection* must not decode answers: RQ does that itself."""
+    """The queue that workers listen on. *connection* must not decode responses, because RQ does that itself."""
 
     def __init__(self, connection: redis.Redis) -> None:
         self.rq = rq.Queue(QUEUE_NAME, connection=connection, serializer="json")

@@ -1,4 +1,4 @@
-"""Find what a process left undone when it died, and do it.
+"""Find what a process that died has left undone, and do it.
 
 These are tasks whose worker died, whose queue entry was lost or whose wait is over, requests that were begun, and jobs
 whose retention is over. One reconciler works at a time, by lease. Two would only add a queue entry twice, and the

@@ -1,4 +1,4 @@
-"""From a request to a queued job, without touching the network: what can never work is refused here."""
+"""Turn a request into a queued job, without network access. What can never work is refused here."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MOST_IMAGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """An image of a request: what to mirror, and where to keep it if not under its own name."""
+    """One image of a request: what to mirror, and where to keep it if not under its own name."""
 
     source: str
     target: str | None = None
 
 
 class Submitter:
-    """Stores jobs and wakes workers for them. A job is accepted once its records are in Redis, whatever comes after."""
+    """Stores jobs and wakes workers for them. A job is accepted once its records are in Redis."""
 
     def __init__(self, jobs: JobStore, queue: TaskQueue, settings: Settings) -> None:
         self._jobs = jobs
@@ -39,10 +39,10 @@ class Submitter:
         self._settings = settings
 
     def submit(self, images: Sequence[ImageRequest]) -> tuple[Job, list[Task]]:
-        """Queue a job for one to `MOST_IMAGES` images; the job and its tasks, in that order, as they were stored.
+        """Queue a job for one to `MOST_IMAGES` images. Return the job and its tasks as they were stored.
 
-        Raises InvalidInput (malformed names, a reserved, repeated or too long target, an address no worker may connect
-        to), or RedisUnavailable: then nothing was accepted. ValueError for another number of images.
+        Raises InvalidInput for a malformed name, a reserved, repeated or too long target, or an address that no worker
+        may connect to. Raises RedisUnavailable, and ValueError for another number of images. Then nothing is accepted.
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
@@ -64,7 +64,7 @@ class Submitter:
         return TaskSpec(reference, target)
 
     def _require_reachable(self, registry: str) -> None:
-        """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""
+        """Refuse an address that no worker may connect to. Workers check the addresses that names lead to."""
         host = registry.partition(":")[0]
         if registry not in self._settings.registry_endpoints and is_address(host):
             AddressGuard(self._settings.allowed_networks).require(host, host)
@@ -79,9 +79,9 @@ def is_address(host: str) -> bool:
 
 
 def resolve_target(source: Reference, target: str | None, public_host: str) -> LocalImage:
-    """Where the image will stand: the default for its source, or *target*, which takes the source's tag if it has none.
+    """Return the name that the image will have: *target*, or the default for its source.
 
-    A target without a tag for a source without one is kept by its digest.
+    A target without a tag takes the source's tag. If that has none either, the image is kept by its digest.
     """
     image = LocalImage.default_for(source) if target is None else LocalImage.parse(target)
     if image.digest is not None and target is not None:

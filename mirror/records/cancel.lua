@@ -1,5 +1,5 @@
 -- @include mirror/records/job_steps.lua
--- Cancel a job: tasks that nobody works on are canceled now, in steps. Workers learn of it from their claim's state.
+-- Cancel a job: tasks that wait are canceled now, in steps. Workers learn of it from the state of their claims.
 -- ARGV: job id, the request's token.
 -- Returns whether it is granted, the state that the job had (empty if there is no such job), and 1 if tasks are left
 -- for another step.

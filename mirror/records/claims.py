@@ -71,7 +71,7 @@ def task_of_holder(holder: str) -> str:
 
 
 class ClaimState(IntEnum):
-    """What a worker learns of its claim whenever it writes; false once the claim is void."""
+    """What a worker learns of its claim whenever it writes. False once the claim is void."""
 
     TAKEN_AWAY = 0
     HELD = 1
@@ -93,7 +93,7 @@ class ParkingTime:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended, next to its state."""
+    """How a task ended, apart from its state."""
 
     digest: str | None = None
     unchanged: bool = False
@@ -135,12 +135,12 @@ class ClaimStore:
         return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
 
     def sources(self, task_ids: Sequence[str]) -> list[Reference | None]:
-        """Return each task's source; None for one that is not there, cannot be read, or has lost a worker before."""
+        """Return each task's source, or None if it is gone, cannot be read, or has lost a worker before."""
         commands = [["HMGET", keys.task(task_id), "losses", "spec", "source", "target"] for task_id in task_ids]
         return [_source(fields) for fields in self._redis.answers(commands)]
 
     def claim(self, entries: Sequence[Entry]) -> list[Claim | None]:
-        """Claim the tasks of queue entries in few round trips; None for each entry that is stale.
+        """Claim the tasks of queue entries in few round trips. Return None for each entry that is stale.
 
         A task whose record cannot be read fails. It does no harm to the others.
         """
@@ -214,7 +214,7 @@ class ClaimStore:
         return ClaimState(self._progress(args=args))
 
     def settle(self, state: str, outcomes: Sequence[tuple[Claim, Outcome]]) -> list[bool]:
-        """End tasks as *state* in few round trips. False for each that was taken away, and is not changed.
+        """End tasks as *state* in few round trips. Return False for each that was taken away: it is not changed.
 
         A task of a job that is being canceled ends as ``canceled`` unless it succeeded. A task whose record cannot be
         written is abandoned: see `abandon`.
@@ -235,7 +235,7 @@ class ClaimStore:
         return bool(ended)
 
     def abandon(self, claim: Claim) -> bool:
-        """End as failed a task that this worker holds and whose record cannot be written; False if it was taken away.
+        """End as failed a task whose record cannot be written. Return False if it was taken away.
 
         The record is replaced, so that the job ends. Where even that is impossible, the task's lease expires.
         """
@@ -263,7 +263,7 @@ class ClaimStore:
         """Give the task back without a loss: to be queued now, or parked for *wait* seconds with the reason shown.
 
         No task is parked for longer than `LONGEST_REST`. After the wait it is queued again, or fails with *fails_with*.
-        False if it was taken away, or has ended instead: as ``canceled``, or as abandoned.
+        Returns False if it was taken away, or has ended instead: as ``canceled``, or as abandoned.
         """
         reason = json.dumps(waiting_for.fields()) if waiting_for else ""
         end = json.dumps(fails_with.fields()) if fails_with else ""

@@ -17,7 +17,7 @@ from mirror.records.task import ErrorReport, ErrorSchema, TaskSpec, WaitingFor, 
 
 @dataclass(frozen=True, slots=True)
 class ImageCounts:
-    """How many of the job's images are where; ``unchanged`` ones are among the succeeded."""
+    """How many of the job's images are in which state. Those that are ``unchanged`` count as succeeded, too."""
 
     total: int
     succeeded: int = 0

@@ -2,31 +2,47 @@
 -- Cancel and retry work in steps of at most STEP tasks, in the order of the job's tasks. The job's record says which
 -- request is under way (step) and after which task it continues (step_after). The reconciler watches the job until then.
 
-local function cancel_task(id, moment)
-  local task = KEY.task(id)
-  if redis.call('HGET', task, 'state') ~= 'queued' then return end
-  redis.call('HSET', task, 'holder', '')
-  end_task(task, id, 'canceled', {}, moment)
+local function cancel_tasks(job, ids, moment)
+  local canceled = 0
+  for _, id in ipairs(ids) do
+    local task = KEY.task(id)
+    if redis.call('HGET', task, 'state') == 'queued' then
+      redis.call('HSET', task, 'state', 'canceled', 'finished_at', moment, 'waiting_for', '', 'holder', '')
+      redis.call('ZREM', KEY.tasks_queued, id)
+      redis.call('ZREM', KEY.tasks_parked, id)
+      canceled = canceled + 1
+    end
+  end
+  if canceled > 0 then add(KEY.job(job), 'canceled', canceled) end
 end
 
--- The fence grows, so that no queue entry from before can claim the task.
-local function restart_task(job, id)
-  local key, task = KEY.job(job), KEY.task(id)
-  redis.call('PERSIST', task)  -- a release before this one let the records of ended jobs expire
-  redis.call('PERSIST', KEY.task_blobs(id))
-  local ended = redis.call('HGET', task, 'state')
-  if ended ~= 'failed' and ended ~= 'canceled' then return end
-  for _, field in ipairs({'bytes_total', 'bytes_copied', 'bytes_skipped'}) do
-    add(key, field, -number(task, field))
-    redis.call('HSET', task, field, '0')
+-- Restart the failed and canceled tasks. Each fence grows, so that no queue entry from before can claim the task.
+local function restart_tasks(job, ids)
+  local restarted, changes = {}, {failed = 0, canceled = 0, bytes_total = 0, bytes_copied = 0, bytes_skipped = 0}
+  for _, id in ipairs(ids) do
+    local task = KEY.task(id)
+    redis.call('PERSIST', task)  -- the release before this one let the records of ended jobs expire
+    redis.call('PERSIST', KEY.task_blobs(id))
+    local ended = redis.call('HGET', task, 'state')
+    if ended == 'failed' or ended == 'canceled' then
+      changes[ended] = changes[ended] - 1
+      local total, copied, skipped = numbers(task, 'bytes_total', 'bytes_copied', 'bytes_skipped')
+      changes.bytes_total = changes.bytes_total - total
+      changes.bytes_copied = changes.bytes_copied - copied
+      changes.bytes_skipped = changes.bytes_skipped - skipped
+      redis.call('HINCRBY', task, 'fence', 1)
+      redis.call('HINCRBY', task, 'attempt', 1)
+      redis.call('HSET', task, 'state', 'queued')
+      redis.call('HDEL', task, 'losses', 'holder', 'digest', 'error', 'started_at', 'finished_at', 'blob_counts',
+                 'bytes_total', 'bytes_copied', 'bytes_skipped')
+      redis.call('DEL', KEY.task_blobs(id), KEY.task_waits(id))
+      restarted[#restarted + 1] = id
+    end
   end
-  add(key, ended, -1)
-  redis.call('HINCRBY', task, 'fence', 1)
-  redis.call('HINCRBY', task, 'attempt', 1)
-  redis.call('HSET', task, 'state', 'queued', 'losses', '0', 'holder', '', 'digest', '', 'error', '', 'started_at', '',
-             'finished_at', '', 'blob_counts', '')
-  redis.call('DEL', KEY.task_blobs(id), KEY.task_waits(id))
-  redis.call('RPUSH', KEY.job_pending(job), id)
+  if #restarted > 0 then redis.call('RPUSH', KEY.job_pending(job), unpack(restarted)) end
+  for field, change in pairs(changes) do
+    if change ~= 0 then add(KEY.job(job), field, change) end
+  end
 end
 
 local function begin_steps(job, step)
@@ -48,9 +64,7 @@ local function take_step(job)
     local first = is_set(after) and '(' .. after or '-'
     local ids = redis.call('ZRANGEBYLEX', KEY.job_tasks(job), first, '+', 'LIMIT', 0, STEP)
     local moment = string.format('%d', now())
-    for _, id in ipairs(ids) do
-      if step == 'cancel' then cancel_task(id, moment) else restart_task(job, id) end
-    end
+    if step == 'cancel' then cancel_tasks(job, ids, moment) else restart_tasks(job, ids) end
     is_last = #ids < STEP
     if is_last then
       redis.call('HDEL', key, 'step', 'step_after')

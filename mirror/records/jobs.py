@@ -1,17 +1,16 @@
 """Jobs and their tasks in Redis, as the API uses them: submit, read, list, cancel, retry and remove.
 
-A request of a user carries a token that the job keeps. A script that is sent twice, because its first answer was lost,
-finds the token and returns the same again.
+A request of a user carries a token, and the job keeps it. A script may be sent twice because its first answer was lost.
+It finds the token and returns the same again.
 
 A script touches at most `STEP` tasks. A request on a larger job is granted by its first script, and further scripts
 do the rest. Nothing in between is wrong:
 
-- From the first script of a cancellation on, the job is being canceled: no pending task is released, a task that is
-  claimed, handed back or lost ends as canceled, and workers are told to stop. The remaining steps only end the tasks
-  that nobody has touched.
-- From the first script of a retry on, the job is queued. It cannot end until the last step has restarted its tasks.
-- The first script of a removal deletes the job's record, so no reader finds the job. Its tasks are garbage then.
-- Tasks of a large submission are garbage until the script that stores the job itself. Only then is it accepted.
+- After the first script of a cancellation no pending task is released. A task that is claimed, handed back or lost
+  ends as canceled, and workers stop those that run. The remaining steps end the tasks that still wait.
+- After the first script of a retry the job is queued. It cannot end before the last step has restarted its tasks.
+- The first script of a removal deletes the job's record, so no reader finds the job. The steps delete its tasks.
+- A large submission stores its tasks first. The last script stores the job itself, and only then it is accepted.
 
 If the process dies in between, the reconciler finds the job in a set, and does the rest.
 """
@@ -63,7 +62,7 @@ class JobStore:
         self._delete_leftover = redis.script(job_script("delete_leftover.lua"))
 
     def submit(self, specs: Sequence[TaskSpec]) -> tuple[Job, list[Task], list[Entry]]:
-        """Store a job with one task for each spec, in that order; all of it or nothing.
+        """Store a job with one task for each spec, in that order. All of it is stored or nothing.
 
         Returns the job, its tasks, and the queue entries of those that are released.
         """
@@ -152,14 +151,14 @@ class JobStore:
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     def _unlist(self, key: str, job_ids: Sequence[str]) -> None:
-        """Take jobs without a record out of a list, but those that are being submitted or removed."""
+        """Take jobs without a record out of a list, except those that are being submitted or removed."""
         if job_ids:
             due = self._redis.call("ZMSCORE", keys.JOBS_LEFTOVER, *job_ids)
             if gone := [job_id for job_id, score in zip(job_ids, due, strict=True) if score is None]:
                 self._redis.call("ZREM", key, *gone)
 
     def cancel(self, job_id: str) -> None:
-        """Cancel what nobody works on, and let the workers stop the rest; twice is the same as once.
+        """Cancel the tasks that wait, and let the workers stop the others. Twice is the same as once.
 
         Raises JobUnknown or JobFinished.
         """

@@ -1,4 +1,4 @@
-"""A task: one image of a job, done by one worker at a time."""
+"""A task: one image of a job, for one worker at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEPT_BLOBS: Final = 1_000
 SHOWN_FIELD: Final = "shown"
 """The field of the blobs' hash with the list of blobs to show, of an image that has too many."""
 SHOWN_BLOBS: Final = 100
-"""Blobs of one task that are read with it; more are read in pages."""
+"""Blobs of one task that are read with it. All are read in pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """A `MirrorError` as a record keeps it."""
+    """A `MirrorError` as a record stores it."""
 
     code: str
     message: str
@@ -84,7 +84,7 @@ class ErrorReport:
 class WaitingFor:
     """Why nothing moves: a reason such as ``rate_limited``, the registry that is the cause, until when (ISO 8601).
 
-    ``until`` is None where nobody knows. ``message`` says what happened last, for people.
+    ``until`` is None if that is not known. ``message`` says what happened last, for people.
     """
 
     reason: str
@@ -98,9 +98,9 @@ class WaitingFor:
 
 @dataclass(frozen=True, slots=True)
 class BlobReport:
-    """One blob on its way: size and copied in bytes.
+    """The state of one blob. ``size`` and ``copied`` are in bytes.
 
-    ``reason`` says why it was left out, has failed or has to wait; ``code`` is that of the error that was the cause.
+    ``reason`` says why it was left out, has failed or has to wait. ``code`` is the code of the error that caused it.
     """
 
     digest: str
@@ -125,11 +125,11 @@ class BlobReport:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as it stands in Redis.
+    """A task as it is stored in Redis.
 
-    ``fence`` grows with every claim, so that a holder that was taken for dead can write nothing; ``losses`` counts
-    claims in a row that expired without a checkpoint, of a finished blob or within one; ``attempt`` is what the user
-    sees, from 1. ``blob_counts`` says how many blobs are in which state, None until they are known.
+    ``fence`` grows with every claim, so that a worker that lost its claim can write nothing. ``losses`` counts claims
+    in a row that expired without a checkpoint. ``attempt`` is what the user sees, from 1. ``blob_counts`` says how many
+    blobs are in which state, and is None until they are known.
     """
 
     id: str

@@ -323,8 +323,8 @@ def test_a_body_of_another_type_is_415(api: FlaskClient, media_type: str) -> Non
     assert (response.status_code, response.get_json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-def test_a_body_beyond_64_kib_is_413(api: FlaskClient) -> None:
-    response = api.post("/v1/jobs", json={"source": "r" * 65 * 1024})
+def test_a_body_beyond_4_mib_is_413(api: FlaskClient) -> None:
+    response = api.post("/v1/jobs", json={"source": "r" * (4 * 2**20 + 1)})
     assert (response.status_code, response.get_json()["code"]) == (413, "REQUEST_TOO_LARGE")
 
 

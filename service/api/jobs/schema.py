@@ -214,7 +214,7 @@ class JobLinksSchema(Schema):
 
 
 class JobSummarySchema(Schema):
-    """A job as it stands in a list: without its tasks."""
+    """A job in a list: without its tasks."""
 
     id = fields.String(required=True, metadata={"example": _JOB})
     state = fields.String(required=True, validate=validate.OneOf(JOB_STATES), metadata={"example": "running"})
@@ -249,7 +249,7 @@ class JobSummarySchema(Schema):
 
 
 class JobSchema(JobSummarySchema):
-    """A job in full; at most its first 20 tasks."""
+    """A job with its first 20 tasks."""
 
     tasks = fields.List(fields.Nested(TaskSchema), required=True)
 

@@ -32,9 +32,9 @@ from service.http.pagination import NoParameters, PageQuery, next_page, public_u
 JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
 INLINE_TASKS: Final = 20
 _LOOK_AGAIN: Final = "2"
-"""Seconds after which a job that was just changed is worth a look."""
+"""Seconds after which a client should read a job that was just changed."""
 _LOCATION: Final = header("Where to watch the job.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7")
-_RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AGAIN)
+_RETRY_AFTER: Final = header("Seconds after which to read the job.", _LOOK_AGAIN)
 
 
 @JOBS.post("/v1/jobs")
@@ -43,7 +43,7 @@ _RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AG
 @JOBS.response(
     202,
     JobSchema,
-    description="The job is stored and will be done, whatever dies next.",
+    description="The job is stored. It is done even if a process dies.",
     headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 400, 401, 413, 415, 422, 503)
@@ -101,7 +101,7 @@ def delete_job(_: dict[str, Any], job_id: str) -> Response:
 def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """List a job's tasks.
 
-    There is one for each image, in the order in which they were given, with the progress of its blobs.
+    There is one for each image, in the order of the request, with the progress of its blobs.
     """
     jobs, limit = core().jobs, query["limit"]
     job = jobs.job(job_id)
@@ -118,8 +118,8 @@ def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict
 def list_blobs(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """List the blobs of a task.
 
-    They come in the order in which they are copied; those that were held already or are left out stand at the end.
-    Of an image with more than a thousand blobs the first thousand are listed.
+    They come in the order in which they are copied. Blobs that were held already or are left out come last. Of an
+    image with more than a thousand blobs, the first thousand are listed.
     """
     limit, after = query["limit"], query["cursor"]
     found, last = core().jobs.blobs(job_id, task_id, limit=limit, after=None if after is None else int(after))
@@ -133,15 +133,15 @@ def list_blobs(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[s
 @JOBS.response(
     202,
     JobSchema,
-    description="What waited is `canceled`; what runs is stopped within seconds, and then the job has ended.",
+    description="Images that waited are `canceled`. Copies that run are stopped within seconds; then the job ends.",
     headers={"Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 401, 404, 409, 422, 503)
 def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Cancel a job.
 
-    Copies stop in the middle of a blob, and no tag is moved any more; an image that is being published at that moment
-    may still succeed. Again is the same as once. A job that has ended otherwise is refused.
+    Copies stop in the middle of a blob, and no tag is moved any more. An image that is being published at that moment
+    may still succeed. Canceling twice is the same as canceling once. A job that has ended otherwise is refused.
     """
     return job_document(cancel.cancel_job(core().jobs, job_id)), {"Retry-After": _LOOK_AGAIN}
 
@@ -156,9 +156,10 @@ def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str
 )
 @refuses(JOBS, 401, 404, 409, 422, 503)
 def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Start a failed, partial or canceled job anew.
+    """Retry a failed, partial or canceled job.
 
-    It stays the same job, with its next attempt. What succeeded is left alone, and blobs that arrived stay.
+    It stays the same job and gets its next attempt. Images that succeeded are left alone, and blobs that were copied
+    stay.
     """
     document = job_document(retry.retry_job(core().jobs, core().queue, job_id))
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
@@ -173,7 +174,7 @@ def _names(spec: TaskSpec | None) -> dict[str, str | None]:
 
 
 def _shown_wait(record: Job | Task) -> WaitingFor | None:
-    """Asks for the heartbeats only where something is queued, and once for an answer."""
+    """Return why the record waits. Heartbeats are read only if something is queued, and once per request."""
     if record.state != "queued":
         return record.waiting_for
     if "fleet" not in g:
@@ -183,7 +184,7 @@ def _shown_wait(record: Job | Task) -> WaitingFor | None:
 
 
 def job_links(job: Job) -> dict[str, str]:
-    """Where to read the job, and what may be done to it in its state."""
+    """Return the URLs of the job and of what its state allows."""
     steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
     allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
     own = {"self": public_url("jobs.read_job", job_id=job.id), "tasks": public_url("jobs.list_tasks", job_id=job.id)}
