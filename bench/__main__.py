@@ -1,4 +1,4 @@
-"""``python -m bench``: measure, and say what was found. See docs/benchmarks.md."""
+"""Measure and report: ``python -m bench``. See docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -18,27 +18,25 @@ from pathlib import Path
 from typing import Final
 
 from bench import floor
-from bench.buckets import BUCKET_SERVERS
-from bench.contender import Contender, CopyFailed
+from bench.image_mirror import ImageMirror
 from bench.measurement import OURS, Rig
-from bench.memory import warmed
-from bench.ours import ImageMirror
 from bench.peers import PEER_NAMES, peers
-from bench.programs import REPOSITORY, Missing, find, require, version
+from bench.programs import REPOSITORY, ProgramMissing, find, require, version
 from bench.report import Report, publish
-from bench.rig import running
-from bench.rounds import Programme, perform, summaries
-from bench.servers import CAP
+from bench.resources import warmed
+from bench.rig import CopyIsWrong, running
+from bench.rounds import Plan, run_rounds, summaries
+from bench.servers import BUCKET_SERVERS, CAP
 from bench.shapes import shapes
 from bench.source import Loader
-from bench.verification import CopyIsWrong
+from bench.tool import CopyFailed, Tool
 
 _RIGS: Final[tuple[Rig, ...]] = ("loopback", "capped")
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of one's own is made in it
-_ROOM: Final = 12_000_000_000
-"""Bytes: the source's images, and twice the largest copy."""
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the benchmark creates its own folder in it
+_SPACE: Final = 12_000_000_000
+"""Free bytes that the servers' data needs: the source's images, and twice the largest copy."""
 _TIMES: Final = 4
-"""How often a copy's bytes are in memory while a registry pushes them: parts, upload, parts of the blob, blob."""
+"""How often a blob's bytes are in memory during a push: parts, upload, parts of the blob, blob."""
 _MB: Final = 1_000_000
 _QUICK_ROUNDS, _ROUNDS = 3, 5
 _QUICK_SECONDS: Final = 17 * 60.0
@@ -50,8 +48,8 @@ _PAGE: Final = REPOSITORY / "docs" / "benchmarks.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the command line asks for."""
+class Options:
+    """The options of the command line."""
 
     rigs: Sequence[Rig]
     shapes: Sequence[str]
@@ -71,11 +69,11 @@ class Wish:
 
 
 def main() -> int:
-    wish = wished(sys.argv[1:])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of every block's end, as Ctrl-C does
+    options = _parse_options(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # it unwinds every with block, as Ctrl-C does
     try:
-        report = measure(wish)
-    except (Missing, CopyFailed, CopyIsWrong) as error:
+        report = _measure(options)
+    except (ProgramMissing, CopyFailed, CopyIsWrong) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     _RESULTS.mkdir(parents=True, exist_ok=True)
@@ -84,119 +82,133 @@ def main() -> int:
     path.with_suffix(".md").write_text(report.markdown())
     print(report.markdown())
     print(f"Written to {path}.md and .json")
-    if wish.publish:
-        publish(report.markdown(), _PAGE, wish.publish)
+    if options.publish:
+        publish(report.markdown(), _PAGE, options.publish)
     return 0
 
 
-def measure(wish: Wish) -> Report:
+def _measure(options: Options) -> Report:
     with (
-        folders(wish.data) as (directory, disk),
-        running(directory, disk, wish.logs, rate=wish.rate, s3=wish.s3) as bench,
+        _folders(options.data) as (directory, disk),
+        running(directory, disk, options.logs, rate=options.rate, s3=options.s3) as bench,
     ):
-        contenders = _contenders(wish)
-        tell("measuring the floor")
-        least = floor.measure(wish.rate)
-        tell("making the source's images")
-        loader, every = Loader(bench.source.url), shapes(wish.scale)
-        loaded = {name: loader.load(every[name]) for name in wish.shapes}
-        programme = Programme(wish.rigs, loaded, contenders, wish.rounds, wish.seed, wish.warm_only, wish.seconds)
-        tell("warming memory")
+        tools = _tools(options)
+        _log("measuring the floor")
+        lower_bound = floor.measure(options.rate)
+        _log("making the source's images")
+        loader, every = Loader(bench.source.url), shapes(options.scale)
+        loaded = {name: loader.load(every[name]) for name in options.shapes}
+        plan = Plan(options.rigs, loaded, tools, options.rounds, options.seed, options.warm_only, options.seconds)
+        _log("warming memory")
         with warmed(_TIMES * max(shape.bytes_to_copy for shape in loaded.values())):
-            measured = perform(programme, bench, tell)
+            measured = run_rounds(plan, bench, _log)
         return Report(
             date=f"{datetime.now(UTC):%Y-%m-%d}",
-            floor=least,
-            versions=_versions(contenders, wish.s3),
+            floor=lower_bound,
+            versions=_versions(tools, options.s3),
             rounds=len(next(iter(measured.values()))),
-            seed=wish.seed,
-            scale=wish.scale,
-            summaries=summaries(programme, measured, least),
+            seed=options.seed,
+            scale=options.scale,
+            summaries=summaries(plan, measured, lower_bound),
             shapes=loaded,
         )
 
 
-def wished(arguments: Sequence[str]) -> Wish:
-    parser = argparse.ArgumentParser(prog="bench/run", description="The benchmark; see docs/benchmarks.md.")
-    parser.add_argument("--shape", action="append", choices=list(shapes()), help="only this one; may be repeated")
-    parser.add_argument("--rig", action="append", choices=_RIGS, help="only this one")
-    parser.add_argument(
-        "--peers", default="", help=f"of {OURS},{','.join(PEER_NAMES)}; all that are installed if not given"
+def _parse_options(arguments: Sequence[str]) -> Options:
+    args = _parser().parse_args(arguments)
+    chosen = tuple(filter(None, args.peers.split(","))) or (_QUICK_PEERS if args.quick else (OURS, *PEER_NAMES))
+    return Options(
+        rigs=args.rig or _RIGS,
+        shapes=args.shape or list(shapes()),
+        peers=chosen,
+        rounds=args.rounds or (_QUICK_ROUNDS if args.quick else _ROUNDS),
+        seed=args.seed,
+        scale=args.scale,
+        data=args.data,
+        checkout=args.checkout.resolve(),
+        budgets=args.budget or (),
+        logs=args.logs,
+        warm_only=_QUICK_WARM_ONLY if args.quick and not args.peers else (),
+        seconds=_QUICK_SECONDS if args.quick else math.inf,
+        rate=args.rate * _MB,
+        publish=args.publish,
+        s3=args.s3 or next((name for name in BUCKET_SERVERS if find(name)), next(iter(BUCKET_SERVERS))),
     )
-    parser.add_argument("--rounds", type=int, help=f"copies of each, {_ROUNDS} if not given")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench/run", description="Run the benchmark. See docs/benchmarks.md.")
+    parser.add_argument("--shape", action="append", choices=list(shapes()), help="only this shape; may be repeated")
+    parser.add_argument("--rig", action="append", choices=_RIGS, help="only this rig; may be repeated")
+    parser.add_argument(
+        "--peers", default="", help=f"some of {OURS},{','.join(PEER_NAMES)}; default: all that are installed"
+    )
+    parser.add_argument("--rounds", type=int, help=f"copies of each case; default: {_ROUNDS}")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_ROUNDS} rounds, fewer peers: under 20 minutes")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of the order")
-    parser.add_argument("--scale", type=float, default=1.0, help="layers so many times their size: to try the rig out")
-    parser.add_argument("--data", type=Path, help="folder for the servers' data; memory if there is room, else TMPDIR")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="of the random order")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the sizes of layers, to try out the rig")
+    parser.add_argument(
+        "--data", type=Path, help="folder for the servers' data; default: memory if it has space, else TMPDIR"
+    )
     parser.add_argument(
         "--checkout", type=Path, default=REPOSITORY, help="measure the Image Mirror of another checkout"
     )
     parser.add_argument(
         "--budget", action="append", help="also measure Image Mirror with this MIRROR_MEMORY_BUDGET; may be repeated"
     )
-    parser.add_argument("--logs", type=Path, help="folder in which the contenders' logs are kept, by bucket")
+    parser.add_argument("--logs", type=Path, help="folder in which the tools' logs are kept, by bucket")
     parser.add_argument("--rate", type=int, default=CAP // _MB, help="MB/s of a paced connection")
-    parser.add_argument("--publish", choices=_PLACES, help="put the result into this place in docs/benchmarks.md")
-    parser.add_argument("--s3", choices=list(BUCKET_SERVERS), help="the S3 server; the first that is installed")
-    asked = parser.parse_args(arguments)
-    named = tuple(filter(None, asked.peers.split(","))) or (_QUICK_PEERS if asked.quick else (OURS, *PEER_NAMES))
-    return Wish(
-        rigs=asked.rig or _RIGS,
-        shapes=asked.shape or list(shapes()),
-        peers=named,
-        rounds=asked.rounds or (_QUICK_ROUNDS if asked.quick else _ROUNDS),
-        seed=asked.seed,
-        scale=asked.scale,
-        data=asked.data,
-        checkout=asked.checkout.resolve(),
-        budgets=asked.budget or (),
-        logs=asked.logs,
-        warm_only=_QUICK_WARM_ONLY if asked.quick and not asked.peers else (),
-        seconds=_QUICK_SECONDS if asked.quick else math.inf,
-        rate=asked.rate * _MB,
-        publish=asked.publish,
-        s3=asked.s3 or next((name for name in BUCKET_SERVERS if find(name)), next(iter(BUCKET_SERVERS))),
+    parser.add_argument("--publish", choices=_PLACES, help="write the result to this place in docs/benchmarks.md")
+    parser.add_argument(
+        "--s3", choices=list(BUCKET_SERVERS), help="the S3 server; default: the first that is installed"
     )
+    return parser
 
 
 @contextmanager
-def folders(wanted: Path | None) -> Iterator[tuple[Path, Path]]:
-    """A folder for source and S3, in memory if there is room, and one on the disk; both go with the block."""
-    base = wanted or (_MEMORY if _has_room(_MEMORY) else Path(tempfile.gettempdir()))
+def _folders(wanted: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Create a folder for source and S3, and one on the disk, for the block.
+
+    The first is in memory if that has space.
+    """
+    base = wanted or (_MEMORY if _has_space(_MEMORY) else Path(tempfile.gettempdir()))
     with (
         tempfile.TemporaryDirectory(prefix="mirror-bench-", dir=base) as directory,
         tempfile.TemporaryDirectory(prefix="mirror-bench-") as disk,
     ):
-        tell(f"source and S3 in {base}")
+        _log(f"source and S3 are in {base}")
         yield Path(directory), Path(disk)
 
 
-def tell(line: str) -> None:
+def _log(line: str) -> None:
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
-def _contenders(wish: Wish) -> dict[str, Contender]:
-    """Those that are asked for and installed, ours first; raises Missing for a name that nobody has."""
-    others_of_ours = [ImageMirror(wish.checkout, budget) for budget in wish.budgets]
-    everybody: list[Contender] = [ImageMirror(wish.checkout), *others_of_ours, *peers()]
-    found = {contender.name: contender for contender in everybody}
-    if unknown := set(wish.peers) - {OURS, *PEER_NAMES}:
-        raise Missing(f"no such contender: {', '.join(sorted(unknown))}")
-    wanted = {*wish.peers, *(contender.name for contender in others_of_ours)}
-    for name in wish.peers:
+def _tools(options: Options) -> dict[str, Tool]:
+    """Return the chosen tools that are installed, ours first.
+
+    Raises ProgramMissing for an unknown name.
+    """
+    with_budgets = [ImageMirror(options.checkout, budget) for budget in options.budgets]
+    every: list[Tool] = [ImageMirror(options.checkout), *with_budgets, *peers()]
+    found = {tool.name: tool for tool in every}
+    if unknown := set(options.peers) - {OURS, *PEER_NAMES}:
+        raise ProgramMissing(f"no such tool: {', '.join(sorted(unknown))}")
+    wanted = {*options.peers, *(tool.name for tool in with_budgets)}
+    for name in options.peers:
         if name not in found:
-            tell(f"NOT COMPARED WITH {name}: it is not installed (bench/programs)")
-    return {name: contender for name, contender in found.items() if name in wanted}
+            _log(f"NOT COMPARED WITH {name}: it is not installed (bench/programs)")
+    return {name: tool for name, tool in found.items() if name in wanted}
 
 
-def _versions(contenders: dict[str, Contender], s3: str) -> list[str]:
-    lines = [line for contender in contenders.values() for line in contender.versions()]
+def _versions(tools: dict[str, Tool], s3: str) -> list[str]:
+    lines = [line for tool in tools.values() for line in tool.versions()]
     lines.append(f"S3: {version(require(s3))}")
     return list(dict.fromkeys(lines))
 
 
-def _has_room(folder: Path) -> bool:
-    return folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
+def _has_space(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _SPACE
 
 
 if __name__ == "__main__":

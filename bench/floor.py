@@ -1,4 +1,7 @@
-"""What no copy can do without, measured in the same run: SHA-256 of every byte, and a bare receive and send."""
+"""The least cost of any copy: SHA-256 of every byte, and receiving and sending.
+
+It is measured in the same run.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,10 @@ _AMOUNT: Final = 1024 * _BUFFER
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """``hash_rate`` in bytes per second on one core; ``relay`` in CPU seconds per GB; ``cores`` of this machine;
-    ``rate`` of a paced connection, in bytes per second.
+    """What this machine can do at best.
+
+    *hash_rate* is in bytes per second on one core, *relay* (receive and send) in CPU seconds per GB. *rate* is that of
+    a paced connection in bytes per second.
     """
 
     hash_rate: float
@@ -33,10 +38,12 @@ class Floor:
         return _GB / self.hash_rate + self.relay
 
     def limit(self, *, total: int, largest: int, connections: int | None) -> float:
-        """Seconds below which no copy of *total* bytes can be; *connections* to the source where they are paced.
+        """Return the least possible seconds for a copy of *total* bytes.
 
-        The three that bind: the bandwidth of the connections, the hash of the largest blob (one after the other,
-        SHA-256 cannot be divided), and the CPU of all cores together.
+        *connections* is the number of paced connections to the source, or None without pacing.
+
+        There are three limits: the bandwidth of the connections, the hash of the *largest* blob (SHA-256 cannot be
+        computed in parallel), and the CPU time of all cores together.
         """
         paced = total / (connections * self.rate) if connections else 0.0
         return max(paced, largest / self.hash_rate, self.cpu_per_gb * total / _GB / self.cores)
@@ -48,27 +55,30 @@ def measure(rate: int) -> Floor:
 
 def _hash_rate() -> float:
     hasher, buffer = hashlib.sha256(), os.urandom(_BUFFER)
-    begun = time.thread_time()
+    start = time.thread_time()
     for _ in range(_AMOUNT // _BUFFER):
         hasher.update(buffer)
-    return _AMOUNT / (time.thread_time() - begun)
+    return _AMOUNT / (time.thread_time() - start)
 
 
 def _relay_cost() -> float:
-    """This thread's CPU for taking bytes from one connection and giving them to another; the far ends do not count."""
-    (source, ours_in), (ours_out, sink) = _connected(), _connected()
-    far_ends = [threading.Thread(target=_give, args=(source,)), threading.Thread(target=_take, args=(sink,))]
-    for thread in far_ends:
+    """Return the CPU seconds per GB for passing bytes between two connections.
+
+    Only this thread counts, not the far ends.
+    """
+    (source, incoming), (outgoing, sink) = _connected(), _connected()
+    peers = [threading.Thread(target=_send, args=(source,)), threading.Thread(target=_receive, args=(sink,))]
+    for thread in peers:
         thread.start()
     buffer = memoryview(bytearray(_BUFFER))
-    begun = time.thread_time()
-    while received := ours_in.recv_into(buffer):
-        ours_out.sendall(buffer[:received])
-    cost = time.thread_time() - begun
-    ours_out.close()
-    for thread in far_ends:
+    start = time.thread_time()
+    while received := incoming.recv_into(buffer):
+        outgoing.sendall(buffer[:received])
+    cost = time.thread_time() - start
+    outgoing.close()
+    for thread in peers:
         thread.join()
-    ours_in.close()
+    incoming.close()
     return cost / (_AMOUNT / _GB)
 
 
@@ -78,14 +88,14 @@ def _connected() -> tuple[socket.socket, socket.socket]:
         return one, listener.accept()[0]
 
 
-def _give(connection: socket.socket) -> None:
+def _send(connection: socket.socket) -> None:
     buffer = bytes(_BUFFER)
     with connection:
         for _ in range(_AMOUNT // _BUFFER):
             connection.sendall(buffer)
 
 
-def _take(connection: socket.socket) -> None:
+def _receive(connection: socket.socket) -> None:
     buffer = bytearray(_BUFFER)
     with connection:
         while connection.recv_into(buffer):

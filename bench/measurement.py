@@ -1,4 +1,4 @@
-"""What one copy took, and what several of the same took in the middle."""
+"""The measurement of one copy, and the summary of several copies of a case."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from typing import Literal
 
 Rig = Literal["loopback", "capped"]
 OURS = "ours"
-"""The name of Image Mirror among the contenders; with settings other than the default it goes on with a hyphen."""
+"""The name of Image Mirror among the tools. With other settings than the default, a hyphen and a suffix follow."""
 GB = 1_000_000_000
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is compared: one contender, one shape, one rig. *workers* is 1 for every peer."""
+    """What is measured: one tool, one shape, one rig. *workers* is 1 for every peer."""
 
     rig: Rig
     shape: str
-    contender: str
+    tool: str
     workers: int = 1
 
     @property
     def is_ours(self) -> bool:
-        return self.contender.partition("-")[0] == OURS
+        return self.tool.partition("-")[0] == OURS
 
     @property
     def title(self) -> str:
-        return self.contender if self.workers == 1 else f"{self.contender}, {self.workers} workers"
+        return self.tool if self.workers == 1 else f"{self.tool}, {self.workers} workers"
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One verified copy. *cpu* in seconds and *memory* in bytes (peak PSS), both by group; *rig_cpu* is what source, S3
-    and proxy took of the same cores. Bytes on the way to and from S3 are known where the proxy counted them, and so is
-    the peak of open connections to the source.
+    """One verified copy.
+
+    *cpu* (seconds) and *memory* (peak PSS in bytes) are by group. *rig_cpu* is the CPU time of source, S3 and proxy on
+    the same cores. Only the proxy counts the bytes to and from S3 and the peak of open connections to the source, so
+    these are None without it.
     """
 
     seconds: float
@@ -53,13 +55,13 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The median of a case's copies, field by field, and the spread of its time."""
+    """The median of a case's copies for each field, and the fastest and slowest time."""
 
     case: Case
     copies: int
     fastest: float
     slowest: float
-    middle: Measurement
+    median: Measurement
     limit: float
 
     @classmethod

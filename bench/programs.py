@@ -1,4 +1,4 @@
-"""The programs of the benchmark: where they are, and which build of them."""
+"""The programs of the benchmark: their paths and versions."""
 
 from __future__ import annotations
 
@@ -20,37 +20,40 @@ _VERSION_ARGUMENTS: Final = {"crane": "version", "regctl": "version", "regsync":
 _VERSION: Final = re.compile(r"\bv?\d+\.\d+\.\d+\S*")
 
 
-class Missing(Exception):
-    """A program without which nothing can be measured is not installed."""
+class ProgramMissing(Exception):
+    """A program that the benchmark needs is not installed."""
 
 
 def find(name: str) -> Path | None:
-    """The program as ``bench/programs`` installed it, before one of this machine; None if there is none."""
+    """Return the program of ``bench/programs``, else this machine's, or None."""
     path = os.pathsep.join([*map(str, _OWN), os.environ.get("PATH", os.defpath), "/usr/sbin"])
     found = shutil.which(name, path=path)
     return Path(found) if found else None
 
 
 def require(*names: str) -> Path:
-    """The first of *names* that is installed; raises Missing."""
+    """Return the first of *names* that is installed. Raises ProgramMissing."""
     for name in names:
         if found := find(name):
             return found
-    raise Missing(f"{' or '.join(names)} is not installed: run bench/programs")
+    raise ProgramMissing(f"{' or '.join(names)} is not installed: run bench/programs")
 
 
 def version(program: Path) -> str:
-    """What the program says it is, and for one made with Go whether its SHA-256 uses the processor's instructions."""
+    """Return the program's name and version, and for a Go program also Go's version."""
     argument = _VERSION_ARGUMENTS.get(program.name, "--version")
-    told = subprocess.run([program, argument], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([program, argument], capture_output=True, text=True, timeout=30, check=False)
     built = _build_information(program)
-    found = _VERSION.search(told.stdout) or _MODULE.search(built)
+    found = _VERSION.search(done.stdout) or _MODULE.search(built)
     number = found.group().split()[-1].removesuffix("+unknown") if found else "of unknown version"
-    return f"{program.name} {number}{_of_go(built)}"
+    return f"{program.name} {number}{_go_version(built)}"
 
 
-def _of_go(build_information: str) -> str:
-    """``, Go 1.26.8``, with a warning where SHA-256 is made without the processor's instructions (Go before 1.21)."""
+def _go_version(build_information: str) -> str:
+    """Return text such as ``, Go 1.26.8``, with a warning if its SHA-256 is slow.
+
+    Go before 1.21 does not use the processor's SHA instructions.
+    """
     found = _GO.search(build_information)
     if found is None:
         return ""
@@ -60,7 +63,7 @@ def _of_go(build_information: str) -> str:
 
 
 def _build_information(program: Path) -> str:
-    """What Go's linker wrote into the program; empty without Go here."""
+    """Return the build information of a Go program, or nothing without Go."""
     go = shutil.which("go")
     if go is None:
         return ""

@@ -1,4 +1,4 @@
-"""The result as a table for people and as JSON for programs."""
+"""The result of a run: tables in Markdown for people, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ END: Final = "<!-- end of {name} -->"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run."""
+    """The result of a whole run."""
 
     date: str
     floor: Floor
@@ -76,7 +76,7 @@ class Report:
         return f"Capped: {rate} MB/s per connection and direction, {LATENCY_MS} ms per round trip"
 
     def _row(self, summary: Summary) -> str:
-        loaded, middle = self.shapes[summary.case.shape], summary.middle
+        loaded, middle = self.shapes[summary.case.shape], summary.median
         total = loaded.bytes_to_copy
         own, with_servers = middle.cpu["own"], sum(middle.cpu.values())
         cpu = [f"{seconds / (total / GB):.2f}" if total else f"{seconds:.2f} s" for seconds in (own, with_servers)]
@@ -96,15 +96,15 @@ class Report:
         return f"| {' | '.join(cells)} |"
 
     def _verdict(self) -> str:
-        """Ours against the fastest peer, comparison by comparison."""
+        """Compare Image Mirror with the fastest peer of each comparison."""
         lines = []
         for (rig, shape), group in groupby(self.summaries, key=lambda one: (one.case.rig, one.case.shape)):
             compared = list(group)
             theirs = [one for one in compared if not one.case.is_ours]
-            best = min(theirs, key=lambda one: one.middle.seconds, default=None)
+            best = min(theirs, key=lambda one: one.median.seconds, default=None)
             lines += [
                 f"| {rig} | {self.shapes[shape].shape.title} | {one.case.title} | {best.case.title} "
-                f"| {best.middle.seconds / one.middle.seconds:.2f} |"
+                f"| {best.median.seconds / one.median.seconds:.2f} |"
                 for one in compared
                 if best and one.case.is_ours
             ]
@@ -115,7 +115,7 @@ class Report:
 
 
 def machine() -> str:
-    """Cores, model and kernel; no name."""
+    """Return cores, model, memory and kernel of this machine, but not its name."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     cores = Path("/proc/cpuinfo").read_text().count("processor\t:")
@@ -124,9 +124,9 @@ def machine() -> str:
 
 
 def publish(markdown: str, page: Path, name: str) -> None:
-    """Put the result between the markers that the page has for *name*, in the place of an earlier one.
+    """Replace the text between the page's markers for *name* with the result.
 
-    Raises ValueError, and changes nothing, where it has none.
+    Raises ValueError, and changes nothing, if the page has no such markers.
     """
     begin, end = BEGIN.format(name=name), END.format(name=name)
     before, found, rest = page.read_text().partition(begin)

@@ -1,4 +1,4 @@
-"""What is copied: images by their layers' sizes, and how it is copied."""
+"""The shapes to copy: sets of images, given by the sizes of their layers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 MIB: Final = 1024 * 1024
 MB: Final = 1000 * 1000
 _NINETEEN: Final = (640, 384, 256, 192, 128, 96, 96, 64, 48, 32, 32, 24, 16, 16, 8, 8, 4, 3, 1)
-"""MiB, 2 GiB in all, spread as in a real image of that size: a few large layers and many small ones."""
+"""Layer sizes in MiB, 2 GiB together. As in a real image of that size, few layers are large and many are small."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """A layer of about *size* bytes; the same *seed* and size are the same blob."""
+    """A layer of about *size* bytes. The same seed and size give the same blob."""
 
     seed: str
     size: int
@@ -29,7 +29,10 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Images that are copied in one go, by each number of *workers* in turn; *warm* ones were copied before."""
+    """Images that are copied together, once with each number of *workers*.
+
+    *warm* images were copied before.
+    """
 
     name: str
     title: str
@@ -39,7 +42,10 @@ class Shape:
 
 
 def shapes(scale: float = 1.0) -> Mapping[str, Shape]:
-    """Every shape by its name, its layers *scale* times their size (for trying the rig out)."""
+    """Return every shape by its name.
+
+    Layers have *scale* times their size, to try out the rig.
+    """
     every = (
         _single("one-layer", "one 1 GiB layer", (1024 * MIB,), scale),
         _single("four-layers", "4 × 256 MiB", (256 * MIB,) * 4, scale),

@@ -1,7 +1,9 @@
-"""``python -m bench.slow_clients``: what slow clients cost the service, and how fast it serves quick ones.
+"""Measure the service with slow clients: ``python -m bench.slow_clients``.
 
-Thousands of connections of every slow kind, one kind at a time and then all together. Meanwhile `/livez`, a small
-POST and a whole blob are asked for. ``--checkout`` measures another version of the project with the same script.
+It shows what slow clients cost, and how fast the service is for fast ones.
+
+It opens thousands of connections of each slow kind, one kind at a time and then all kinds together. Meanwhile it
+requests `/livez`, a small POST and a whole blob. ``--checkout`` measures another version of the project.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from bench.processes import cpu_seconds, proportional_bytes
+from bench.resources import cpu_seconds, proportional_bytes
 from mirror.oci.digest import Digest
 from tests import images
 from tests.api.live_service import LiveService
@@ -32,13 +34,13 @@ SMALL: Final = 100_000
 _MIB: Final = 2**20
 _PROBES: Final = 50
 _WITHIN: Final = 5.0
-"""Seconds after which a probe counts as not answered."""
+"""Seconds after which a probe counts as failed."""
 _CLIENTS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Paths of what the bucket holds."""
+class Content:
+    """The URL paths of the bucket's content."""
 
     large: str
     small: str
@@ -47,7 +49,7 @@ class Held:
 
 
 class Service(LiveService):
-    """The service of a checkout."""
+    """The service of another checkout, if one is given."""
 
     checkout: Path | None = None
 
@@ -63,48 +65,51 @@ class Service(LiveService):
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.slow_clients")
     parser.add_argument("--connections", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of quick clients")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of fast clients")
     parser.add_argument("--checkout", type=Path, help="another version of the project, with a .venv")
     parser.add_argument("--only", choices=["slow", "quick"])
     options = parser.parse_args()
-    raise_open_files()
+    _raise_open_files()
     Service.checkout = options.checkout
     with (
         tempfile.TemporaryDirectory(prefix="slow-clients.") as name,
-        stores(Path(name)) as (valkey, s3),
-        Service(made(Path(name) / "service"), valkey, s3, "bench") as service,
+        _stores(Path(name)) as (valkey, s3),
+        Service(_new_directory(Path(name) / "service"), valkey, s3, "bench") as service,
     ):
-        held = filled(s3)
+        content = _fill(s3)
         if options.only != "slow":
-            say(quick(service, held, options.seconds))
+            _show(_measure_fast_clients(service, content, options.seconds))
         if options.only != "quick":
-            say(slow(service, held, options.connections))
+            _show(_measure_slow_clients(service, content, options.connections))
 
 
-def say(lines: Iterator[str]) -> None:
+def _show(lines: Iterator[str]) -> None:
     for line in lines:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
 
-def raise_open_files() -> None:
+def _raise_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager
-def stores(directory: Path) -> Iterator[tuple[ValkeyServer, EmbeddedS3]]:
-    with ValkeyServer(made(directory / "valkey")) as valkey, EmbeddedS3(made(directory / "s3")) as s3:
+def _stores(directory: Path) -> Iterator[tuple[ValkeyServer, EmbeddedS3]]:
+    with (
+        ValkeyServer(_new_directory(directory / "valkey")) as valkey,
+        EmbeddedS3(_new_directory(directory / "s3")) as s3,
+    ):
         yield valkey, s3
 
 
-def made(directory: Path) -> Path:
+def _new_directory(directory: Path) -> Path:
     directory.mkdir()
     return directory
 
 
-def filled(s3: EmbeddedS3) -> Held:
-    """Put two blobs and an image into the bucket, as a worker leaves them."""
+def _fill(s3: EmbeddedS3) -> Content:
+    """Put two blobs and an image into the bucket, as a worker writes them."""
     client, root = s3.client(), "bench/docker/registry/v2"
     repository = f"{root}/repositories/team/app"
 
@@ -124,36 +129,41 @@ def filled(s3: EmbeddedS3) -> Held:
     put(f"{repository}/_manifests/tags/1/current/link", str(digest).encode())
     client.close()
     base = "/v2/team/app"
-    return Held(f"{base}/blobs/{large}", f"{base}/blobs/{small}", f"{base}/manifests/1", f"{base}/manifests/{digest}")
+    return Content(
+        f"{base}/blobs/{large}", f"{base}/blobs/{small}", f"{base}/manifests/1", f"{base}/manifests/{digest}"
+    )
 
 
-def slow(service: Service, held: Held, count: int) -> Iterator[str]:
+def _measure_slow_clients(service: Service, content: Content, count: int) -> Iterator[str]:
     for kinds in [(), *((kind,) for kind in get_args(Kind)), get_args(Kind)]:
-        before = resident(service)
-        members = [Crowd(kind, service.port, count, _path(kind, held), service.token) for kind in kinds]
+        before = _resident(service)
+        members = [Crowd(kind, service.port, count, _path(kind, content), service.token) for kind in kinds]
         with crowds(*members):
             time.sleep(3)
-            livez = probed(service.port, "GET", "/livez")
-            posted = probed(service.port, "POST", "/v1/jobs", service.token, b'{"source": "alpine:3"}')
-            pulled = pull(service.port, held.large)
-            after = resident(service)
+            livez = _probe(service.port, "GET", "/livez")
+            posted = _probe(service.port, "POST", "/v1/jobs", service.token, b'{"source": "alpine:3"}')
+            pulled = _pull(service.port, content.large)
+            after = _resident(service)
             alive = sum(crowd.alive for crowd in members)
         yield (
-            f"{' + '.join(kinds) or 'nobody slow':60} alive {alive:5}  livez {livez}  POST {posted}  "
+            f"{' + '.join(kinds) or 'no slow client':60} alive {alive:5}  livez {livez}  POST {posted}  "
             f"256 MiB pull {pulled}  memory {before // _MIB} -> {after // _MIB} MiB"
         )
 
 
-def _path(kind: Kind, held: Held) -> str:
-    return held.large if kind == "reading" else "/livez"
+def _path(kind: Kind, content: Content) -> str:
+    return content.large if kind == "reading" else "/livez"
 
 
-def resident(service: Service) -> int:
+def _resident(service: Service) -> int:
     return proportional_bytes([service.pid or 0])
 
 
-def probed(port: int, method: str, path: str, token: str = "", body: bytes | None = None) -> str:
-    """Of many requests, each over a connection of its own: how many were answered, median and slowest."""
+def _probe(port: int, method: str, path: str, token: str = "", body: bytes | None = None) -> str:
+    """Send many requests, each over its own connection.
+
+    Return how many succeeded, the median and the slowest.
+    """
     took = []
     for _ in range(_PROBES):
         began = time.monotonic()
@@ -174,7 +184,8 @@ def probed(port: int, method: str, path: str, token: str = "", body: bytes | Non
     return f"{len(took)}/{_PROBES} {statistics.median(took) * 1000:.0f}/{max(took) * 1000:.0f} ms"
 
 
-def pull(port: int, path: str) -> str:
+def _pull(port: int, path: str) -> str:
+    """Read a whole blob, and return the throughput."""
     began = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_WITHIN)
     buffer, received = bytearray(_MIB), 0
@@ -190,22 +201,25 @@ def pull(port: int, path: str) -> str:
     return f"{received / _MIB / (time.monotonic() - began):.0f} MiB/s"
 
 
-def quick(service: Service, held: Held, seconds: float) -> Iterator[str]:
+def _measure_fast_clients(service: Service, content: Content, seconds: float) -> Iterator[str]:
     requests = {
-        "manifest by tag": ("GET", held.tag),
-        "manifest by digest": ("GET", held.digest),
-        "HEAD by tag": ("HEAD", held.tag),
-        "blob of 100 KB": ("GET", held.small),
+        "manifest by tag": ("GET", content.tag),
+        "manifest by digest": ("GET", content.digest),
+        "HEAD by tag": ("HEAD", content.tag),
+        "blob of 100 KB": ("GET", content.small),
         "livez": ("GET", "/livez"),
     }
     for name, (method, path) in requests.items():
-        yield f"{name:24} {hammered(service, method, path, seconds, _CLIENTS)}"
+        yield f"{name:24} {_load(service, method, path, seconds, _CLIENTS)}"
     for clients in (1, 4, 16):
-        yield f"{f'blob of 256 MiB, {clients} at once':24} {hammered(service, 'GET', held.large, seconds, clients)}"
+        yield f"{f'blob of 256 MiB, {clients} at once':24} {_load(service, 'GET', content.large, seconds, clients)}"
 
 
-def hammered(service: Service, method: str, path: str, seconds: float, clients: int) -> str:
-    """Requests a second over kept connections, the 99th percentile, and the service's CPU for each."""
+def _load(service: Service, method: str, path: str, seconds: float, clients: int) -> str:
+    """Send requests over kept connections, and describe the service's speed.
+
+    That is requests per second, the 99th percentile of their time, and the CPU time for each.
+    """
     took: list[float] = []
     lengths: list[int] = []
     until = time.monotonic() + seconds
@@ -224,20 +238,20 @@ def hammered(service: Service, method: str, path: str, seconds: float, clients: 
             took.append(time.monotonic() - began)
         connection.close()
 
-    began, spent = time.monotonic(), cpu_seconds([service.pid or 0])
+    began, cpu = time.monotonic(), cpu_seconds([service.pid or 0])
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    elapsed, spent = time.monotonic() - began, cpu_seconds([service.pid or 0]) - spent
-    moved, late = sum(lengths), quantile(took, 0.99)
+    elapsed, cpu = time.monotonic() - began, cpu_seconds([service.pid or 0]) - cpu
+    moved, slow = sum(lengths), _quantile(took, 0.99)
     rate = f"{moved / _MIB / elapsed:.0f} MiB/s" if moved > LARGE else f"{len(took) / elapsed:.0f} req/s"
-    cost = f"{spent / moved * 1e9:.2f} CPU s/GB" if moved > LARGE else f"{spent / len(took) * 1000:.1f} ms CPU each"
-    return f"{rate:14} p99 {late * 1000:.0f} ms  {cost}"
+    cost = f"{cpu / moved * 1e9:.2f} CPU s/GB" if moved > LARGE else f"{cpu / len(took) * 1000:.1f} ms CPU each"
+    return f"{rate:14} p99 {slow * 1000:.0f} ms  {cost}"
 
 
-def quantile(values: Sequence[float], share: float) -> float:
+def _quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 

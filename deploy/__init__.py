@@ -1,1 +1,1 @@
-"""Ways to start Image Mirror: `local` for one machine, and files for Docker Compose, cron and Kubernetes."""
+"""Ways to run Image Mirror: `local`, Docker Compose, cron and Kubernetes."""

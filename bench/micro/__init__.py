@@ -1,1 +1,1 @@
-"""The inner pieces that every byte goes through, one by one: `make bench` runs them, `make test` does not."""
+"""Benchmarks of the code that every byte passes. Only `make bench` runs them."""

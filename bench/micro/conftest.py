@@ -6,7 +6,7 @@ import pytest
 
 MIB = 1024 * 1024
 PIECE = MIB
-"""Bytes of one read, as the engine reads."""
+"""Bytes of one read, as in the copy engine."""
 PART = 16 * MIB
 
 

@@ -1,4 +1,4 @@
-"""CPU that every byte costs: its hash, its part's checksum, its buffer."""
+"""The CPU time of every byte: its hash, the checksum of its part, its buffer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mirror.storage.bucket import md5
 
 
 def test_hashing_a_blob(benchmark: BenchmarkFixture, part: bytearray) -> None:
-    """From the first byte to the proof, in pieces of a read."""
+    """Hash a blob in pieces of one read, up to the verified result."""
     blob = Descriptor("application/octet-stream", Digest.of(bytes(part)), len(part))
     view = memoryview(part)
 
@@ -35,7 +35,7 @@ def test_the_crc_of_a_part(benchmark: BenchmarkFixture, part: bytearray) -> None
 
 
 def test_the_md5_of_a_part(benchmark: BenchmarkFixture, part: bytearray) -> None:
-    """Only until S3 has shown that it checks the CRC."""
+    """Used only until S3 has shown that it checks the CRC."""
     assert benchmark(md5, part) == md5(part)
 
 

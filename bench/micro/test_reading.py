@@ -1,4 +1,4 @@
-"""Reading a blob from a stock registry on loopback, through our own client."""
+"""Read a blob from a stock registry on loopback with our own client."""
 
 from __future__ import annotations
 

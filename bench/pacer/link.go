@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Link is the way to one server.
+// Link is the proxied connection to one server.
 type Link struct {
 	server  string
 	rate    float64
@@ -20,7 +20,7 @@ type Link struct {
 	open, peak int64
 }
 
-// Counters are what passed since the start; Peak is the most connections open at once since it was last read.
+// Counters count what passed since the start. Peak is the most connections open at once since the last read.
 type Counters struct {
 	Up          int64 `json:"up"`
 	Down        int64 `json:"down"`
@@ -64,11 +64,11 @@ func (link *Link) carry(client *net.TCPConn) {
 	both.Add(2)
 	go func() {
 		defer both.Done()
-		pass(server, client, &Pace{rate: link.rate}, &link.up, conversation.asked)
+		pass(server, client, &Pace{rate: link.rate}, &link.up, conversation.onRequest)
 	}()
 	go func() {
 		defer both.Done()
-		pass(client, server, &Pace{rate: link.rate}, &link.down, conversation.answered)
+		pass(client, server, &Pace{rate: link.rate}, &link.down, conversation.onResponse)
 	}()
 	both.Wait()
 }

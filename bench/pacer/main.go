@@ -1,10 +1,10 @@
-// Pacer stands before a server on loopback and makes it as far away as the internet does: every connection has its own
-// bandwidth in each direction, and every turn of a conversation takes its time.
+// Pacer is a proxy that makes a server on loopback as slow as one on the internet: every connection has its own bandwidth
+// in each direction, and every round trip has a latency.
 //
 //	pacer -rate 90000000 -latency 15ms -control 127.0.0.1:9000 source=127.0.0.1:9001,127.0.0.1:5000 s3=127.0.0.1:9002,127.0.0.1:7070
 //
-// Bytes pass through a kernel pipe (splice), never through this process, so that the rig takes little of the CPU that is
-// measured. GET on the control address answers the counters of every link as JSON, and begins the peaks anew.
+// Bytes pass through a kernel pipe (splice) and never through this process, so the proxy takes little of the CPU time that
+// is measured. GET on the control address returns the counters of every link as JSON, and resets the peaks.
 package main
 
 import (
@@ -19,8 +19,8 @@ import (
 
 func main() {
 	rate := flag.Float64("rate", 0, "bytes per second of one connection in one direction")
-	latency := flag.Duration("latency", 0, "how much later a request arrives")
-	control := flag.String("control", "", "address that answers the counters")
+	latency := flag.Duration("latency", 0, "delay of a request")
+	control := flag.String("control", "", "address that serves the counters")
 	flag.Parse()
 	if *rate <= 0 || *control == "" || flag.NArg() == 0 {
 		log.Fatal("usage: pacer -rate BYTES -latency TIME -control ADDRESS NAME=LISTEN,SERVER ...")

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// burst is how far a connection may be ahead of its rate: what it did not use in the last milliseconds.
+// burst is how far a connection may be ahead of its rate, if it was idle before.
 const burst = 5 * time.Millisecond
 
-// Pace is one direction's bandwidth.
+// Pace limits the bandwidth of one direction.
 type Pace struct {
 	rate float64
 	next time.Time
 }
 
-// wait returns when n bytes more have had their time.
+// wait sleeps until n more bytes are within the rate.
 func (pace *Pace) wait(n int) {
 	now := time.Now()
 	if earliest := now.Add(-burst); pace.next.Before(earliest) {
@@ -24,25 +24,26 @@ func (pace *Pace) wait(n int) {
 	time.Sleep(pace.next.Sub(now))
 }
 
-// Conversation knows whose turn it is. The whole round trip is charged to the request: the client cannot tell.
+// Conversation delays the requests of one connection. A request is delayed by the whole round trip, and its answer not at
+// all. The client cannot tell the difference.
 type Conversation struct {
 	latency time.Duration
-	clients atomic.Bool // the client has spoken last
-	begun   atomic.Bool
+	client  atomic.Bool // the client sent the last bytes
+	started atomic.Bool
 }
 
-// asked is called before bytes of the client go on: the first ones after an answer take the latency, the very first ones
-// twice as much, as the handshake of a new connection does.
-func (conversation *Conversation) asked() {
-	if conversation.clients.Swap(true) {
+// onRequest is called before bytes of the client are passed on. It delays the first bytes after a response by the latency.
+// It delays the very first bytes twice, as the handshake of a new connection does.
+func (conversation *Conversation) onRequest() {
+	if conversation.client.Swap(true) {
 		return
 	}
-	if !conversation.begun.Swap(true) {
+	if !conversation.started.Swap(true) {
 		time.Sleep(conversation.latency)
 	}
 	time.Sleep(conversation.latency)
 }
 
-func (conversation *Conversation) answered() {
-	conversation.clients.Store(false)
+func (conversation *Conversation) onResponse() {
+	conversation.client.Store(false)
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// quantum is what is moved at once: at 90 MB/s a connection wakes 86 times a second.
+// quantum is the most bytes moved at once. At 90 MB/s a connection wakes up 86 times a second.
 const quantum = 1 << 20
 
 const (
@@ -18,8 +18,9 @@ const (
 
 var errEnded = errors.New("the sender has ended")
 
-// pass moves bytes from one connection to the other until an end or an error, which the other side then sees too.
-func pass(to, from *net.TCPConn, pace *Pace, count *atomic.Int64, turn func()) {
+// pass moves bytes from one connection to the other until it ends or fails. The other side then sees the end too. It
+// calls before() with each piece before sending it.
+func pass(to, from *net.TCPConn, pace *Pace, count *atomic.Int64, before func()) {
 	var pipe [2]int
 	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
 		from.Close()
@@ -28,7 +29,7 @@ func pass(to, from *net.TCPConn, pace *Pace, count *atomic.Int64, turn func()) {
 	}
 	defer syscall.Close(pipe[0])
 	defer syscall.Close(pipe[1])
-	// Refused where a user's pipes are many already: it works with the default size too.
+	// The kernel refuses this if the user has many pipes. The default size works too.
 	syscall.Syscall(syscall.SYS_FCNTL, uintptr(pipe[1]), setPipeSize, quantum)
 
 	for {
@@ -36,7 +37,7 @@ func pass(to, from *net.TCPConn, pace *Pace, count *atomic.Int64, turn func()) {
 		if err != nil {
 			break
 		}
-		turn()
+		before()
 		pace.wait(n)
 		if err := drain(to, pipe[0], n); err != nil {
 			from.Close()
@@ -47,7 +48,7 @@ func pass(to, from *net.TCPConn, pace *Pace, count *atomic.Int64, turn func()) {
 	to.CloseWrite()
 }
 
-// fill takes what has arrived, at most a quantum, and waits for the first byte.
+// fill waits for bytes and moves what has arrived into the pipe, at most a quantum.
 func fill(pipe int, from *net.TCPConn) (int, error) {
 	raw, err := from.SyscallConn()
 	if err != nil {

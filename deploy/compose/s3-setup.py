@@ -1,6 +1,8 @@
-"""Says what each key may do in the bucket: the mirror's reads and writes, the stock registry's reads. Safe to repeat.
+"""Set the bucket's policy. Safe to repeat.
 
-usage: s3-setup.py SECRETS      with S3_ENDPOINT and S3_BUCKET in the environment
+The mirror's key reads and writes, and the stock registry's key only reads.
+
+Usage: s3-setup.py SECRETS, with S3_ENDPOINT and S3_BUCKET in the environment.
 """
 
 from __future__ import annotations
@@ -34,16 +36,16 @@ def main(secrets: Path, endpoint: str, bucket: str) -> None:
         aws_secret_access_key=root["ROOT_SECRET_KEY"],
         config=Config(proxies={}, s3={"addressing_style": "path"}),
     )
-    places = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
     statements = [
-        statement(access_key(secrets / "aws-credentials"), READ + WRITE, places),
-        statement(access_key(secrets / "registry-credentials"), READ, places),
+        statement(access_key(secrets / "aws-credentials"), READ + WRITE, resources),
+        statement(access_key(secrets / "registry-credentials"), READ, resources),
     ]
     client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
 
 
-def statement(key: str, actions: list[str], places: list[str]) -> dict[str, object]:
-    return {"Effect": "Allow", "Principal": {"AWS": [key]}, "Action": actions, "Resource": places}
+def statement(key: str, actions: list[str], resources: list[str]) -> dict[str, object]:
+    return {"Effect": "Allow", "Principal": {"AWS": [key]}, "Action": actions, "Resource": resources}
 
 
 def access_key(credentials: Path) -> str:

@@ -1,7 +1,9 @@
-"""The image's health check: the service must answer `/livez`, and the main loop of a worker or scheduler must go on.
+"""The image's health check.
 
-`/livez` and not `/readyz`: a service whose Redis is away is not cured by a restart. For the same reason a worker or
-scheduler renews its heartbeat file also while it waits for Redis.
+It asks for `/livez` of a service, and for the age of a worker's or scheduler's heartbeat file.
+
+It asks `/livez` and not `/readyz`, because a restart does not help a service whose Redis is unavailable. For the same
+reason a worker or scheduler renews its heartbeat file also while it waits for Redis.
 """
 
 from __future__ import annotations
@@ -15,20 +17,26 @@ from mirror.settings import Settings
 from service.probe import is_ok
 
 STUCK_SECONDS: Final = 60.0
-"""The main loops come round every few seconds."""
+"""Age in seconds of a heartbeat file after which the main loop is stuck. It is renewed every few seconds."""
 
 
 def main(command: bytes | None = None) -> int:
-    """0 for a healthy container, else 1; *command* is the command line of its first process."""
+    """Return 0 for a healthy container, else 1.
+
+    *command* is the command line of its first process.
+    """
     words = (command if command is not None else Path("/proc/1/cmdline").read_bytes()).split(b"\0")
     settings = Settings.load()
     if b"service" in words:
         return 0 if is_ok(settings.host, settings.port, "/livez", timeout=4) else 1
-    return 0 if settings.heartbeat_path and is_young(settings.heartbeat_path) else 1
+    return 0 if settings.heartbeat_path and is_fresh(settings.heartbeat_path) else 1
 
 
-def is_young(heartbeat: Path) -> bool:
-    """Whether the heartbeat file was touched lately; says what is wrong if not, for `docker inspect`."""
+def is_fresh(heartbeat: Path) -> bool:
+    """Return whether the heartbeat file was touched lately.
+
+    If not, print why, for `docker inspect`.
+    """
     try:
         age = time.time() - heartbeat.stat().st_mtime
     except OSError:

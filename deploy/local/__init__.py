@@ -1,1 +1,4 @@
-"""`make run`: the whole product on one machine, in the foreground, without root, Docker or another install."""
+"""`make run`: the whole product on one machine, in the foreground.
+
+Needs no root, no Docker and no other install.
+"""

@@ -1,15 +1,15 @@
-"""The data folder: who may use it, and the private files in it.
+"""The data folder of `make run`: its paths, secrets and notes.
 
-    <data>/lock                 held by the running `make run`
-    <data>/admin-token          the first admin token (service/admin_token.py)
-    <data>/env                  how other tools reach the same Redis and bucket
-    <data>/versions.json        the newest embedded servers that ever opened it
-    <data>/ports.json           the embedded servers' ports, to be the same next time
-    <data>/secrets/<name>       generated once
-    <data>/valkey/, <data>/s3/  the embedded servers' data
-    <data>/run/                 made anew at every start: configuration, locks
+    <data>/lock                 locked by the running `make run`.
+    <data>/admin-token          the first admin token (service/http/admin_token.py).
+    <data>/env                  variables with which other tools reach the same Redis and bucket.
+    <data>/versions.json        the newest version of each embedded server that opened the folder.
+    <data>/ports.json           the embedded servers' ports, kept for the next start.
+    <data>/secrets/<name>       generated once.
+    <data>/valkey/, <data>/s3/  the embedded servers' data.
+    <data>/run/                 written at every start: configuration, locks.
 
-Everything in it is readable by its owner only.
+Only the owner can read what is in it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from deploy.local.errors import CannotStart
-
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{20,}")
+
+
+class CannotStart(Exception):
+    """The product does not start.
+
+    The message is for the user: what is wrong, and what to do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """An absolute path; `open` makes what is missing."""
+    """The files of one mirror below an absolute path. `open` creates missing folders."""
 
     root: Path
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """Raises CannotStart if the folder cannot be made, written, or named in a configuration file."""
+        """Create the folder where it is missing.
+
+        Raises CannotStart if it cannot be created or written, or if no configuration file can name its path.
+        """
         if not str(root).isprintable():
-            raise CannotStart("The path of the data folder has characters that cannot be printed; choose another one.")
+            raise CannotStart("The path of the data folder has characters that cannot be printed. Choose another one.")
         folder = cls(root)
-        with folder.in_use():
+        with folder.explained_errors():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for part in (folder.run, folder.valkey, folder.s3, folder.secrets):
                 part.mkdir(mode=0o700, exist_ok=True)
@@ -49,8 +57,8 @@ class DataFolder:
         return folder
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Raise CannotStart, which says what is wrong with which file, where the block raises OSError."""
+    def explained_errors(self) -> Iterator[None]:
+        """Turn an OSError into CannotStart, which names the file and the problem."""
         try:
             yield
         except OSError as error:
@@ -77,41 +85,49 @@ class DataFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the running `make run`."""
+        """Locked by the running `make run`."""
         return self.root / "lock"
 
     @property
     def children_lock(self) -> Path:
-        """Shared by every process that was started on this folder, for as long as it lives."""
+        """Locked (shared) by every process of this folder while it lives."""
         return self.run / "children.lock"
 
     @property
     def guard_lock(self) -> Path:
-        """Held by the guard, which ends the others if their supervisor is killed."""
+        """Locked by the guard process (deploy/local/orphans.py)."""
         return self.run / "guard.lock"
 
     @property
     def valkey_lock(self) -> Path:
-        """Held by the embedded Valkey."""
+        """Locked by the embedded Valkey."""
         return self.valkey / "lock"
 
     @property
     def s3_lock(self) -> Path:
-        """Held by the embedded S3."""
+        """Locked by the embedded S3 server."""
         return self.s3 / "lock"
 
     def secret(self, name: str) -> str:
-        """The secret *name*: 43 letters, digits, ``-`` and ``_``, generated once and the same ever after."""
+        """Return the secret *name*: 43 letters, digits, ``-`` and ``_``.
+
+        It is generated once and then kept.
+
+        Raises CannotStart if its file is damaged.
+        """
         path = self.secrets / name
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32))
         secret = path.read_text(encoding="ascii", errors="replace").strip()
         if not _SECRET.fullmatch(secret):
-            raise CannotStart(f"The file {path} is damaged: it should hold a secret. Delete it, and a new one is made.")
+            raise CannotStart(f"The file {path} is damaged: it should hold a secret. Delete it to get a new one.")
         return secret
 
     def read_note(self, name: str) -> dict[str, object]:
-        """The JSON object in the file *name*; empty if there is none. Raises CannotStart if it is damaged."""
+        """Return the JSON object in the file *name*, or an empty one.
+
+        Raises CannotStart if the file is damaged.
+        """
         with suppress(FileNotFoundError):
             try:
                 note = json.loads((self.root / name).read_text(encoding="utf-8"))
@@ -127,7 +143,10 @@ class DataFolder:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 in one step: a reader, or a crash, finds the old content or the new one."""
+    """Write a file of mode 0600 in one step.
+
+    A reader, or a crash, finds the old content or the new one.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -138,11 +157,11 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _reason(error: OSError, root: Path) -> str:
-    """Return what is wrong with which file, in words."""
-    at = Path(os.fsdecode(error.filename2 or error.filename or root))
-    suspects = [at, *at.parents] if isinstance(error, FileExistsError | NotADirectoryError) else []
-    for path in suspects:
-        if os.path.lexists(path) and not path.is_dir():
-            return f"{path} is a {'link that leads to no folder' if path.is_symlink() else 'file, not a folder'}"
+    """Return the file's path and what is wrong with it."""
+    path = Path(os.fsdecode(error.filename2 or error.filename or root))
+    suspects = [path, *path.parents] if isinstance(error, FileExistsError | NotADirectoryError) else []
+    for suspect in suspects:
+        if os.path.lexists(suspect) and not suspect.is_dir():
+            return f"{suspect} is a {'link that leads to no folder' if suspect.is_symlink() else 'file, not a folder'}"
     reason = error.strerror or type(error).__name__
-    return reason if at == root else f"{at}: {reason}"
+    return reason if path == root else f"{path}: {reason}"

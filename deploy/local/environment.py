@@ -1,4 +1,4 @@
-"""What the processes are told: the caller's environment, and how to reach the embedded servers."""
+"""Environment variables of the processes, and of tools that use the same stores."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from deploy.local.data_folder import DataFolder
+from deploy.local.data_folder import CannotStart, DataFolder
 from deploy.local.embedded import BUCKET, S3, Valkey
-from deploy.local.errors import CannotStart
 from mirror.settings import Settings
 
 STORES_OF: Final = "MIRROR_STORES_OF"
+"""The variable of the file ``env`` that holds the data folder of the embedded servers."""
 _STORES: Final = ("MIRROR_REDIS_URL", "MIRROR_S3_BUCKET")
 _CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -21,24 +21,33 @@ _CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSIO
 def for_processes(
     caller: Mapping[str, str], settings: Settings, valkey: Valkey | None, s3: S3 | None
 ) -> dict[str, str]:
-    """The environment of every process; *settings* are what *caller* says, with an absolute data folder."""
-    told = {"MIRROR_DATA_DIR": str(settings.data_dir)}
+    """Return the environment of every process.
+
+    It is the caller's, with the variables of the embedded servers.
+
+    *settings* are read from *caller*, with an absolute data folder.
+    """
+    added = {"MIRROR_DATA_DIR": str(settings.data_dir)}
     dropped: tuple[str, ...] = ()
     if valkey:
-        told["MIRROR_REDIS_URL"] = valkey.url
+        added["MIRROR_REDIS_URL"] = valkey.url
     if s3:
-        # A profile, a session token, an endpoint or a CA bundle meant for the real AWS would break this one.
+        # A profile, a session token, an endpoint or a CA bundle for the real AWS would break the embedded S3.
         dropped = ("AWS_", "RCLONE_")
-        told |= _s3_variables(s3, settings)
+        added |= _s3_variables(s3, settings)
     kept = {name: value for name, value in caller.items() if not name.startswith(dropped)} if dropped else dict(caller)
-    for name in told:
+    for name in added:
         kept.pop(f"{name}_FILE", None)
-    return kept | told
+    return kept | added
 
 
-def for_pipes(told: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with JSON as the form of log lines: deploy/local/lines.py renders them for a person."""
-    return {**{name: told[name] for name in told if name != "MIRROR_LOG_FORMAT_FILE"}, "MIRROR_LOG_FORMAT": "json"}
+def with_json_logs(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with JSON as the log format.
+
+    deploy/local/output.py renders the lines for a person.
+    """
+    kept = {name: value for name, value in variables.items() if name != "MIRROR_LOG_FORMAT_FILE"}
+    return {**kept, "MIRROR_LOG_FORMAT": "json"}
 
 
 def _s3_variables(s3: S3, settings: Settings) -> dict[str, str]:
@@ -52,18 +61,20 @@ def _s3_variables(s3: S3, settings: Settings) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
-        # Never as an argument: everybody on the machine can read those.
+        # Never as an argument, because every user of the machine can read arguments.
         "RCLONE_AUTH_KEY": s3.auth_key,
     }
     if settings.serve_redirect == "auto" and settings.s3_public_endpoint is None:
-        variables["MIRROR_SERVE_REDIRECT"] = "false"  # clients elsewhere cannot reach our loopback
+        variables["MIRROR_SERVE_REDIRECT"] = "false"  # clients on other machines cannot reach our loopback
     return variables
 
 
 def for_other_tools(environment: Mapping[str, str], settings: Settings) -> str:
-    """The file ``env``: lines that a shell can source, for tools that look at the same Redis and bucket.
+    """Return the file ``env`` for tools that use the same Redis and bucket.
 
-    What is not known is left out, such as credentials that an external S3 gets from boto3's own chain.
+    A shell can source it.
+
+    Unknown values are left out, such as credentials of an external S3 that boto3 finds itself.
     """
     known = {
         "MIRROR_URL": settings.public_url,
@@ -79,24 +90,27 @@ def for_other_tools(environment: Mapping[str, str], settings: Settings) -> str:
 
 
 def marker(folder: DataFolder) -> str:
-    """The last line of the file ``env``: `of_embedded_servers` knows by it a shell that has sourced the file."""
+    """Return the last line of the file ``env``.
+
+    It marks a shell that has sourced the file.
+    """
     return f"{STORES_OF}={shlex.quote(str(folder.root))}\n"
 
 
-def of_embedded_servers(caller: Mapping[str, str], data_dir: Path) -> set[str]:
-    """Return the variables in which *caller* names the stores of a mirror because it has sourced a file ``env``.
+def variables_of_own_servers(caller: Mapping[str, str], data_dir: Path) -> set[str]:
+    """Return the caller's variables that name the servers of *data_dir* itself.
 
-    For the embedded servers of *data_dir* itself they can be dropped, since the same servers will be started again.
-    Raises CannotStart where they belong to another folder: two mirrors would share one Redis and one bucket.
+    A shell has them after it sourced a file ``env``. They can be dropped, because the same servers are started again.
+    Raises CannotStart if they name the servers of another folder: two mirrors would share one Redis and one bucket.
     """
-    first, named = caller.get(STORES_OF), [name for name in _STORES if caller.get(name)]
-    if not first or not named:
+    other, named = caller.get(STORES_OF), [name for name in _STORES if caller.get(name)]
+    if not other or not named:
         return set()
-    if Path(first).resolve() != data_dir.resolve():
+    if Path(other).resolve() != data_dir.resolve():
         raise CannotStart(
-            f"This shell has sourced {Path(first) / 'env'}: {' and '.join(named)} name the stores of the mirror in"
-            f" {first}, and the one in {data_dir} would use them too. Start it in a new shell, with MIRROR_DATA_DIR and"
-            f" MIRROR_PORT of its own. To share the stores on purpose, unset {STORES_OF}."
+            f"This shell has sourced {Path(other) / 'env'}: {' and '.join(named)} name the stores of the mirror in"
+            f" {other}, and the mirror in {data_dir} would use them too. Start it in a new shell, with its own"
+            f" MIRROR_DATA_DIR and MIRROR_PORT. To share the stores on purpose, unset {STORES_OF}."
         )
     own = set()
     if _secret(data_dir, "redis-password") in caller.get("MIRROR_REDIS_URL", ""):
@@ -107,8 +121,9 @@ def of_embedded_servers(caller: Mapping[str, str], data_dir: Path) -> set[str]:
 
 
 def _secret(data_dir: Path, name: str) -> str:
+    """Return a secret of the data folder, or a text that no variable contains."""
     try:
         secret = (data_dir / "secrets" / name).read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         secret = ""
-    return secret or "none, which no setting names"
+    return secret or "there is no such secret"

@@ -1,9 +1,11 @@
-"""``python -m deploy.local.install REQUIREMENTS``: pip, with a line that says how far it is. For the Makefile.
+"""Run pip with progress: ``python -m deploy.local.install REQUIREMENTS``.
 
-Every package must have a hash that the file names (`make lock`), whatever an index says.
+The Makefile calls it.
 
-pip alone is silent for a minute, or prints hundreds of lines. What it printed is shown if it fails. This runs in an
-environment in which nothing is installed yet. All output goes to stderr, since stdout is the log of `make run`.
+The requirements file must name a hash for every package (`make lock`), whatever the index says.
+
+pip alone is silent for a minute, or prints hundreds of lines. Its output is shown only if it fails. Nothing but Python
+is installed yet when this runs. All output goes to stderr, because stdout is the log of `make run`.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from typing import IO, Final, TextIO, cast
 
 _TICK: Final = 1.0
 _SELDOM: Final = 5.0
-"""Seconds between two lines where no terminal can rewrite one."""
+"""Seconds between two lines if the output is no terminal."""
 _COLLECTING: Final = re.compile(r"(?:Collecting|Requirement already satisfied:) ([A-Za-z0-9._-]+)")
 
 
 def main(requirements: Path, terminal: TextIO) -> int:
-    """Return pip's exit status."""
+    """Install *requirements* with progress, and return pip's exit status."""
     pip_install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     progress = Progress(requirements, terminal)
     with subprocess.Popen(
@@ -36,16 +38,16 @@ def main(requirements: Path, terminal: TextIO) -> int:
         stderr=subprocess.STDOUT,
     ) as pip:
         printed = []
-        for line in lines_or_ticks(cast("IO[bytes]", pip.stdout)):
+        for line in _lines_or_ticks(cast("IO[bytes]", pip.stdout)):
             printed.append(line or "")
-            progress.take(line)
+            progress.update(line)
         status = pip.wait()
     progress.end(status, "".join(printed))
     return status
 
 
-def lines_or_ticks(output: IO[bytes]) -> Iterator[str | None]:
-    """Yield each line as soon as it is printed, and None after each second without one."""
+def _lines_or_ticks(output: IO[bytes]) -> Iterator[str | None]:
+    """Yield each line when it is printed, and None after a second without one."""
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         rest = b""
@@ -63,20 +65,23 @@ def lines_or_ticks(output: IO[bytes]) -> Iterator[str | None]:
 
 
 class Progress:
-    """Says how far pip is: on a terminal in one line that is rewritten, elsewhere in a new line every few seconds."""
+    """Shows pip's progress.
+
+    On a terminal it rewrites one line. Elsewhere it prints a new line every few seconds.
+    """
 
     def __init__(self, requirements: Path, terminal: TextIO) -> None:
         self._terminal = terminal
         self._rewrites = terminal.isatty()
-        self._total = len(named(requirements))
+        self._total = len(packages_of(requirements))
         self._requirements = requirements
         self._collected: set[str] = set()
         self._doing = f"Installing {requirements}"
         self._began = time.monotonic()
-        self._said_at = float("-inf")
+        self._shown_at = float("-inf")
 
-    def take(self, line: str | None) -> None:
-        """pip has printed *line*; None if a second has passed without one."""
+    def update(self, line: str | None) -> None:
+        """Show the progress after pip printed *line*, or None for a second without one."""
         if line and (found := _COLLECTING.match(line)):
             self._collected.add(found[1].lower())
             number = min(len(self._collected), self._total)
@@ -86,12 +91,13 @@ class Progress:
         self._show()
 
     def end(self, status: int, printed: str) -> None:
+        """Show the result. After a failure, show all that pip *printed*."""
         if self._rewrites:
             self._terminal.write("\r\033[K")
         if status == 0:
             self._terminal.write(f"Installed {self._requirements} in {self._seconds:.0f} s\n")
         else:
-            self._terminal.write(f"{printed}\npip could not install {self._requirements}; it says why above.\n")
+            self._terminal.write(f"{printed}\npip could not install {self._requirements}. Its output above says why.\n")
         self._terminal.flush()
 
     @property
@@ -102,18 +108,18 @@ class Progress:
         text = f"{self._doing} ({self._seconds:.0f} s)"
         if self._rewrites:
             self._terminal.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
-        elif self._seconds - self._said_at >= _SELDOM:
-            self._said_at = self._seconds
+        elif self._seconds - self._shown_at >= _SELDOM:
+            self._shown_at = self._seconds
             self._terminal.write(f"{text}\n")
         self._terminal.flush()
 
 
-def named(requirements: Path) -> set[str]:
-    """Return the packages that a requirements file names, those of files that it includes too."""
+def packages_of(requirements: Path) -> set[str]:
+    """Return the packages in a requirements file and in the files it includes."""
     found: set[str] = set()
     for line in requirements.read_text(encoding="utf-8").splitlines():
         if included := re.match(r"-r\s*(\S+)|--requirement[ =](\S+)", line):
-            found |= named(requirements.parent / (included[1] or included[2]))
+            found |= packages_of(requirements.parent / (included[1] or included[2]))
         elif package := re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line):
             found.add(package[0].lower())
     return found
@@ -122,5 +128,5 @@ def named(requirements: Path) -> set[str]:
 if __name__ == "__main__":
     try:
         sys.exit(main(Path(sys.argv[1]), sys.stderr))
-    except KeyboardInterrupt:  # pip got it too
+    except KeyboardInterrupt:  # pip received the same Ctrl-C
         sys.exit(130)

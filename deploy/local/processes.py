@@ -1,4 +1,4 @@
-"""What `make run` starts, as data: one `Process` per program."""
+"""The programs that `make run` starts: one `Process` for each."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from deploy.local.data_folder import DataFolder
 from mirror.settings import Settings
 
 BASIC: Final = ("PATH", "HOME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
-"""What any program may need. None of it is secret."""
+"""Environment variables that any program may need. None of them is secret."""
 PYTHON: Final = ("PYTHON*", "VIRTUAL_ENV")
 ADMIN_TOKEN: Final = ("MIRROR_ADMIN_TOKEN", "MIRROR_ADMIN_TOKEN_FILE")
 S3_SERVER: Final = ("RCLONE_AUTH_KEY",)
-"""What the embedded S3 server is passed for itself."""
+"""The variable with which the embedded S3 server receives its key pair."""
 
 
 class Stage(IntEnum):
-    """When a process starts and stops: stages start in ascending order, all at once, and stop in descending order,
-    each only after the one before has ended. Redis is last: workers hand their tasks over to it. Only the guard, which
-    ends the others if the supervisor is killed, outlasts it."""
+    """When a process starts and stops.
+
+    Stages start in ascending order without waiting for each other. They stop in descending order, each after the one
+    before has ended. Redis stops late because workers hand their tasks over to it. The guard stops last, because it
+    ends the other processes if the supervisor is killed.
+    """
 
     GUARD = 0
     REDIS = 10
@@ -35,11 +38,13 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A program that runs in *copies*, and is started again when it ends unless it runs *once*.
+    """A program that runs in *copies*.
 
-    It gets SIGTERM and *stop_within* seconds to end; then all that is left of its process group is killed. Of the
-    environment it is passed the variables that match *only*, if that is not empty, and none that match *without*.
-    A process that *outlives* a killed supervisor is ended by the guard, the others by the kernel.
+    It is started again when it ends, unless it runs *once*.
+
+    To stop, it gets SIGTERM and has *stop_within* seconds. After that its process group is killed. It receives the
+    environment variables that match *only*, or all if that is empty, and none that match *without*. If it *outlives* a
+    killed supervisor, the guard ends it. Otherwise the kernel does.
     """
 
     name: str
@@ -57,23 +62,23 @@ class Process:
 def product(settings: Settings) -> list[Process]:
     """Return the processes of Image Mirror itself."""
     python = sys.executable
-    foreign = (*ADMIN_TOKEN, *S3_SERVER)
+    withheld = (*ADMIN_TOKEN, *S3_SERVER)
     return [
         Process("service", (python, "-m", "service"), Stage.API, stop_within=2, without=S3_SERVER),
-        Process("worker", (python, "-m", "worker"), Stage.WORK, 5, copies=settings.workers, without=foreign),
-        Process("scheduler", (python, "-m", "worker.scheduler"), Stage.WORK, 5, without=foreign),
-        announcement(settings),
+        Process("worker", (python, "-m", "worker"), Stage.WORK, 5, copies=settings.workers, without=withheld),
+        Process("scheduler", (python, "-m", "worker.scheduler"), Stage.WORK, 5, without=withheld),
+        readiness(settings),
     ]
 
 
-def announcement(settings: Settings) -> Process:
-    """Return the process that says on stdout when the API is ready."""
+def readiness(settings: Settings) -> Process:
+    """Return the process that prints a line when the API is ready."""
     command = (sys.executable, "-m", "deploy.local.readiness", settings.host, str(settings.port), settings.public_url)
     return Process("readiness", command, Stage.WORK, stop_within=1, once=True, only=(*BASIC, *PYTHON))
 
 
 def guard(folder: DataFolder) -> Process:
-    """Return the process that ends all others if this one, the supervisor, is killed."""
-    command = (sys.executable, "-m", "deploy.local.guard", "--parent", str(os.getpid()), folder.root)
-    passed = (*BASIC, *PYTHON)
-    return Process("guard", command, Stage.GUARD, 1, lock=folder.guard_lock, outlives=True, only=passed)
+    """Return the process that ends all others if this supervisor is killed."""
+    command = (sys.executable, "-m", "deploy.local.orphans", "--parent", str(os.getpid()), folder.root)
+    only = (*BASIC, *PYTHON)
+    return Process("guard", command, Stage.GUARD, 1, lock=folder.guard_lock, outlives=True, only=only)

@@ -1,4 +1,4 @@
-"""``python -m deploy.local.readiness HOST PORT URL``: says when the API answers that it is ready, and ends."""
+"""Print a line when the API is ready: ``deploy.local.readiness HOST PORT URL``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final
 
 from service.probe import is_ok
 
-PATIENCE: Final = 60.0
-"""Seconds until a start that takes long is remarked on."""
+_SLOW_START: Final = 60.0
+"""Seconds after which a line says that the start takes long."""
 _POLL: Final = 0.2
 
 
 def main(host: str, port: int, url: str) -> None:
-    remark_at: float | None = time.monotonic() + PATIENCE
+    slow_at: float | None = time.monotonic() + _SLOW_START
     while not is_ok(host, port, "/readyz", timeout=5):
-        if remark_at and time.monotonic() > remark_at:
-            print(f"Not ready after {PATIENCE:.0f} s: see the lines above, and {url}/readyz?verbose", flush=True)
-            remark_at = None
+        if slow_at and time.monotonic() > slow_at:
+            print(f"Not ready after {_SLOW_START:.0f} s: read the lines above and {url}/readyz?verbose", flush=True)
+            slow_at = None
         time.sleep(_POLL)
     print(f"Ready: {url}", flush=True)
 

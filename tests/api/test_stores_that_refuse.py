@@ -24,8 +24,8 @@ from service.http.auth import admin_token
 from tests import images
 from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer
+from tests.fakes.sockets import RefusingRedis
 from tests.servers import RcloneS3, ValkeyServer
-from tests.servers.refusing_redis import RefusingRedis
 from tests.servers.small_disk import SmallDisk
 
 REQUESTS = [

@@ -1,4 +1,4 @@
-"""The whole product as processes of their own, on stores of their own that may be killed."""
+"""The system under test: the whole product on its own stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ PREFIX: Final = "chaos"
 
 @dataclass(frozen=True)
 class Mirror:
-    """An API, workers and a scheduler, on an append-only Valkey and on an S3 that keeps its open uploads."""
+    """A service, workers and a scheduler, with their Valkey and S3.
+
+    After a kill, Valkey has every write, and S3 has its open uploads.
+    """
 
     registry: FakeRegistry
     valkey: ValkeyServer
@@ -32,7 +35,7 @@ class Mirror:
     @classmethod
     @contextmanager
     def running(cls, directory: Path) -> Iterator[Mirror]:
-        """Everything of it, until the block ends; the logs are in *directory*."""
+        """Run all of it during the block. The logs are in *directory*."""
         for name in ("valkey", "s3", "api"):
             (directory / name).mkdir()
         with ExitStack() as running:
@@ -54,11 +57,11 @@ class Mirror:
             yield cls(registry, valkey, s3, api, workers, process("worker.scheduler", "scheduler"), directory)
 
     def log_of(self, job_id: str, lines: int = 40) -> str:
-        """What its workers' last lines say of a job."""
+        """Return the last log lines about a job."""
         found = [line for path in self.logs.glob("*.log") for line in path.read_text().splitlines() if job_id in line]
         return "\n".join(found[-lines:])
 
     def tails(self, size: int = 3000) -> str:
-        """The end of every log."""
+        """Return the end of every log."""
         paths = [*sorted(self.logs.glob("*.log")), self.valkey.log, self.s3.log]
         return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-size:]}" for path in paths)

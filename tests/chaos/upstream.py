@@ -1,4 +1,7 @@
-"""A registry whose images share bases and whose tags move, and that remembers which digest each tag showed when."""
+"""A registry whose images share base layers and whose tags move.
+
+It records which digest each tag had when.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,29 @@ from time import monotonic
 from typing import Final
 
 from tests import images
-from tests.e2e import large_images
-from tests.e2e.traffic import Traffic, in_pieces
-from tests.fakes.content import Synthetic
-from tests.fakes.registry import FakeRegistry, Reply, Request
+from tests.e2e import sources
+from tests.e2e.sources import Traffic, in_pieces
+from tests.fakes.registry import FakeRegistry, Reply, Request, Synthetic
 
 MIB: Final = 2**20
 RATE: Final = 6 * MIB
-"""Bytes a second on one connection: so slow that kills fall in the middle of blobs."""
+"""Bytes per second of one connection, so slow that kills happen in the middle of blobs."""
 _IMAGES_PER_BASE: Final = 5
 
 
 @dataclass
 class Version:
-    """What a tag showed until *replaced*."""
+    """The digest that a tag had until *replaced*."""
 
     digest: str
     replaced: float = inf
 
 
 class Upstream:
-    """Makes images from a seed; used by one thread, asked by any."""
+    """Generates images from a seed.
+
+    Only one thread calls `source`, any thread may call the rest.
+    """
 
     def __init__(self, registry: FakeRegistry, rng: random.Random) -> None:
         self.registry = registry
@@ -46,39 +51,38 @@ class Upstream:
         registry.script(self.traffic)
 
     def end(self) -> None:
-        """Let nobody wait any longer."""
+        """Send the rest of all blobs without pacing."""
         self._ended.set()
 
     def source(self) -> str:
-        """What somebody wants mirrored next, as ``repository:tag``: something new, newer, or as it was."""
-        wish = self._rng.random()
+        """Return what to mirror next, as ``repository:tag``.
+
+        It is a new image, a moved tag, or an unchanged one.
+        """
+        chance = self._rng.random()
         known = list(self._history)
-        if not known or wish < 0.5:
+        if not known or chance < 0.5:
             source = f"team/app-{self._rng.randrange(6)}:{len(known)}"
         else:
             source = self._rng.choice(known[-12:])
-        if source not in known or wish < 0.8:
+        if source not in known or chance < 0.8:
             self._push(source)
         return source
 
-    def could_be(self, source: str, since: float = 0.0) -> set[str]:
-        """Every digest that the tag showed at any time since then."""
+    def digests_since(self, source: str, since: float = 0.0) -> set[str]:
+        """Return every digest that the tag had since then."""
         with self._lock:
             return {version.digest for version in self._history[source] if version.replaced >= since}
 
-    def now(self, source: str) -> str:
-        with self._lock:
-            return self._history[source][-1].digest
-
     def _push(self, source: str) -> None:
-        """Blobs and manifest first, then the tag, as a registry takes them."""
+        """Put blobs and manifest first and the tag last, as a registry receives them."""
         repository, _, tag = source.partition(":")
         base = self._made // _IMAGES_PER_BASE
         self._made += 1
         shared = Synthetic(_size(f"base-{base}", 20, 60), f"base-{base}")
         own = Synthetic(_size(f"own-{self._made}", 1, 20), f"own-{self._made}")
         small = tuple(images.layer(f"small-{self._made}-{number}", 20_000) for number in range(3))
-        image = large_images.put(self.registry, repository, None, shared, own, small=small)
+        image = sources.put_large(self.registry, repository, None, shared, own, small=small)
         with self._lock:
             self._history[source].append(Version(str(image.digest)))
         self.registry.put(image, repository, tag)
@@ -99,5 +103,5 @@ class Upstream:
 
 
 def _size(seed: str, least: int, most: int) -> int:
-    """Bytes, mostly not a whole number of parts."""
+    """Return a size in bytes, which is rarely a whole number of parts."""
     return random.Random(seed).randrange(least * MIB, most * MIB)

@@ -1,4 +1,4 @@
-"""``make run`` in a fresh checkout, driven from outside as its user would."""
+"""``make run`` in a fresh checkout, used as a user does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READY_WITHIN: Final = 30.0
 
 
 def fresh_checkout(destination: Path) -> Path:
-    """What git has or would take, as it is now, in an empty folder; no environment, no data, no leftovers."""
+    """Copy all files that git has or would add into an empty folder."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -36,7 +36,10 @@ def fresh_checkout(destination: Path) -> Path:
 
 
 class MakeRun:
-    """One ``make run``. `start` returns when it is ready, `stop` when nothing of it is left."""
+    """One ``make run``.
+
+    `start` returns after it is ready, `stop` after all its processes have ended.
+    """
 
     def __init__(self, checkout: Path, environment: Mapping[str, str]) -> None:
         self.checkout = checkout
@@ -52,7 +55,7 @@ class MakeRun:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        # a session of its own, as in a terminal of its own; the test's virtual environment is not this one's
+        # A session of its own, as in a new terminal, and without the test's virtual environment.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MIRROR_", "VIRTUAL_ENV", "AWS_"))}
         with self.log.open("wb") as output:
             self._make = subprocess.Popen(
@@ -71,31 +74,31 @@ class MakeRun:
         assert not self._ended(), self.log.read_text()
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, within: float = 10.0) -> None:
-        """Stop it, and see that every process it had started is gone in time.
+        """Stop it, and check that all its processes end in time.
 
-        SIGTERM goes to ``make`` alone, as from a service manager; SIGINT to its group, as a terminal's Ctrl-C does.
+        SIGTERM goes to ``make`` alone, as from a service manager. SIGINT goes to its group, as Ctrl-C in a terminal.
         """
         assert self._make is not None
-        everything = self.processes()
+        started = self.processes()
         if number == signal.SIGINT:
             os.killpg(self._make_pid, number)
         else:
             self._make.send_signal(number)
         eventually(
-            lambda: not [pid for pid in everything if pid != self._make_pid and is_alive(pid)],
+            lambda: not [pid for pid in started if pid != self._make_pid and is_alive(pid)],
             within=within,
-            what=f"all of {len(everything)} processes are gone",
+            what=f"all of {len(started)} processes have ended",
         )
         self._make.wait(within)
 
     def kill_supervisor(self) -> None:
-        """SIGKILL to the process that supervises all others, and to nothing else."""
+        """Send SIGKILL to the supervisor alone."""
         assert self._make is not None
         os.kill(int((self.data / "lock").read_text()), signal.SIGKILL)
         self._make.wait()
 
     def end(self) -> None:
-        """Leave nothing running, whatever the test did."""
+        """Kill all processes, whatever the test did."""
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -106,14 +109,14 @@ class MakeRun:
         self._http.clear()
 
     def processes(self) -> list[int]:
-        """``make`` and everything below it."""
+        """Return the ids of ``make`` and all its descendants."""
         found = [self._make_pid] if self._make else []
         for pid in found:
             found += _children(pid)
         return found
 
     def call(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> Any:
-        """Ask the API as the admin; the answer's JSON."""
+        """Send a request with the admin token, and return the JSON of the response."""
         headers = {"Authorization": f"Bearer {(self.data / 'admin-token').read_text().strip()}"}
         body = json.dumps(document) if document is not None else None
         answer = self._http.request(method, f"http://{self.host}{path}", body=body, headers=headers)
@@ -121,9 +124,9 @@ class MakeRun:
         return json.loads(answer.data) if answer.data else None
 
     def mirror(self, source: str, target: str | None = None, *, within: float = 60.0) -> dict[str, Any]:
-        """POST the job and wait for its end."""
-        wish = {"target": target} if target else {}
-        return self.ended(self.call("POST", "/v1/jobs", {"source": source, **wish})["id"], within=within)
+        """POST a job and wait for its end."""
+        options = {"target": target} if target else {}
+        return self.ended(self.call("POST", "/v1/jobs", {"source": source, **options})["id"], within=within)
 
     def ended(self, job_id: str, *, within: float) -> dict[str, Any]:
         def ask() -> dict[str, Any] | None:
@@ -141,7 +144,10 @@ class MakeRun:
         return self._make is None or self._make.poll() is not None
 
     def _is_ready(self) -> bool:
-        """Whether this start is: what a killed one left may still answer for a second."""
+        """Return whether this start is ready.
+
+        Orphans of a killed one may still send responses for a second.
+        """
         if "Ready: http://" not in self.log.read_text(errors="replace"):
             return False
         try:

@@ -25,7 +25,10 @@ MakeFleet = Callable[..., Fleet]
 def make_fleet(
     tmp_path: Path, settings: MakeSettings, settings_for_server: SettingsForServer, s3_prefix: str
 ) -> Iterator[MakeFleet]:
-    """Makes a fleet over an S3 server; keyword arguments are further variables of its processes."""
+    """Makes a fleet on an S3 server.
+
+    Keyword arguments are further environment variables of its processes.
+    """
     with ExitStack() as running:
 
         def make(s3: S3Server, **environment: str) -> Fleet:
@@ -66,7 +69,7 @@ def fleet(make_fleet: MakeFleet, rclone_s3: RcloneS3) -> Fleet:
 
 @pytest.fixture
 def own_versitygw(tmp_path: Path) -> Iterator[VersityGateway]:
-    """One that a test may kill. SIGKILL does not cost it its open uploads."""
+    """An S3 server that a test may kill. It keeps its open uploads over SIGKILL."""
     (tmp_path / "versitygw").mkdir()
     with VersityGateway(tmp_path / "versitygw") as server:
         yield server
@@ -74,7 +77,7 @@ def own_versitygw(tmp_path: Path) -> Iterator[VersityGateway]:
 
 @pytest.fixture
 def own_rclone(tmp_path: Path) -> Iterator[RcloneS3]:
-    """One that a test may kill. SIGKILL costs it its open uploads."""
+    """An S3 server that a test may kill. It loses its open uploads with SIGKILL."""
     (tmp_path / "rclone").mkdir()
     with RcloneS3(tmp_path / "rclone") as server:
         yield server

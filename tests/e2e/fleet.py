@@ -1,4 +1,4 @@
-"""Real workers and schedulers on two real stores, and a scripted registry to mirror from."""
+"""Real workers and schedulers on real stores, with a scripted registry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "partial")
 
 @dataclass
 class Fleet:
-    """Two stores, a scripted registry, and the means to start workers on them."""
+    """Starts workers and submits jobs, on a Valkey, a bucket and a registry."""
 
     registry: FakeRegistry
     valkey: ValkeyServer
@@ -36,7 +36,7 @@ class Fleet:
     logs: Path
 
     def worker(self, name: str = "worker") -> Process:
-        """One whose log bears that name."""
+        """Return a worker to start, with its log in a file of that name."""
         return Process("worker", self.environment, self.logs / f"{name}.log")
 
     def scheduler(self) -> Process:
@@ -53,13 +53,13 @@ class Fleet:
         return eventually(ask, within=within, what=f"{job.spec} has ended")
 
     def frontier(self, digest: Digest) -> int:
-        """How many parts of the blob its checkpoint says are there and hashed; 0 where it has none."""
+        """Return the number of parts of the blob in its checkpoint, or 0."""
         found = Checkpoints(self.redis).load(digest)
         return found.frontier if found else 0
 
-    def reaches(self, digest: Digest, parts: int) -> None:
-        """Return when the blob's checkpoint stands behind so many parts."""
-        eventually(lambda: self.frontier(digest) >= parts, within=60, what=f"{parts} parts are behind the checkpoint")
+    def wait_for_frontier(self, digest: Digest, parts: int) -> None:
+        """Wait until the blob's checkpoint has that many parts."""
+        eventually(lambda: self.frontier(digest) >= parts, within=60, what=f"the checkpoint has {parts} parts")
 
     def is_published(self, source: str) -> bool:
         image = LocalImage.parse(f"{self.registry.host.replace(':', '_')}/{source}")

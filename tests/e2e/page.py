@@ -1,4 +1,7 @@
-"""What a page of the documentation tells a reader to write into files and to type, so that a test does just that."""
+"""The files and commands of a documentation page.
+
+A test does exactly what the page says.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.servers.programs import REPOSITORY
+from tests.servers.process import REPOSITORY
 
 _HEADING: Final = re.compile(r"^(#+) (.+)$")
 _FENCE: Final = "```"
@@ -17,7 +20,7 @@ _PATH: Final = re.compile(r"^`([/~]\S+)`$")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: its language, its text, and the path that stands alone on the line above it, if one does."""
+    """A fenced block, and the path on the line above it, if there is one."""
 
     language: str
     text: str
@@ -26,30 +29,36 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The blocks under one heading, without those of other headings."""
+    """The blocks under one heading, without those under other headings."""
 
     title: str
     blocks: tuple[Block, ...]
 
     @property
     def files(self) -> dict[str, str]:
-        """The text of each file by its path."""
+        """Return the text of each file, by its path."""
         return {block.path: block.text for block in self.blocks if block.path}
 
     @property
     def commands(self) -> list[str]:
-        """The lines to type, a line that ends with a backslash together with the next one."""
+        """Return the commands to type.
+
+        A line that ends with a backslash is joined with the next one.
+        """
         typed = "".join(block.text for block in self.blocks if block.language == "sh")
         return typed.replace("\\\n", " ").splitlines()
 
     def text(self, language: str) -> str:
-        """The one block in *language* that is no file."""
+        """Return the only block in *language* that is no file."""
         [found] = [block.text for block in self.blocks if block.language == language and not block.path]
         return found
 
 
 def sections(page: Path) -> dict[str, Section]:
-    """All sections by their titles, a section of the third level as ``title of the second/own title``."""
+    """Return all sections by title.
+
+    A third-level title is ``second-level title/own title``.
+    """
     found: dict[str, list[Block]] = {}
     for title, block in _titled(page.read_text().splitlines()):
         blocks = found.setdefault(title, [])
@@ -63,7 +72,7 @@ def documentation(name: str) -> Path:
 
 
 def _titled(lines: list[str]) -> Iterator[tuple[str, Block | None]]:
-    """Each heading with no block, and each block with the heading that it is under."""
+    """Yield each heading without a block, and each block with its heading."""
     titles: list[str] = []
     rest = enumerate(lines)
     for number, line in rest:

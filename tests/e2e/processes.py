@@ -1,4 +1,4 @@
-"""The product's own processes as children of a test, and how to wait for what they do."""
+"""Processes of the product as children of a test, and waiting for what they do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from tests.servers.process import dies_with_us
+from tests.servers.process import killed_with_parent
 
 T = TypeVar("T")
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -19,9 +19,11 @@ _POLL: Final = 0.05
 
 
 class Process:
-    """``python -m MODULE`` with an environment of its own; its output is in `log`. Ended with the block, by its pid.
+    """``python -m MODULE`` with its own environment, during the block.
 
-    It may be started again after it ended.
+    Its output is in `log`.
+
+    It may be started again after it has ended.
     """
 
     def __init__(self, module: str, environment: Mapping[str, str], log: Path) -> None:
@@ -33,7 +35,7 @@ class Process:
     def start(self) -> Self:
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
-                [*dies_with_us(), sys.executable, "-m", self.module],
+                [*killed_with_parent(), sys.executable, "-m", self.module],
                 cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdout=output,
@@ -48,7 +50,7 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, if it still runs; and wait until it is gone."""
+        """Kill it with SIGKILL if it still runs, and wait for its end."""
         if self.child.poll() is None:
             self.child.kill()
         self.child.wait()
@@ -59,7 +61,10 @@ class Process:
         return self._child
 
     def children(self) -> list[int]:
-        """The pids of its own children: a worker's horse. None once it has ended."""
+        """Return the ids of its children, such as a worker's work horse.
+
+        There are none after it has ended.
+        """
         path = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
         try:
             return [int(pid) for pid in path.read_text().split()]
@@ -67,13 +72,19 @@ class Process:
             return []
 
     def terminate(self, *, within: float) -> int:
-        """SIGTERM; its exit status. Fails the test if it has not ended in time."""
+        """Send SIGTERM and return the exit status.
+
+        Fails the test if it has not ended in time.
+        """
         self.child.send_signal(signal.SIGTERM)
         return self.child.wait(within)
 
 
 def eventually(ask: Callable[[], T | None], *, within: float = 30.0, every: float = _POLL, what: str) -> T:
-    """The first answer that is neither None nor False nor empty; fails the test if none comes in time."""
+    """Call *ask* until its result is true, and return that.
+
+    Fails the test if that does not happen in time.
+    """
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if answer := ask():
@@ -83,7 +94,7 @@ def eventually(ask: Callable[[], T | None], *, within: float = 30.0, every: floa
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
+    """Return whether the process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

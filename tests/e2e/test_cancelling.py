@@ -1,4 +1,4 @@
-"""The API and a worker as processes: a job is canceled in the middle of a blob by whoever posted it, and begun anew."""
+"""Cancel and retry over the API, with a worker as a process."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ MIB: Final = 2**20
 
 @dataclass
 class Mirror:
-    """An API and a worker on stores of their own, told what to do over HTTP alone; the bucket is looked into."""
+    """A service and a worker on their own stores.
+
+    Tests use them over HTTP, and inspect the bucket.
+    """
 
     api: LiveService
     worker: Process
     registry: FakeRegistry
     bucket: Bucket
 
-    def ask(self, method: str, path: str, **body: str) -> dict[str, Any]:
+    def call(self, method: str, path: str, **body: str) -> dict[str, Any]:
         with urllib3.PoolManager(retries=False, timeout=10) as http:
             url = f"{self.api.url}/v1/jobs{path}"
             answer = http.request(method, url, headers=dict(self.api.headers), json=body or None)
@@ -40,14 +43,14 @@ class Mirror:
             return dict(answer.json())
 
     def post(self, repository: str) -> str:
-        return str(self.ask("POST", "", source=f"{self.registry.host}/{repository}:1")["id"])
+        return str(self.call("POST", "", source=f"{self.registry.host}/{repository}:1")["id"])
 
     def copied(self, job_id: str) -> int:
-        return int(self.ask("GET", f"/{job_id}")["bytes"]["copied"])
+        return int(self.call("GET", f"/{job_id}")["bytes"]["copied"])
 
     def ended(self, job_id: str) -> dict[str, Any]:
         def ask() -> dict[str, Any] | None:
-            job = self.ask("GET", f"/{job_id}")
+            job = self.call("GET", f"/{job_id}")
             return job if job["finished_at"] else None
 
         return eventually(ask, what="the job has ended")
@@ -58,7 +61,7 @@ class Mirror:
 
 @pytest.fixture
 def mirror(tmp_path: Path, versitygw: VersityGateway, versitygw_bucket: Bucket, s3_prefix: str) -> Iterator[Mirror]:
-    """On the S3 that shows which uploads are open."""
+    """A mirror on the S3 server that lists its open uploads."""
     (tmp_path / "valkey").mkdir()
     (tmp_path / "api").mkdir()
     with FakeRegistry() as registry, ValkeyServer(tmp_path / "valkey") as valkey:
@@ -71,7 +74,7 @@ def mirror(tmp_path: Path, versitygw: VersityGateway, versitygw_bucket: Bucket, 
             yield Mirror(api, worker, registry, versitygw_bucket)
 
 
-def test_a_job_is_canceled_in_the_middle_of_a_blob_and_begun_anew(mirror: Mirror) -> None:
+def test_a_job_is_canceled_in_the_middle_of_a_blob_and_retried(mirror: Mirror) -> None:
     big, small = images.layer("big", 40 * MIB), images.layer("small")
     image = images.image(big, small)
     mirror.registry.put(image, "team/app", "1")
@@ -86,12 +89,12 @@ def test_a_job_is_canceled_in_the_middle_of_a_blob_and_begun_anew(mirror: Mirror
     job_id = mirror.post("team/app")
     eventually(lambda: mirror.copied(job_id) > MIB, what="the copy is in the middle of its blob")
     eventually(lambda: mirror.bucket.open_uploads(""), what="the blob's upload is open")
-    assert mirror.ask("POST", f"/{job_id}/cancel")["cancel_requested_at"] is not None
+    assert mirror.call("POST", f"/{job_id}/cancel")["cancel_requested_at"] is not None
 
     canceled = mirror.ended(job_id)
     assert (canceled["state"], canceled["error"]) == ("canceled", None)
-    asked, ended = (datetime.fromisoformat(canceled[name]) for name in ("cancel_requested_at", "finished_at"))
-    print(f"cancel to the job's end: {(ended - asked).total_seconds():.2f} s")  # noqa: T201 - for who measures
+    requested, ended = (datetime.fromisoformat(canceled[name]) for name in ("cancel_requested_at", "finished_at"))
+    print(f"cancel to the job's end: {(ended - requested).total_seconds():.2f} s")  # noqa: T201 - a measurement
     assert mirror.tags() == []
     eventually(lambda: not mirror.bucket.open_uploads(""), what="no upload is open")
     held = list(mirror.bucket.keys(layout.blobs_prefix()))
@@ -103,15 +106,15 @@ def test_a_job_is_canceled_in_the_middle_of_a_blob_and_begun_anew(mirror: Mirror
     assert mirror.worker.child.poll() is None
 
     gate.set()
-    assert mirror.ask("POST", f"/{job_id}/retry")["attempt"] == 2
+    assert mirror.call("POST", f"/{job_id}/retry")["attempt"] == 2
     again = mirror.ended(job_id)
     assert (again["state"], again["digest"]) == ("succeeded", str(image.digest))
     assert len(mirror.registry.log("api", method="GET", path=str(small.digest))) == 1
 
 
-def test_a_job_that_nobody_works_on_is_canceled_without_a_worker(mirror: Mirror) -> None:
+def test_a_queued_job_is_canceled_without_a_worker(mirror: Mirror) -> None:
     mirror.registry.put(images.image(images.layer("a")), "team/app", "1")
     mirror.worker.terminate(within=10)
     job_id = mirror.post("team/app")
-    assert mirror.ask("POST", f"/{job_id}/cancel")["state"] == "canceled"
+    assert mirror.call("POST", f"/{job_id}/cancel")["state"] == "canceled"
     assert mirror.registry.log() == []

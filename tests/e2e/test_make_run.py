@@ -1,4 +1,4 @@
-"""The whole product, started as the README says, in a checkout that has nothing but what git has."""
+"""The whole product, started as the README says, in a fresh checkout."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TUTORIAL: Final = [
 
 @pytest.fixture(scope="module")
 def docker_hub() -> Iterator[FakeRegistry]:
-    """A registry with Docker Hub's token flow that lets anybody in and serves blobs from elsewhere."""
+    """A registry with Docker Hub's token flow, whose blobs are on another host."""
     with FakeRegistry(tokens=Tokens(), token_on_api=True, redirect_blobs=True) as registry:
         yield registry
 
 
 @pytest.fixture(scope="module")
 def gcr() -> Iterator[FakeRegistry]:
-    """The same, for people with a login."""
+    """The same kind of registry, with a login."""
     with FakeRegistry(tokens=Tokens(login=LOGIN), token_on_api=True, redirect_blobs=True) as registry:
         yield registry
 
@@ -56,7 +56,7 @@ def running(
     gcr: FakeRegistry,
     slow: FakeRegistry,
 ) -> Iterator[MakeRun]:
-    """``make run``, ready, and allowed to read from the registries of these tests."""
+    """A ready ``make run`` that may read from the registries of these tests."""
     checkout = fresh_checkout(tmp_path_factory.mktemp("fresh"))
     config = checkout / "config.json"
     auth = base64.b64encode(":".join(LOGIN).encode()).decode()
@@ -79,7 +79,7 @@ def running(
 
 
 def inspected(running: MakeRun, name: str) -> str:
-    """The digest that skopeo finds."""
+    """Return the digest of the manifest that skopeo gets."""
     command = [str(program("skopeo")), "inspect", "--raw", "--tls-verify=false", f"docker://{running.host}/{name}"]
     shown = subprocess.run(command, check=True, capture_output=True, timeout=60)
     return str(Digest.of(shown.stdout))
@@ -185,17 +185,17 @@ def test_the_log_has_one_json_line_for_the_start_and_one_for_the_end_of_a_job(
     slow.put(image, "logged/app", "1")
     jobs = [running.mirror(f"{slow.host}/logged/{name}:1") for name in ("app", "missing")]
     lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
-    told = [[line for line in lines if line.get("job_id") == job["id"]] for job in jobs]
-    assert [[line["event"] for line in lines] for lines in told] == [
+    logged = [[line for line in lines if line.get("job_id") == job["id"]] for job in jobs]
+    assert [[line["event"] for line in lines] for lines in logged] == [
         ["task started", "task succeeded"],
         ["task started", "task failed"],
     ]
-    assert {line["source"] for line in told[0]} == {f"{slow.host}/logged/app:1"}
-    assert told[0][0]["target"] == jobs[0]["target"]
-    assert told[0][1]["bytes"] == sum(map(len, image.blobs.values()))
-    assert told[0][1]["seconds"] > 0
-    assert (told[1][1]["code"], told[1][1]["level"]) == ("MANIFEST_UNKNOWN", "warning")
-    assert told[1][1]["hint"]
+    assert {line["source"] for line in logged[0]} == {f"{slow.host}/logged/app:1"}
+    assert logged[0][0]["target"] == jobs[0]["target"]
+    assert logged[0][1]["bytes"] == sum(map(len, image.blobs.values()))
+    assert logged[0][1]["seconds"] > 0
+    assert (logged[1][1]["code"], logged[1][1]["level"]) == ("MANIFEST_UNKNOWN", "warning")
+    assert logged[1][1]["hint"]
 
 
 def test_the_processes_have_no_secrets_that_they_do_not_need(running: MakeRun) -> None:
@@ -221,7 +221,7 @@ def test_the_processes_have_no_secrets_that_they_do_not_need(running: MakeRun) -
 
 
 def command_of(pid: int) -> str:
-    """Its command line without the path of Python; empty once it has ended."""
+    """Return the command line without the path of Python, or nothing."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     except FileNotFoundError:
@@ -233,7 +233,9 @@ def environ_of(pid: int) -> str:
     return Path(f"/proc/{pid}/environ").read_text(errors="replace")
 
 
-def test_a_killed_supervisor_hinders_no_start_and_the_job_goes_on(running: MakeRun, slow: FakeRegistry) -> None:
+def test_after_a_killed_supervisor_the_next_start_works_and_the_job_goes_on(
+    running: MakeRun, slow: FakeRegistry
+) -> None:
     layer = images.layer("orphaned", 20 * 2**20)
     image = images.image(layer)
     slow.put(image, "orphaned/app", "1")
@@ -249,11 +251,11 @@ def test_a_killed_supervisor_hinders_no_start_and_the_job_goes_on(running: MakeR
     job: dict[str, Any] = running.call("POST", "/v1/jobs", {"source": f"{slow.host}/orphaned/app:1"})
     assert reached.wait(30)
     eventually(lambda: running.call("GET", f"/v1/jobs/{job['id']}")["bytes"]["copied"], what="bytes have arrived")
-    everything = running.processes()
+    started = running.processes()
     running.kill_supervisor()
     running.start()
     opened.set()
-    assert not [pid for pid in everything if is_alive(pid)]
+    assert not [pid for pid in started if is_alive(pid)]
     ended = running.ended(job["id"], within=60)
     assert (ended["state"], ended["digest"]) == ("succeeded", str(image.digest))
 

@@ -1,4 +1,7 @@
-"""What a worker holds in memory while a large layer passes through it: 1 GiB, or as many as ``LAYER_GIB`` says."""
+"""The memory of a worker while it copies a large layer or many manifests.
+
+The layer has 1 GiB, or ``LAYER_GIB``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from mirror.oci import media_types
 from tests import images
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually
-from tests.fakes.content import Synthetic
+from tests.fakes.registry import Synthetic
 
 MANIFESTS = 14
 PADDING = 3_900 * 1024
@@ -24,7 +27,10 @@ MOST = 128 * 2**20 + BUDGET
 
 
 def memory(pid: int) -> int:
-    """The bytes of memory that are the process's own share (PSS: a shared page counts in part), 0 once it is gone."""
+    """Return the process's memory in bytes as PSS, or 0 after it has ended.
+
+    PSS counts shared pages in part.
+    """
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -55,12 +61,12 @@ def test_a_gigabyte_layer_passes_through_the_budget_and_128_mib(fleet: Fleet) ->
     finished = fleet.store.job(job.id)
     assert (finished.state, finished.digest) == ("succeeded", str(image.digest))
     assert finished.bytes.copied > LAYER
-    print(f"worker and horse peaked at {most / 2**20:.0f} MiB with a layer of {LAYER_GIB} GiB")  # noqa: T201 - for who measures
-    assert most < MOST, f"worker and horse peaked at {most / 2**20:.0f} MiB"
+    print(f"worker and work horse peaked at {most / 2**20:.0f} MiB with a layer of {LAYER_GIB} GiB")  # noqa: T201 - a measurement
+    assert most < MOST, f"worker and work horse peaked at {most / 2**20:.0f} MiB"
 
 
 def padded(seed: str) -> images.TestImage:
-    """An index of manifests of almost 4 MiB each, 53 MiB together, which no registry refuses to serve."""
+    """Return an index with 53 MiB of manifests, almost 4 MiB each."""
     children = []
     for number in range(MANIFESTS):
         image = images.image(images.layer(f"{seed}-{number}", 100))
@@ -71,14 +77,14 @@ def padded(seed: str) -> images.TestImage:
 
 @pytest.mark.timeout(120)
 def test_eight_images_with_53_mib_of_manifests_each_stay_within_the_budget_and_128_mib(fleet: Fleet) -> None:
-    """Together they have more than the budget. Those that are not copied meanwhile occupy no worker."""
+    """Together they exceed the budget. Tasks that wait for memory occupy no worker."""
     for number in range(8):
         fleet.registry.put(padded(str(number)), "team/app", str(number))
     most, copied = 0, 0
     with fleet.worker() as worker:
         jobs = [fleet.submit(f"team/app:{number}") for number in range(8)]
 
-        def decided() -> bool:
+        def all_copied_or_waiting() -> bool:
             nonlocal most, copied
             most = max(most, sum(memory(pid) for pid in [worker.child.pid, *worker.children()]))
             found = [fleet.store.job(job.id) for job in jobs]
@@ -86,7 +92,7 @@ def test_eight_images_with_53_mib_of_manifests_each_stay_within_the_budget_and_1
             waiting = sum(job.waiting_for is not None and job.waiting_for.reason == "memory" for job in found)
             return copied + waiting == len(jobs)
 
-        eventually(decided, within=100, what="each was mirrored, or waits for memory")
+        eventually(all_copied_or_waiting, within=100, what="each was mirrored, or waits for memory")
     assert copied >= 1
-    print(f"worker and horse peaked at {most / 2**20:.0f} MiB with 8 x 53 MiB of manifests")  # noqa: T201 - for who measures
-    assert most < MOST, f"worker and horse peaked at {most / 2**20:.0f} MiB"
+    print(f"worker and work horse peaked at {most / 2**20:.0f} MiB with 8 x 53 MiB of manifests")  # noqa: T201 - a measurement
+    assert most < MOST, f"worker and work horse peaked at {most / 2**20:.0f} MiB"

@@ -1,6 +1,8 @@
-"""Container clients, configured by what docs/how-to/pull-from-nodes.md says, pull from a real service.
+"""Container clients pull from a real service.
 
-Each is on a node that reaches nothing but the mirror, so an image that comes came from there.
+They are configured as docs/how-to/pull-from-nodes.md says.
+
+Each runs on a node that reaches only the mirror, so every pulled image came from there.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from tests.e2e.page import Section, documentation, sections
 from tests.harness import mark_built
 from tests.servers import RcloneS3, ValkeyServer, program
 from tests.servers.node import NAME, Node
-from tests.servers.programs import in_ci
+from tests.servers.process import in_ci
 from tests.unit.registry.certificates import Authority, Issued
 
 pytestmark = pytest.mark.node_clients
@@ -79,7 +81,7 @@ def held(
     settings_for_server: SettingsForServer,
     s3_clients: dict[str, S3Clients],
 ) -> Iterator[SeededCatalog]:
-    """The images of the page, under the names that they have without a target."""
+    """The images of the page in the mirror, under their default names."""
     settings = settings_for_server(rclone_s3, PREFIX, redis_url=redis_url, admin_token="x" * 32)
     core = build(settings, bucket=bucket_for(settings, s3_clients))
     mark_built(core.index)
@@ -92,7 +94,10 @@ def held(
 
 @pytest.fixture
 def node(tmp_path: Path, certificate: Issued) -> Iterator[MakeNode]:
-    """Makes a node for a service and the programs that are named. Its system trusts the mirror's CA, or not."""
+    """Makes a node for a service and the named programs.
+
+    *trusts* says whether its system trusts the mirror's CA.
+    """
     with ExitStack() as running:
 
         def make(mirror: LiveService, *programs: str, trusts: bool = True) -> Node:
@@ -102,7 +107,7 @@ def node(tmp_path: Path, certificate: Issued) -> Iterator[MakeNode]:
                 (pytest.fail if in_ci() else pytest.skip)("only root can make a node of its own")
             variables = {"TOKEN": mirror.token, **({"SSL_CERT_FILE": str(certificate.authority)} if trusts else {})}
             made = running.enter_context(Node(tmp_path, mirror.url, certificate.context(), variables))
-            # What Debian's package brings, and a driver that needs nothing of the file system.
+            # The policy of Debian's package, and a storage driver that works on every file system.
             made.write({"/etc/containers/policy.json": json.dumps(POLICY), "/etc/containers/storage.conf": STORAGE})
             return made
 
@@ -119,12 +124,12 @@ def start_dockerd(node: Node) -> None:
 
 
 def pulled_by_ctr(node: Node, name: str) -> str:
-    """The digest that containerd has for *name*; it shows it as the third word of a line."""
+    """Return the digest that containerd has for *name*: the third word of the line."""
     return node.run(f"ctr images list name=={name}").splitlines()[-1].split()[2]
 
 
 def pulled_by(client: str, node: Node, name: str) -> str:
-    """The digest that docker or podman pulled *name* by."""
+    """Return the digest under which docker or podman pulled *name*."""
     pulled: list[str] = json.loads(node.run(f"{client} image inspect --format '{{{{json .RepoDigests}}}}' {name}"))
     return pulled[0].partition("@")[2]
 
@@ -140,8 +145,8 @@ def run_all(node: Node, typed: Sequence[str]) -> None:
         node.run(command)
 
 
-def repositories_asked_for(node: Node) -> set[str]:
-    paths = [re.match(r"/v2/(.+)/(?:manifests|blobs)/", asked.path) for asked in node.requests()]
+def requested_repositories(node: Node) -> set[str]:
+    paths = [re.match(r"/v2/(.+)/(?:manifests|blobs)/", request.path) for request in node.requests()]
     return {path[1] for path in paths if path}
 
 
@@ -152,7 +157,7 @@ def test_containerd_finds_images_of_any_registry(open_mirror: LiveService, node:
     run_all(machine, PAGE["containerd"].commands)
     assert pulled_by_ctr(machine, HUB) == str(REDIS.digest)
     assert pulled_by_ctr(machine, "quay.io/team/app:1") == str(APP.digest)
-    assert repositories_asked_for(machine) == {"docker.io/library/redis", "quay.io/team/app"}
+    assert requested_repositories(machine) == {"docker.io/library/redis", "quay.io/team/app"}
 
 
 def test_podman_and_skopeo_find_images_of_any_registry(open_mirror: LiveService, node: MakeNode) -> None:
@@ -164,11 +169,11 @@ def test_podman_and_skopeo_find_images_of_any_registry(open_mirror: LiveService,
     assert pulled_by("podman", machine, "quay.io/team/app:1") == str(APP.digest)
     [inspect] = commands(section, "skopeo")
     assert Digest.of(machine.run(inspect).encode()) == REDIS.digest
-    assert repositories_asked_for(machine) == {"docker.io/library/redis", "quay.io/team/app"}
+    assert requested_repositories(machine) == {"docker.io/library/redis", "quay.io/team/app"}
 
 
-def put_as_the_page_says(mirror: LiveService, section: Section) -> None:
-    """What curl on the page does. `curl` needs not be there, so it is done without it."""
+def send_curl_request(mirror: LiveService, section: Section) -> None:
+    """Send the request of the page's curl command, without curl."""
     [command] = commands(section, "curl")
     words = shlex.split(command.replace("$TOKEN", mirror.token))
     url, body, header = words[words.index("-d") - 1], words[words.index("-d") + 1], words[words.index("-H") + 1]
@@ -192,10 +197,10 @@ def test_dockerd_finds_images_of_docker_hub_that_have_a_short_name_too(
     start_dockerd(machine)
     [pull] = commands(section, "docker pull")
     assert machine.attempt(pull).returncode != 0, "the image has no short name yet"
-    put_as_the_page_says(open_mirror, section)
+    send_curl_request(open_mirror, section)
     machine.run(pull)
     assert pulled_by("docker", machine, "redis:7") == str(REDIS.digest)
-    assert repositories_asked_for(machine) == {"library/redis"}
+    assert requested_repositories(machine) == {"library/redis"}
     machine.run(f"docker pull {NAME}/quay.io/team/app:1")
     assert pulled_by("docker", machine, f"{NAME}/quay.io/team/app:1") == str(APP.digest)
 
@@ -237,7 +242,7 @@ def test_dockerd_sends_its_mirror_the_login_of_docker_hub_and_no_other(
         seen = len(machine.requests())
         machine.write({"~/.docker/config.json": docker_config(host, "user:secret")})
         assert machine.attempt("docker pull redis:7").returncode != 0
-        return {asked.authorization for asked in machine.requests()[seen:]}
+        return {request.authorization for request in machine.requests()[seen:]}
 
     assert sent_with_a_login_for(NAME) == {None}
     assert f"Basic {base64.b64encode(b'user:secret').decode()}" in sent_with_a_login_for("https://index.docker.io/v1/")
@@ -287,7 +292,7 @@ def test_a_private_ca_is_trusted_where_the_page_says(
     start_dockerd(machine)
     pulls = [*section.commands, "podman pull docker.io/library/redis:7", "docker pull redis:7"]
     for pull in pulls:
-        assert machine.attempt(pull).returncode != 0, f"{pull}: nobody has told it of the CA"
+        assert machine.attempt(pull).returncode != 0, f"{pull}: the CA is not trusted"
     assert machine.requests() == []
 
     named = re.findall(r"^\| .* \| `(/\S+)` \|$", documentation("how-to/pull-from-nodes.md").read_text(), re.MULTILINE)

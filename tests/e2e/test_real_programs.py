@@ -1,4 +1,4 @@
-"""From a real registry through a real worker into a real bucket, and out of it through a registry nobody here wrote."""
+"""Copies between real programs: registry, worker, bucket and skopeo."""
 
 from __future__ import annotations
 

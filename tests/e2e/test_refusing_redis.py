@@ -1,4 +1,4 @@
-"""Real workers and schedulers whose Redis answers and refuses, and what tells a waiting one from a stuck one."""
+"""Workers and schedulers whose Redis refuses commands, and their health check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mirror.records.processes import LiveProcesses
 from tests import images
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import ROOT, Process, eventually, is_alive
-from tests.e2e.test_worker import held_layer
+from tests.e2e.sources import held_layer
 from tests.servers.process import free_port
 
 OOM = (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"))
@@ -32,25 +32,25 @@ REFUSALS = {
 
 
 def refusals(fleet: Fleet, code: str) -> int:
-    """How often Redis has answered so."""
+    """Return how often Redis has returned that error."""
     found = fleet.redis.call("INFO", "errorstats").get(f"errorstat_{code}", {})
     return int(found.get("count", 0))
 
 
-def test_a_running_copy_outlives_every_kind_of_refusal_and_no_attempt_is_counted(fleet: Fleet) -> None:
-    gate = held_layer(fleet.registry, "big")
+def test_a_running_copy_survives_every_kind_of_refusal_without_another_attempt(fleet: Fleet) -> None:
+    layer = held_layer(fleet.registry, "big")
     with fleet.scheduler() as scheduler, fleet.worker() as worker:
         job = fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
-        [horse] = worker.children()
-        for code, (spoil, mend, reason) in REFUSALS.items():
+        assert layer.reached.wait(30)
+        [work_horse] = worker.children()
+        for code, (break_it, repair, reason) in REFUSALS.items():
             before = refusals(fleet, code)
-            fleet.redis.call(*spoil)
-            eventually(partial(_were_refused, [worker, scheduler], reason), what=f"{code} was met by both")
-            eventually(partial(_has_refused, fleet, code, before + 12), what=f"{code} was met again and again")
-            fleet.redis.call(*mend)
+            fleet.redis.call(*break_it)
+            eventually(partial(_were_refused, [worker, scheduler], reason), what=f"both got {code}")
+            eventually(partial(_has_refused, fleet, code, before + 12), what=f"both got {code} again and again")
+            fleet.redis.call(*repair)
         fleet.redis.call("SCRIPT", "FLUSH")
-        gate.opened.set()
+        layer.opened.set()
         ended = fleet.ended(job, within=60)
         assert (ended.state, ended.attempt, fleet.store.tasks(job.id, 1)[0].losses) == ("succeeded", 1, 0)
         fleet.redis.call("SCRIPT", "FLUSH")
@@ -58,7 +58,7 @@ def test_a_running_copy_outlives_every_kind_of_refusal_and_no_attempt_is_counted
         assert fleet.ended(fleet.submit("team/next:1"), within=30).state == "succeeded"
         assert worker.child.poll() is None
         assert scheduler.child.poll() is None
-        eventually(lambda: not is_alive(horse), what="the work horse ended after its task")
+        eventually(lambda: not is_alive(work_horse), what="the work horse ended after its task")
     for process in (worker, scheduler):
         assert "Traceback" not in process.log.read_text()
 
@@ -76,21 +76,21 @@ def test_an_idle_worker_waits_for_a_full_redis_and_then_does_what_is_queued(flee
     beats = LiveProcesses(fleet.redis)
     with fleet.worker() as worker:
         eventually(lambda: beats.of("worker"), what="the worker is alive")
-        spoil, mend = OOM
-        fleet.redis.call(*spoil)
+        break_it, repair = OOM
+        fleet.redis.call(*break_it)
         eventually(lambda: refusals(fleet, "OOM") >= 5, what="the worker was refused")
-        fleet.redis.call(*mend)
+        fleet.redis.call(*repair)
         ended = fleet.ended(fleet.submit("team/next:1"), within=30)
         assert (ended.state, ended.attempt) == ("succeeded", 1)
-        fleet.redis.call(*spoil)
+        fleet.redis.call(*break_it)
         assert worker.terminate(within=8) == 0
-        fleet.redis.call(*mend)
+        fleet.redis.call(*repair)
     assert "Traceback" not in worker.log.read_text()
 
 
 def test_workers_and_schedulers_say_that_they_are_alive_and_when_they_end(fleet: Fleet) -> None:
     beats = LiveProcesses(fleet.redis)
-    gate = held_layer(fleet.registry, "big")
+    layer = held_layer(fleet.registry, "big")
     with fleet.scheduler() as scheduler, fleet.worker() as worker:
         eventually(lambda: [b.state for b in beats.of("worker")] == ["idle"], what="the worker is idle")
         eventually(lambda: [b.state for b in beats.of("scheduler")] == ["leader"], what="the scheduler leads")
@@ -101,9 +101,11 @@ def test_workers_and_schedulers_say_that_they_are_alive_and_when_they_end(fleet:
             assert standby.terminate(within=8) == 0
         assert [beat.name.partition(":")[2] for beat in beats.of("scheduler")] == [str(scheduler.child.pid)]
         fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
-        eventually(lambda: [b.state for b in beats.of("worker")] == ["copying"], what="a worker with a horse is alive")
-        gate.opened.set()
+        assert layer.reached.wait(30)
+        eventually(
+            lambda: [b.state for b in beats.of("worker")] == ["copying"], what="a worker with a work horse is alive"
+        )
+        layer.opened.set()
         assert worker.terminate(within=8) == 0
         assert beats.of("worker") == []
 
@@ -117,11 +119,11 @@ def test_a_process_that_finds_no_redis_names_host_and_port_at_once_and_no_passwo
     served = {"MIRROR_PORT": str(free_port()), "MIRROR_DATA_DIR": str(tmp_path)}
     environment = {**fleet.environment, **served, "MIRROR_REDIS_URL": url}
     with Process(module, environment, tmp_path / "nowhere.log") as process:
-        said = "does not answer: nothing listens at its address; trying again"
-        eventually(lambda: said in process.log.read_text(), what="the process says that Redis is missing")
+        event = "does not answer: nothing listens at its address; trying again"
+        eventually(lambda: event in process.log.read_text(), what="the process says that Redis is missing")
         assert process.child.poll() is None
     log = process.log.read_text()
-    assert log.count(f"127.0.0.1:{port}") >= 2  # what it connects to, and that nothing is there
+    assert log.count(f"127.0.0.1:{port}") >= 2  # the address it connects to, and that nothing listens there
     assert "connecting to Redis" in log
     assert "secret" not in log
     assert "Traceback" not in log
@@ -143,8 +145,8 @@ def test_the_health_check_passes_while_the_loop_goes_on_and_fails_when_it_is_stu
     with Process(module, environment, tmp_path / "stuck.log") as process:
         eventually(heartbeat.exists, what="the loop goes on")
         assert is_healthy()
-        fleet.valkey.kill()  # waiting for Redis is no reason for a restart
-        _renewed(heartbeat)
+        fleet.valkey.kill()  # a worker that waits for Redis needs no restart
+        _wait_for_heartbeat(heartbeat)
         process.child.send_signal(signal.SIGSTOP)
         eventually(lambda: _is_stopped(process.child.pid), what="the process is stopped")
         os.utime(heartbeat, (1, 1))
@@ -153,8 +155,8 @@ def test_the_health_check_passes_while_the_loop_goes_on_and_fails_when_it_is_stu
         eventually(is_healthy, what="the loop goes on again")
 
 
-def _renewed(heartbeat: Path) -> None:
-    """Return once the file has been touched from now on."""
+def _wait_for_heartbeat(heartbeat: Path) -> None:
+    """Wait until the file is touched again."""
     os.utime(heartbeat, (1, 1))
     eventually(lambda: heartbeat.stat().st_mtime > 1, what="the heartbeat goes on")
 

@@ -1,4 +1,4 @@
-"""A copy that is broken off in the middle of a blob goes on where it was, whatever was killed."""
+"""A copy that was interrupted in the middle of a blob resumes there."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import pytest
 
 from mirror.storage import layout
 from tests import images
-from tests.e2e import large_images
+from tests.e2e import sources
 from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually, is_alive
-from tests.e2e.traffic import Hold, Traffic
-from tests.fakes.content import Synthetic
+from tests.e2e.sources import Hold, Traffic
+from tests.fakes.registry import Synthetic
 from tests.servers import RcloneS3, VersityGateway
 
 MIB = 2**20
 PART = 8 * MIB
-"""What a budget of 32 MiB makes of a large blob: four parts at once."""
+"""The part size of a large blob with a budget of 32 MiB, which holds four parts."""
 BUDGET = {"MIRROR_MEMORY_BUDGET": "32MiB"}
 IN_FLIGHT = 32 * MIB
 
 
 def held_at(fleet: Fleet, layer: Synthetic, parts: int, *small: images.Layer) -> tuple[Traffic, Hold]:
-    """Put team/app:1 with *layer*, which stops coming behind that many parts of it."""
+    """Put team/app:1 with *layer*, of which only that many parts are sent at first."""
     traffic, hold = Traffic(), Hold(layer.digest, parts * PART)
     fleet.registry.script(traffic)
     fleet.registry.script(hold)
-    large_images.put(fleet.registry, "team/app", "1", layer, small=small)
+    sources.put_large(fleet.registry, "team/app", "1", layer, small=small)
     return traffic, hold
 
 
@@ -48,9 +48,9 @@ def test_a_killed_workers_job_goes_on_elsewhere_and_no_finished_blob_is_fetched_
         eventually(finished, what="the small blobs are there")
         assert hold.reached.is_set()
         busy = next(worker for worker in (one, other) if worker.children())
-        [horse] = busy.children()
+        [work_horse] = busy.children()
         busy.kill()
-        eventually(lambda: not is_alive(horse), within=5, what="the work horse died with its worker")
+        eventually(lambda: not is_alive(work_horse), within=5, what="the work horse died with its worker")
         hold.let_go()
         ended = fleet.ended(job, within=60)
     assert (ended.state, ended.attempt) == ("succeeded", 2)
@@ -68,7 +68,7 @@ def test_of_a_gigabyte_whose_worker_died_the_next_one_fetches_only_what_was_not_
     with fleet.scheduler():
         with fleet.worker("first") as first:
             job = fleet.submit("team/app:1")
-            fleet.reaches(layer.digest, done)
+            fleet.wait_for_frontier(layer.digest, done)
             first.kill()
         killed = traffic.mark()
         hold.let_go()
@@ -85,7 +85,7 @@ def test_a_restart_of_redis_in_the_middle_of_a_copy_costs_no_byte(make_fleet: Ma
     traffic, hold = held_at(fleet, layer, 3)
     with fleet.scheduler(), fleet.worker():
         job = fleet.submit("team/app:1")
-        fleet.reaches(layer.digest, 3)
+        fleet.wait_for_frontier(layer.digest, 3)
         fleet.valkey.kill()
         fleet.valkey.restart()
         hold.let_go()
@@ -103,7 +103,7 @@ def test_a_restart_of_an_s3_that_keeps_its_uploads_costs_no_byte(
     traffic, hold = held_at(fleet, layer, 3)
     with fleet.scheduler(), fleet.worker():
         job = fleet.submit("team/app:1")
-        fleet.reaches(layer.digest, 3)
+        fleet.wait_for_frontier(layer.digest, 3)
         own_versitygw.kill()
         own_versitygw.restart()
         hold.let_go()
@@ -112,7 +112,7 @@ def test_a_restart_of_an_s3_that_keeps_its_uploads_costs_no_byte(
     assert traffic.sent(layer.digest) == layer.size
 
 
-def test_a_blob_whose_upload_s3_has_lost_begins_again_and_its_job_succeeds(
+def test_a_blob_whose_upload_s3_has_lost_starts_again_and_its_job_succeeds(
     make_fleet: MakeFleet, own_rclone: RcloneS3
 ) -> None:
     fleet = make_fleet(own_rclone, **BUDGET)
@@ -120,32 +120,32 @@ def test_a_blob_whose_upload_s3_has_lost_begins_again_and_its_job_succeeds(
     traffic, hold = held_at(fleet, layer, 3)
     with fleet.scheduler(), fleet.worker():
         job = fleet.submit("team/app:1")
-        fleet.reaches(layer.digest, 3)
+        fleet.wait_for_frontier(layer.digest, 3)
         own_rclone.kill()
         own_rclone.restart()
         before = traffic.mark()
         hold.let_go()
         ended = fleet.ended(job, within=60)
     assert (ended.state, ended.attempt) == ("succeeded", 1)
-    again = traffic.sent(layer.digest, since=before) - layer.size
-    assert 0 <= again <= IN_FLIGHT  # what was on its way before S3 said that it has lost the upload
+    repeated = traffic.sent(layer.digest, since=before) - layer.size
+    assert 0 <= repeated <= IN_FLIGHT  # what was in flight before S3 reported that the upload is lost
 
 
 @pytest.mark.versitygw
-def test_a_blob_that_a_killed_s3_says_it_put_together_is_copied_again_if_it_did_not(
+def test_a_blob_is_copied_again_if_a_killed_s3_did_not_complete_it_as_it_says(
     make_fleet: MakeFleet, own_versitygw: VersityGateway
 ) -> None:
     fleet = make_fleet(own_versitygw, **BUDGET)
     layer = Synthetic(512 * MIB)
-    large_images.put(fleet.registry, "team/app", "1", layer)
+    sources.put_large(fleet.registry, "team/app", "1", layer)
 
     def begun() -> list[Path]:
-        """The uploads that the gateway puts together, or was putting together when it was killed."""
+        """Return the uploads that the gateway is joining, or was when it was killed."""
         return list(own_versitygw.data.glob("*/.sgwtmp/multipart/*/*.inprogress"))
 
     with fleet.scheduler(), fleet.worker():
         job = fleet.submit("team/app:1")
-        eventually(begun, every=0.001, what="the blob is being put together")
+        eventually(begun, every=0.001, what="the gateway is joining the blob")
         own_versitygw.kill()
         assert begun(), "the gateway was killed too late"
         own_versitygw.restart()
@@ -168,7 +168,7 @@ def test_a_job_waits_without_a_worker_for_an_s3_that_is_away_and_goes_on_from_it
 
     with fleet.scheduler(), fleet.worker():
         job = fleet.submit("team/app:1")
-        fleet.reaches(layer.digest, 3)
+        fleet.wait_for_frontier(layer.digest, 3)
         own_versitygw.kill()
         before = traffic.mark()
         hold.let_go()

@@ -1,41 +1,29 @@
-"""Real worker and scheduler processes, and what becomes of a task when they are killed."""
+"""Real worker and scheduler processes that stop, are killed, or share blobs."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
+
+import pytest
 
 from tests import images
+from tests.e2e import sources
+from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import Process, eventually, is_alive
-from tests.fakes.registry import FakeRegistry, Reply, Request
+from tests.e2e.sources import Hold, Traffic, held_layer
+from tests.fakes.registry import Synthetic
+from tests.servers import VersityGateway
 
-
-@dataclass
-class Semaphore:
-    """Holds the source's answer for one layer after its first bytes, until it is opened."""
-
-    reached: threading.Event
-    opened: threading.Event
-
-
-def held_layer(registry: FakeRegistry, name: str, *, size: int = 2**20) -> Semaphore:
-    """Put team/app:1 with one layer whose bytes stop coming, on every read, until the gate opens."""
-    layer = images.layer(name, size)
-    registry.put(images.image(layer, images.layer(f"{name}-small")), "team/app", "1")
-    gate = Semaphore(threading.Event(), threading.Event())
-
-    def hold(request: Request, reply: Reply) -> Reply | None:
-        if str(layer.digest) in request.path and not gate.opened.is_set():
-            reply.gate = (1000, gate.opened)
-            gate.reached.set()
-        return reply
-
-    registry.script(hold)
-    return gate
+MIB = 2**20
+PART = 8 * MIB
+"""The part size of a large blob with a budget of 32 MiB."""
+IMAGES = 20
+WORKERS = 4
 
 
 def test_a_worker_mirrors_what_is_submitted(fleet: Fleet) -> None:
@@ -49,64 +37,112 @@ def test_a_worker_mirrors_what_is_submitted(fleet: Fleet) -> None:
 
 
 def test_sigterm_hands_the_task_over_within_seconds_and_the_next_worker_finishes_it(fleet: Fleet) -> None:
-    gate = held_layer(fleet.registry, "big")
+    layer = held_layer(fleet.registry, "big")
     with fleet.worker() as worker:
         job = fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
-        [horse] = worker.children()
+        assert layer.reached.wait(30)
+        [work_horse] = worker.children()
         assert worker.terminate(within=8) == 0
-        assert not is_alive(horse)
+        assert not is_alive(work_horse)
     handed = fleet.store.job(job.id)
     assert (handed.state, handed.attempt) == ("queued", 1)
     assert not fleet.is_published("team/app:1")
-    gate.opened.set()
+    layer.opened.set()
     with fleet.worker():
         assert fleet.ended(job, within=30).state == "succeeded"
 
 
-def test_the_horse_dies_with_a_worker_that_is_killed_and_the_task_goes_on_elsewhere(fleet: Fleet) -> None:
-    gate = held_layer(fleet.registry, "big")
+def test_the_work_horse_dies_with_a_worker_that_is_killed_and_the_task_goes_on_elsewhere(fleet: Fleet) -> None:
+    layer = held_layer(fleet.registry, "big")
     with fleet.scheduler(), fleet.worker() as worker:
         job = fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
-        [horse] = worker.children()
+        assert layer.reached.wait(30)
+        [work_horse] = worker.children()
         worker.child.kill()
-        eventually(lambda: not is_alive(horse), within=5, what="the work horse died with its worker")
-        gate.opened.set()
+        eventually(lambda: not is_alive(work_horse), within=5, what="the work horse died with its worker")
+        layer.opened.set()
         with fleet.worker():
             ended = fleet.ended(job, within=90)
     assert (ended.state, ended.attempt) == ("succeeded", 2)
 
 
-def test_a_killed_horse_is_replaced_while_its_worker_lives(fleet: Fleet) -> None:
-    gate = held_layer(fleet.registry, "big")
+def test_a_killed_work_horse_is_replaced_while_its_worker_lives(fleet: Fleet) -> None:
+    layer = held_layer(fleet.registry, "big")
     with fleet.scheduler(), fleet.worker() as worker:
         job = fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
-        [horse] = worker.children()
-        os.kill(horse, signal.SIGKILL)
-        gate.opened.set()
+        assert layer.reached.wait(30)
+        [work_horse] = worker.children()
+        os.kill(work_horse, signal.SIGKILL)
+        layer.opened.set()
         assert fleet.ended(job, within=90).state == "succeeded"
 
 
-def test_a_worker_rides_out_a_restart_of_redis_in_the_middle_of_a_copy(fleet: Fleet) -> None:
-    gate = held_layer(fleet.registry, "big")
+def test_a_worker_survives_a_restart_of_redis_in_the_middle_of_a_copy(fleet: Fleet) -> None:
+    layer = held_layer(fleet.registry, "big")
     with fleet.scheduler(), fleet.worker() as worker:
         job = fleet.submit("team/app:1")
-        assert gate.reached.wait(30)
-        [horse] = worker.children()
+        assert layer.reached.wait(30)
+        [work_horse] = worker.children()
         fleet.valkey.kill()
         fleet.valkey.restart()
-        gate.opened.set()
+        layer.opened.set()
         ended = fleet.ended(job, within=60)
         assert (ended.state, ended.attempt) == ("succeeded", 1)
         assert worker.child.poll() is None
-        eventually(lambda: not is_alive(horse), what="the work horse ended after its task")
+        eventually(lambda: not is_alive(work_horse), what="the work horse ended after its task")
         fleet.registry.put(images.image(images.layer("next")), "team/next", "1")
         assert fleet.ended(fleet.submit("team/next:1"), within=30).state == "succeeded"
 
 
-def test_a_worker_without_its_settings_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_worker_without_its_settings_names_the_missing_ones(tmp_path: Path) -> None:
     with Process("worker", {"MIRROR_REDIS_URL": "", "MIRROR_S3_BUCKET": ""}, tmp_path / "log") as worker:
         assert worker.child.wait(20) == 2
     assert "MIRROR_REDIS_URL: must be set" in worker.log.read_text()
+
+
+@pytest.mark.versitygw
+def test_sigterm_in_the_middle_of_a_blob_hands_over_and_the_next_worker_resumes_at_the_checkpoint(
+    make_fleet: MakeFleet, versitygw: VersityGateway
+) -> None:
+    fleet = make_fleet(versitygw, MIRROR_MEMORY_BUDGET="32MiB")
+    layer = Synthetic(120 * MIB)
+    done = 7
+    traffic, hold = Traffic(), Hold(layer.digest, done * PART)
+    fleet.registry.script(traffic)
+    fleet.registry.script(hold)
+    sources.put_large(fleet.registry, "team/app", "1", layer)
+    with fleet.worker("first") as first:
+        job = fleet.submit("team/app:1")
+        fleet.wait_for_frontier(layer.digest, done)
+        [work_horse] = first.children()
+        signaled = monotonic()
+        assert first.terminate(within=10) == 0
+        print(f"SIGTERM to the worker's end: {monotonic() - signaled:.2f} s")  # noqa: T201 - a measurement
+        assert not is_alive(work_horse)
+    handed = fleet.store.job(job.id)
+    assert (handed.state, handed.attempt) == ("queued", 1)
+    stopped = traffic.mark()
+    hold.let_go()
+    with fleet.worker("second"):
+        ended = fleet.ended(job, within=60)
+    assert (ended.state, ended.attempt) == ("succeeded", 1)
+    assert traffic.of(layer.digest, since=stopped)[0].start == done * PART
+    assert traffic.sent(layer.digest, since=stopped) == layer.size - done * PART
+
+
+def test_twenty_images_on_four_workers_fetch_the_base_that_they_share_once(fleet: Fleet) -> None:
+    traffic = Traffic()
+    fleet.registry.script(traffic)
+    base = Synthetic(200 * 10**6, "base")
+    own = [images.layer(f"own-{number}", 100_000) for number in range(IMAGES)]
+    for number, layer in enumerate(own):
+        sources.put_large(fleet.registry, f"team/app-{number}", "1", base, small=(layer,))
+    with ExitStack() as running:
+        running.enter_context(fleet.scheduler())
+        workers = [running.enter_context(fleet.worker(f"worker-{number}")) for number in range(WORKERS)]
+        jobs = [fleet.submit(f"team/app-{number}:1") for number in range(IMAGES)]
+        ended = [fleet.ended(job, within=90) for job in jobs]
+        assert all(worker.child.poll() is None for worker in workers)
+    assert [job.state for job in ended] == ["succeeded"] * IMAGES
+    assert traffic.sent(base.digest) == base.size
+    assert [traffic.sent(layer.digest) for layer in own] == [len(layer.content) for layer in own]

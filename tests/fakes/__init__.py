@@ -1,1 +1,1 @@
-"""Scripted servers on real sockets, for what cannot be had for real."""
+"""Scripted servers on real sockets, for what real servers do not show on demand."""

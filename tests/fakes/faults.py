@@ -1,7 +1,4 @@
-"""What registries do wrong, as scripts for `FakeRegistry.script`.
-
-Each touches the replies whose server, method and path fit, *times* times and then no more.
-"""
+"""Faults of registries, as scripts for `FakeRegistry.script`."""
 
 from __future__ import annotations
 
@@ -13,33 +10,36 @@ from dataclasses import replace
 from tests.fakes.server import Reply, Request
 
 Script = Callable[[Request, Reply], Reply | None]
-"""Given a request and the honest reply, another reply, or None for the honest one."""
+"""Receives a request and the correct reply. Returns another reply, or None to keep it."""
 Change = Callable[[Reply], Reply]
 
 
 def faulty(
     change: Change, *, path: str = "", method: str | None = None, server: str | None = None, times: int | None = None
 ) -> Script:
-    """Change the replies to requests whose path has *path* in it."""
-    turn, lock = itertools.count(1), threading.Lock()
+    """Change replies, at most *times* times.
+
+    It changes those to requests of *method* to *server* whose path contains *path*.
+    """
+    counter, lock = itertools.count(1), threading.Lock()
 
     def script(request: Request, reply: Reply) -> Reply | None:
         if path not in request.path or method not in (None, request.method) or server not in (None, request.server):
             return None
         with lock:
-            over = times is not None and next(turn) > times
+            over = times is not None and next(counter) > times
         return None if over else change(reply)
 
     return script
 
 
 def status(code: int, *, body: bytes = b"", **headers: str) -> Change:
-    """Another answer altogether; the headers' names are written with '_' for '-'."""
+    """Replace the whole reply. Write header names with '_' instead of '-'."""
     return lambda _: Reply(code, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
 def header(name: str, value: str | None) -> Change:
-    """A header that lies, or is left out."""
+    """Set a header to a wrong value, or remove it."""
 
     def change(reply: Reply) -> Reply:
         others = {key: old for key, old in reply.headers.items() if key != name}
@@ -49,17 +49,17 @@ def header(name: str, value: str | None) -> Change:
 
 
 def again(name: str, value: str) -> Change:
-    """A header line that is sent after all others, whether the header stands already or not."""
+    """Add a header line after all others, also if the header is there already."""
     return lambda reply: replace(reply, more_headers=[*reply.more_headers, (name, value)])
 
 
 def interim(*heads: bytes) -> Change:
-    """Interim answers (1xx) before the real one, each given as status line and headers."""
+    """Send interim responses (1xx) first, each given as status line and headers."""
     return lambda reply: replace(reply, before=b"".join(b"HTTP/1.1 %b\r\n\r\n" % head for head in heads))
 
 
 def wrong_byte(position: int = 0) -> Change:
-    """One bit of the body is another; all headers stay."""
+    """Flip one bit of the body and keep all headers."""
 
     def change(reply: Reply) -> Reply:
         body = bytearray(_whole(reply))
@@ -70,44 +70,47 @@ def wrong_byte(position: int = 0) -> Change:
 
 
 def cut_after(count: int) -> Change:
-    """The connection ends after *count* bytes of the body, in good order."""
+    """Close the connection after *count* bytes of the body."""
     return lambda reply: replace(reply, cut_after=count)
 
 
 def reset_after(count: int) -> Change:
-    """The connection is reset after *count* bytes of the body."""
+    """Reset the connection after *count* bytes of the body."""
     return lambda reply: replace(reply, cut_after=count, reset=True)
 
 
 def hung_up() -> Change:
-    """The connection is closed without an answer."""
+    """Close the connection without a response."""
     return lambda reply: replace(reply, status=0)
 
 
 def too_long(more: bytes = b"and more") -> Change:
-    """A body that is longer than the blob, and a Content-Length that says so."""
+    """Send a body that is longer than the blob, with a Content-Length to match."""
     return lambda reply: _with_body(reply, _whole(reply) + more)
 
 
 def body(content: bytes | Iterator[bytes]) -> Change:
-    """Another body under the same headers; its Content-Length is its own, or untold for an iterator."""
+    """Send another body with the same headers.
+
+    Its Content-Length is correct, or missing for an iterator.
+    """
     if isinstance(content, bytes):
         return lambda reply: _with_body(reply, content)
     return lambda reply: replace(reply, body=content, chunked=True)
 
 
 def chunked() -> Change:
-    """The body's length is not told."""
+    """Send the body in chunks, without a Content-Length."""
     return lambda reply: replace(reply, chunked=True)
 
 
 def gated(gate: threading.Event, after: int = 0) -> Change:
-    """*after* bytes of the body, then nothing until the gate is opened."""
+    """Send *after* bytes of the body, and the rest after the gate is set."""
     return lambda reply: replace(reply, gate=(after, gate))
 
 
 def both(*changes: Change) -> Change:
-    """One change after the other."""
+    """Apply several changes in order."""
 
     def change(reply: Reply) -> Reply:
         for each in changes:

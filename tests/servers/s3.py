@@ -1,9 +1,10 @@
-"""What the S3 servers have in common: an endpoint, a bucket and a key pair of their own."""
+"""The S3 servers of the tests: rclone, as in `make run`, and Versity's gateway."""
 
 from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,16 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from mypy_boto3_s3 import S3Client
 
-from tests.servers.process import Server
+from tests.servers.process import Server, program
 
 REGION: Final = "us-east-1"
 
 
 class S3Server(Server):
-    """An S3 server that keeps its objects in files, with one bucket made at start."""
+    """An S3 server that keeps its objects in files.
+
+    It has a key pair, and a bucket that is created at the start.
+    """
 
     def __init__(self, directory: Path, *, bucket: str = "images", data: Path | None = None) -> None:
         super().__init__(directory)
@@ -32,7 +36,7 @@ class S3Server(Server):
     def command(self) -> list[str]: ...
 
     def client(self) -> S3Client:
-        """A plain boto3 client of this server, for tests that look behind the mirror's back; close it."""
+        """Return a plain boto3 client, for tests that inspect the bucket. Close it."""
         session = boto3.session.Session(
             aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=REGION
         )
@@ -59,7 +63,7 @@ class S3Server(Server):
         return True
 
     def settings_env(self, prefix: str = "") -> dict[str, str]:
-        """The environment variables that make a process of Image Mirror use this server."""
+        """Return the variables with which a process of Image Mirror uses this server."""
         return {
             "MIRROR_S3_ENDPOINT": self.url,
             "MIRROR_S3_BUCKET": self.bucket,
@@ -68,3 +72,49 @@ class S3Server(Server):
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }
+
+
+class RcloneS3(S3Server):
+    """`rclone serve s3`.
+
+    It ignores preconditions and ``x-amz-checksum-*``, and replies to a range with status 200. SIGKILL loses its open
+    uploads.
+    """
+
+    name = "rclone"
+
+    def command(self) -> list[str]:
+        address = ["--addr", f"127.0.0.1:{self.port}", "--config", str(self.directory / "rclone.conf")]
+        return [str(program("rclone")), "serve", "s3", *address, str(self.data)]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
+
+
+class EmbeddedS3(RcloneS3):
+    """rclone with the flags of `make run` that matter for reads.
+
+    It computes no MD5 of the whole object for every GET.
+    """
+
+    def command(self) -> list[str]:
+        *command, directory = super().command()
+        return [*command, "--etag-hash", "", "--buffer-size", "0", directory]
+
+
+class VersityGateway(S3Server):
+    """The Versity S3 gateway. It checks checksums, preconditions and part lists.
+
+    It keeps metadata in a sidecar directory, because not every file system has extended attributes.
+    """
+
+    name = "versitygw"
+
+    def command(self) -> list[str]:
+        sidecar = self.directory / "metadata"
+        sidecar.mkdir(exist_ok=True)
+        gateway = [str(program("versitygw")), "--port", f"127.0.0.1:{self.port}", "--keep-alive", "--quiet"]
+        return [*gateway, "posix", "--sidecar", str(sidecar), str(self.data)]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}

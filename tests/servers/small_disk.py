@@ -1,4 +1,4 @@
-"""A disk that a test can fill: a small tmpfs for root, else a limit on the files that a server may write."""
+"""A disk that a test can fill: a small tmpfs, or a limit on file sizes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PIECE: Final = 4096
 
 
 class SmallDisk:
-    """A file system of 24 MiB below *folder*, unmounted with the context.
+    """A file system of 24 MiB at *folder* during the block.
 
-    Without root there is none: then `fill` has the server meet EFBIG at every write, which is as final, and nothing
-    on this machine shows that space is short (`is_real`).
+    Without root there is none (`is_real`). Then `fill` makes every write of the server fail with EFBIG, and the free
+    space that the machine reports does not change.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class SmallDisk:
             subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     def fill(self, server: Server, *, leave: int = 0) -> None:
-        """Let *leave* bytes be free; a limit on files leaves none."""
+        """Fill the disk up to *leave* free bytes. Without root, no bytes are left."""
         if self.is_real:
             self._filler.write_bytes(b"")
             found = os.statvfs(self.folder)
@@ -46,7 +46,7 @@ class SmallDisk:
             self._limit(server, 0)
 
     def clear(self, server: Server) -> None:
-        """Let the server write again."""
+        """Free the space, so that the server can write again."""
         if self.is_real:
             self._filler.unlink()
         else:

@@ -1,4 +1,4 @@
-"""The servers of the tests keep their own promises: they are ours, they come back, and they are never left behind."""
+"""The servers of the tests restart with their data, and end with the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_an_acknowledged_write_survives_a_kill(tmp_path: Path) -> None:
         assert client.get("key") == b"value"
 
 
-def test_a_server_that_stopped_listens_no_more(tmp_path: Path) -> None:
+def test_a_stopped_server_listens_no_more(tmp_path: Path) -> None:
     with ValkeyServer(tmp_path) as server:
         port = server.port
     assert not server.is_running
@@ -28,8 +28,8 @@ def test_a_server_that_stopped_listens_no_more(tmp_path: Path) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_two_servers_do_not_know_each_other(tmp_path: Path) -> None:
-    """One that finds another's port must not take its answers for its own."""
+def test_a_server_recognises_that_another_one_has_its_port(tmp_path: Path) -> None:
+    """A server must not take the responses of another one on its port for its own."""
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     with DockerRegistry(tmp_path / "one") as one:
@@ -49,13 +49,13 @@ def test_a_program_that_cannot_run_is_reported_with_its_log(tmp_path: Path) -> N
 
 
 @pytest.mark.docker_registry
-def test_the_registry_tells_every_request_in_order(docker_registry: DockerRegistry) -> None:
+def test_the_registry_lists_every_request_in_order(docker_registry: DockerRegistry) -> None:
     before = len(docker_registry.requests())
-    urllib3.request("GET", f"{docker_registry.url}/v2/nobody/image/tags/list?n=1")
-    urllib3.request("HEAD", f"{docker_registry.url}/v2/nobody/image/manifests/7")
+    urllib3.request("GET", f"{docker_registry.url}/v2/missing/image/tags/list?n=1")
+    urllib3.request("HEAD", f"{docker_registry.url}/v2/missing/image/manifests/7")
     assert docker_registry.requests()[before:] == [
-        ("GET", "/v2/nobody/image/tags/list?n=1"),
-        ("HEAD", "/v2/nobody/image/manifests/7"),
+        ("GET", "/v2/missing/image/tags/list?n=1"),
+        ("HEAD", "/v2/missing/image/manifests/7"),
     ]
 
 

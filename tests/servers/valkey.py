@@ -1,4 +1,4 @@
-"""Valkey, from the wheel that `make run` embeds."""
+"""Valkey from the wheel that `make run` embeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tests.servers.process import Server
 
 
 class ValkeyServer(Server):
-    """An empty Valkey with a password. With *append_only* it keeps every acknowledged write over `kill`."""
+    """An empty Valkey with a password.
+
+    With *append_only* it loses no acknowledged write to `kill`.
+    """
 
     name = "valkey"
 
@@ -24,7 +27,7 @@ class ValkeyServer(Server):
 
     @property
     def url(self) -> str:
-        """A ``redis://`` URL with the password, database 0."""
+        """Return a ``redis://`` URL with the password and database 0."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The benchmark's images are what its table says they are."""
+"""The benchmark's images have the layers that its table says."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import hashlib
 import io
 import tarfile
 
-from bench.content import gzipped
 from bench.shapes import MIB, LayerSpec, shapes
+from bench.source import layer_bytes
 
 
-def made(spec: LayerSpec) -> tuple[bytes, str]:
+def generate(spec: LayerSpec) -> tuple[bytes, str]:
     diff_id = hashlib.sha256()
-    return b"".join(gzipped(spec, diff_id)), diff_id.hexdigest()
+    return b"".join(layer_bytes(spec, diff_id)), diff_id.hexdigest()
 
 
-def test_two_gibibytes_are_in_nineteen_layers() -> None:
+def test_many_layers_has_two_gibibytes_in_nineteen_layers() -> None:
     layers = shapes()["many-layers"].images[0].layers
     assert (len(layers), sum(layer.size for layer in layers)) == (19, 2048 * MIB)
     assert len({layer.seed for layer in layers}) == 19
@@ -29,7 +29,7 @@ def test_twenty_images_share_one_layer() -> None:
 
 
 def test_a_layer_is_a_gzipped_tar_with_its_diff_id() -> None:
-    content, diff_id = made(LayerSpec("some", 3 * MIB + 17))
+    content, diff_id = generate(LayerSpec("some", 3 * MIB + 17))
     plain = gzip.decompress(content)
     assert hashlib.sha256(plain).hexdigest() == diff_id
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
@@ -37,7 +37,7 @@ def test_a_layer_is_a_gzipped_tar_with_its_diff_id() -> None:
 
 
 def test_a_layer_is_always_the_same_and_cannot_be_compressed() -> None:
-    content, _ = made(LayerSpec("some", MIB))
-    assert made(LayerSpec("some", MIB))[0] == content
-    assert made(LayerSpec("other", MIB))[0] != content
+    content, _ = generate(LayerSpec("some", MIB))
+    assert generate(LayerSpec("some", MIB))[0] == content
+    assert generate(LayerSpec("other", MIB))[0] != content
     assert len(gzip.compress(content)) > MIB

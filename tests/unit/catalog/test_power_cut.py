@@ -26,7 +26,7 @@ from tests import images
 from tests.api.seeded_catalog import stored, whole
 from tests.conftest import SettingsForServer
 from tests.servers import RcloneS3
-from tests.servers.programs import in_ci
+from tests.servers.process import in_ci
 
 _SIZE = 64 * 2**20
 

@@ -1,4 +1,4 @@
-"""`make run` with stand-ins as a child process of a test: what it printed, what its processes noted, how it ends."""
+"""`make run` with fake processes, as a child process of a test."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.servers.process import free_port
-from tests.servers.programs import REPOSITORY
-from tests.unit.deploy.stand_in import accepts, address
+from tests.servers.process import REPOSITORY, free_port
+from tests.unit.deploy.fake_processes import accepts, address
 
 WITHIN: Final = 30.0
-"""Seconds until something that must happen has happened."""
+"""Seconds within which an expected event must happen."""
 _POLL: Final = 0.02
 
 
 class Launch:
-    """One start on the data folder *data*; the context ends it and everything that it started."""
+    """One start on the data folder *data*.
+
+    The context ends it and every process that it started.
+    """
 
     def __init__(self, directory: Path, *, data: Path | None = None, **variables: str) -> None:
         self.data = data or directory / "data"
@@ -36,7 +38,7 @@ class Launch:
     def start(self, stdout: int | None = None) -> Self:
         with self.output_file.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.deploy.stand_in"],
+                [sys.executable, "-m", "tests.unit.deploy.fake_processes"],
                 cwd=REPOSITORY,
                 env=environment() | self.variables | {"JOURNAL": str(self.journal_file)},
                 stdin=subprocess.DEVNULL,
@@ -61,24 +63,24 @@ class Launch:
         return self._process
 
     def status(self) -> int:
-        """The exit status; waits for it."""
+        """Wait for the end, and return the exit status."""
         return self.process.wait(WITHIN)
 
     def output(self) -> str:
         return self.output_file.read_text(errors="replace")
 
     def lines(self) -> list[dict[str, Any]]:
-        """Its output; every line of it is a JSON object."""
+        """Return the output, of which every line is a JSON object."""
         return [json.loads(line) for line in self.output().splitlines()]
 
     def journal(self, event: str, name: str | None = None) -> list[dict[str, Any]]:
-        """What the stand-ins noted about *event*, oldest first."""
+        """Return the *event* lines that the fakes wrote, oldest first."""
         lines = self.journal_file.read_text().splitlines() if self.journal_file.exists() else []
-        notes = [json.loads(line) for line in lines]
-        return [note for note in notes if note["event"] == event and name in (None, note["name"])]
+        entries = [json.loads(line) for line in lines]
+        return [entry for entry in entries if entry["event"] == event and name in (None, entry["name"])]
 
     def ready(self) -> Self:
-        """Wait until all that it embeds and all stand-ins run."""
+        """Wait until the embedded servers and all fakes run."""
         eventually(lambda: "Ready: http://" in self.output(), "it does not get ready", self.output)
         for name in ("service", "worker", "scheduler"):
             eventually(partial(self.journal, "started", name), f"no {name} starts", self.output)
@@ -92,11 +94,11 @@ class Launch:
         return place is not None and accepts(place)
 
     def pids(self) -> list[int]:
-        """Every stand-in that ever started."""
-        return [note["pid"] for note in self.journal("started")]
+        """Return the ids of all fakes that ever started."""
+        return [entry["pid"] for entry in self.journal("started")]
 
     def kill(self) -> None:
-        """SIGKILL to the supervisor alone."""
+        """Send SIGKILL to the supervisor alone."""
         self.process.kill()
         self.process.wait()
 
@@ -111,7 +113,7 @@ def command_line(pid: int) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that nobody has waited for yet does not."""
+    """Return whether the process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -119,7 +121,7 @@ def is_alive(pid: int) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would change how the product starts."""
+    """Return this environment without variables that change how the product starts."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("MIRROR_", "AWS_", "RCLONE_"))}
 
 
@@ -131,5 +133,5 @@ def eventually(holds: Callable[[], object], otherwise: str, context: Callable[[]
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C in its terminal: SIGINT to the whole process group in the foreground."""
+    """Press Ctrl-C in its terminal: send SIGINT to the whole process group."""
     os.killpg(process.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The compose file: what it passes on, what it confines, and what its S3 keys may do at a real gateway."""
+"""The compose file: settings, secrets, restrictions, and the rights of S3 keys."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from mypy_boto3_s3 import S3Client
 from mirror.settings import Settings
 from tests import images
 from tests.servers import REGION, DockerRegistry
-from tests.servers.process import Server
-from tests.servers.programs import program
+from tests.servers.process import Server, program
 
 COMPOSE: Final = Path("deploy/compose")
 FILE: Final = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
@@ -34,39 +33,39 @@ SERVICES: Final[dict[str, Any]] = FILE["services"]
 NOT_FOR_COMPOSE: Final = {
     "heartbeat_path": "the image sets it, and its health check reads it",
     "host": "the image says 0.0.0.0",
-    "port": "the image's port is published by Compose",
+    "port": "Compose publishes the image's port",
     "data_dir": "a container keeps nothing",
     "workers": "Compose starts the workers",
-    "s3_sync_folder": "the gateway syncs what it answers for",
+    "s3_sync_folder": "the gateway syncs objects itself",
 }
 ONCE: Final = {"s3-volume", "s3-setup"}
 
 
-def passed(service: str) -> set[str]:
+def settings_of(service: str) -> set[str]:
     return {name.removesuffix("_FILE") for name in SERVICES[service]["environment"]}
 
 
 @pytest.mark.parametrize("setting", [field.name for field in fields(Settings)])
 def test_every_setting_reaches_the_containers_that_read_it(setting: str) -> None:
     variable = f"MIRROR_{setting.upper()}"
-    given = variable in passed("service") | passed("worker")
+    given = variable in settings_of("service") | settings_of("worker")
     assert given != (setting in NOT_FOR_COMPOSE)
 
 
 def test_only_the_service_has_the_admin_token() -> None:
-    having = {name for name, service in SERVICES.items() if "admin-token" in service.get("secrets", [])}
-    assert having == {"service"}
-    assert not any("ADMIN" in variable for name in ("worker", "scheduler") for variable in passed(name))
+    receivers = {name for name, service in SERVICES.items() if "admin-token" in service.get("secrets", [])}
+    assert receivers == {"service"}
+    assert not any("ADMIN" in variable for name in ("worker", "scheduler") for variable in settings_of(name))
 
 
-def test_only_workers_have_the_logins_to_registries_and_only_the_setup_has_the_gateways_key() -> None:
-    def having(secret: str) -> set[str]:
+def test_each_secret_is_passed_only_to_the_containers_that_need_it() -> None:
+    def receivers_of(secret: str) -> set[str]:
         return {name for name, service in SERVICES.items() if secret in service.get("secrets", [])}
 
-    assert having("docker-config") == {"worker"}
-    assert having("s3-root") == {"s3", "s3-setup"}
-    assert having("aws-credentials") == {"service", "worker", "scheduler", "s3-setup"}
-    assert having("registry-credentials") == {"registry", "s3-setup"}
+    assert receivers_of("docker-config") == {"worker"}
+    assert receivers_of("s3-root") == {"s3", "s3-setup"}
+    assert receivers_of("aws-credentials") == {"service", "worker", "scheduler", "s3-setup"}
+    assert receivers_of("registry-credentials") == {"registry", "s3-setup"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -92,14 +91,14 @@ class ComposeGateway(Server):
         super().__init__(directory)
         self.secrets = secrets
 
-    def here(self, text: str) -> str:
-        """A command of the compose file, as the container's shell gets it and with the paths of this test."""
+    def localize(self, text: str) -> str:
+        """Return a command of the compose file with the paths of this test."""
         text = text.replace("$$", "$").replace("/run/secrets", str(self.secrets))
         text = text.replace("/data", f"{self.directory}/data").replace("/tmp/iam", f"{self.directory}/iam")
         return text.replace(":7070", f"127.0.0.1:{self.port}")
 
     def command(self) -> list[str]:
-        return ["/bin/sh", "-ec", self.here(SERVICES["s3"]["command"][0])]
+        return ["/bin/sh", "-ec", self.localize(SERVICES["s3"]["command"][0])]
 
     def environment(self) -> Mapping[str, str]:
         return {"PATH": f"{program('versitygw').resolve().parent}{os.pathsep}{os.environ['PATH']}"}

@@ -1,4 +1,4 @@
-"""The script that cron calls, against the real API and a real worker."""
+"""The script `mirror-image` against the real API and a real worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.api.live_service import LiveService
 from tests.e2e.processes import Process
 from tests.fakes.registry import FakeRegistry, Reply, Request
 from tests.servers import RcloneS3, ValkeyServer
-from tests.servers.programs import REPOSITORY, program
+from tests.servers.process import REPOSITORY, program
 from tests.unit.deploy.launch import environment
 
 SCRIPT = REPOSITORY / "deploy" / "cron" / "mirror-image"
@@ -31,7 +31,7 @@ SHIM = '#!/bin/sh\nprintf "%s\\n" "$0 $*" >>"$CURL_CALLS"\nexec "$CURL" "$@"\n'
 
 @dataclass
 class Mirror:
-    """A service and a worker, a registry with images to mirror, and the script with a token for the service."""
+    """A service, a worker, a registry with images to mirror, and the script."""
 
     service: LiveService
     registry: FakeRegistry
@@ -40,17 +40,17 @@ class Mirror:
     def script(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         token = self.directory / "token"
         token.write_text(f"{self.service.token}\n")
-        told = {"MIRROR_URL": f"{self.service.url}/", "MIRROR_TOKEN_FILE": str(token), **variables}
-        return run(*arguments, **told)
+        settings = {"MIRROR_URL": f"{self.service.url}/", "MIRROR_TOKEN_FILE": str(token), **variables}
+        return run(*arguments, **settings)
 
     def source(self, name: str) -> str:
-        """A source that the registry has."""
+        """Put an image into the registry, and return the source to mirror it from."""
         repository, _, tag = name.partition(":")
         self.registry.put(images.image(images.layer(name)), repository, tag)
         return f"{self.registry.host}/{name}"
 
     def job(self, output: str) -> Any:
-        """The job that the script tells about."""
+        """Return the job whose id the script printed."""
         found = re.search(r"job_\w+", output)
         assert found, output
         url = f"{self.service.url}/v1/jobs/{found[0]}"
@@ -95,25 +95,25 @@ def test_several_images_are_one_job_and_a_second_time_they_are_unchanged(mirror:
     assert second.stdout.rstrip().endswith("2 unchanged")
 
 
-def test_of_several_images_those_that_failed_are_told_with_code_reason_and_hint(mirror: Mirror) -> None:
+def test_each_failed_image_is_reported_with_code_reason_and_hint(mirror: Mirror) -> None:
     missing = f"{mirror.registry.host}/partial/missing:1"
     answer = mirror.script(mirror.source("partial/app:1"), missing)
     assert answer.returncode == 1
     assert "ended partial" in answer.stderr
     (task,) = [task for task in mirror.job(answer.stderr)["tasks"] if task["state"] == "failed"]
     error = task["error"]
-    (told,) = [line for line in answer.stderr.splitlines() if missing in line]
-    assert told == f"mirror-image: {missing}: {error['code']}: {error['message']} ({error['hint']})"
+    (report,) = [line for line in answer.stderr.splitlines() if missing in line]
+    assert report == f"mirror-image: {missing}: {error['code']}: {error['message']} ({error['hint']})"
 
 
-def test_a_single_image_that_fails_is_told_too(mirror: Mirror) -> None:
+def test_a_single_failed_image_is_reported_too(mirror: Mirror) -> None:
     answer = mirror.script(f"{mirror.registry.host}/single/missing:1")
     assert answer.returncode == 1
     assert "ended failed" in answer.stderr
     assert "MANIFEST_UNKNOWN" in answer.stderr
 
 
-def test_a_job_that_waits_says_for_what_and_is_not_waited_for_too_long(mirror: Mirror) -> None:
+def test_a_waiting_job_is_reported_with_its_reason_until_the_timeout(mirror: Mirror) -> None:
     source = mirror.source("limited/app:1")
 
     def limited(request: Request, reply: Reply) -> Reply | None:
@@ -128,22 +128,22 @@ def test_a_job_that_waits_says_for_what_and_is_not_waited_for_too_long(mirror: M
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reason"),
     [
         (["redis:7=docker.io/library/other:1", "UPPER/case"], "UPPER/case was not accepted: "),
         (["redis:7=quay.io/team/redis:7"], "TARGET_RESERVED: "),
     ],
 )
-def test_what_can_never_work_is_not_accepted_and_the_reason_is_told(
-    mirror: Mirror, arguments: list[str], told: str
+def test_an_image_that_can_never_be_mirrored_is_not_accepted_and_the_reason_is_printed(
+    mirror: Mirror, arguments: list[str], reason: str
 ) -> None:
     answer = mirror.script(*arguments)
     assert (answer.returncode, answer.stdout) == (1, "")
-    assert told in answer.stderr
+    assert reason in answer.stderr
     assert re.search(r"was not accepted: [A-Z_]+: .+ \(.+\)", answer.stderr)
 
 
-def test_a_wrong_token_is_told_without_it(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_wrong_token_is_reported_and_never_printed(mirror: Mirror, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("a-wrong-token-of-some-length")
     answer = mirror.script("redis:7", MIRROR_TOKEN_FILE=str(wrong))
@@ -164,14 +164,14 @@ def test_the_token_is_in_no_argument(mirror: Mirror, tmp_path: Path) -> None:
 
 
 class Portal(BaseHTTPRequestHandler):
-    """Answers whatever it is asked with *status* and *page*; counts in `asked`."""
+    """A web server that returns *status* and *page*, and counts the requests."""
 
     status = 200
     page = b""
-    asked = 0
+    requests = 0
 
     def do_POST(self) -> None:
-        type(self).asked += 1
+        type(self).requests += 1
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(self.page)))
@@ -179,13 +179,13 @@ class Portal(BaseHTTPRequestHandler):
         self.wfile.write(self.page)
 
     def log_message(self, *args: object) -> None:
-        """Keep quiet."""
+        """Do not log."""
 
 
 @pytest.fixture
 def portal(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The script's variables for a server that is no mirror."""
-    Portal.status, Portal.page, Portal.asked = 200, b"", 0
+    """Return the script's variables for a server that is no mirror."""
+    Portal.status, Portal.page, Portal.requests = 200, b"", 0
     (tmp_path / "token").write_text("a-token")
     with HTTPServer(("127.0.0.1", 0), Portal) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -209,7 +209,7 @@ def portal(tmp_path: Path) -> Iterator[dict[str, str]]:
         (202, json.dumps({"detail": "x" * 10}).encode() + b"}"),
     ],
 )
-def test_what_is_no_mirror_is_told_so(portal: dict[str, str], status: int, page: bytes) -> None:
+def test_an_answer_that_is_not_the_mirrors_is_reported(portal: dict[str, str], status: int, page: bytes) -> None:
     Portal.status, Portal.page = status, page
     answer = run("redis:7", **portal)
     assert answer.returncode == 1
@@ -233,11 +233,11 @@ def test_what_is_no_mirror_is_told_so(portal: dict[str, str], status: int, page:
         ["redis:7"] * 101,
     ],
 )
-def test_a_wrong_call_is_usage_and_nothing_is_sent(portal: dict[str, str], arguments: list[str]) -> None:
+def test_a_wrong_call_prints_the_usage_and_sends_nothing(portal: dict[str, str], arguments: list[str]) -> None:
     answer = run(*arguments, **portal)
     assert answer.returncode == 2
     assert "usage: mirror-image" in answer.stderr
-    assert Portal.asked == 0
+    assert Portal.requests == 0
 
 
 @pytest.mark.parametrize("token", [None, "", "\n"])
@@ -248,4 +248,4 @@ def test_without_a_token_nothing_is_sent(portal: dict[str, str], tmp_path: Path,
     answer = run("redis:7", **{**portal, "MIRROR_TOKEN_FILE": str(file)})
     assert answer.returncode == 1
     assert "token" in answer.stderr
-    assert Portal.asked == 0
+    assert Portal.requests == 0

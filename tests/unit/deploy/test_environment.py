@@ -1,4 +1,4 @@
-"""What the processes are told, and what other tools are."""
+"""The environment variables of the processes, and those for other tools."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from deploy.local.data_folder import DataFolder
+from deploy.local.data_folder import CannotStart, DataFolder
 from deploy.local.embedded import S3, Valkey
-from deploy.local.environment import for_other_tools, for_pipes, for_processes, marker, of_embedded_servers
-from deploy.local.errors import CannotStart
+from deploy.local.environment import for_other_tools, for_processes, marker, variables_of_own_servers, with_json_logs
 from deploy.local.processes import Process, Stage
 from mirror.settings import Settings
 
@@ -23,22 +22,22 @@ def settings(**fields: Any) -> Settings:
     return Settings(data_dir=Path("/data"), **fields)
 
 
-def test_the_data_folder_is_told_as_an_absolute_path() -> None:
-    told = for_processes({"MIRROR_DATA_DIR_FILE": "/etc/where", "HOME": "/root"}, settings(), None, None)
-    assert told == {"MIRROR_DATA_DIR": "/data", "HOME": "/root"}
+def test_processes_receive_the_data_folder_as_an_absolute_path() -> None:
+    passed = for_processes({"MIRROR_DATA_DIR_FILE": "/etc/where", "HOME": "/root"}, settings(), None, None)
+    assert passed == {"MIRROR_DATA_DIR": "/data", "HOME": "/root"}
 
 
-def test_what_is_meant_for_the_real_aws_or_another_rclone_is_dropped_for_an_embedded_s3() -> None:
+def test_variables_for_the_real_aws_or_another_rclone_are_dropped_for_an_embedded_s3() -> None:
     caller = {"AWS_PROFILE": "work", "AWS_CA_BUNDLE": "", "RCLONE_RC": "true", "PATH": "/bin"}
-    told = for_processes(caller, settings(), VALKEY, EMBEDDED_S3)
-    assert not told.keys() & {"AWS_PROFILE", "AWS_CA_BUNDLE", "RCLONE_RC"}
-    assert told["PATH"] == "/bin"
-    assert told["MIRROR_S3_SYNC_FOLDER"] == "/data/s3"
-    assert told["RCLONE_AUTH_KEY"] == '"access,secret"'
+    passed = for_processes(caller, settings(), VALKEY, EMBEDDED_S3)
+    assert not passed.keys() & {"AWS_PROFILE", "AWS_CA_BUNDLE", "RCLONE_RC"}
+    assert passed["PATH"] == "/bin"
+    assert passed["MIRROR_S3_SYNC_FOLDER"] == "/data/s3"
+    assert passed["RCLONE_AUTH_KEY"] == '"access,secret"'
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "redirect"),
     [
         ({}, "false"),
         ({"s3_public_endpoint": "https://s3.example"}, None),
@@ -46,9 +45,9 @@ def test_what_is_meant_for_the_real_aws_or_another_rclone_is_dropped_for_an_embe
     ],
 )
 def test_clients_are_not_redirected_to_an_embedded_s3_unless_that_was_asked_for(
-    fields: dict[str, Any], told: str | None
+    fields: dict[str, Any], redirect: str | None
 ) -> None:
-    assert for_processes({}, settings(**fields), None, EMBEDDED_S3).get("MIRROR_SERVE_REDIRECT") == told
+    assert for_processes({}, settings(**fields), None, EMBEDDED_S3).get("MIRROR_SERVE_REDIRECT") == redirect
 
 
 def test_values_in_the_env_file_are_quoted_for_a_shell_and_unknown_ones_are_left_out() -> None:
@@ -66,9 +65,9 @@ def test_no_secret_is_in_a_repr() -> None:
     assert "secret" not in repr(EMBEDDED_S3)
 
 
-def test_processes_write_json_into_their_pipes_whatever_the_person_wants_to_see() -> None:
-    told = for_pipes({"MIRROR_LOG_FORMAT": "text", "MIRROR_LOG_FORMAT_FILE": "/etc/form", "HOME": "/root"})
-    assert told == {"MIRROR_LOG_FORMAT": "json", "HOME": "/root"}
+def test_processes_always_log_json_whatever_the_log_format_is() -> None:
+    passed = with_json_logs({"MIRROR_LOG_FORMAT": "text", "MIRROR_LOG_FORMAT_FILE": "/etc/form", "HOME": "/root"})
+    assert passed == {"MIRROR_LOG_FORMAT": "json", "HOME": "/root"}
 
 
 @pytest.fixture
@@ -77,7 +76,10 @@ def first(tmp_path: Path) -> DataFolder:
 
 
 def sourced(folder: DataFolder, **variables: str) -> dict[str, str]:
-    """A shell that has exported the file ``env`` of the folder's mirror, and *variables* after that."""
+    """Return the variables of a shell that exported the folder's file ``env``.
+
+    *variables* were set after that.
+    """
     embedded = {
         "MIRROR_STORES_OF": str(folder.root),
         "MIRROR_REDIS_URL": f"redis://:{folder.secret('redis-password')}@127.0.0.1:16379/0",
@@ -87,30 +89,30 @@ def sourced(folder: DataFolder, **variables: str) -> dict[str, str]:
     return embedded | variables
 
 
-def test_the_stores_of_another_folder_are_refused_by_name(first: DataFolder, tmp_path: Path) -> None:
+def test_the_stores_of_another_folder_are_named_and_refused(first: DataFolder, tmp_path: Path) -> None:
     with pytest.raises(CannotStart) as refused:
-        of_embedded_servers(sourced(first), tmp_path / "second")
-    for said in (str(first.root / "env"), "MIRROR_REDIS_URL and MIRROR_S3_BUCKET", str(tmp_path / "second")):
-        assert said in str(refused.value)
+        variables_of_own_servers(sourced(first), tmp_path / "second")
+    for part in (str(first.root / "env"), "MIRROR_REDIS_URL and MIRROR_S3_BUCKET", str(tmp_path / "second")):
+        assert part in str(refused.value)
     assert first.secret("redis-password") not in str(refused.value)
 
 
 @pytest.mark.parametrize("variables", [{"MIRROR_STORES_OF": ""}, {"MIRROR_REDIS_URL": "", "MIRROR_S3_BUCKET": ""}])
-def test_shared_on_purpose_or_not_named_any_more_they_are_no_hindrance(
+def test_stores_that_are_shared_on_purpose_or_no_longer_named_are_allowed(
     first: DataFolder, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    assert of_embedded_servers(sourced(first, **variables), tmp_path / "second") == set()
+    assert variables_of_own_servers(sourced(first, **variables), tmp_path / "second") == set()
 
 
-def test_a_folder_drops_what_names_its_own_servers_and_keeps_what_is_external(
+def test_variables_of_the_folders_own_servers_are_dropped_and_external_ones_are_kept(
     first: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = of_embedded_servers(sourced(first), first.root)
+    own = variables_of_own_servers(sourced(first), first.root)
     assert {"MIRROR_REDIS_URL", "MIRROR_S3_BUCKET", "MIRROR_S3_ENDPOINT", "AWS_SECRET_ACCESS_KEY"} <= own
     external = sourced(first, MIRROR_REDIS_URL="redis://redis.corp/0", AWS_ACCESS_KEY_ID="AKIA")
-    assert of_embedded_servers(external, first.root) == set()
+    assert variables_of_own_servers(external, first.root) == set()
     monkeypatch.chdir(tmp_path)
-    assert of_embedded_servers(sourced(first, MIRROR_STORES_OF="first/."), first.root) == own
+    assert variables_of_own_servers(sourced(first, MIRROR_STORES_OF="first/."), first.root) == own
 
 
 def test_the_marker_is_one_word_for_a_shell() -> None:

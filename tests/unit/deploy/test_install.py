@@ -1,4 +1,4 @@
-"""How far pip is, on a terminal and elsewhere."""
+"""pip's progress, and the hashes of the locked requirements."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.install import Progress, named
-from tests.servers.programs import REPOSITORY
+from deploy.local.install import Progress, packages_of
+from tests.servers.process import REPOSITORY
 
 
 class Terminal(io.StringIO):
@@ -27,23 +27,25 @@ def requirements(tmp_path: Path) -> Path:
     return file
 
 
-def told(requirements: Path, output: io.StringIO) -> str:
+def shown_for(requirements: Path, output: io.StringIO) -> str:
     progress = Progress(requirements, output)
     for line in ("Collecting boto3==1.0 (from -r base.txt)\n", "  Downloading boto3.whl\n", None, "Collecting Flask\n"):
-        progress.take(line)
-    progress.take("Installing collected packages: boto3, Flask, six\n")
+        progress.update(line)
+    progress.update("Installing collected packages: boto3, Flask, six\n")
     progress.end(0, "everything that pip printed")
     return output.getvalue()
 
 
 def test_the_packages_of_included_files_are_counted_and_hashes_are_not(requirements: Path) -> None:
-    assert named(requirements) == {"boto3", "flask", "six"}
-    assert len(named(REPOSITORY / "requirements-dev.txt")) > len(named(REPOSITORY / "requirements.txt")) > 20
+    assert packages_of(requirements) == {"boto3", "flask", "six"}
+    assert (
+        len(packages_of(REPOSITORY / "requirements-dev.txt")) > len(packages_of(REPOSITORY / "requirements.txt")) > 20
+    )
 
 
 def test_a_terminal_shows_one_line_that_is_rewritten(requirements: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    shown = told(requirements, Terminal())
+    shown = shown_for(requirements, Terminal())
     assert shown.count("\n") == 1
     assert "package 1 of 3, boto3" in shown
     assert "package 2 of 3, Flask" in shown
@@ -51,15 +53,15 @@ def test_a_terminal_shows_one_line_that_is_rewritten(requirements: Path, monkeyp
     assert "Downloading" not in shown
 
 
-def test_elsewhere_lines_are_few(requirements: Path) -> None:
-    shown = told(requirements, io.StringIO()).splitlines()
+def test_without_a_terminal_there_are_few_lines(requirements: Path) -> None:
+    shown = shown_for(requirements, io.StringIO()).splitlines()
     assert "package 1 of 3, boto3" in shown[0]
     assert shown[-1].startswith(f"Installed {requirements} in ")
     assert len(shown) <= 6
     assert "\r" not in "".join(shown)
 
 
-def test_a_failure_shows_what_pip_said_on_stderr_and_has_its_status(tmp_path: Path) -> None:
+def test_a_failure_shows_pips_output_on_stderr_and_has_its_status(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     file.write_text(f"nothing @ file://{tmp_path}/missing.whl\n")
     command = [sys.executable, "-m", "deploy.local.install", str(file)]
@@ -71,7 +73,7 @@ def test_a_failure_shows_what_pip_said_on_stderr_and_has_its_status(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_the_locked_requirements_are_those_that_were_asked_for_each_with_its_hashes(name: str) -> None:
+def test_every_required_package_is_locked_with_its_hashes(name: str) -> None:
     asked = set(re.findall(r"^([A-Za-z0-9._-]+==[^\s#;]+)", (REPOSITORY / f"{name}.in").read_text(), re.MULTILINE))
     lines = (REPOSITORY / f"{name}.txt").read_text().replace("\\\n", "").splitlines()
     locked = {line.split()[0]: line for line in lines if re.match(r"[A-Za-z0-9]", line)}

@@ -1,4 +1,4 @@
-"""`make run`, with a real supervisord, Valkey and S3, and stand-ins for the product's own processes."""
+"""`make run` with real servers, and with fakes for the product's own processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from tests.unit.deploy.launch import Launch, children, command_line, eventually,
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """One that runs, in a folder with a difficult name, started by somebody with two workers and AWS credentials."""
+    """A running mirror in a folder with a difficult name.
+
+    It has two workers, and its caller has AWS variables.
+    """
     directory = tmp_path_factory.mktemp("running")
     elsewhere = {"AWS_PROFILE": "work", "AWS_SESSION_TOKEN": "expired", "AWS_CA_BUNDLE": "/nowhere"}
     with Launch(directory, data=directory / "d #1 %s; x'y", MIRROR_WORKERS="2", **elsewhere) as launch:
@@ -29,20 +32,23 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
 
 
 def env_file(launch: Launch) -> dict[str, str]:
-    """The file ``env`` as a shell understands it."""
+    """Return the file ``env`` as a shell reads it."""
     script = 'set -a; . "$1"; env -0'
     answer = subprocess.run(["sh", "-c", script, "sh", launch.data / "env"], env={}, capture_output=True, check=True)
     return dict(item.split("=", 1) for item in answer.stdout.decode().split("\0") if item)
 
 
 def sourced(launch: Launch) -> dict[str, str]:
-    """What ``set -a; . data/env`` puts into the environment of a shell."""
+    """Return what sourcing the file ``env`` puts into the environment of a shell."""
     wanted = ("MIRROR_", "AWS_")
     return {name: value for name, value in env_file(launch).items() if name.startswith(wanted)}
 
 
 def environment_of(pid: int) -> set[str]:
-    """The names of its variables. (Valkey writes its title over them.)"""
+    """Return the names of its variables.
+
+    (Valkey overwrites them with its process title.)
+    """
     names = {item.partition(b"=")[0].decode() for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")}
     return {name for name in names if name.strip()}
 
@@ -51,8 +57,8 @@ def redis_of(launch: Launch) -> redis.Redis:
     return redis.Redis.from_url(env_file(launch)["MIRROR_REDIS_URL"], socket_timeout=5)
 
 
-def answers(launch: Launch) -> bool:
-    """Whether its Valkey does."""
+def valkey_answers(launch: Launch) -> bool:
+    """Return whether its Valkey accepts commands."""
     with redis_of(launch) as client:
         try:
             return bool(client.ping())
@@ -62,11 +68,11 @@ def answers(launch: Launch) -> bool:
 
 def test_every_process_starts_in_its_number_of_copies(running: Launch) -> None:
     eventually(lambda: len(running.journal("started")) == 4, "not all start", running.output)
-    names = sorted(note["env"]["SUPERVISOR_PROCESS_NAME"] for note in running.journal("started"))
+    names = sorted(entry["env"]["SUPERVISOR_PROCESS_NAME"] for entry in running.journal("started"))
     assert names == ["scheduler", "service", "worker-0", "worker-1"]
 
 
-def test_the_banner_tells_where_everything_is_but_not_the_token(running: Launch) -> None:
+def test_the_banner_says_where_everything_is_and_never_shows_the_token(running: Launch) -> None:
     token = (running.data / "admin-token").read_text().strip()
     assert f"http://127.0.0.1:{running.port}" in running.output()
     assert str(running.data / "admin-token") in running.output()
@@ -74,15 +80,15 @@ def test_the_banner_tells_where_everything_is_but_not_the_token(running: Launch)
 
 
 def test_no_secret_is_in_any_command_line(running: Launch) -> None:
-    told = env_file(running)
+    env = env_file(running)
     secrets = [
-        told["AWS_SECRET_ACCESS_KEY"],
-        told["AWS_ACCESS_KEY_ID"],
+        env["AWS_SECRET_ACCESS_KEY"],
+        env["AWS_ACCESS_KEY_ID"],
         (running.data / "admin-token").read_text().strip(),
     ]
-    secrets.append(told["MIRROR_REDIS_URL"].split("@")[0].rpartition(":")[2])
+    secrets.append(env["MIRROR_REDIS_URL"].split("@")[0].rpartition(":")[2])
     pid = running.process.pid
-    eventually(lambda: len(children(pid)) == 7, "it has not seven processes")  # the one that says 'Ready' has ended
+    eventually(lambda: len(children(pid)) == 7, "it has not seven processes")  # the readiness process has ended
     assert not [line for line in map(command_line, [pid, *children(pid)]) for secret in secrets if secret in line]
 
 
@@ -94,16 +100,16 @@ def test_everything_in_the_data_folder_is_private(running: Launch) -> None:
 
 
 def test_other_tools_reach_redis_and_the_bucket_with_the_env_file(running: Launch) -> None:
-    told = env_file(running)
-    assert told["MIRROR_URL"] == f"http://127.0.0.1:{running.port}"
+    env = env_file(running)
+    assert env["MIRROR_URL"] == f"http://127.0.0.1:{running.port}"
     with redis_of(running) as client:
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": ""}
         assert {name: client.config_get(name)[name] for name in wanted} == wanted
-    s3 = boto3.session.Session(told["AWS_ACCESS_KEY_ID"], told["AWS_SECRET_ACCESS_KEY"]).client(
-        "s3", endpoint_url=told["MIRROR_S3_ENDPOINT"], region_name=told["MIRROR_S3_REGION"], config=Config(proxies={})
+    s3 = boto3.session.Session(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]).client(
+        "s3", endpoint_url=env["MIRROR_S3_ENDPOINT"], region_name=env["MIRROR_S3_REGION"], config=Config(proxies={})
     )
-    s3.put_object(Bucket=told["MIRROR_S3_BUCKET"], Key="a/key", Body=b"value")
-    assert s3.get_object(Bucket=told["MIRROR_S3_BUCKET"], Key="a/key")["Body"].read() == b"value"
+    s3.put_object(Bucket=env["MIRROR_S3_BUCKET"], Key="a/key", Body=b"value")
+    assert s3.get_object(Bucket=env["MIRROR_S3_BUCKET"], Key="a/key")["Body"].read() == b"value"
     s3.close()
 
 
@@ -122,7 +128,7 @@ def test_a_second_start_on_the_same_folder_is_refused(running: Launch, tmp_path:
     assert not second.journal("started")
 
 
-def test_a_second_mirror_beside_it_finds_other_ports(running: Launch, tmp_path: Path) -> None:
+def test_a_second_mirror_on_the_same_machine_gets_other_ports(running: Launch, tmp_path: Path) -> None:
     with Launch(tmp_path) as second:
         second.ready()
         assert env_file(second)["MIRROR_REDIS_URL"] != env_file(running)["MIRROR_REDIS_URL"]
@@ -136,7 +142,7 @@ def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
         os.kill(first, signal.SIGKILL)
         os.kill(valkey, signal.SIGKILL)
         eventually(lambda: len(launch.journal("started", "worker")) == 2, "no new worker", launch.output)
-        eventually(lambda: answers(launch), "no new Valkey", launch.output)
+        eventually(lambda: valkey_answers(launch), "no new Valkey", launch.output)
 
 
 @pytest.mark.parametrize("how", [lambda process: process.terminate(), interrupt], ids=["SIGTERM", "Ctrl-C"])
@@ -148,21 +154,21 @@ def test_workers_stop_before_the_api_and_the_servers_last(tmp_path: Path, how: o
         how(launch.process)
         assert launch.status() == 0
         assert not [pid for pid in started if is_alive(pid)]
-        for name, still_answering in {"worker": ["api", "s3", "redis"], "service": ["api", "s3", "redis"]}.items():
-            assert [note["answering"] for note in launch.journal("stopping", name)] == [still_answering]
-        order = [note["name"] for note in launch.journal("stopping")]
+        for name, still_accepting in {"worker": ["api", "s3", "redis"], "service": ["api", "s3", "redis"]}.items():
+            assert [entry["accepting"] for entry in launch.journal("stopping", name)] == [still_accepting]
+        order = [entry["name"] for entry in launch.journal("stopping")]
         assert set(order[:2]) == {"worker", "scheduler"}
         assert order[2:] == ["service"]
 
 
 def test_a_process_that_ignores_sigterm_is_killed_and_the_rest_stops_in_order(tmp_path: Path) -> None:
-    with Launch(tmp_path, STAND_INS="stubborn") as launch:
+    with Launch(tmp_path, FAKES="stubborn") as launch:
         launch.ready()
         eventually(lambda: launch.journal("started", "stubborn"), "it does not start", launch.output)
         launch.process.terminate()
         assert launch.status() == 0
         assert not is_alive(launch.journal("started", "stubborn")[0]["pid"])
-        assert launch.journal("stopping", "service")[0]["answering"] == ["api", "s3", "redis"]
+        assert launch.journal("stopping", "service")[0]["accepting"] == ["api", "s3", "redis"]
 
 
 def test_a_killed_supervisor_leaves_no_process_and_a_new_start_finds_all_data(tmp_path: Path) -> None:
@@ -172,18 +178,21 @@ def test_a_killed_supervisor_leaves_no_process_and_a_new_start_finds_all_data(tm
         with redis_of(launch) as client:
             client.set("job", "accepted")
         launch.kill()
-        launch.start()  # at once: it waits for what the kill has left
+        launch.start()  # at once, so it waits for the orphans of the killed one
         eventually(lambda: not [pid for pid in started if is_alive(pid)], "processes are left")
         eventually(lambda: len(launch.journal("started", "service")) == 2, "it does not start again", launch.output)
-        eventually(lambda: answers(launch), "no Valkey", launch.output)
+        eventually(lambda: valkey_answers(launch), "no Valkey", launch.output)
         with redis_of(launch) as client:
             assert client.get("job") == b"accepted"
         assert env_file(launch) == before
 
 
 def test_a_killed_supervisors_programs_end_while_redis_and_s3_still_answer(tmp_path: Path) -> None:
-    """Also one that ignores SIGTERM, and what it has forked; nobody starts it again to clean up."""
-    with Launch(tmp_path, STAND_INS="stubborn") as launch:
+    """Also one that ignores SIGTERM, and its forks.
+
+    They end although no new start cleans up.
+    """
+    with Launch(tmp_path, FAKES="stubborn") as launch:
         launch.ready()
         eventually(lambda: launch.journal("started", "stubborn"), "it does not start", launch.output)
         started = children(launch.process.pid)
@@ -191,15 +200,15 @@ def test_a_killed_supervisors_programs_end_while_redis_and_s3_still_answer(tmp_p
         launch.kill()
         eventually(lambda: not [pid for pid in [*started, *forked] if is_alive(pid)], "processes are left")
         for name in ("worker", "scheduler", "service"):
-            (note,) = launch.journal("stopping", name)
-            assert {"s3", "redis"} <= set(note["answering"])
+            (entry,) = launch.journal("stopping", name)
+            assert {"s3", "redis"} <= set(entry["accepting"])
         assert not launch.journal("stopping", "stubborn")
 
 
-def test_what_even_its_guard_left_is_ended_by_the_next_start_which_says_so(tmp_path: Path) -> None:
+def test_processes_that_the_guard_could_not_end_are_ended_and_named_by_the_next_start(tmp_path: Path) -> None:
     with Launch(tmp_path) as launch:
         started = children(launch.ready().process.pid)
-        guard = next(pid for pid in started if "deploy.local.guard" in command_line(pid))
+        guard = next(pid for pid in started if "deploy.local.orphans" in command_line(pid))
         valkey = next(pid for pid in started if "valkey-server" in command_line(pid))
         with redis_of(launch) as client:
             client.set("job", "accepted")
@@ -213,7 +222,7 @@ def test_what_even_its_guard_left_is_ended_by_the_next_start_which_says_so(tmp_p
         assert not [pid for pid in started if is_alive(pid)]
         said = [line for line in launch.lines() if line["event"].startswith("Ending the processes of an earlier run")]
         assert [f"valkey-server ({valkey})" in line["event"] for line in said] == [True]
-        eventually(lambda: answers(launch), "no Valkey", launch.output)
+        eventually(lambda: valkey_answers(launch), "no Valkey", launch.output)
         with redis_of(launch) as client:
             assert client.get("job") == b"accepted"
 
@@ -257,7 +266,7 @@ def test_in_a_pipe_every_line_is_one_json_object(running: Launch) -> None:
     assert (start["data_dir"], start["admin_token"]) == (str(running.data), str(running.data / "admin-token"))
 
 
-def test_output_goes_to_a_socket_too(tmp_path: Path) -> None:
+def test_output_can_go_to_a_socket(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         launch = Launch(tmp_path).start(stdout=theirs.fileno())
@@ -266,7 +275,7 @@ def test_output_goes_to_a_socket_too(tmp_path: Path) -> None:
             assert any("worker says hello" in line for line in lines)
 
 
-def test_it_goes_on_when_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
+def test_it_goes_on_when_the_reader_of_its_output_has_gone(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     launch = Launch(tmp_path).start(stdout=writer)
     os.close(writer)
@@ -296,7 +305,7 @@ def test_wrong_settings_are_all_listed_and_nothing_is_made(tmp_path: Path) -> No
     assert not launch.data.exists()
 
 
-def test_off_loopback_without_a_token_it_refuses(tmp_path: Path) -> None:
+def test_off_loopback_without_a_token_it_does_not_start(tmp_path: Path) -> None:
     launch = Launch(tmp_path, MIRROR_HOST="0.0.0.0").start()
     assert launch.status() == 2
     assert "MIRROR_ADMIN_TOKEN" in launch.output()
@@ -312,7 +321,7 @@ def test_mistyped_and_missing_settings_are_listed_at_once_and_nothing_is_made(tm
     assert not launch.data.exists()
 
 
-def test_a_file_where_the_data_folder_should_be_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_data_folder_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     for data in (tmp_path / "file", tmp_path / "file" / "below"):
         launch = Launch(tmp_path, data=data).start()
@@ -332,9 +341,7 @@ def test_a_second_mirror_in_a_shell_that_sourced_the_env_file_is_refused(running
     assert not second.data.exists()
 
 
-def test_the_env_file_in_a_shell_is_no_hindrance_once_the_stores_are_named_or_shared_on_purpose(
-    running: Launch, tmp_path: Path
-) -> None:
+def test_a_second_mirror_may_share_the_stores_of_a_sourced_env_file_on_purpose(running: Launch, tmp_path: Path) -> None:
     shared = {name: value for name, value in sourced(running).items() if name != "MIRROR_STORES_OF"}
     with Launch(tmp_path, data=None, **shared) as second:
         second.ready()
@@ -349,7 +356,7 @@ def test_the_same_mirror_starts_again_in_a_shell_that_sourced_its_own_env_file(t
             client.set("job", "accepted")
     with Launch(tmp_path, data=None, **variables) as again:
         eventually(lambda: len(again.journal("started", "service")) == 2, "it does not start", again.output)
-        eventually(lambda: answers(again), "no Valkey", again.output)
+        eventually(lambda: valkey_answers(again), "no Valkey", again.output)
         with redis_of(again) as client:
             assert client.get("job") == b"accepted"
         programs = [command_line(pid) for pid in children(again.process.pid)]
@@ -367,7 +374,7 @@ def test_a_folder_that_a_newer_server_wrote_is_refused(tmp_path: Path) -> None:
     assert not list((data / "valkey").iterdir())
 
 
-def test_what_is_external_is_not_embedded(tmp_path: Path) -> None:
+def test_with_external_stores_no_server_is_embedded(tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     external: dict[str, str] = {
         "MIRROR_REDIS_URL": f"redis://{nowhere}/0",

@@ -1,4 +1,4 @@
-"""`make run` on a real terminal (a pty): lines for a person, and none that only a machine wants."""
+"""`make run` on a real terminal (a pty): it shows lines for a person and no JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ LINE = re.compile(r"\d\d:\d\d:\d\d (debug|info|warning|error) +(\S+) +(.+)")
 
 
 class Screen:
-    """What a terminal was sent. It reads until the program that has the terminal has ended."""
+    """The output that a terminal received.
+
+    It reads until the program on the terminal has ended.
+    """
 
     def __init__(self) -> None:
         self.reader, self.writer = pty.openpty()
@@ -29,7 +32,7 @@ class Screen:
         try:
             while piece := os.read(self.reader, 65536):
                 self._read += piece
-        except OSError:  # Linux says so when the last program has closed the terminal
+        except OSError:  # Linux raises EIO after the last program has closed the terminal
             return
 
     @property
@@ -55,7 +58,7 @@ class Screen:
 
 def test_a_terminal_shows_the_banner_and_one_style_for_all_processes(tmp_path: Path) -> None:
     screen = Screen()
-    with screen.of(tmp_path, TERM="xterm", NO_COLOR="", STAND_INS="logs") as launch:
+    with screen.of(tmp_path, TERM="xterm", NO_COLOR="", FAKES="logs") as launch:
         eventually(lambda: "GET /v1/jobs 200" in screen.text, "no request is shown", lambda: screen.text)
     assert COLOUR.search(screen.text)
     shown = COLOUR.sub("", screen.text)
@@ -72,8 +75,8 @@ def test_a_terminal_shows_the_banner_and_one_style_for_all_processes(tmp_path: P
     assert not Path(launch.output_file).read_text()
 
 
-def test_text_can_be_asked_for_in_a_pipe_and_the_processes_still_write_json(tmp_path: Path) -> None:
-    with Launch(tmp_path, MIRROR_LOG_FORMAT="text", STAND_INS="logs") as launch:
+def test_a_pipe_can_show_text_while_the_processes_still_log_json(tmp_path: Path) -> None:
+    with Launch(tmp_path, MIRROR_LOG_FORMAT="text", FAKES="logs") as launch:
         launch.ready()
         eventually(lambda: "GET /v1/jobs 200" in launch.output(), "no request is shown", launch.output)
         assert launch.journal("started", "worker")[0]["env"]["MIRROR_LOG_FORMAT"] == "json"

@@ -13,8 +13,7 @@ from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.registry.redirects import TARGET_SECONDS, TARGETS, BlobTargets
 from tests.fakes import faults
-from tests.fakes.content import Synthetic
-from tests.fakes.registry import FakeRegistry, Reply, Tokens
+from tests.fakes.registry import FakeRegistry, Reply, Synthetic, Tokens
 from tests.fakes.server import HttpServer
 from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient
 

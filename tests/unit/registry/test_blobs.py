@@ -15,8 +15,7 @@ from mirror.oci.reference import Reference
 from mirror.registry.blob_stream import BlobStream
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults
-from tests.fakes.content import Synthetic
-from tests.fakes.registry import FakeRegistry
+from tests.fakes.registry import FakeRegistry, Synthetic
 from tests.unit.registry.conftest import REPOSITORY
 
 SIZE = 3 * 1024 * 1024 + 17

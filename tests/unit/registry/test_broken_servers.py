@@ -14,7 +14,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
-from tests.fakes.raw import RawServer
+from tests.fakes.sockets import RawServer
 from tests.unit.registry.conftest import MakeClient
 
 CONTENT = b"0123456789"

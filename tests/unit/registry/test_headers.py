@@ -19,8 +19,8 @@ from mirror.registry.client import RegistryClient
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.throttle import Unthrottled
 from tests.fakes import faults
-from tests.fakes.raw import RawServer
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.sockets import RawServer
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOGIN, LOOPBACK, MakeClient
 

@@ -25,8 +25,8 @@ from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.registry.retry import ATTEMPTS
 from tests.fakes import faults
+from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
-from tests.fakes.tokens import basic
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config
 

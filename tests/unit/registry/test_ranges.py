@@ -24,8 +24,7 @@ from mirror.registry.byte_range import SMALLEST_PIECE
 from mirror.registry.client import RegistryClient
 from mirror.registry.redirects import REFUSAL_SECONDS, RangeRefusals
 from tests.fakes import faults
-from tests.fakes.content import Synthetic
-from tests.fakes.registry import FakeRegistry, Reply, Request
+from tests.fakes.registry import FakeRegistry, Reply, Request, Synthetic
 from tests.unit.registry.conftest import REPOSITORY
 
 SIZE = 2 * 1024 * 1024 + 17

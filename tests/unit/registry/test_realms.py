@@ -11,9 +11,9 @@ from mirror.errors import AddressNotAllowed, RealmNotAllowed
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults
+from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Tokens
 from tests.fakes.server import HttpServer
-from tests.fakes.tokens import basic
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config, login_entry
 

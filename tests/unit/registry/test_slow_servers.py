@@ -30,8 +30,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from tests.e2e.processes import eventually
 from tests.fakes import faults
-from tests.fakes.dripping import DrippingServer
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
+from tests.fakes.sockets import DrippingServer
 from tests.unit.registry.conftest import LOOPBACK, MakeClient
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -28,8 +28,8 @@ from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
 from tests.fakes import faults
-from tests.fakes.raw import RawServer
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.sockets import RawServer
 from tests.images import TestImage
 from tests.unit.registry.certificates import Authority
 from tests.unit.registry.conftest import REPOSITORY, MakeClient

@@ -15,9 +15,9 @@ from mirror.registry.client import RegistryClient
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
 from tests.fakes import faults
+from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer
-from tests.fakes.tokens import basic
 from tests.images import TestImage
 from tests.unit.registry.certificates import Authority
 from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY, MakeClient, docker_config

@@ -13,8 +13,8 @@ from mirror.oci.media_types import ACCEPTED
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults
+from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Reply, Tokens
-from tests.fakes.tokens import basic
 from tests.images import TestImage
 from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config
 

@@ -17,10 +17,10 @@ from mirror.records.job import Job
 from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes import faults
-from tests.fakes.dripping import DrippingServer
 from tests.fakes.registry import FakeRegistry, Reply, Tokens
+from tests.fakes.sockets import DrippingServer
 from tests.harness import Harness
-from tests.servers.rclone import RcloneS3
+from tests.servers.s3 import RcloneS3
 from tests.unit.worker.test_shift import shift, states, taken
 
 OK = b"HTTP/1.1 200 OK\r\n"

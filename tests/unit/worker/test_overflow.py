@@ -9,7 +9,7 @@ from mirror.oci.reference import Reference
 from mirror.records.job import Job
 from mirror.redis import keys
 from tests.harness import Harness
-from tests.servers.rclone import RcloneS3
+from tests.servers.s3 import RcloneS3
 from worker import overflow
 from worker.overflow import OVERFLOW, OVERFLOW_OF_ONE, Entry, OverflowQueue, choose
 

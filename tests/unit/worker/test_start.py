@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from mirror.storage.bucket import Bucket
 from mirror.storage.s3_clients import S3Clients
-from tests.servers.programs import REPOSITORY
+from tests.servers.process import REPOSITORY
 from worker.__main__ import look_at
 
 

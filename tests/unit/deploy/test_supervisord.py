@@ -1,4 +1,4 @@
-"""supervisord's configuration says what the process table says, whatever the paths look like."""
+"""supervisord's configuration follows from the process table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from supervisor.options import ServerOptions, UnhosedConfigParser
 
 from deploy.local.data_folder import DataFolder
 from deploy.local.processes import Process, Stage, product
-from deploy.local.supervision import _command_line, write_configuration
+from deploy.local.supervisord import _command_line, write_configuration
 from mirror.settings import Settings
 
 PRINTABLE = st.text(st.sampled_from(" #;%'\"\\\u3000\xa0a=[") | st.characters(exclude_categories=["C", "Zl", "Zp"]))
 
 
 @given(st.lists(PRINTABLE, min_size=1))
-def test_supervisord_reads_a_command_as_it_was_meant(command: list[str]) -> None:
+def test_supervisord_reads_exactly_the_command_that_was_written(command: list[str]) -> None:
     parser = UnhosedConfigParser()
     parser.read_string(f"[program:any]\ncommand={_command_line(command)}\nother=1\n")
     assert shlex.split(parser.saneget("program:any", "command")) == command
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> DataFolder:
 
 
 def read(path: Path) -> ServerOptions:
-    """The configuration as supervisord itself understands it."""
+    """Return the configuration as supervisord itself reads it."""
     options = ServerOptions()
     options.realize(["--configuration", str(path)], doc="")
     return options
@@ -55,18 +55,18 @@ def test_the_stages_stop_one_after_the_other_and_redis_is_last(folder: DataFolde
 
 
 def test_all_is_stopped_within_ten_seconds(folder: DataFolder, tmp_path: Path) -> None:
-    """The slowest of each stage takes all of its time: 5 s for workers, 2 s for the API, 1 s for each server."""
+    """The slowest of each stage has 5 s (worker), 2 s (API) or 1 s (server)."""
     options = read(write_configuration(folder, product(Settings(data_dir=tmp_path))))
     waits = {p.name: p.stopwaitsecs for group in options.process_group_configs for p in group.process_configs}
     assert (waits["worker"], waits["scheduler"], waits["service"]) == (5, 5, 2)
 
 
-def test_every_process_is_tethered_and_the_configuration_is_private(folder: DataFolder) -> None:
+def test_every_process_is_bound_to_its_parent_and_the_configuration_is_private(folder: DataFolder) -> None:
     server = Process("valkey", ("/bin/sleep", "1 %"), Stage.REDIS, stop_within=1, lock=folder.valkey / "lock")
     path = write_configuration(folder, [server])
     (process,) = read(path).process_group_configs[0].process_configs
     command = shlex.split(process.command)
-    assert command[:4] == [sys.executable, "-m", "deploy.local.tether", "--parent"]
+    assert command[:4] == [sys.executable, "-m", "deploy.local.parent_death", "--parent"]
     assert command[5:] == [
         *("--share", str(folder.children_lock)),
         *("--lock", str(folder.valkey / "lock")),
@@ -75,5 +75,5 @@ def test_every_process_is_tethered_and_the_configuration_is_private(folder: Data
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_nobody_can_control_the_supervisor_over_a_socket(folder: DataFolder, tmp_path: Path) -> None:
+def test_the_supervisor_has_no_control_socket(folder: DataFolder, tmp_path: Path) -> None:
     assert read(write_configuration(folder, product(Settings(data_dir=tmp_path)))).server_configs == []

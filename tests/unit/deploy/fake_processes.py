@@ -1,7 +1,7 @@
-"""Programs that stand in for the service, the worker and the scheduler, and the start of `make run` with them.
+"""Fake service, worker and scheduler, and the start of `make run` with them.
 
-``python -m tests.unit.deploy.stand_in`` starts everything; with a name as its argument it is one of the programs. Each
-writes to the file $JOURNAL what happened to it, one JSON object per line, in one write.
+``python -m tests.unit.deploy.fake_processes`` starts everything. With a name as its argument it is one of the fakes.
+Each fake appends its events to the file $JOURNAL, one JSON object per line, in one write.
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ from urllib.parse import urlsplit
 import structlog
 
 from deploy.local.__main__ import main
-from deploy.local.processes import Process, Stage, announcement, product
+from deploy.local.processes import Process, Stage, product, readiness
 from mirror.log import configure
 from mirror.settings import Settings
 
 
 def table(settings: Settings) -> list[Process]:
-    """What the product has, with a stand-in as the program of each."""
-    programs = [stand_in(process) for process in product(settings) if not process.once]
-    if "stubborn" in os.environ.get("STAND_INS", ""):
-        programs.append(stand_in(Process("stubborn", (), Stage.WORK, stop_within=1)))
-    return [*programs, announcement(settings)]
+    """Return the product's processes, with a fake as the program of each."""
+    programs = [fake(process) for process in product(settings) if not process.once]
+    if "stubborn" in os.environ.get("FAKES", ""):
+        programs.append(fake(Process("stubborn", (), Stage.WORK, stop_within=1)))
+    return [*programs, readiness(settings)]
 
 
-def stand_in(process: Process) -> Process:
-    return replace(process, command=(sys.executable, "-m", "tests.unit.deploy.stand_in", process.name))
+def fake(process: Process) -> Process:
+    return replace(process, command=(sys.executable, "-m", "tests.unit.deploy.fake_processes", process.name))
 
 
-def perform(name: str) -> None:
-    """Be the program *name* until SIGTERM; at that moment, note which of the others still answer."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in every thread: only sigwait takes it
+def run_fake(name: str) -> None:
+    """Run the fake *name* until SIGTERM.
+
+    Then log which of the other processes still accept connections.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in every thread, so that only sigwait receives it
     server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["MIRROR_PORT"])), Ready) if name == "service" else None
     if server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     journal("started", name)
     os.write(1, f"{name} says hello\n".encode())
-    if name == "service" and "logs" in os.environ.get("STAND_INS", ""):
+    if name == "service" and "logs" in os.environ.get("FAKES", ""):
         log_requests()
     signal.sigwait({signal.SIGUSR1 if name == "stubborn" else signal.SIGTERM})
     journal("stopping", name)
@@ -55,20 +58,21 @@ def perform(name: str) -> None:
 
 
 def log_requests() -> None:
-    """Log as the service does, also what a person is not shown."""
+    """Log requests as the service does, also those that a person is not shown."""
     configure("service")
     for path in ("/livez", "/readyz", "/metrics", "/v1/jobs"):
         structlog.get_logger("service.http.access_log").info("request", method="GET", path=path, status=200)
 
 
 def journal(event: str, name: str) -> None:
-    line = {"event": event, "name": name, "pid": os.getpid(), "answering": answering(), "env": dict(os.environ)}
+    """Append an event of the fake *name* to the journal."""
+    line = {"event": event, "name": name, "pid": os.getpid(), "accepting": accepting(), "env": dict(os.environ)}
     with Path(os.environ["JOURNAL"]).open("ab", buffering=0) as file:
         file.write(json.dumps(line).encode() + b"\n")
 
 
-def answering() -> list[str]:
-    """Which of the other processes accept connections."""
+def accepting() -> list[str]:
+    """Return which of the other processes accept connections."""
     places = {
         "api": ("127.0.0.1", int(os.environ["MIRROR_PORT"])),
         "s3": address(os.environ.get("MIRROR_S3_ENDPOINT", "")),
@@ -99,11 +103,11 @@ class Ready(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
-        """Keep quiet."""
+        """Do not log."""
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        perform(sys.argv[1])
+        run_fake(sys.argv[1])
     else:
         sys.exit(main(table))

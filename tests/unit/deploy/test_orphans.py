@@ -1,4 +1,4 @@
-"""Which processes are a data folder's own, and how they are ended."""
+"""Which processes belong to a data folder, and how orphans are ended."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import leftovers
+from deploy.local import orphans
 from deploy.local.data_folder import DataFolder
-from tests.servers.programs import REPOSITORY
+from tests.servers.process import REPOSITORY
 from tests.unit.deploy.launch import eventually
 
 STARTS = 'echo started >>"$0"; read -r _'
@@ -22,7 +22,7 @@ IGNORES_SIGTERM = 'trap "" TERM; echo started >>"$0"; while :; do sleep 0.05; do
 
 
 class Started:
-    """Programs of a shell, tethered to this process."""
+    """Shell programs that were started with this process as their parent."""
 
     def __init__(self, folder: DataFolder, journal: Path, stack: ExitStack) -> None:
         self.folder = folder
@@ -31,8 +31,8 @@ class Started:
         self._count = 0
 
     def program(self, script: str, name: str, *options: str | Path) -> subprocess.Popen[bytes]:
-        tether = [sys.executable, "-m", "deploy.local.tether", "--parent", str(os.getpid()), *options]
-        command = [*tether, "--", "/bin/sh", "-c", script, self.journal, name]
+        wrapper = [sys.executable, "-m", "deploy.local.parent_death", "--parent", str(os.getpid()), *options]
+        command = [*wrapper, "--", "/bin/sh", "-c", script, self.journal, name]
         process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE)
         self._stack.callback(process.__exit__, None, None, None)
         self._stack.callback(process.kill)
@@ -59,46 +59,46 @@ def test_a_process_belongs_to_the_folder_by_its_lock_and_not_by_the_open_file(st
     forked = started.child(f"exec 7<&0; ({STARTS} <&7) & wait", "parent of a fork")
     lock = str(started.folder.children_lock)
     onlooker = started.program(f'exec 9<"{lock}"; {STARTS}', "onlooker")
-    found = leftovers.holders(started.folder.children_lock)
+    found = orphans.lock_holders(started.folder.children_lock)
     assert {child.pid, forked.pid} < found
     assert len(found) == 3
     assert onlooker.pid not in found
     assert os.getpid() not in found
-    assert f"sh ({child.pid})" in leftovers.describe(found)
+    assert f"sh ({child.pid})" in orphans.describe(found)
 
 
-def test_programs_are_waited_for_then_killed_and_valkey_is_asked_last(
+def test_programs_that_do_not_end_are_killed_and_valkey_is_ended_last(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leftovers, "STOP_WITHIN", 0.3)
+    monkeypatch.setattr(orphans, "STOP_WITHIN", 0.3)
     stuck = started.child(IGNORES_SIGTERM, "stuck")
     valkey = started.child(NOTES_SIGTERM, "valkey", started.folder.valkey_lock)
     s3 = started.child(NOTES_SIGTERM, "s3", started.folder.s3_lock)
     stranger = started.program(NOTES_SIGTERM, "stranger")
-    leftovers.end_all(started.folder)
+    orphans.end_orphans(started.folder)
     assert (stuck.wait(), s3.wait(), valkey.wait()) == (-9, 0, 0)
     assert started.notes()[-2:] == ["s3 ended", "valkey ended"]
     assert stranger.poll() is None
 
 
 def test_a_program_that_ends_by_itself_gets_no_signal(started: Started) -> None:
-    """It got SIGTERM from the kernel; a worker takes the second one for an order to drop its task."""
+    """It got SIGTERM from the kernel. A second one would make a worker drop its task."""
     program = started.child(f"trap 'exit 15' TERM; {STARTS}", "program")
     assert program.stdin
     program.stdin.close()
-    leftovers.end_all(started.folder)
+    orphans.end_orphans(started.folder)
     assert program.wait() != 15
 
 
 def test_a_server_that_does_not_end_is_killed(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "SERVER_STOPS_WITHIN", 0.2)
+    monkeypatch.setattr(orphans, "SERVER_STOPS_WITHIN", 0.2)
     server = started.child(IGNORES_SIGTERM, "server", started.folder.valkey_lock)
-    leftovers.end_all(started.folder)
+    orphans.end_orphans(started.folder)
     assert server.wait() == -9
 
 
-def test_a_folder_that_nobody_uses_has_no_holders(tmp_path: Path) -> None:
+def test_an_unused_folder_has_no_lock_holders(tmp_path: Path) -> None:
     folder = DataFolder.open(tmp_path / "data")
-    assert leftovers.holders(folder.children_lock) == set()
-    assert leftovers.holders(tmp_path / "missing") == set()
-    leftovers.end_all(folder)
+    assert orphans.lock_holders(folder.children_lock) == set()
+    assert orphans.lock_holders(tmp_path / "missing") == set()
+    orphans.end_orphans(folder)

@@ -1,4 +1,4 @@
-"""Image Mirror as it is deployed: the API, workers, the scheduler and a Redis that keeps every answered write."""
+"""Image Mirror as a tool: the API, workers, the scheduler and a durable Redis."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any, Final
 
 import urllib3
 
-from bench.contender import PATIENCE, CopyFailed, Copying, Site
 from bench.measurement import OURS
-from bench.processes import cpu_seconds
 from bench.programs import REPOSITORY
+from bench.resources import cpu_seconds
 from bench.source import SourceImage
+from bench.tool import COPY_TIMEOUT, CopyFailed, ReadyTool, Site
 from mirror.jobs.submit import MOST_IMAGES
 from tests.servers.process import Server
 from tests.servers.s3 import REGION
 from tests.servers.valkey import ValkeyServer
 
-_TOKEN: Final = "the-benchmark-and-nobody-else"  # noqa: S105 - of a service on loopback that lives for one copy
+_TOKEN: Final = "a-token-for-the-benchmark-only"  # noqa: S105 - of a service on loopback that lives for one copy
 _PAUSE: Final = 0.05
-"""Seconds between two looks at what tells nothing yet."""
+"""Seconds between two polls while no progress is known."""
 _SHORTEST, _LONGEST = 0.02, 1.0
 _UNFINISHED: Final = ("queued", "running")
 _FAILED: Final = ("failed", "partial", "canceled")
@@ -36,7 +36,10 @@ _DOWN_WITHIN: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ImageMirror:
-    """The product of *checkout*, with the packages of this one, with *budget* of memory or the default."""
+    """The code of *checkout* with the packages of this one.
+
+    *budget* is its MIRROR_MEMORY_BUDGET, if given.
+    """
 
     checkout: Path = REPOSITORY
     budget: str | None = None
@@ -47,20 +50,20 @@ class ImageMirror:
 
     def versions(self) -> Sequence[str]:
         git = ["git", "-C", str(self.checkout), "describe", "--always", "--dirty"]
-        told = subprocess.run(git, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
-        return [f"Image Mirror {told or 'of unknown commit'}, Python {sys.version.split()[0]}"]
+        described = subprocess.run(git, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+        return [f"Image Mirror {described or 'of unknown commit'}, Python {sys.version.split()[0]}"]
 
     @contextmanager
-    def ready(self, site: Site) -> Iterator[Copying]:
+    def ready(self, site: Site) -> Iterator[ReadyTool]:
         valkey_directory = site.directory / "valkey"
         valkey_directory.mkdir(exist_ok=True)
         with ExitStack() as stack:
             valkey = stack.enter_context(ValkeyServer(valkey_directory, append_only=True))
             environment = _environment(site, valkey, self.checkout, self.budget)
             service = stack.enter_context(_Service(site.directory, environment))
-            running = [stack.enter_context(_process("worker", environment, site)) for _ in range(site.workers)]
+            workers = [stack.enter_context(_process("worker", environment, site)) for _ in range(site.workers)]
             scheduler = stack.enter_context(_process("worker.scheduler", environment, site))
-            product = _Product(site, valkey, service, running, scheduler)
+            product = _Product(site, valkey, service, workers, scheduler)
             stack.callback(product.close)
             product.wait_for_workers()
             yield product
@@ -86,13 +89,13 @@ class _Product:
         self._http.clear()
 
     def copy(self, images: Sequence[SourceImage]) -> None:
-        """POST a job of all the images, or as many jobs as that takes, then watch until all are there."""
-        begun = time.monotonic()
+        """POST as few jobs as possible for the images, then poll until all have ended."""
+        start_time = time.monotonic()
         jobs = [self._post(images[start : start + MOST_IMAGES]) for start in range(0, len(images), MOST_IMAGES)]
         if len(images) == 1:
-            self._watch(jobs[0], begun)
+            self._wait_for_job(jobs[0], start_time)
         else:
-            self._watch_all(len(jobs), begun)
+            self._wait_for_newest_jobs(len(jobs), start_time)
 
     def cpu(self) -> dict[str, float]:
         own = [*self._workers, self._scheduler]
@@ -100,12 +103,15 @@ class _Product:
         return {"own": cpu_seconds(own), "service": cpu_seconds(service), "redis": cpu_seconds(redis)}
 
     def memory(self) -> dict[str, list[int]]:
-        """A worker's tree has its horse in it."""
+        """Return the roots of the process trees. A worker's tree includes its work horse."""
         return {"own": self._workers, "service": [_pid(self._service)], "redis": [_pid(self._valkey)]}
 
     def wait_for_workers(self) -> None:
-        """Until each listens to the queue: it is what would happen before anybody POSTs."""
-        import redis  # noqa: PLC0415 - nothing else here speaks to Redis
+        """Wait until every worker listens to the queue, as in production before a POST.
+
+        Raises CopyFailed.
+        """
+        import redis  # noqa: PLC0415 - nothing else here uses Redis
 
         deadline = time.monotonic() + _UP_WITHIN
         with redis.Redis.from_url(self._valkey.url) as client:
@@ -116,7 +122,7 @@ class _Product:
                 if blocked >= len(self._workers):
                     return
                 time.sleep(_PAUSE)
-        raise CopyFailed(f"the workers did not come up: {_tail(self._site.directory / 'worker.log')}")
+        raise CopyFailed(f"the workers did not start: {_tail(self._site.directory / 'worker.log')}")
 
     def _post(self, images: Sequence[SourceImage]) -> str:
         names = [f"{image.repository}:{image.tag}" for image in images]
@@ -128,19 +134,22 @@ class _Product:
         job: str = answer.json()["id"]
         return job
 
-    def _watch(self, job: str, begun: float) -> None:
-        while (passed := time.monotonic() - begun) < PATIENCE:
+    def _wait_for_job(self, job: str, start_time: float) -> None:
+        while (passed := time.monotonic() - start_time) < COPY_TIMEOUT:
             document = self._get(f"/v1/jobs/{job}")
             if document["state"] == "succeeded":
                 return
             if document["state"] not in _UNFINISHED:
                 raise self._failure(document)
-            time.sleep(until_the_next_look(passed, document))
-        raise CopyFailed(f"{job} takes more than {PATIENCE:.0f} s")
+            time.sleep(poll_interval(passed, document))
+        raise CopyFailed(f"{job} takes more than {COPY_TIMEOUT:.0f} s")
 
-    def _watch_all(self, jobs: int, begun: float) -> None:
-        """Until the newest *jobs* have all ended; asked for in the list, which leaves out what each task does."""
-        while (passed := time.monotonic() - begun) < PATIENCE:
+    def _wait_for_newest_jobs(self, jobs: int, start_time: float) -> None:
+        """Poll until the newest *jobs* have all ended.
+
+        The list of jobs is cheaper than one GET for each.
+        """
+        while (passed := time.monotonic() - start_time) < COPY_TIMEOUT:
             documents: list[dict[str, Any]] = self._get(f"/v1/jobs?limit={jobs}")["items"]
             states = {document["state"] for document in documents}
             if states == {"succeeded"}:
@@ -161,10 +170,12 @@ class _Product:
         return CopyFailed(f"{document}\n{_tail(self._site.directory / 'worker.log')}")
 
 
-def until_the_next_look(passed: float, document: Mapping[str, Any]) -> float:
-    """Seconds: half of what the job still needs if it goes on as it did, as its bytes tell, within bounds.
+def poll_interval(passed: float, document: Mapping[str, Any]) -> float:
+    """Return the seconds until the next poll.
 
-    A look costs 4 ms of CPU that the copy needs, and the end is seen half a pause late.
+    It is half of the time that the remaining bytes probably need, within bounds.
+
+    A poll costs 4 ms of CPU that the copy needs. On average the end is noticed half an interval late.
     """
     total: int = document["bytes"]["total"]
     copied: int = document["bytes"]["copied"]
@@ -197,7 +208,7 @@ class _Service(Server):
 
 @contextmanager
 def _process(module: str, environment: dict[str, str], site: Site) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m MODULE``, ended as its operator would."""
+    """Run ``python -m MODULE`` during the block, and end it with SIGTERM."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MIRROR_", "AWS_"))}
     with (site.directory / f"{module}.log").open("ab") as log:
         process = subprocess.Popen(
@@ -221,7 +232,10 @@ def _process(module: str, environment: dict[str, str], site: Site) -> Iterator[s
 
 
 def _environment(site: Site, valkey: ValkeyServer, checkout: Path, budget: str | None) -> dict[str, str]:
-    """The settings of the product; all that is not named here is its default, integrity checks on."""
+    """Return the settings of the product.
+
+    All others are the defaults, with integrity checks.
+    """
     return {
         **({"MIRROR_MEMORY_BUDGET": budget} if budget else {}),
         "MIRROR_REDIS_URL": valkey.url,
@@ -243,7 +257,7 @@ def _environment(site: Site, valkey: ValkeyServer, checkout: Path, budget: str |
 
 def _pid(server: Server) -> int:
     if server.pid is None:
-        raise CopyFailed(f"{server.name} is gone")
+        raise CopyFailed(f"{server.name} has ended")
     return server.pid
 
 
