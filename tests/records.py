@@ -38,6 +38,18 @@ class Records:
         [claim] = self.claims.claim([(task_id, fence)])
         return claim
 
+    def remove_ended(self) -> int:
+        """Remove the jobs whose retention is over. Return how many there were."""
+        ended = self.recovery.ended()
+        for job_id in ended:
+            self.recovery.remove(job_id)
+        return len(ended)
+
+    def delete_leftovers(self) -> bool:
+        """Take one step for each job whose tasks are to be deleted. Return whether tasks are left."""
+        left = [self.recovery.delete_tasks(job_id) for job_id in self.recovery.leftovers()]
+        return any(left)
+
     def settle(self, claim: Claim, state: str, outcome: Outcome) -> bool:
         [settled] = self.claims.settle(state, [(claim, outcome)])
         return settled

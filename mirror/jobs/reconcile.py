@@ -26,9 +26,9 @@ from mirror.redis.client import Redis
 ENTRY_SECONDS: Final = 10
 """How long a queued task may be without an entry: between the record and its entry, or between dequeue and claim."""
 FAULTY_SECONDS: Final = 300
-"""How long a task whose record cannot be used waits until it is looked at again."""
+"""How long a job or task whose record cannot be used waits until it is looked at again."""
 _STEPS: Final = 50
-"""Steps of one request, or of deleting tasks, that one pass takes at most: 25 000 tasks, about a second."""
+"""Steps that one pass takes at most for one job: 25 000 tasks, about a second."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -46,9 +46,9 @@ class Reconciler:
         self._requeue_lost()
         self._each(self.recovery.due(), self._unpark)
         self._restore_entries()
-        for job_id in self.recovery.unfinished_requests():
-            self._continue_request(job_id)
-        self._remove_ended()
+        self._each(self.recovery.unfinished_requests(), self._continue_request)
+        self._each(self.recovery.ended(), self._remove)
+        self._each(self.recovery.leftovers(), self._delete_tasks)
 
     def _requeue_lost(self) -> None:
         """Take tasks from workers that were silent for a whole lease.
@@ -94,16 +94,16 @@ class Reconciler:
         self._each(self.recovery.queued_since(ENTRY_SECONDS), restore)
         self.recovery.note_queued(looked_at)
 
-    def _each(self, task_ids: Iterable[str], work: Callable[[str], None]) -> None:
-        """Do *work* for every task. One whose record cannot be used delays none of the others."""
-        for task_id in task_ids:
+    def _each(self, ids: Iterable[str], work: Callable[[str], None]) -> None:
+        """Do *work* for every job or task. One whose record cannot be used delays none of the others."""
+        for each in ids:
             try:
-                work(task_id)
+                work(each)
             except RedisUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - see above
-                record_fault("reconciling a task", error, task_id=task_id)
-                self.recovery.postpone(task_id, FAULTY_SECONDS)
+                record_fault("reconciling", error, id=each)
+                self.recovery.postpone(each, FAULTY_SECONDS)
 
     def _continue_request(self, job_id: str) -> None:
         for _ in range(_STEPS):
@@ -113,9 +113,11 @@ class Reconciler:
             if not more:
                 break
 
-    def _remove_ended(self) -> None:
-        if removed := self.recovery.remove_ended():
-            _LOG.info("ended jobs are removed", jobs=removed)
+    def _remove(self, job_id: str) -> None:
+        self.recovery.remove(job_id)
+        _LOG.info("job is removed", job_id=job_id)
+
+    def _delete_tasks(self, job_id: str) -> None:
         for _ in range(_STEPS):
-            if not self.recovery.delete_leftovers():
+            if not self.recovery.delete_tasks(job_id):
                 break

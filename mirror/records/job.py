@@ -76,7 +76,7 @@ class Job:
         return record_fields(_SCHEMA.dump({**own, **sizes, **counts}))
 
 
-class JobRecordSchema(RecordSchema):
+class _JobRecordSchema(RecordSchema):
     """The hash of a job."""
 
     id = fields.String(required=True)
@@ -123,4 +123,4 @@ def _shown_spec(document: str | None, source: str | None, target: str | None) ->
         return None
 
 
-_SCHEMA: Final = JobRecordSchema()
+_SCHEMA: Final = _JobRecordSchema()

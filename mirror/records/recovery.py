@@ -68,9 +68,9 @@ class RecoveryStore:
             scored = [value for task_id in task_ids for value in (now, task_id)]
             self._redis.call("ZADD", keys.TASKS_QUEUED, "XX", *scored)
 
-    def postpone(self, task_id: str, seconds: float) -> None:
-        """Look at the task again after *seconds*: the others come before one whose record cannot be used."""
-        self._postpone(args=[task_id, self._redis.now() + int(seconds * 1000)])
+    def postpone(self, job_or_task: str, seconds: float) -> None:
+        """Look at a job or task again after *seconds*: the others come before one whose record cannot be used."""
+        self._postpone(args=[job_or_task, self._redis.now() + int(seconds * 1000)])
 
     def unfinished_requests(self) -> list[str]:
         """Return jobs to look at with `continue_request`."""
@@ -84,18 +84,21 @@ class RecoveryStore:
         more, *entries = self._step(args=[job_id])
         return bool(more), read_entries(entries)
 
-    def remove_ended(self) -> int:
-        """Remove the jobs whose retention is over, as many as one pass takes, and return how many there were."""
-        due = self._scored(keys.JOBS_ENDED, self._redis.now())
-        for job_id in due:
-            self._remove(args=[job_id, 1])
-        return len(due)
+    def ended(self) -> list[str]:
+        """Return jobs whose retention is over."""
+        return self._scored(keys.JOBS_ENDED, self._redis.now())
 
-    def delete_leftovers(self) -> bool:
-        """Take one step for each job whose tasks are to be deleted. Return whether there may be more to delete."""
-        due = self._scored(keys.JOBS_LEFTOVER, self._redis.now())
-        left = [self._delete_leftover(args=[job_id]) for job_id in due]
-        return any(left) or len(due) == _PAGE
+    def remove(self, job_id: str) -> None:
+        """Remove a job whose retention is over. Its tasks are left over then."""
+        self._remove(args=[job_id, 1])
+
+    def leftovers(self) -> list[str]:
+        """Return jobs that do not exist any more, or never did, and whose tasks are to be deleted."""
+        return self._scored(keys.JOBS_LEFTOVER, self._redis.now())
+
+    def delete_tasks(self, job_id: str) -> bool:
+        """Take one step of deleting the tasks of such a job. Return whether tasks are left."""
+        return bool(self._delete_leftover(args=[job_id]))
 
     def _scored(self, key: str, until: int) -> list[str]:
         return list(self._redis.call("ZRANGEBYSCORE", key, "-inf", until, "LIMIT", 0, _PAGE))

@@ -33,7 +33,7 @@ class TaskSpec:
     """What a task has to do: copy the image *source* to *target*.
 
     It is stored as one JSON document with a version. A reader knows this version and the records before it, which had
-    the names in fields of their own.
+    the names in fields of the hash.
     """
 
     source: Reference
@@ -163,7 +163,7 @@ class Task:
         return {name: text for name, text in record_fields(_SCHEMA.dump(self)).items() if text not in ("", "0")}
 
 
-class Spec(fields.Field[TaskSpec | None]):
+class _SpecField(fields.Field[TaskSpec | None]):
     """A `TaskSpec` as its JSON document, or None for an empty text."""
 
     def _serialize(self, value: TaskSpec | None, *_: Any, **__: Any) -> str:
@@ -195,7 +195,7 @@ class WaitingSchema(RecordSchema):
         return WaitingFor(**data)
 
 
-class BlobSchema(RecordSchema):
+class _BlobRecordSchema(RecordSchema):
     digest = fields.String(required=True)
     size = Count()
     state = fields.String(required=True)
@@ -208,12 +208,12 @@ class BlobSchema(RecordSchema):
         return BlobReport(**data)
 
 
-class TaskRecordSchema(RecordSchema):
+class _TaskRecordSchema(RecordSchema):
     """The hash of a task."""
 
     id = fields.String(required=True)
     job = fields.String(required=True)
-    spec = Spec(load_default=None)
+    spec = _SpecField(load_default=None)
     source = Text(load_default=None, load_only=True)
     target = Text(load_default=None, load_only=True)
     state = fields.String(required=True)
@@ -242,5 +242,5 @@ class TaskRecordSchema(RecordSchema):
         return Task(**data)
 
 
-_BLOB_SCHEMA: Final = BlobSchema()
-_SCHEMA: Final = TaskRecordSchema()  # made once: a schema copies its fields, which takes longer than a record does
+_BLOB_SCHEMA: Final = _BlobRecordSchema()
+_SCHEMA: Final = _TaskRecordSchema()  # made once: a schema copies its fields, which takes longer than a record does

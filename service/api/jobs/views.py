@@ -55,7 +55,7 @@ def create_job(_: dict[str, Any], images: list[ImageRequest]) -> tuple[dict[str,
     shown by the job.
     """
     job, tasks = core().submitter.submit(images)
-    document = {**job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
+    document = {**_job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
@@ -68,7 +68,7 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     state, limit = query["state"], query["limit"]
     source = None if query["source"] is None else str(Reference.parse(query["source"]))
     found, following = core().jobs.page(limit=limit, before=query["cursor"], state=state, source=source)
-    page = {"items": [job_summary(job) for job in found], "next": following}
+    page = {"items": [_job_summary(job) for job in found], "next": following}
     return page, next_page("jobs.list_jobs", state=state, source=source, limit=limit, after=following)
 
 
@@ -77,7 +77,7 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @refuses(JOBS, 401, 404, 503)
 def read_job(job_id: str) -> dict[str, Any]:
     """Read one job, with the progress of its blobs."""
-    return job_document(core().jobs.job(job_id))
+    return _job_document(core().jobs.job(job_id))
 
 
 @JOBS.delete("/v1/jobs/<job_id>")
@@ -143,7 +143,7 @@ def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str
     Copies stop in the middle of a blob, and no tag is moved any more. An image that is being published at that moment
     may still succeed. Canceling twice is the same as canceling once. A job that has ended otherwise is refused.
     """
-    return job_document(cancel.cancel_job(core().jobs, job_id)), {"Retry-After": _LOOK_AGAIN}
+    return _job_document(cancel.cancel_job(core().jobs, job_id)), {"Retry-After": _LOOK_AGAIN}
 
 
 @JOBS.post("/v1/jobs/<job_id>/retry")
@@ -161,12 +161,12 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
     It stays the same job and gets its next attempt. Images that succeeded are left alone, and blobs that were copied
     stay.
     """
-    document = job_document(retry.retry_job(core().jobs, core().queue, job_id))
+    document = _job_document(retry.retry_job(core().jobs, core().queue, job_id))
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
-def job_summary(job: Job) -> dict[str, Any]:
-    return {**asdict(job), **_names(job.spec), "waiting_for": _shown_wait(job), "links": job_links(job)}
+def _job_summary(job: Job) -> dict[str, Any]:
+    return {**asdict(job), **_names(job.spec), "waiting_for": _shown_wait(job), "links": _job_links(job)}
 
 
 def _names(spec: TaskSpec | None) -> dict[str, str | None]:
@@ -183,7 +183,7 @@ def _shown_wait(record: Job | Task) -> WaitingFor | None:
     return explain_wait(record.state, record.waiting_for, g.fleet, datetime.now(UTC))
 
 
-def job_links(job: Job) -> dict[str, str]:
+def _job_links(job: Job) -> dict[str, str]:
     """Return the URLs of the job and of what its state allows."""
     steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
     allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
@@ -191,8 +191,8 @@ def job_links(job: Job) -> dict[str, str]:
     return {**own, **allowed}
 
 
-def job_document(job: Job) -> dict[str, Any]:
-    return {**job_summary(job), "tasks": _task_documents(core().jobs.tasks(job.id, INLINE_TASKS))}
+def _job_document(job: Job) -> dict[str, Any]:
+    return {**_job_summary(job), "tasks": _task_documents(core().jobs.tasks(job.id, INLINE_TASKS))}
 
 
 def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:

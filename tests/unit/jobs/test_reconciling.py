@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from mirror.errors import RedisUnavailable
 from mirror.jobs import reconcile as reconciling
 from mirror.queue import entry_id
-from mirror.records.task import WaitingFor
+from mirror.records.task import TaskSpec, WaitingFor
 from mirror.redis import failures, keys
 from tests import images
 from tests.harness import Harness
@@ -110,6 +110,39 @@ def test_an_entry_that_is_there_is_left_alone(harness: Harness) -> None:
     harness.reconciler.reconcile()
     harness.reconciler.reconcile()
     assert harness.redis.call("LLEN", f"{keys.RQ_PREFIX}:queue:tasks") == 1
+
+
+def test_an_ended_job_is_removed_with_its_tasks_and_a_faulty_one_delays_no_other(harness: Harness) -> None:
+    jobs = [harness.submit(f"team/app{number}:1") for number in range(2)]
+    for job in jobs:
+        harness.store.cancel(job.id)
+        harness.redis.call("ZADD", keys.JOBS_ENDED, jobs.index(job), job.id)
+    faulty = keys.job_tasks(jobs[0].id)
+    harness.redis.call("DEL", faulty)
+    harness.redis.call("SET", faulty, "not a set")
+    harness.reconciler.reconcile()
+    assert harness.store.page(limit=9, before=None, state=None, source=None) == ([], None)
+    assert harness.redis.call("KEYS", f"mirror:*{jobs[1].id}*") == []
+    assert float(harness.redis.call("ZSCORE", keys.JOBS_LEFTOVER, jobs[0].id)) > harness.redis.now() + 250_000
+
+
+def test_a_cancellation_whose_process_died_is_finished(harness: Harness) -> None:
+    job = harness.submit("team/app:1")
+    harness.redis.call("HSET", keys.job(job.id), "cancel_requested_at", "1", "step", "cancel", "step_after", "")
+    harness.redis.call("ZADD", keys.JOBS_WATCHED, 1, job.id)
+    harness.reconciler.reconcile()
+    assert harness.store.job(job.id).state == "canceled"
+
+
+def test_tasks_that_were_released_by_a_process_that_died_are_enqueued(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "ENTRY_SECONDS", -1)
+    job, _, entries = harness.store.submit([TaskSpec.parse("redis:7", "redis:7"), TaskSpec.parse("redis:6", "redis:6")])
+    assert harness.queue.page(0, 9) == []
+    harness.reconciler.reconcile()
+    assert sorted(harness.queue.page(0, 9)) == entries
+    assert harness.store.job(job.id).state == "queued"
 
 
 def test_a_parked_task_is_queued_when_its_time_has_come(harness: Harness) -> None:

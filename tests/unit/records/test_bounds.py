@@ -206,11 +206,11 @@ def test_an_ended_job_is_removed_with_everything_that_belongs_to_it(redis: Redis
     else:
         records.settle(claim, end, Outcome(error=LOST if end == "failed" else None))
     clock.advance(7100)
-    assert records.recovery.remove_ended() == 0
+    assert records.remove_ended() == 0
     assert records.jobs.job(job.id).id == job.id
     clock.advance(200)
-    assert records.recovery.remove_ended() == 1
-    assert not records.recovery.delete_leftovers()
+    assert records.remove_ended() == 1
+    assert not records.delete_leftovers()
     assert everything_of(redis, job.id, task.id) == []
     with pytest.raises(JobUnknown):
         records.jobs.job(job.id)
@@ -225,7 +225,7 @@ def test_a_job_that_is_retried_is_kept_until_it_has_ended_anew(redis: Redis) -> 
     own = [keys.job(job.id), keys.job_tasks(job.id), keys.task(one.id), keys.task(two.id)]
     assert {redis.call("TTL", key) for key in own} == {-1}
     clock.advance(7300)
-    assert records.recovery.remove_ended() == 0
+    assert records.remove_ended() == 0
     assert records.jobs.job(job.id).state == "queued"
 
 
@@ -235,7 +235,7 @@ def test_only_ended_jobs_are_removed_and_other_jobs_of_its_source_are_left(redis
     records.settle(claimed(records, task), "succeeded", Outcome(DIGEST))
     queued, _ = submitted(records)
     clock.advance(3700)
-    assert records.recovery.remove_ended() == 1
+    assert records.remove_ended() == 1
     for source in (None, SOURCE):
         assert [job.id for job in records.jobs.page(limit=9, before=None, state=None, source=source)[0]] == [queued.id]
     assert records.jobs.page(limit=9, before=None, state="succeeded", source=None)[0] == []

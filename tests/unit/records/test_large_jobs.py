@@ -205,10 +205,10 @@ def test_a_submission_that_died_before_its_end_leaves_nothing(
     source = "docker.io/library/app0:1"
     assert records.jobs.page(limit=9, before=None, state=None, source=source) == ([], None)
     assert redis.call("ZCARD", keys.jobs_by_source(source)) == 1
-    assert records.recovery.delete_leftovers() is False
+    assert records.delete_leftovers() is False
     assert len(redis.call("KEYS", "mirror:task:*")) == STEP
     clock.advance(3600)
-    while records.recovery.delete_leftovers():
+    while records.delete_leftovers():
         pass
     assert redis.call("KEYS", "mirror:*") == [keys.CLOCK]
 
@@ -221,7 +221,7 @@ def test_a_submission_that_takes_too_long_is_refused(
     def add_late(args: list[str]) -> object:
         answer = add_tasks(args=args)
         clock.advance(3600)
-        records.recovery.delete_leftovers()
+        records.delete_leftovers()
         return answer
 
     monkeypatch.setattr(records.jobs, "_add_tasks", add_late)
@@ -260,14 +260,14 @@ def test_a_large_job_whose_retention_is_over_is_removed_in_steps(redis: Redis) -
     records, clock = Records.on(redis, retention=3600), StoppedClock(redis)
     job_id, _ = submit(records, 2 * STEP)
     records.jobs.cancel(job_id)
-    assert records.recovery.remove_ended() == 0
+    assert records.remove_ended() == 0
     clock.advance(3700)
-    assert records.recovery.remove_ended() == 1
+    assert records.remove_ended() == 1
     with pytest.raises(JobUnknown):
         records.jobs.job(job_id)
-    assert records.recovery.delete_leftovers() is True
+    assert records.delete_leftovers() is True
     assert len(redis.call("KEYS", "mirror:task:*")) == STEP
-    while records.recovery.delete_leftovers():
+    while records.delete_leftovers():
         pass
     assert redis.call("KEYS", "mirror:*") == [keys.CLOCK]
 
@@ -277,7 +277,7 @@ def test_a_retention_of_zero_keeps_jobs(redis: Redis) -> None:
     job_id, [entry] = submit(records, 1)
     end(records, [entry])
     clock.advance(10 * 365 * 86400)
-    assert records.recovery.remove_ended() == 0
+    assert records.remove_ended() == 0
     assert records.jobs.job(job_id).state == "succeeded"
 
 

@@ -186,8 +186,8 @@ def test_an_ended_job_is_removed_when_its_retention_is_over(records: Records, re
     job = job_of(records, "succeeded")
     clock = StoppedClock(redis)
     clock.advance(RETENTION)
-    assert records.recovery.remove_ended() == 4
-    assert not records.recovery.delete_leftovers()
+    assert records.remove_ended() == 4
+    assert not records.delete_leftovers()
     with pytest.raises(JobUnknown):
         records.jobs.job(job.id)
     assert records.jobs.page(limit=9, before=None, state=None, source="docker.io/library/alpine:3.20")[0] == []
