@@ -1,4 +1,4 @@
-"""What a record holds at most, and for how long: whatever an image names, and whatever stands in a record already."""
+"""Bounds of a record: how much it holds, for how long, and what happens to numbers that are out of bounds."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_an_ended_job_is_removed_with_everything_that_belongs_to_it(redis: Redis
         records.jobs.job(job.id)
 
 
-def test_a_job_that_is_retried_is_kept_until_it_has_ended_anew(redis: Redis) -> None:
+def test_a_job_that_is_retried_is_kept_until_it_has_ended_again(redis: Redis) -> None:
     records, clock = Records.on(redis, retention=7200), StoppedClock(redis)
     job, [one, two] = submitted(records, 2)
     records.settle(claimed(records, one), "succeeded", Outcome(DIGEST))

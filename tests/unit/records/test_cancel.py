@@ -92,7 +92,7 @@ def test_what_was_published_all_the_same_is_a_success(records: Records) -> None:
         records.jobs.cancel(job.id)
 
 
-def test_a_failure_behind_the_request_is_a_cancellation(records: Records, redis: Redis) -> None:
+def test_a_failure_after_the_request_is_a_cancellation(records: Records, redis: Redis) -> None:
     job, [task] = submitted(records)
     claim = claimed(records, task)
     records.jobs.cancel(job.id)
@@ -114,8 +114,8 @@ def test_what_has_ended_cannot_be_canceled(records: Records, state: JobState) ->
 
 def test_an_unknown_job_cannot_be_canceled(records: Records, redis: Redis) -> None:
     with pytest.raises(JobUnknown):
-        records.jobs.cancel("job_nobody")
-    assert redis.call("EXISTS", keys.job("job_nobody")) == 0
+        records.jobs.cancel("job_unknown")
+    assert redis.call("EXISTS", keys.job("job_unknown")) == 0
 
 
 def test_canceling_twice_is_canceling_once(records: Records, redis: Redis) -> None:
@@ -131,8 +131,8 @@ def test_canceling_twice_is_canceling_once(records: Records, redis: Redis) -> No
 
 
 @pytest.mark.parametrize("wait", [0, 600])
-def test_a_task_that_is_given_back_meanwhile_ends_instead(records: Records, redis: Redis, wait: float) -> None:
-    """The worker is told to stop by SIGTERM, or the registry says to wait, and it has not heard of the cancellation."""
+def test_a_task_that_is_released_after_the_request_ends(records: Records, redis: Redis, wait: float) -> None:
+    """The worker gets SIGTERM, or the registry asks it to wait. It does not know of the cancellation yet."""
     job, [task] = submitted(records)
     claim = claimed(records, task)
     records.jobs.cancel(job.id)
@@ -197,7 +197,7 @@ def test_a_job_goes_on_running_until_its_last_worker_has_stopped(records: Record
 
 
 def test_a_request_that_is_sent_twice_finds_its_own_work(records: Records, redis: Redis) -> None:
-    """The connection broke before the answer came; the job has ended by itself meanwhile."""
+    """The connection broke before the answer arrived. Then the job ended by itself."""
     job, [task] = submitted(records)
     claim = claimed(records, task)
     cancel = redis.script(job_script("cancel.lua"))
@@ -213,4 +213,4 @@ def test_a_void_claim_is_taken_away_whatever_became_of_the_task(records: Records
     stranger = Claim(claim.task, claim.fence, "another token")
     records.jobs.cancel(job.id)
     assert records.claims.states([stranger]) == [ClaimState.TAKEN_AWAY]
-    assert redis.script(job_script("claim_state.lua"))(args=["task_nobody", 1, "x"]) == ClaimState.TAKEN_AWAY
+    assert redis.script(job_script("claim_state.lua"))(args=["task_unknown", 1, "x"]) == ClaimState.TAKEN_AWAY

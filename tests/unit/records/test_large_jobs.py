@@ -103,7 +103,7 @@ def test_a_task_that_is_lost_for_good_or_out_of_patience_or_abandoned_releases_t
     assert records.released == [(tasks[3], 0)]
 
 
-def test_a_job_whose_window_nobody_fills_is_found_by_the_reconciler(redis: Redis) -> None:
+def test_a_job_whose_window_was_not_filled_is_found_by_the_reconciler(redis: Redis) -> None:
     """As when a worker of a release before windows ends a task."""
     records, clock = Records.on(redis, window=2), StoppedClock(redis)
     job_id, entries = submit(records, 5)

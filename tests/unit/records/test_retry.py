@@ -169,12 +169,12 @@ def test_a_job_that_succeeded_is_not_retried(records: Records) -> None:
 
 def test_an_unknown_job_cannot_be_retried(records: Records) -> None:
     with pytest.raises(JobUnknown):
-        records.jobs.retry("job_nobody")
+        records.jobs.retry("job_unknown")
 
 
 @pytest.mark.parametrize("state", ["queued", "failed"])
 def test_a_request_that_is_sent_twice_finds_its_own_work(records: Records, redis: Redis, state: JobState) -> None:
-    """The connection broke before the answer came; a worker may have been fast meanwhile."""
+    """The connection broke before the answer arrived. A worker may have ended the task before the second one."""
     job, [task] = failed(records)
     retry = redis.script(job_script("retry.lua"))
     assert retry(args=[job.id, "one"]) == [1, "failed", 0, task.id, 2]

@@ -23,9 +23,9 @@ def test_a_job_reads_as_it_was_submitted(records: Records) -> None:
     assert (job.state, job.attempt, job.images.total) == ("queued", 1, 1)
 
 
-def test_an_unknown_job_is_said_to_be_unknown(records: Records) -> None:
+def test_an_unknown_job_raises_job_unknown(records: Records) -> None:
     with pytest.raises(JobUnknown):
-        records.jobs.job("job_nobody")
+        records.jobs.job("job_unknown")
 
 
 def test_a_claim_runs_the_task_and_its_job(records: Records) -> None:
@@ -41,7 +41,7 @@ def test_a_second_entry_for_one_task_claims_nothing(records: Records) -> None:
     claimed(records, task)
     assert records.claim(task.id, 0) is None
     assert records.claim(task.id, 1) is None
-    assert records.claim("task_nobody", 0) is None
+    assert records.claim("task_unknown", 0) is None
 
 
 def test_settling_ends_the_job_with_its_digest(records: Records) -> None:
@@ -110,7 +110,7 @@ def test_three_losses_in_a_row_without_progress_fail_the_task(records: Records, 
     assert (failed.state, failed.error) == ("failed", LOST)
 
 
-def test_a_loss_behind_a_checkpoint_does_not_count_and_begins_the_count_anew(records: Records, redis: Redis) -> None:
+def test_a_loss_after_a_checkpoint_does_not_count_and_resets_the_count(records: Records, redis: Redis) -> None:
     _, [task] = submitted(records)
     fence = 0
     for n in range(5):
@@ -209,7 +209,7 @@ def test_a_job_of_several_images_is_found_by_each_of_its_sources(records: Record
         assert records.jobs.page(limit=5, before=None, state=None, source=str(spec.source)) == ([job], None)
 
 
-def test_tasks_are_listed_in_the_order_of_their_images_behind_any_of_them(records: Records) -> None:
+def test_tasks_are_listed_in_the_order_of_their_images_after_any_of_them(records: Records) -> None:
     job, tasks = submitted(records, 50)
     assert records.jobs.tasks(job.id, 50) == tasks
     assert records.jobs.tasks(job.id, 7, after=tasks[29].id) == tasks[30:37]
@@ -229,7 +229,7 @@ def test_a_worker_that_gives_its_task_back_ends_a_row_of_losses(records: Records
     assert records.claims.losses([task.id]) == [0]
 
 
-def test_many_tasks_are_claimed_and_settled_in_one_turn(records: Records) -> None:
+def test_many_tasks_are_claimed_and_settled_together(records: Records) -> None:
     job, tasks = submitted(records, 4)
     claims = records.claims.claim([(tasks[0].id, 0), (tasks[1].id, 7), (tasks[2].id, 0), (tasks[2].id, 0)])
     assert [claim and claim.task.id for claim in claims] == [tasks[0].id, None, tasks[2].id, None]
@@ -237,7 +237,7 @@ def test_many_tasks_are_claimed_and_settled_in_one_turn(records: Records) -> Non
     assert first is not None
     assert third is not None
     assert records.claims.states([first, third]) == [ClaimState.HELD] * 2
-    stranger = replace(third, token="somebody else's")
+    stranger = replace(third, token="another worker's")
     settled = records.claims.settle(
         "succeeded", [(first, Outcome(DIGEST, unchanged=True)), (stranger, Outcome(DIGEST))]
     )
@@ -245,3 +245,52 @@ def test_many_tasks_are_claimed_and_settled_in_one_turn(records: Records) -> Non
     images = records.jobs.job(job.id).images
     assert (images.succeeded, images.unchanged, images.running) == (1, 1, 1)
     assert (records.claims.claim([]), records.claims.settle("succeeded", []), records.claims.states([])) == ([], [], [])
+
+
+# -- specs
+
+
+def test_a_spec_reads_as_it_was_written() -> None:
+    spec = TaskSpec.parse("registry.example.com:5000/team/app:1@sha256:" + "a" * 64, "team/app:1")
+    assert TaskSpec.from_json(spec.to_json()) == spec
+    assert json.loads(spec.to_json()) == {
+        "version": 1,
+        "kind": "copy",
+        "source": str(spec.source),
+        "target": "team/app:1",
+    }
+
+
+UNREADABLE = {
+    "a later version": '{"version": 2, "kind": "copy", "source": "docker.io/library/redis:7", "target": "redis:7"}',
+    "an unknown kind": '{"version": 1, "kind": "move", "source": "docker.io/library/redis:7", "target": "redis:7"}',
+    "a malformed source": '{"version": 1, "kind": "copy", "source": "UPPER/case:7", "target": "redis:7"}',
+    "no target": '{"version": 1, "kind": "copy", "source": "docker.io/library/redis:7"}',
+    "no object": "[1]",
+    "no JSON": "redis:7",
+}
+
+
+@pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_task_whose_spec_cannot_be_read_fails_and_no_other(records: Records, redis: Redis, document: str) -> None:
+    with pytest.raises(ValueError, match=r"spec|JSON|Expecting"):
+        TaskSpec.from_json(document)
+    job, [one, two] = submitted(records, 2)
+    redis.call("HSET", keys.task(one.id), "spec", document)
+    assert records.jobs.tasks(job.id, 9) == [two]
+    assert records.claims.sources([one.id, two.id]) == [None, two.spec.source]
+    faulty, claim = records.claims.claim([(one.id, 0), (two.id, 0)])
+    assert faulty is None
+    assert claim is not None
+    assert records.settle(claim, "succeeded", Outcome(DIGEST))
+    ended = records.jobs.job(job.id)
+    assert (ended.state, ended.images.failed, ended.images.running) == ("partial", 1, 0)
+    assert ended.error is not None
+    assert ended.error.code == "INTERNAL_ERROR"
+    assert len(records.jobs.retry(job.id)) == 1
+
+
+def test_a_job_whose_spec_cannot_be_read_is_listed_without_it(records: Records, redis: Redis) -> None:
+    job, _ = submitted(records)
+    redis.call("HSET", keys.job(job.id), "spec", UNREADABLE["a later version"])
+    assert records.jobs.page(limit=9, before=None, state=None, source=None)[0] == [replace(job, spec=None)]
