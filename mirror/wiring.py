@@ -6,7 +6,7 @@ forks its work horses, which find it in their memory and share no connection wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mirror.catalog.index import CatalogIndex
@@ -40,7 +40,12 @@ from mirror.storage.bucket import Bucket
 from mirror.storage.kept import KeptStore
 from mirror.storage.manifests import ManifestStore
 from mirror.storage.provenance import ProvenanceStore
+from mirror.throttling.aimd import AimdLimits
+from mirror.throttling.circuit_breaker import CircuitBreaker
+from mirror.throttling.limiter import Limiter
+from mirror.throttling.pull_quota import PullQuota
 from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.throttling.tolerance import Tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Core:
     def prepare(self) -> None:
         """Load what Redis needs before the first fork. Raises RedisUnavailable."""
         self.redis.prepare()
-        self.throttle.prepare()
+        self.brisk_redis.prepare()
 
     def close(self) -> None:
         """Give back the shares in registries' limits and close every connection."""
@@ -105,7 +110,7 @@ def build(
     queue = TaskQueue(open_client(url, retries=retries, decode_responses=False))
     bucket = bucket or Bucket.from_settings(settings)
 
-    throttle = SharedThrottle(brisk, most=settings.registry_concurrency)
+    throttle = build_throttle(brisk, settings.registry_concurrency)
     source = RegistryClient.from_settings(settings, admission=throttle, sleep=sleep, wakers=waking)
     memory = MemoryBudget(settings.memory_budget)
     leases, pins, provenance = Leases(redis), Pins(redis), ProvenanceStore(bucket)
@@ -141,3 +146,13 @@ def build(
         reconciler=Reconciler(recovery, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis),
     )
+
+
+def build_throttle(redis: Redis, concurrency: Mapping[str, int]) -> SharedThrottle:
+    """Build what all workers share to be gentle to registries. *concurrency* is the highest limit of some registries.
+
+    *redis* should have few retries: a request waits while Redis is away.
+    """
+    tolerance = Tolerance()
+    limiter = Limiter(AimdLimits(redis, concurrency))
+    return SharedThrottle(limiter, CircuitBreaker(redis, tolerance), PullQuota(redis, tolerance))

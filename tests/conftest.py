@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 import redis
 
+from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.s3_clients import S3Clients
@@ -45,6 +46,14 @@ def redis_url(valkey: ValkeyServer) -> str:
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()
     return valkey.url
+
+
+@pytest.fixture(name="redis")
+def redis_client(redis_url: str) -> Iterator[Redis]:
+    """Our client of a Valkey that holds nothing."""
+    client = Redis.connect(redis_url)
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

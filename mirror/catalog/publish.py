@@ -184,7 +184,7 @@ class Publisher:
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         try:
-            self._leases.end_all(leases)
+            self._leases.end(*leases)
         except RedisUnavailable:
             _LOG.warning("the leases of tags are left to end by themselves", leases=len(leases))
 

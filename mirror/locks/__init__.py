@@ -1,1 +1,1 @@
-"""Leases, pins, tag sequences and checkpoints: what processes agree on through Redis."""
+"""Leases, pins, tag sequences and checkpoints, shared through Redis."""

@@ -1,8 +1,10 @@
-"""Checkpoints: how far a blob's transfer has come, so that another worker can go on from there.
+"""Checkpoints: the progress of a blob's transfer.
 
-A checkpoint is written only by who holds the blob's lease: each write proves it with the lease's token in the same
-script, so a worker that was frozen past its lease cannot set a checkpoint back. It is a few hundred bytes and a line
-per part, and is forgotten a day after it was last written.
+With it another worker can continue.
+
+Only the holder of the blob's lease writes a checkpoint. Each write proves that with the lease's token, in the same
+script. So a worker that was frozen past its lease cannot reset a checkpoint. A checkpoint is a few hundred bytes plus a
+line per part. It expires a day after its last write.
 """
 
 from __future__ import annotations
@@ -16,38 +18,23 @@ from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.redis import keys
 from mirror.redis.client import Redis
+from mirror.redis.scripts import load_script
 
 KEPT_SECONDS: Final = 24 * 3600
 NEWS_SECONDS: Final = 60
-"""How long it is told that a blob has come."""
+"""Seconds for which a finished blob stays announced to waiting workers."""
 
-_WRITE = """
--- KEYS: the checkpoint, the blob's lease. ARGV: the lease's token, seconds to keep, 1 to begin anew, fields and values.
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-if ARGV[3] == '1' then redis.call('DEL', KEYS[1])
-elseif redis.call('EXISTS', KEYS[1]) == 0 then return 1 end  -- Redis has lost it: what is left of it is of no use
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return 1
-"""
-_FORGET = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-return 1
-"""
-_FINISH = """
-if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-redis.call('SET', KEYS[3], 1, 'EX', ARGV[2])
-return 1
-"""
+_WRITE: Final = load_script("mirror.locks", "write_checkpoint.lua")
+_FORGET: Final = load_script("mirror.locks", "forget_checkpoint.lua")
+_FINISH: Final = load_script("mirror.locks", "finish_checkpoint.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The first ``frontier`` parts of ``part_size`` bytes each are stored and hashed.
 
-    ``midstate`` is the hash behind them (`oci.sha256`); ``parts`` maps each one's number to its receipt, S3's ETag and
-    the CRC-32 that was sent.
+    ``midstate`` is the state of the hash after them (`oci.sha256`). ``parts`` maps the number of each part to its
+    receipt: S3's ETag and the CRC-32 that was sent.
     """
 
     upload_id: str
@@ -58,7 +45,12 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of all blobs on their way. Safe to share between threads."""
+    """The checkpoints of all unfinished transfers.
+
+    Every method raises RedisUnavailable. Safe to share between threads.
+
+    The methods that write return False, and write nothing, if the lease is no longer ours.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -67,6 +59,7 @@ class Checkpoints:
         self._finish = redis.script(_FINISH)
 
     def load(self, digest: Digest) -> Checkpoint | None:
+        """Return the blob's checkpoint, None if there is none."""
         found: dict[str, str] = self._redis.call("HGETALL", keys.blob_checkpoint(digest))
         if not found:
             return None
@@ -81,7 +74,7 @@ class Checkpoints:
         )
 
     def begin(self, lease: Lease, digest: Digest, upload_id: str, part_size: int, *, holder: str) -> bool:
-        """An upload was opened for *holder*, and nothing stored yet; False if the lease is no longer ours."""
+        """Write the checkpoint of an upload that was just opened for *holder*."""
         values = [
             "upload_id",
             upload_id,
@@ -94,41 +87,48 @@ class Checkpoints:
             "holder",
             holder,
         ]
-        return self._written(lease, digest, values, anew=True)
+        return self._write_fields(lease, digest, values, new=True)
 
     def adopt(self, lease: Lease, digest: Digest, *, holder: str) -> bool:
-        """*holder* goes on with it; False if the lease is no longer ours."""
-        return self._written(lease, digest, ["holder", holder], anew=False)
+        """Note that *holder* continues the upload."""
+        return self._write_fields(lease, digest, ["holder", holder], new=False)
 
     def advance(
         self, lease: Lease, digest: Digest, frontier: int, midstate: bytes, stored: Mapping[int, tuple[str, str]]
     ) -> bool:
-        """The frontier has moved on over the parts *stored*; False if the lease is no longer ours."""
+        """Move the frontier over the parts *stored*.
+
+        These are the receipts by part number.
+        """
         values = ["frontier", str(frontier), "midstate", midstate.hex()]
         for number, receipt in stored.items():
             values += [f"part:{number}", json.dumps(receipt)]
-        return self._written(lease, digest, values, anew=False)
+        return self._write_fields(lease, digest, values, new=False)
 
     def forget(self, lease: Lease, digest: Digest) -> None:
-        """The upload was aborted; nothing happens if the lease is no longer ours."""
+        """Delete the checkpoint of an upload that was aborted.
+
+        Do nothing if the lease is no longer ours.
+        """
         self._forget([keys.blob_checkpoint(digest), lease.key], [lease.token])
 
     def finish(self, lease: Lease, digest: Digest) -> None:
-        """The blob is there: tell those who looked for it before, for `NEWS_SECONDS`."""
+        """Announce for `NEWS_SECONDS` that the blob is stored.
+
+        Workers that found it missing before look for that.
+        """
         names = [keys.blob_checkpoint(digest), lease.key, keys.blob_brought(digest)]
         self._finish(names, [lease.token, NEWS_SECONDS])
 
     def has_come(self, digest: Digest) -> bool:
-        """Whether somebody brought the blob in the last `NEWS_SECONDS`. Should Redis forget it, it is fetched again."""
+        """Return whether the blob was stored in the last `NEWS_SECONDS`."""
         return bool(self._redis.call("EXISTS", keys.blob_brought(digest)))
 
     def open_upload(self, digest: Digest) -> tuple[str, str] | None:
-        """The id of the upload that the blob's checkpoint counts on, and for whom it was last gone on with."""
+        """Return the upload id of the blob's checkpoint, and its last holder."""
         upload_id, holder = self._redis.call("HMGET", keys.blob_checkpoint(digest), "upload_id", "holder")
         return (upload_id, holder or "") if upload_id else None
 
-    def _written(self, lease: Lease, digest: Digest, values: list[str], *, anew: bool) -> bool:
-        written = self._write(
-            [keys.blob_checkpoint(digest), lease.key], [lease.token, KEPT_SECONDS, int(anew), *values]
-        )
-        return bool(written)
+    def _write_fields(self, lease: Lease, digest: Digest, values: list[str], *, new: bool) -> bool:
+        names = [keys.blob_checkpoint(digest), lease.key]
+        return bool(self._write(names, [lease.token, KEPT_SECONDS, int(new), *values]))

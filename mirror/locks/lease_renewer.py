@@ -1,4 +1,4 @@
-"""Renewing many leases with one thread, for work whose length nobody knows."""
+"""Renew many leases from one thread, for work of unknown length."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from mirror.errors import RedisUnavailable
 from mirror.locks.lease import Lease, Leases
 
 _RENEWALS: Final = 4
-"""Renewals within the length of a lease: three may be lost."""
+"""Renewals within the length of a lease: three may fail."""
 _LOG = structlog.get_logger(__name__)
 
 
 class LeaseRenewer:
-    """Keeps leases of *seconds* each, for the length of a context.
+    """A context that renews the leases taken in it and ends them on exit.
 
-    A lease that ended because Redis was silent is taken again, if nobody else has it. One that somebody else has is
-    lost: whoever works under it is told, once, from the keeper's thread. So is one that cannot be renewed for any other
-    reason than a silent Redis, and the others are kept.
+    Each lasts *seconds*.
+
+    A lease that expired during an outage of Redis is taken again, unless another holder has it. Then it is lost, and
+    its *lost* callback is called once, from the renewer's thread. A lease is also lost if its renewal fails for another
+    reason than an outage. The other leases are still renewed.
     """
 
     def __init__(self, leases: Leases, seconds: float) -> None:
@@ -30,20 +32,22 @@ class LeaseRenewer:
         self._seconds = seconds
         self._held: dict[str, tuple[Lease, Callable[[], None]]] = {}
         self._lock = threading.Lock()
-        self._loop = BackgroundLoop("lease-keeper", seconds / _RENEWALS, self._renew_all)
+        self._loop = BackgroundLoop("lease-renewer", seconds / _RENEWALS, self._renew_all)
 
     def __enter__(self) -> Self:
         self._loop.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give back what is still held."""
         self._loop.end()
         for lease, _lost in list(self._held.values()):
             self.give_back(lease)
 
     def take(self, key: str, lost: Callable[[], None]) -> Lease | None:
-        """The lease, kept from now on, or None while somebody else holds it; *lost* is called if it gets lost."""
+        """Take the lease and renew it from now on.
+
+        Return None while another holder has it.
+        """
         lease = self._leases.take(key, self._seconds)
         if lease is not None:
             with self._lock:
@@ -51,13 +55,16 @@ class LeaseRenewer:
         return lease
 
     def give_back(self, lease: Lease) -> None:
-        """Renew it no longer and end it; where Redis does not answer it ends by itself."""
+        """Stop renewing the lease and end it.
+
+        If Redis is away, the lease expires by itself.
+        """
         with self._lock:
             self._held.pop(lease.key, None)
         try:
             self._leases.end(lease)
         except RedisUnavailable:
-            _LOG.warning("a lease is left to end by itself", lease=lease.key)
+            _LOG.warning("Redis is away, so a lease was not ended and will expire", lease=lease.key)
         except Exception as error:  # noqa: BLE001 - the work under it is done, and the next lease is given back too
             record_fault("giving back a lease", error, lease=lease.key)
 
@@ -66,16 +73,16 @@ class LeaseRenewer:
             held = list(self._held.values())
         for lease, lost in held:
             if not self._is_kept(lease):
-                with suppress_faults("telling of a lost lease", lease=lease.key):
+                with suppress_faults("reporting a lost lease", lease=lease.key):
                     lost()
         return True
 
     def _is_kept(self, lease: Lease) -> bool:
-        """Renew the lease; False once it is lost."""
+        """Renew the lease. Return False once it is lost."""
         try:
             return self._renew(lease)
         except RedisUnavailable:
-            _LOG.warning("Redis does not answer; the lease is renewed when it does", lease=lease.key)
+            _LOG.warning("Redis is away, so a lease could not be renewed", lease=lease.key)
             return True
         except Exception as error:  # noqa: BLE001 - a lease that cannot be renewed is lost, and the others are not
             record_fault("renewing a lease", error, lease=lease.key)
@@ -84,7 +91,10 @@ class LeaseRenewer:
             return False
 
     def _renew(self, lease: Lease) -> bool:
-        """Under the lock, so that no lease is taken again that is just being given back."""
+        """Renew the lease under the lock.
+
+        So a lease that is being given back is not taken again.
+        """
         with self._lock:
             if lease.key not in self._held:
                 return True

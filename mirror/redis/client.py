@@ -1,4 +1,7 @@
-"""The client of Redis: commands, pipelines and scripts, with one error for a Redis that is away or refuses to work."""
+"""The client of Redis: commands, pipelines and scripts.
+
+A Redis that is away or refuses to work raises one error.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,17 @@ class Redis:
             return self.client.execute_command(*command)
 
     def calls(self, commands: Sequence[Sequence[str | float]]) -> list[Any]:
-        """Send several commands in one round trip, not as a transaction. Raises the first error of a command."""
+        """Send several commands in one round trip, not as a transaction.
+
+        Raises the first error of a command.
+        """
         return self._send(commands, raise_on_error=True)
 
     def answers(self, commands: Sequence[Sequence[str | float]]) -> list[Any]:
-        """Send commands as `calls` does, but return the ResponseError of one that failed in place of its reply."""
+        """Send several commands in one round trip, and tolerate errors of single ones.
+
+        A command that failed has its ResponseError in place of its reply.
+        """
         return raise_refusals(self._send(commands, raise_on_error=False))
 
     def _send(self, commands: Sequence[Sequence[str | float]], *, raise_on_error: bool) -> list[Any]:
@@ -62,7 +71,10 @@ class Redis:
         return script
 
     def prepare(self) -> None:
-        """Load every registered script in one round trip. Otherwise the first run of each takes two."""
+        """Load every registered script in one round trip.
+
+        Otherwise the first run of each takes two.
+        """
         self.calls([["SCRIPT LOAD", source] for source in self._sources])
 
     def now(self) -> int:
@@ -74,12 +86,18 @@ class Redis:
         return int(self.call("INFO", "server")["uptime_in_seconds"])
 
     def seconds_since_failure(self) -> float:
-        """Return the seconds since this process last failed to reach Redis or was refused, infinity if it never was."""
+        """Return the seconds since Redis last failed this process.
+
+        Infinity if it never did.
+        """
         retry = RedisRetry.of(self.client)
         return retry.seconds_since_failure() if retry else inf
 
     def warnings(self) -> list[str]:
-        """Return what in Redis' configuration could lose jobs. Empty if Redis does not allow CONFIG."""
+        """Return what in Redis' configuration could lose jobs.
+
+        Empty if Redis does not allow CONFIG.
+        """
         found = []
         with translated(), suppress(ResponseError):
             if self._configured("maxmemory-policy") != "noeviction":

@@ -1,4 +1,4 @@
-"""Turn what redis-py raises into one error with a reason, and retry what may succeed later.
+"""Turn what redis-py raises into one error with a reason, and retry.
 
 redis-py reports a Redis that is full, read-only or loading by five different exceptions, two of them without a class of
 their own. Here each becomes a sentence that says what is wrong. No text of Redis or redis-py reaches a user or the log,
@@ -56,7 +56,10 @@ _MORE_DISK: Final = "Free space on the disk of Redis. The mirror continues by it
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """What is wrong with Redis. ``reason`` continues the sentence "Redis, which keeps the jobs, …"."""
+    """What is wrong with Redis.
+
+    ``reason`` continues the sentence "Redis, which keeps the jobs, …".
+    """
 
     reason: str
     hint: str | None = None
@@ -154,7 +157,7 @@ class _RedisRefused(RedisConnectionError):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise RedisUnavailable with the reason for a Redis that is away or refuses to work.
+    """Raise RedisUnavailable for a Redis that is away or refuses to work.
 
     Errors of the command itself pass unchanged.
     """
@@ -216,7 +219,10 @@ def _by_text(text: str) -> _Problem | None:
 
 
 def _by_cause(error: BaseException) -> _Problem:
-    """Look at the exception that *error* was raised for, since redis-py's own text says no more than that."""
+    """Return the problem by the cause of *error*.
+
+    redis-py's own text says no more than that.
+    """
     if isinstance(error, AuthenticationError):
         return _REFUSALS["WRONGPASS"]
     cause = error.__cause__ or error.__context__
@@ -227,7 +233,10 @@ def _by_cause(error: BaseException) -> _Problem:
 
 
 def address_of(url: str) -> str:
-    """Return ``host:port``, or the path of a socket. It never has the user, the password or the query."""
+    """Return ``host:port``, or the path of a socket.
+
+    It never has the user, the password or the query.
+    """
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return parts.path
@@ -288,7 +297,9 @@ _OUTAGE_LOGS: Final[dict[str, _OutageLog]] = {}
 
 
 class RedisRetry(Retry):
-    """Retry after a lost connection and after a refusal, with jitter, at most a second apart.
+    """Retry after a lost connection and after a refusal.
+
+    Attempts are up to a second apart, with jitter.
 
     One object serves all connections of a client. ``on_attempt`` is called before every attempt. So a health check
     can distinguish a process that waits for Redis from one that is stuck.
@@ -307,16 +318,22 @@ class RedisRetry(Retry):
 
     @classmethod
     def of(cls, client: redis.Redis) -> Self | None:
-        """Return the retries of a client that `open_client` made, None for a client that was made elsewhere."""
+        """Return the retries of a client that `open_client` made.
+
+        None for any other client.
+        """
         retry = client.get_retry()
         return retry if isinstance(retry, cls) else None
 
     def seconds_since_failure(self) -> float:
-        """Return how long ago this process last failed to reach this Redis or was refused, infinity if it never was."""
+        """Return the seconds since Redis last failed this process.
+
+        Infinity if it never did.
+        """
         return self._outage.seconds_since_failure()
 
     def __deepcopy__(self, _: Any) -> Self:
-        """Return the object itself, where redis-py copies the retries for every connection."""
+        """Return the object itself: redis-py copies the retries for every connection."""
         return self
 
     def call_with_retry(

@@ -1,211 +1,212 @@
-"""Every Redis key of Image Mirror. Nothing else spells one; all stand under ``mirror:``.
+"""Every Redis key of Image Mirror.
 
-mirror:rq:…                        RQ's own keys (the transport)
-mirror:clock                       the latest time seen, ms: Redis TIME made monotonic
-mirror:lease:<name>                a lease: the holder's token, with an expiry
-mirror:blob:checkpoint:<digest>    how far the blob's transfer has come: upload id, parts, hash
-mirror:blob:brought:<digest>       exists for a minute after the blob has come
-mirror:jobs                        all job ids, lexical (ULIDs sort by time)
-mirror:jobs:state:<state>          the job ids in that state, lexical
-mirror:jobs:source:<reference>     the job ids of that source, lexical
-mirror:jobs:ended                  the ids of ended jobs, scored by when each is forgotten, ms
-mirror:jobs:watched                jobs with a cancel or retry under way, or with pending tasks, scored by when the
-                                   reconciler looks at them, ms
-mirror:jobs:leftover               jobs without a record whose tasks are to be deleted, scored by when, ms
-mirror:job:<id>                    a job's record
-mirror:job:<id>:tasks              its task ids, lexical
-mirror:job:<id>:pending            a list of its task ids that are not released into the window yet
-mirror:task:<id>                   a task's record
-mirror:task:<id>:blobs             position in the plan -> the blob's state, as JSON, for the first 1 000 of them;
-                                   ``shown`` -> a list of those to show, where there are more than 100
-mirror:task:<id>:waits             reason -> since when the task waits for it, ms; <reason>:until -> its last rest's end
-mirror:task:<id>:needs             bytes the task's image needs on a disk that had no room for it
-mirror:tasks:queued                task id, scored by when it was queued, ms
-mirror:tasks:running               task id, scored by when its lease ends, ms
-mirror:tasks:parked                task id, scored by when it is due, ms
-mirror:tag:taken:<repository>      tag -> the last number of the tag's sequence that was taken
-mirror:tag:published:<repository>  tag -> {number, by}: who moved the tag last
-mirror:pin:<digest>                the holders that count on the digest
-mirror:pin:holder:<holder>         exists while that holder lives
-mirror:pin:deleting                digests being deleted, scored by when the right to delete them ends, ms
-mirror:quota:limited:<registry>    exists while the registry is known to have a pull limit
-mirror:quota:ledger:<account>      the pull limit as last told: limit, window, remaining, told_at, started
-mirror:quota:reserved:<account>    manifest reads that are reserved and not answered yet, scored by expiry, ms
-mirror:quota:cost:<digest>         how many manifests the image was found to have
-                                   (account: <registry>:<credential>:<egress>, the latter two hashed)
-mirror:slots:limit:<registry>:<action>    how many requests at once: limit, grown_at, halved_at, streak
-mirror:slots:holders:<registry>:<action>  the processes that ask, scored by expiry, ms
-mirror:slots:shares:<registry>:<action>   holder -> the requests it may have under way, or has
-mirror:heartbeats:<kind>           process -> when it last said that it is alive, ms, and what it did
-mirror:storage:trouble             since when S3 takes no writes, why, and when that is tried again
-mirror:probe                       what /readyz writes to see whether Redis takes writes
-mirror:breaker:<registry>          failures in a row and their last cause, until when nothing is asked, when it last
-                                   answered, until when no HEAD of a manifest is sent
-mirror:index:built                 exists once the index has been rebuilt from the bucket
-mirror:index:rebuild               the rebuild under way: run, tags, repository, begun_at (ms)
-mirror:index:changed               ``repository:tag`` of every change that was listed while the index was not built
-mirror:index:repositories          repository names, lexical
-mirror:index:images                ``repository:tag``, lexical
-mirror:index:entries:<repository>  tag -> what is listed of the image, as JSON
-mirror:index:blobs:<repository>    digest -> how many tags need it
-mirror:index:bytes                 repository -> bytes of the distinct blobs its tags need
+All stand under ``mirror:``, and no other module spells one.
+
+Times are in ms since the epoch, by Redis' clock. A set that is "lexical" is a sorted set whose scores are all 0, so
+Redis orders it by name.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from mirror.oci.digest import Digest
 
 _ROOT: Final = "mirror"
+_LEASE: Final = f"{_ROOT}:lease:"
 
 RQ_PREFIX: Final = f"{_ROOT}:rq"
+"""RQ's own keys stand under it."""
 CLOCK: Final = f"{_ROOT}:clock"
+"""The latest time that was read. It makes Redis' TIME monotonic."""
+PROBE: Final = f"{_ROOT}:probe"
+"""Written by /readyz, to see whether Redis takes writes."""
 
 JOBS: Final = f"{_ROOT}:jobs"
+"""Set of all job ids, lexical. ULIDs sort by time."""
 JOBS_BY_STATE: Final = f"{_ROOT}:jobs:state:"
 JOBS_BY_SOURCE: Final = f"{_ROOT}:jobs:source:"
 JOBS_ENDED: Final = f"{_ROOT}:jobs:ended"
+"""Sorted set of ended jobs, by the time when each is removed."""
 JOBS_WATCHED: Final = f"{_ROOT}:jobs:watched"
+"""Sorted set of jobs that the reconciler looks at, by the time of that.
+
+They have a cancel or retry under way, or pending tasks.
+"""
 JOBS_LEFTOVER: Final = f"{_ROOT}:jobs:leftover"
+"""Sorted set of jobs without a record whose tasks are to be deleted, by the time of that."""
 JOB: Final = f"{_ROOT}:job:"
 TASK: Final = f"{_ROOT}:task:"
 TASKS_QUEUED: Final = f"{_ROOT}:tasks:queued"
+"""Sorted set of task ids, by the time when each was queued."""
 TASKS_RUNNING: Final = f"{_ROOT}:tasks:running"
+"""Sorted set of task ids, by the time when each lease expires."""
 TASKS_PARKED: Final = f"{_ROOT}:tasks:parked"
+"""Sorted set of task ids, by the time when each is due."""
 
-PIN: Final = f"{_ROOT}:pin:"
-PIN_HOLDER: Final = f"{_ROOT}:pin:holder:"
 PINS_DELETING: Final = f"{_ROOT}:pin:deleting"
+"""Sorted set of digests that are being deleted, by the time when the right to delete each expires."""
 
 STORAGE_TROUBLE: Final = f"{_ROOT}:storage:trouble"
-PROBE: Final = f"{_ROOT}:probe"
+"""The circuit breaker of the bucket, as a hash: since when S3 takes no writes, why, and when the next trial is."""
 
 INDEX_BUILT: Final = f"{_ROOT}:index:built"
+"""Exists once the index has been rebuilt from the bucket."""
 INDEX_REBUILD: Final = f"{_ROOT}:index:rebuild"
+"""The rebuild in progress, as a hash: run, tags, repository."""
 INDEX_CHANGED: Final = f"{_ROOT}:index:changed"
+"""Set of the ``repository:tag`` that were changed before the index was built."""
 INDEX_REPOSITORIES: Final = f"{_ROOT}:index:repositories"
+"""Set of repository names, lexical."""
 INDEX_IMAGES: Final = f"{_ROOT}:index:images"
+"""Set of ``repository:tag``, lexical."""
 INDEX_BYTES: Final = f"{_ROOT}:index:bytes"
-
-
-def lease(name: str) -> str:
-    return f"{_ROOT}:lease:{name}"
+"""Hash from a repository to the bytes of the distinct blobs that its tags need."""
 
 
 def periodic_lease(task: str) -> str:
-    return lease(f"periodic:{task}")
+    """Of one periodic task in the fleet.
+
+    A lease is the holder's token, with an expiry.
+    """
+    return f"{_LEASE}periodic:{task}"
 
 
 def tag_lease(repository: str, tag: str) -> str:
-    return lease(f"tag:{repository}:{tag}")
+    """Of one change of a tag at a time."""
+    return f"{_LEASE}tag:{repository}:{tag}"
 
 
 def blob_lease(digest: Digest) -> str:
-    return lease(f"blob:{digest}")
+    """Of one transfer of a blob at a time."""
+    return f"{_LEASE}blob:{digest}"
 
 
 def blob_checkpoint(digest: Digest) -> str:
+    """The progress of a blob's transfer, as a hash.
+
+    Its fields are the upload id, the parts and the state of the digest.
+    """
     return f"{_ROOT}:blob:checkpoint:{digest}"
 
 
 def blob_brought(digest: Digest) -> str:
+    """Exists for a minute after the blob was copied."""
     return f"{_ROOT}:blob:brought:{digest}"
 
 
 def jobs_by_source(reference: str) -> str:
+    """Set of the ids of the jobs with that source, lexical."""
     return f"{JOBS_BY_SOURCE}{reference}"
 
 
 def jobs_by_state(state: str) -> str:
+    """Set of the ids of the jobs in that state, lexical."""
     return f"{JOBS_BY_STATE}{state}"
 
 
 def job(job_id: str) -> str:
+    """A job's record."""
     return f"{JOB}{job_id}"
 
 
 def job_tasks(job_id: str) -> str:
+    """Set of the ids of the job's tasks, lexical."""
     return f"{JOB}{job_id}:tasks"
 
 
 def job_pending(job_id: str) -> str:
+    """List of the ids of the job's tasks that are not released into the window yet."""
     return f"{JOB}{job_id}:pending"
 
 
 def task(task_id: str) -> str:
+    """A task's record."""
     return f"{TASK}{task_id}"
 
 
 def task_blobs(task_id: str) -> str:
+    """Hash from a position in the plan to the state of that blob as JSON.
+
+    It has the first 1 000 blobs.
+
+    ``shown`` is the list of the positions to show, if there are more than 100.
+    """
     return f"{TASK}{task_id}:blobs"
 
 
 def task_waits(task_id: str) -> str:
+    """Hash from a reason to the time since when the task waits for it.
+
+    ``<reason>:until`` is the time when its last rest ends.
+    """
     return f"{TASK}{task_id}:waits"
 
 
 def task_needs(task_id: str) -> str:
+    """The bytes that the task's image needs on a disk that had no room for it."""
     return f"{TASK}{task_id}:needs"
 
 
 def tag_taken(repository: str) -> str:
+    """Hash from a tag to the highest number that was taken from its sequence."""
     return f"{_ROOT}:tag:taken:{repository}"
 
 
 def tag_published(repository: str) -> str:
+    """Hash from a tag to the change that moved it last, as JSON: number, by."""
     return f"{_ROOT}:tag:published:{repository}"
 
 
-def pin(digest: Digest) -> str:
-    return f"{PIN}{digest}"
-
-
 def pin_holder(holder: str) -> str:
-    return f"{PIN_HOLDER}{holder}"
+    """Exists while the holder of pins lives."""
+    return f"{_ROOT}:pin:holder:{holder}"
 
 
-def quota_limited(registry: str) -> str:
-    return f"{_ROOT}:quota:limited:{registry}"
+def quota(part: Literal["limited", "ledger", "reserved", "cost"], *of: str) -> str:
+    """Pull limits.
+
+    An account is a registry, a credential and an egress, the latter two as hashes.
+
+    - ``limited``, of a registry: exists while the registry is known to have a pull limit
+    - ``ledger``, of an account: the limit as last reported, as a hash: limit, window, remaining, told_at, started
+    - ``reserved``, of an account: sorted set of reserved manifest reads without an answer yet, by expiry
+    - ``cost``, of a digest: how many manifests the image has
+    """
+    return ":".join([_ROOT, "quota", part, *of])
 
 
-def quota_ledger(registry: str, credential: str, egress: str) -> str:
-    return f"{_ROOT}:quota:ledger:{registry}:{credential}:{egress}"
+def limiter(part: Literal["limit", "holders", "shares"], registry: str, action: str) -> str:
+    """Concurrent requests of one action to a registry.
 
-
-def quota_reserved(registry: str, credential: str, egress: str) -> str:
-    return f"{_ROOT}:quota:reserved:{registry}:{credential}:{egress}"
-
-
-def quota_cost(digest: str) -> str:
-    return f"{_ROOT}:quota:cost:{digest}"
-
-
-def slots_limit(registry: str, action: str) -> str:
-    return f"{_ROOT}:slots:limit:{registry}:{action}"
-
-
-def slots_holders(registry: str, action: str) -> str:
-    return f"{_ROOT}:slots:holders:{registry}:{action}"
-
-
-def slots_shares(registry: str, action: str) -> str:
-    return f"{_ROOT}:slots:shares:{registry}:{action}"
+    - ``limit``: a hash: limit, grown_at, halved_at, streak
+    - ``holders``: sorted set of the processes that send requests, by expiry
+    - ``shares``: hash from a holder to the requests that it may have in progress, or has
+    """
+    return f"{_ROOT}:slots:{part}:{registry}:{action}"
 
 
 def heartbeats(kind: str) -> str:
+    """Hash from a process to the time of its last heartbeat and what it did then."""
     return f"{_ROOT}:heartbeats:{kind}"
 
 
 def breaker(registry: str) -> str:
+    """The circuit breaker of a registry, as a hash.
+
+    Its fields count the failures in a row and hold their last cause. They say until when the breaker is open, and when
+    the registry last sent what was asked for. They also say until when no HEAD of a manifest is sent.
+    """
     return f"{_ROOT}:breaker:{registry}"
 
 
 def index_entries(repository: str) -> str:
+    """Hash from a tag to the image's entry as JSON."""
     return f"{_ROOT}:index:entries:{repository}"
 
 
 def index_blobs(repository: str) -> str:
+    """Hash from a digest to the number of tags that need it."""
     return f"{_ROOT}:index:blobs:{repository}"
 
 
@@ -227,7 +228,7 @@ LUA: Final[dict[str, str]] = {
     "tasks_queued": TASKS_QUEUED,
     "tasks_running": TASKS_RUNNING,
     "tasks_parked": TASKS_PARKED,
-    "pin": f"{PIN}*",
+    "pin": f"{_ROOT}:pin:*",  # set of the holders that have pinned a digest
     "pin_holder": pin_holder("*"),
     "pins_deleting": PINS_DELETING,
     "index_built": INDEX_BUILT,

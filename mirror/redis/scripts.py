@@ -1,4 +1,6 @@
-"""Load Lua scripts from ``*.lua`` files next to the Python module that uses them, and run them in Redis.
+"""Load Lua scripts from files and run them in Redis.
+
+A script is a ``*.lua`` file next to the Python module that uses it.
 
 Every script may run twice. A connection can break after Redis did the work and before the reply arrived, and then the
 command is sent again. So a second run must find what the first one did and return the same.
@@ -51,7 +53,9 @@ _BATCH: Final = 64
 
 
 def load_script(package: str, file: str, *, constants: Mapping[str, int | float | str] | None = None) -> str:
-    """Return the Lua text of a script: its constants, the keys it uses, its include files and its own text.
+    """Return the whole Lua text of a script.
+
+    That is its constants, the keys it uses, its include files and its own text.
 
     *package* is the Python package that holds *file*. Raises LookupError for a key that `keys.LUA` does not have.
     """
@@ -76,7 +80,9 @@ class Script:
         return _run(self._one, keys, args)
 
     def many(self, runs: Sequence[Run]) -> list[Any]:
-        """Run the script once for each (keys, args), in order, with a round trip for every 64 runs.
+        """Run the script once for each (keys, args), in order.
+
+        A round trip makes up to 64 runs.
 
         Raises RedisUnavailable, or the error of one run. Then any of the runs may have been made. Measured for 32 runs:
         50 us each, 13 of them CPU of this process. As commands of a pipeline they take 80 us and 28 us.
@@ -88,7 +94,10 @@ class Script:
         return results
 
     def each(self, runs: Sequence[Run]) -> list[Any]:
-        """Run the script as `many` does, but return the ResponseError of a run that failed in place of its result."""
+        """Run the script many times, and tolerate errors of single runs.
+
+        A run that failed has its ResponseError in place of its result.
+        """
         if len(runs) == 1:
             try:
                 return [self(*runs[0])]
@@ -118,7 +127,7 @@ def _run(script: RegisteredScript, keys: Sequence[str], args: Sequence[str | flo
 
 
 def _read(package: str, file: str, seen: set[str]) -> str:
-    """Read a file with its include files in it, but without those that were *seen* before."""
+    """Read a file and its include files, except those that were *seen* before."""
     path = f"{package.replace('.', '/')}/{file}"
     if path in seen:
         return ""
@@ -135,7 +144,10 @@ def _render_constants(constants: Mapping[str, int | float | str]) -> list[str]:
 
 
 def _render_keys(text: str) -> list[str]:
-    """Render the table KEY with the keys that *text* uses. Each run builds the table, so it holds no others."""
+    """Render the table KEY with the keys that *text* uses.
+
+    Each run builds the table, so it holds no others.
+    """
     names = sorted(set(_KEY.findall(text)))
     if unknown := [name for name in names if name not in keys.LUA]:
         raise LookupError(f"KEY.{unknown[0]} is used, but mirror.redis.keys.LUA does not have it")

@@ -1,1 +1,1 @@
-"""Limits on what the whole fleet asks of a registry or of S3, shared through Redis."""
+"""Limits on what all workers together send to a registry or to S3."""

@@ -1,12 +1,15 @@
-"""A breaker per registry, shared by all workers: a dead registry does not occupy them.
+"""A circuit breaker per registry, shared by all workers.
 
-    closed ──5 failures in a row within a minute──► open ──15 s, doubling to 5 min──► half-open ──success──► closed
-                                                     ▲                                   │
-                                                     └───────── its one probe fails ─────┘
+With it a dead registry does not occupy them.
 
-Its record also remembers when the registry last answered with what was asked for. One that did in the last 30 days is
-known to work, and is waited for; for any other, say a mistyped host, nobody waits. It says what the last failure was,
-and whether the registry answers HEADs of manifests, so that no worker has to find out again for `HEADLESS_SECONDS`.
+- closed: requests are sent. 5 failures in a row within a minute open it.
+- open: no request is sent for 15 s. Each probe that fails doubles that time, up to 5 minutes.
+- half-open: one request is sent as a probe. Its success closes the breaker, its failure opens it.
+
+Its record also says when the registry last sent what was asked for. A registry that did so in the last 30 days is known
+to work, and tasks wait for it. For any other, say a mistyped host, no task waits. The record holds the cause of the
+last failure too. And it says whether HEADs of manifests are of any use there, so that no other worker has to find out
+for `HEADLESS_SECONDS`.
 """
 
 from __future__ import annotations
@@ -20,112 +23,53 @@ from random import uniform
 from time import monotonic
 from typing import Any, Final
 
+from mirror.errors import MirrorError, RegistryDown, RegistryFailing, SourceFailed, SourceTooSlow, SourceUnreachable
 from mirror.redis import keys
-from mirror.redis.client import NOW, Redis
+from mirror.redis.client import Redis
+from mirror.redis.scripts import load_script
+from mirror.throttling.tolerance import Tolerance, without_redis
 
 FAILURES: Final = 5
 OPEN_SECONDS: Final = 15.0
 LONGEST_OPEN: Final = 300.0
 PROBE_SECONDS: Final = 60.0
-KNOWN_SECONDS: Final = 30 * 86400
-HEADLESS_SECONDS: Final = 900.0
-"""Seconds for which nobody sends HEADs of manifests to a registry whose HEADs told nothing where a GET worked."""
+HEADLESS_SECONDS: Final = 900
+"""Seconds without HEADs of manifests to a registry where a HEAD failed and a GET worked."""
+_KNOWN_SECONDS: Final = 30 * 86400
+_PERMIT_SECONDS: Final = 1.0
+"""Seconds for which a permit is used again without asking Redis."""
+_LOCK_SECONDS: Final = 0.25
 _LONGEST_CAUSE: Final = 500
 _MINUTE: Final = 60.0
-_SHORT: Final = 0.25
 
-_LIBRARY: Final = (
-    NOW
-    + f"""
-local key, moment = KEYS[1], now()
-local function number(field) return tonumber(redis.call('HGET', key, field) or '') end
-local function note(field, value) redis.call('HSET', key, field, string.format('%d', value)) end
-local function known()
-  local answered = number('answered_at')
-  return (answered and moment - answered <= {KNOWN_SECONDS * 1000}) and 1 or 0
-end
-local function outage(wait)
-  local found = redis.call('HMGET', key, 'cause', 'cause_answered')
-  return {{known(), wait, found[1] or '', found[2] == '1' and 1 or 0}}
-end
-"""
-)
-_PERMIT: Final = (
-    _LIBRARY
-    + f"""
--- ARGV: a token of this question. Answers the outage where it may not be asked. Else {{failures, ms for which HEADs are
--- of no use}}, with -1 failures for the probe.
-local open_until = number('open_until')
-local headless = math.max(0, (number('headless_until') or 0) - moment)
-if not open_until then return {{number('failures') or 0, headless}} end
-if moment < open_until then return outage(open_until - moment) end
-if moment < (number('probe_until') or 0) and redis.call('HGET', key, 'prober') ~= ARGV[1] then return outage(5000) end
-note('probe_until', moment + {PROBE_SECONDS * 1000:.0f})
-redis.call('HSET', key, 'prober', ARGV[1])
-return {{-1, headless}}
-"""
-)
-_UNDECIDED: Final = (
-    _LIBRARY
-    + """
--- The probe told nothing: the next request may be one.
-redis.call('HDEL', key, 'probe_until', 'prober')
-return 1
-"""
-)
-_HEADLESS: Final = (
-    _LIBRARY
-    + f"""
-note('headless_until', moment + {HEADLESS_SECONDS * 1000:.0f})
-if redis.call('TTL', key) < {HEADLESS_SECONDS:.0f} then redis.call('EXPIRE', key, {HEADLESS_SECONDS:.0f}) end
-return 1
-"""
-)
-_FAILED: Final = (
-    _LIBRARY
-    + f"""
--- ARGV: a token of this failure, jitter around 1, its cause, 1 if that was an answer. Answers the outage.
-local open_until = number('open_until')
-redis.call('HSET', key, 'cause', ARGV[3], 'cause_answered', ARGV[4])
-if redis.call('HGET', key, 'failure') ~= ARGV[1] then
-  redis.call('HSET', key, 'failure', ARGV[1])
-  if moment - (number('counted_since') or 0) > {_MINUTE * 1000:.0f} then
-    note('counted_since', moment)
-    note('failures', 0)
-  end
-  local failures = redis.call('HINCRBY', key, 'failures', 1)
-  local opened = number('opened') or 0
-  if (open_until and moment >= open_until) or (not open_until and failures >= {FAILURES}) then
-    local seconds = {OPEN_SECONDS}
-    if known() == 1 then seconds = math.min({LONGEST_OPEN}, seconds * 2 ^ opened) end
-    open_until = moment + seconds * 1000 * ARGV[2]
-    note('open_until', open_until)
-    note('opened', opened + 1)
-    redis.call('HDEL', key, 'probe_until', 'prober')
-  end
-end
-redis.call('EXPIRE', key, known() == 1 and {KNOWN_SECONDS} or 3600)
-return outage(math.max(1000, math.floor((open_until or moment + {OPEN_SECONDS * 1000:.0f} * ARGV[2]) - moment)))
-"""
-)
-_ANSWERED: Final = (
-    _LIBRARY
-    + f"""
--- ARGV: 1 if it answered with what was asked for.
-redis.call('HDEL', key, 'failures', 'counted_since', 'open_until', 'opened', 'probe_until', 'prober', 'cause',
-           'cause_answered')
-if ARGV[1] == '1' then note('answered_at', moment) end
-redis.call('EXPIRE', key, {KNOWN_SECONDS})
-return 1
-"""
-)
+
+def _load(file: str) -> str:
+    constants = {
+        "FAILURES": FAILURES,
+        "ROW_SECONDS": _MINUTE,
+        "OPEN_SECONDS": OPEN_SECONDS,
+        "LONGEST_OPEN": LONGEST_OPEN,
+        "PROBE_SECONDS": PROBE_SECONDS,
+        "KNOWN_SECONDS": _KNOWN_SECONDS,
+        "HEADLESS_SECONDS": HEADLESS_SECONDS,
+    }
+    return load_script("mirror.throttling", file, constants=constants)
+
+
+_PERMIT: Final = _load("breaker_permit.lua")
+_FAILED: Final = _load("breaker_failed.lua")
+_ANSWERED: Final = _load("breaker_answered.lua")
+_UNDECIDED: Final = _load("breaker_undecided.lua")
+_HEADLESS: Final = _load("breaker_headless.lua")
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
-    """A registry that does not serve: whether it is *known* to work, and the seconds until it is asked again.
+class RegistryOutage:
+    """A registry that does not serve.
 
-    *cause* says what the last failure was, and *answered* whether that was an answer of the registry.
+    *known* says whether it is known to work, and *wait* is the seconds until it is asked again.
+
+    *cause* is the last failure. *answered* says whether that was a response of the registry.
     """
 
     known: bool
@@ -135,9 +79,11 @@ class Outage:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What this process last knew, so that a request seldom asks Redis. Who asks or writes holds the lock, and those
-    who come meanwhile go by what it learns; but they do not wait for a Redis that is silent.
+class _LocalState:
+    """What this process knows of a registry, so that few requests ask Redis.
+
+    The thread that asks Redis holds the lock. Threads that come meanwhile wait for it and use what it finds out. They
+    wait only a moment, so that a silent Redis does not hold up all of them.
     """
 
     permitted_at: float = -_MINUTE
@@ -148,14 +94,15 @@ class _Seen:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_permitted(self) -> bool:
-        return monotonic() - self.permitted_at < 1.0
+        return monotonic() - self.permitted_at < _PERMIT_SECONDS
 
     def is_news(self, *, served: bool) -> bool:
+        """Whether an answer of the registry must be noted in Redis."""
         return bool(self.failures) or (served and monotonic() - self.noted_at >= _MINUTE)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        held = self.lock.acquire(timeout=_SHORT)
+    def asking(self) -> Iterator[None]:
+        held = self.lock.acquire(timeout=_LOCK_SECONDS)
         try:
             yield
         finally:
@@ -164,76 +111,136 @@ class _Seen:
 
 
 class CircuitBreaker:
-    """The breakers of all registries; every method raises RedisUnavailable. Safe to share between threads."""
+    """The breakers of all registries.
 
-    def __init__(self, redis: Redis) -> None:
+    Without Redis, every request is permitted. Safe to share between threads.
+    """
+
+    def __init__(self, redis: Redis, tolerance: Tolerance) -> None:
+        self.tolerance = tolerance
         self._permit = redis.script(_PERMIT)
         self._failed = redis.script(_FAILED)
         self._answered = redis.script(_ANSWERED)
         self._undecided = redis.script(_UNDECIDED)
         self._headless = redis.script(_HEADLESS)
         self._lock = threading.Lock()
-        self._seen: dict[str, _Seen] = {}
+        self._states: dict[str, _LocalState] = {}
 
-    def permit(self, registry: str) -> Outage | None:
-        """None if the registry may be asked; at most a second old where it may."""
-        seen = self._of(registry)
-        if seen.is_permitted():
+    def permit(self, registry: str) -> None:
+        """Raise while no request is to be sent to the registry.
+
+        The error names the last failure.
+
+        That is RegistryDown or RegistryFailing, which a task waits for. For a registry that never served it is
+        SourceUnreachable or SourceFailed.
+        """
+        outage = self.check(registry)
+        if outage is not None:
+            reason = f"{outage.cause or 'it does not answer'}, after several failures in a row"
+            error = SourceFailed(registry, reason) if outage.answered else SourceUnreachable(registry, reason)
+            raise _to_wait_for(error, registry, outage)
+
+    def failed(self, registry: str, error: MirrorError) -> MirrorError:
+        """Count a failure.
+
+        Return an error that a task waits for if the registry is known to work, else *error*.
+        """
+        cause = error.reason if isinstance(error, SourceFailed | SourceTooSlow | SourceUnreachable) else error.message
+        outage = self.count_failure(registry, cause, answered=not isinstance(error, SourceUnreachable))
+        return _to_wait_for(error, registry, outage) if outage else error
+
+    @without_redis(returns=None)
+    def check(self, registry: str) -> RegistryOutage | None:
+        """Return None if a request may be sent to the registry.
+
+        It may have to be the probe.
+
+        That a request may be sent was true at most a second ago.
+        """
+        state = self._state_of(registry)
+        if state.is_permitted():
             return None
-        with seen.alone():
-            if seen.is_permitted():
+        with state.asking():
+            if state.is_permitted():
                 return None
-            answer = self._permit([keys.breaker(registry)], [secrets.token_hex(8)])
-            if len(answer) > 2:
-                return _outage(answer)
-            failures, headless = int(answer[0]), int(answer[1])
-            seen.probing = failures < 0
-            seen.failures, seen.permitted_at = abs(failures), -_MINUTE if seen.probing else monotonic()
-            seen.headless_until = monotonic() + headless / 1000
+            reply = self._permit([keys.breaker(registry)], [secrets.token_hex(8)])
+            if len(reply) > 2:
+                return _outage(reply)
+            failures, headless = int(reply[0]), int(reply[1])
+            state.probing = failures < 0
+            state.failures, state.permitted_at = abs(failures), -_MINUTE if state.probing else monotonic()
+            state.headless_until = monotonic() + headless / 1000
         return None
 
-    def failed(self, registry: str, cause: str = "", *, answered: bool = False) -> Outage:
-        """Count a failure to reach the registry, or to be served by it at all; *cause* says which."""
-        seen = self._of(registry)
-        seen.failures, seen.permitted_at, seen.probing = 1, -_MINUTE, False
+    @without_redis(returns=None)
+    def count_failure(self, registry: str, cause: str = "", *, answered: bool = False) -> RegistryOutage | None:
+        """Count a failure to reach the registry, or to be served by it at all.
+
+        Return the outage.
+        """
+        state = self._state_of(registry)
+        state.failures, state.permitted_at, state.probing = 1, -_MINUTE, False
         jitter = uniform(0.8, 1.2)  # noqa: S311 - spreads probes, guards nothing
         args: list[str | float] = [secrets.token_hex(8), jitter, cause[:_LONGEST_CAUSE], int(answered)]
         return _outage(self._failed([keys.breaker(registry)], args))
 
+    @without_redis(returns=None)
     def undecided(self, registry: str) -> None:
-        """The request that was permitted told nothing about the registry: another one decides."""
-        seen = self._of(registry)
-        if seen.probing:
-            seen.probing = False
+        """Note that the permitted request showed nothing about the registry.
+
+        The next request decides.
+        """
+        state = self._state_of(registry)
+        if state.probing:
+            state.probing = False
             self._undecided([keys.breaker(registry)], [])
 
+    @without_redis(returns=None)
+    def answered(self, registry: str, *, served: bool) -> None:
+        """Note that the registry was reached, at most once a minute.
+
+        It *served* if it sent what was asked for.
+        """
+        state = self._state_of(registry)
+        if not state.is_news(served=served):
+            return
+        with state.asking():
+            if not state.is_news(served=served):
+                return
+            self._answered([keys.breaker(registry)], [int(served)])
+            state.failures = 0
+            if served:
+                state.noted_at = monotonic()
+
+    @without_redis(returns=None)
     def note_headless(self, registry: str) -> None:
-        """A GET of a manifest worked where a HEAD had told nothing."""
-        self._of(registry).headless_until = monotonic() + HEADLESS_SECONDS
+        """Note that a GET of a manifest worked after a HEAD had failed."""
+        self._state_of(registry).headless_until = monotonic() + HEADLESS_SECONDS
         self._headless([keys.breaker(registry)], [])
 
     def is_headless(self, registry: str) -> bool:
-        """Whether HEADs of manifests are of no use there, as far as the last `permit` told."""
-        return monotonic() < self._of(registry).headless_until
+        """Return whether HEADs of manifests are of no use there.
 
-    def answered(self, registry: str, *, served: bool) -> None:
-        """The registry can be reached; *served* if it gave what was asked for. Written at most once a minute."""
-        seen = self._of(registry)
-        if not seen.is_news(served=served):
-            return
-        with seen.alone():
-            if not seen.is_news(served=served):
-                return
-            self._answered([keys.breaker(registry)], [int(served)])
-            seen.failures = 0
-            if served:
-                seen.noted_at = monotonic()
+        That is known from the last `permit`.
+        """
+        return monotonic() < self._state_of(registry).headless_until
 
-    def _of(self, registry: str) -> _Seen:
+    def _state_of(self, registry: str) -> _LocalState:
         with self._lock:
-            return self._seen.setdefault(registry, _Seen())
+            return self._states.setdefault(registry, _LocalState())
 
 
-def _outage(answer: list[Any]) -> Outage:
-    known, wait, cause, answered = answer
-    return Outage(bool(known), int(wait) / 1000, str(cause), bool(answered))
+def _outage(reply: list[Any]) -> RegistryOutage:
+    known, wait, cause, answered = reply
+    return RegistryOutage(bool(known), int(wait) / 1000, str(cause), bool(answered))
+
+
+def _to_wait_for(error: MirrorError, registry: str, outage: RegistryOutage) -> MirrorError:
+    """Return the error that makes a task wait.
+
+    It is *error* itself for a registry that is not known to work.
+    """
+    if not outage.known:
+        return error
+    kind = RegistryDown if isinstance(error, SourceUnreachable) else RegistryFailing
+    return kind(registry, error.message, outage.wait)

@@ -1,4 +1,7 @@
-"""A counting gate: as many threads of this process may be behind it as its share allows."""
+"""A semaphore for the threads of one process.
+
+Its size is the process's share of a registry's limit.
+"""
 
 from __future__ import annotations
 
@@ -9,105 +12,119 @@ from typing import Final
 
 from mirror.throttling.aimd import Share, Usage
 
-SHUT_SECONDS: Final = 5.0
-"""How long a thread waits at a gate whose share is 0."""
+NO_SHARE_SECONDS: Final = 5.0
+"""Seconds a thread waits while the share is 0."""
 STUCK_SECONDS: Final = 120.0
-"""How long a thread waits while nobody comes out: those behind the gate may be waiting for what this thread has. Longer
-than a part of a blob takes on a slow line, since a task that is given up here reads its manifests again.
+"""Seconds a thread waits while no slot is released.
+
+The threads that hold the slots may wait for something that this thread has. The time is longer than a part of a blob
+takes on a slow line, because a task that gives up here reads its manifests again.
 """
-_SLICE: Final = 0.25
+_POLL_SECONDS: Final = 0.25
 
 Wait = Callable[[float], None]
 """Waits for so many seconds, or raises to end the wait."""
 
 
 class Semaphore:
-    """Shared by the threads of a process; the share comes from outside and may be less than is in use.
+    """Slots for requests.
 
-    Who reports for it and brings the new share holds `reporting`: of two at once the older answer could come last.
+    `Limiter` sets the share, which may be less than the slots in use.
+
+    Two reports to Redis at once could receive their replies in the wrong order. So the lock `reporting` is held from
+    `usage` until `set_share`.
     """
 
     def __init__(self) -> None:
         self.reporting = threading.Lock()
+        self.streak = 0
         self._changed = threading.Condition()
         self._share: int | None = None
         self._in_use = 0
         self._waiting = 0
-        self._passed = 0
+        self._released = 0
         self._saturated = False
         self._succeeded = False
         self._used_at = monotonic()
-        self.streak = 0
 
     @property
-    def is_open(self) -> bool:
-        """Whether it has been given a share yet."""
+    def has_share(self) -> bool:
+        """Whether a share was ever set. It may be 0."""
         return self._share is not None
 
     def is_idle(self, seconds: float) -> bool:
-        """Whether nobody is behind it or before it, and nobody was for so long."""
+        """Whether no thread has used the semaphore for so long."""
         with self._changed:
             return not self._in_use and not self._waiting and monotonic() - self._used_at >= seconds
 
     def usage(self, *, troubled: bool = False) -> Usage:
-        """What may come of its share until `give`, and what has happened since this was last asked."""
+        """Return what may be in use until `set_share`, and clear the flags."""
         with self._changed:
             used = Usage(max(self._in_use, self._share or 0), self._saturated, self._succeeded, troubled)
             self._saturated = self._succeeded = False
             return used
 
-    def give(self, share: Share) -> None:
+    def set_share(self, share: Share) -> None:
+        """Change the number of slots, and wake threads that wait."""
         with self._changed:
             self._share, self.streak = share.slots, share.streak
             self._changed.notify_all()
 
-    def approach(self) -> None:
-        """Be before it, so that it is not idle; `enter` follows."""
+    def announce(self) -> None:
+        """Count this thread as waiting, so that the semaphore is not idle.
+
+        Call `acquire` next.
+        """
         with self._changed:
             self._waiting += 1
 
-    def enter(self, wait: Wait, ask: Callable[[], None]) -> bool:
-        """Go through, or wait until that is possible; False where waiting on would only occupy a worker.
+    def acquire(self, wait: Wait, ask_for_share: Callable[[], None]) -> bool:
+        """Take a slot, waiting for one if necessary.
 
-        *ask* is called now and then while the share is 0, to get another one.
+        Return False if waiting longer would only occupy a worker.
+
+        *wait* is called with 0 now and then, and may raise to end the wait. *ask_for_share* is called now and then
+        while the share is 0.
         """
         try:
             with self._changed:
-                if self._goes_through():
+                if self._take_free_slot():
                     return True
                 self._saturated = True
-            return self._queue(wait, ask)
+            return self._wait_for_slot(wait, ask_for_share)
         finally:
             with self._changed:
                 self._waiting -= 1
 
-    def leave(self, *, succeeded: bool) -> None:
+    def release(self, *, succeeded: bool) -> None:
+        """Give a slot back, with whether its request succeeded."""
         with self._changed:
             self._in_use -= 1
-            self._passed += 1
+            self._released += 1
             self._succeeded = self._succeeded or succeeded
             self._used_at = monotonic()
             self._changed.notify()
 
-    def _queue(self, wait: Wait, ask: Callable[[], None]) -> bool:
-        moved = opened = monotonic()
-        passed = self._passed
+    def _wait_for_slot(self, wait: Wait, ask_for_share: Callable[[], None]) -> bool:
+        released_at = share_at = monotonic()
+        released = self._released
         while True:
             wait(0)
             with self._changed:
-                if self._goes_through() or (self._changed.wait(_SLICE) and self._goes_through()):
+                if self._take_free_slot() or (self._changed.wait(_POLL_SECONDS) and self._take_free_slot()):
                     return True
                 now = monotonic()
-                shut = not self._share
-                opened = opened if shut else now
-                moved = now if self._passed != passed else moved
-                passed = self._passed
-            if shut:
-                ask()
-            if now - opened >= SHUT_SECONDS or now - moved >= STUCK_SECONDS:
+                has_none = not self._share
+                share_at = share_at if has_none else now
+                released_at = now if self._released != released else released_at
+                released = self._released
+            if has_none:
+                ask_for_share()
+            if now - share_at >= NO_SHARE_SECONDS or now - released_at >= STUCK_SECONDS:
                 return False
 
-    def _goes_through(self) -> bool:
+    def _take_free_slot(self) -> bool:
+        """Take a slot if one is free. The caller holds the lock."""
         if self._share is None or self._in_use >= self._share:
             return False
         self._in_use += 1

@@ -1,11 +1,14 @@
-"""A breaker for the bucket, shared by all workers: while S3 takes no writes, nothing is read from a source for it.
+"""A circuit breaker for the bucket, shared by all workers.
 
-    closed ──a task's write fails──► open ──5 s, doubling to 60 s──► half-open ──its one trial succeeds──► closed
-                                      ▲                                   │
-                                      └────────── the trial fails ────────┘
+While S3 takes no writes, no source is read for it.
 
-Without it every task that waits for a full disk would read its image anew, again and again, to learn that there is
-still no space.
+- closed: all tasks write. The first write that fails opens it.
+- open: no task begins to write for 5 s. Each trial that fails doubles that time, up to 60 s.
+- half-open: one task writes as a trial. Its success closes the breaker, its failure opens it.
+
+Without it every task that waits for a full disk would read its image again and again, to find that there is still no
+space. It shares no code with `CircuitBreaker`: here the first failure opens it, and the trial belongs to a task that
+holds it over many requests.
 """
 
 from __future__ import annotations
@@ -15,58 +18,35 @@ from random import uniform
 from typing import Final
 
 from mirror.redis import keys
-from mirror.redis.client import NOW, Redis
+from mirror.redis.client import Redis
+from mirror.redis.scripts import load_script
 
 OPEN_SECONDS: Final = 5.0
 LONGEST_OPEN: Final = 60.0
 TRIAL_SECONDS: Final = 15.0
-_FORGOTTEN_SECONDS: Final = 3600
 
-_ADMIT: Final = (
-    NOW
-    + f"""
--- ARGV: a token of the task. Answers whether it may go on: 0 no, 1 yes, 2 as the trial; and the ms until the next one.
-local key, moment = KEYS[1], now()
-local found = redis.call('HMGET', key, 'next', 'trial')
-local opens = tonumber(found[1] or '')
-if not opens then return {{1, 0}} end
-if found[2] == ARGV[1] then return {{2, 0}} end
-if moment < opens then return {{0, opens - moment}} end
-redis.call('HSET', key, 'trial', ARGV[1], 'next', string.format('%d', moment + {TRIAL_SECONDS * 1000:.0f}))
-return {{2, 0}}
-"""
-)
-_FAILED: Final = (
-    NOW
-    + f"""
--- ARGV: token, bytes of the write that failed, code, action, reason, jitter around 1.
--- Failures that come together count as one. Answers the ms until the next trial.
-local key, moment = KEYS[1], now()
-local found = redis.call('HMGET', key, 'next', 'trial', 'failures', 'size')
-local opens = tonumber(found[1] or '')
-if not opens or moment >= opens or found[2] == ARGV[1] then
-  local failures = tonumber(found[3] or '0') + 1
-  local wait = math.min({LONGEST_OPEN * 1000:.0f}, {OPEN_SECONDS * 1000:.0f} * 2 ^ math.min(failures - 1, 10))
-  opens = math.floor(moment + wait * ARGV[6])
-  redis.call('HSET', key, 'next', string.format('%d', opens), 'failures', failures, 'trial', '')
-end
-redis.call('HSETNX', key, 'since', string.format('%d', moment))
-redis.call('HSET', key, 'code', ARGV[3], 'action', ARGV[4], 'reason', ARGV[5],
-           'size', string.format('%d', math.max(tonumber(found[4] or '0'), ARGV[2])))
-redis.call('EXPIRE', key, {_FORGOTTEN_SECONDS})
-return opens - moment
-"""
-)
-_SUCCEEDED: Final = """
--- ARGV: token of the trial.
-if redis.call('HGET', KEYS[1], 'trial') == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-"""
+
+def _load(file: str) -> str:
+    constants = {
+        "OPEN_SECONDS": OPEN_SECONDS,
+        "LONGEST_OPEN": LONGEST_OPEN,
+        "TRIAL_SECONDS": TRIAL_SECONDS,
+        "RECORD_SECONDS": 3600,
+    }
+    return load_script("mirror.throttling", file, constants=constants)
+
+
+_PERMIT: Final = _load("storage_permit.lua")
+_FAILED: Final = _load("storage_failed.lua")
+_SUCCEEDED: Final = _load("storage_succeeded.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class StorageTrouble:
-    """The last failure: what its error said, and the bytes of the largest write that failed."""
+    """The last failed write: its error's code, action and reason.
+
+    ``size`` is the largest failed write in bytes.
+    """
 
     code: str
     action: str
@@ -76,38 +56,47 @@ class StorageTrouble:
 
 @dataclass(frozen=True, slots=True)
 class WritePermit:
-    """``wait`` is None for a task that may go on, else the seconds until that is worth asking again."""
+    """Whether a task may write.
+
+    ``wait`` is None if it may, else the seconds until it should ask again.
+    """
 
     wait: float | None = None
     is_trial: bool = False
 
 
 class StorageBreaker:
-    """Every method raises RedisUnavailable. Safe to share between threads."""
+    """The circuit breaker of the bucket.
+
+    Every method raises RedisUnavailable. Safe to share between threads.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._admit = redis.script(_ADMIT)
+        self._permit = redis.script(_PERMIT)
         self._failed = redis.script(_FAILED)
         self._succeeded = redis.script(_SUCCEEDED)
 
     def admit(self, token: str) -> WritePermit:
-        """Whether the task that *token* names may begin to write; one at a time may while the breaker is open."""
-        verdict, wait = self._admit([keys.STORAGE_TROUBLE], [token])
-        return WritePermit(wait / 1000 if verdict == 0 else None, verdict == 2)
+        """Decide whether the task with this token may begin to write.
+
+        While the breaker is open, one task may.
+        """
+        decision, wait = self._permit([keys.STORAGE_TROUBLE], [token])
+        return WritePermit(wait / 1000 if decision == 0 else None, decision == 2)
 
     def failed(self, token: str, trouble: StorageTrouble) -> float:
-        """Open the breaker. Returns the seconds until the next trial."""
+        """Open the breaker. Return the seconds until the next trial."""
         jitter = uniform(0.9, 1.1)  # noqa: S311 - spreads trials, guards nothing
-        told: list[str | float] = [token, trouble.size, trouble.code, trouble.action, trouble.reason, jitter]
-        return float(self._failed([keys.STORAGE_TROUBLE], told)) / 1000
+        args: list[str | float] = [token, trouble.size, trouble.code, trouble.action, trouble.reason, jitter]
+        return float(self._failed([keys.STORAGE_TROUBLE], args)) / 1000
 
     def succeeded(self, token: str) -> None:
-        """Close the breaker, if *token* names its trial."""
+        """Close the breaker if the trial belongs to the task with this token."""
         self._succeeded([keys.STORAGE_TROUBLE], [token])
 
     def trouble(self) -> StorageTrouble | None:
-        """What opened the breaker; None while it is closed. Writes nothing."""
+        """Return what opened the breaker, None while it is closed. Writes nothing."""
         found = self._redis.call("HGETALL", keys.STORAGE_TROUBLE)
         if not found:
             return None

@@ -24,7 +24,7 @@ from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
 from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
-from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.wiring import build_throttle
 from tests.conftest import MakeSettings
 from tests.e2e.processes import eventually
 from tests.fakes import faults
@@ -42,7 +42,7 @@ def engine_on(
         insecure_registries=frozenset({registry.host}), allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),)
     )
     redis = Redis.connect(redis_url)
-    admission = SharedThrottle(redis, most={registry.host: connections})
+    admission = build_throttle(redis, {registry.host: connections})
     client = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None, wakers=waking)
     yield Engine(registry, client, bucket, redis)
     client.close()
@@ -282,7 +282,7 @@ def test_a_cancelled_blob_leaves_nothing_open(strict: Engine) -> None:
     interrupted_at_a_part(strict, blob, 3, resumable=False)
     assert strict.bucket.open_uploads("") == []
     assert Checkpoints(strict.redis).load(blob.digest) is None
-    assert not Leases(strict.redis).is_held(keys.blob_lease(blob.digest))
+    assert not strict.redis.call("EXISTS", keys.blob_lease(blob.digest))
 
 
 def test_a_blob_whose_upload_s3_has_lost_begins_again(strict: Engine) -> None:

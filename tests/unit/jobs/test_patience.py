@@ -14,7 +14,7 @@ from tests import images
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.server import Reply
 from tests.harness import Harness
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 
 DAY = 24 * 3600.0
 

@@ -18,7 +18,7 @@ from tests import images
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.server import Reply, Request
 from tests.harness import Harness
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 
 WINDOW = 600
 AT_ONCE = 6

@@ -12,7 +12,7 @@ from tests import images
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
 from tests.harness import Harness
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 
 NOWHERE = "127.0.0.2"
 

@@ -19,7 +19,7 @@ from mirror.records.task import KEPT_BLOBS, SHOWN_BLOBS, BlobReport
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from tests.records import Records
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 from tests.unit.records.submitted import DIGEST, LOST, SOURCE, claimed, read, submitted
 
 MANY = 5_000

@@ -15,7 +15,7 @@ from mirror.records.task import TaskSpec
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from tests.records import Records
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 from tests.unit.records.submitted import DIGEST, LOST, lose
 
 BYTES_PER_TASK = 1_500

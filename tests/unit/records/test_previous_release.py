@@ -22,7 +22,7 @@ from mirror.records.task import TaskSpec, WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis, open_client
 from tests.records import Records
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 from tests.unit.records.submitted import DIGEST, LOST
 
 WRITTEN: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "previous_release" / "jobs.json").read_text())

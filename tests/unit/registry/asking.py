@@ -15,12 +15,12 @@ from mirror.oci.reference import Reference
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
-from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.wiring import build_throttle
 
 
 def main(host: str, limit: int, threads: int) -> int:
     settings = Settings(insecure_registries=frozenset({host}), allowed_networks=(ip_network("127.0.0.0/8"),))
-    admission = SharedThrottle(Redis.connect(os.environ["MIRROR_REDIS_URL"]), most={host: limit})
+    admission = build_throttle(Redis.connect(os.environ["MIRROR_REDIS_URL"]), {host: limit})
     client = RegistryClient.from_settings(settings, admission=admission)
     reference = Reference.parse(f"{host}/team/app:1")
 

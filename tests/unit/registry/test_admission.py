@@ -26,6 +26,7 @@ from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
 from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.wiring import build_throttle
 from tests.conftest import MakeSettings
 from tests.e2e.processes import ROOT, eventually
 from tests.fakes import faults
@@ -39,15 +40,8 @@ SLOTS = 3
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    client = Redis.connect(redis_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
 def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
-    shared = SharedThrottle(redis, most={registry.host: SLOTS})
+    shared = build_throttle(redis, {registry.host: SLOTS})
     yield shared
     shared.close()
 
@@ -69,7 +63,7 @@ def blob(app: TestImage) -> Descriptor:
 
 
 def limit(redis: Redis, registry: FakeRegistry, action: str = "manifests") -> float:
-    return float(redis.call("HGET", keys.slots_limit(registry.host, action), "limit"))
+    return float(redis.call("HGET", keys.limiter("limit", registry.host, action), "limit"))
 
 
 class Crowd:
@@ -211,7 +205,7 @@ def test_a_process_that_heard_nothing_yet_asks_with_a_head_before_it_spends(
     hub = PullLimit(1, window=60)
     registry.script(hub)
     hub(Request("api", "GET", "/v2/x/manifests/1", {}, {}), Reply())
-    redis.call("SET", keys.quota_limited(registry.host), 1)
+    redis.call("SET", keys.quota("limited", registry.host), 1)
     with pytest.raises(QuotaExhausted):
         client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}@{app.digest}"))
     assert (hub.refused, [request.method for request in registry.log("api")]) == (0, ["HEAD"])
@@ -282,7 +276,7 @@ def test_with_redis_gone_images_are_read_all_the_same(
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
     with ValkeyServer(tmp_path) as server:
         redis = Redis.connect(server.url, retries=0)
-        admission = SharedThrottle(redis, most={})
+        admission = build_throttle(redis, {})
         client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
         if not before:
             client.get_manifest(reference)

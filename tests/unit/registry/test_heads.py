@@ -12,7 +12,7 @@ from mirror.errors import ManifestUnknown, RateLimited, Unauthorized
 from mirror.oci.reference import Reference
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
-from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.wiring import build_throttle
 from tests.conftest import MakeSettings
 from tests.fakes import faults
 from tests.fakes.docker_hub import PullLimit
@@ -141,17 +141,10 @@ def test_where_reads_are_counted_a_head_that_failed_is_tried_every_time(
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    connected = Redis.connect(redis_url)
-    yield connected
-    connected.close()
-
-
-@pytest.fixture
 def workers(redis: Redis, registry: FakeRegistry, settings: MakeSettings) -> Iterator[list[RegistryClient]]:
     """Clients of two processes that share what they find out."""
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    admissions = [SharedThrottle(redis, most={}) for _ in range(2)]
+    admissions = [build_throttle(redis, {}) for _ in range(2)]
     made = [RegistryClient.from_settings(place, admission=each, sleep=lambda _: None) for each in admissions]
     yield made
     for client, admission in zip(made, admissions, strict=True):

@@ -16,10 +16,8 @@ from worker.periodic import Alive, PeriodicTask, PeriodicTasks
 
 
 @pytest.fixture
-def leases(redis_url: str) -> Iterator[Leases]:
-    redis = Redis.connect(redis_url)
-    yield Leases(redis)
-    redis.close()
+def leases(redis: Redis) -> Leases:
+    return Leases(redis)
 
 
 @contextmanager
@@ -77,19 +75,19 @@ def test_a_task_that_takes_long_delays_no_other_and_is_told_of_the_end(leases: L
     assert ended.wait(30)
 
 
-def test_one_process_of_the_fleet_runs_a_task_and_another_takes_over(leases: Leases) -> None:
+def test_one_process_of_the_fleet_runs_a_task_and_another_takes_over(leases: Leases, redis: Redis) -> None:
     first, second = Runs(), Runs()
     with running(leases, PeriodicTask("task", 0.01, first)):
         assert first.wait_for(1)
         with running(leases, PeriodicTask("task", 0.01, second), PeriodicTask("mark", 0.01, mark := Runs())):
             assert mark.wait_for(3)  # by then it has tried to take the lease of the other task
             assert not second.has_run()
-    assert not leases.is_held(keys.periodic_lease("task"))
+    assert not redis.call("EXISTS", keys.periodic_lease("task"))
     with running(leases, PeriodicTask("task", 0.01, second)):
         assert second.wait_for(1)
 
 
-def test_a_task_whose_lease_was_lost_is_told_so(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_whose_lease_was_lost_is_told_so(leases: Leases, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.periodic.LEASE_SECONDS", 0.4)
     begun, stopped = threading.Event(), threading.Event()
 
@@ -101,5 +99,5 @@ def test_a_task_whose_lease_was_lost_is_told_so(leases: Leases, monkeypatch: pyt
 
     with running(leases, PeriodicTask("task", 60, work)):
         assert begun.wait(30)
-        leases._redis.call("SET", keys.periodic_lease("task"), "another process")
+        redis.call("SET", keys.periodic_lease("task"), "another process")
         assert stopped.wait(30)

@@ -1,4 +1,4 @@
-"""Redis' clock under a test's control: it stands still and moves when told to."""
+"""A clock of Redis that a test controls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mirror.redis.client import Redis
 
 
 class StoppedClock:
-    """Redis' time never goes back, so a time far ahead stands still until the real one has caught up."""
+    """Sets Redis' time far ahead. It never goes back, so it stands still until `advance`."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

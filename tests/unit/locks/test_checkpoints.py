@@ -24,12 +24,12 @@ def lease(redis: Redis) -> Lease:
     return taken
 
 
-def test_a_blob_that_nobody_began_has_none(checkpoints: Checkpoints) -> None:
+def test_a_blob_without_a_transfer_has_none(checkpoints: Checkpoints) -> None:
     assert checkpoints.load(DIGEST) is None
     assert checkpoints.open_upload(DIGEST) is None
 
 
-def test_a_checkpoint_comes_back_as_it_was_written(checkpoints: Checkpoints, lease: Lease) -> None:
+def test_a_checkpoint_is_read_as_it_was_written(checkpoints: Checkpoints, lease: Lease) -> None:
     assert checkpoints.begin(lease, DIGEST, "an id", 5, holder="task-1")
     assert checkpoints.load(DIGEST) == Checkpoint("an id", 5)
     assert checkpoints.advance(lease, DIGEST, 2, MIDSTATE, {1: ("one", "a="), 2: ("two", "b=")})
@@ -39,7 +39,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(checkpoints: Checkpoints, lea
     assert checkpoints.open_upload(DIGEST) == ("an id", "task-1")
 
 
-def test_a_new_beginning_leaves_nothing_of_the_old_one(checkpoints: Checkpoints, lease: Lease) -> None:
+def test_a_new_checkpoint_keeps_nothing_of_the_old_one(checkpoints: Checkpoints, lease: Lease) -> None:
     checkpoints.begin(lease, DIGEST, "first", 5, holder="task-1")
     checkpoints.advance(lease, DIGEST, 1, MIDSTATE, {1: ("one", "a=")})
     checkpoints.begin(lease, DIGEST, "second", 6, holder="task-1")
@@ -61,7 +61,7 @@ def test_what_redis_has_lost_is_not_half_rebuilt(checkpoints: Checkpoints, lease
     assert checkpoints.load(DIGEST) is None
 
 
-def test_a_checkpoint_is_forgotten_when_told_and_a_day_after_its_last_write(
+def test_a_checkpoint_can_be_deleted_and_expires_a_day_after_its_last_write(
     checkpoints: Checkpoints, lease: Lease, redis: Redis
 ) -> None:
     checkpoints.begin(lease, DIGEST, "an id", 5, holder="task-1")
@@ -70,7 +70,7 @@ def test_a_checkpoint_is_forgotten_when_told_and_a_day_after_its_last_write(
     assert checkpoints.load(DIGEST) is None
 
 
-def test_that_a_blob_has_come_is_told_for_a_while_and_its_checkpoint_is_gone(
+def test_a_finished_blob_is_announced_for_a_while_and_its_checkpoint_deleted(
     checkpoints: Checkpoints, lease: Lease, redis: Redis
 ) -> None:
     checkpoints.begin(lease, DIGEST, "an id", 5, holder="task-1")

@@ -28,14 +28,14 @@ def test_only_its_holder_renews_or_ends_a_lease(redis: Redis) -> None:
     leases = Leases(redis)
     mine = leases.take(KEY, 30)
     assert mine is not None
-    stranger = Lease(KEY, "somebody else", 30)
+    stranger = Lease(KEY, "another holder", 30)
     assert not leases.renew(stranger)
     leases.end(stranger)
     assert leases.renew(mine)
     assert 29_000 < redis.call("PTTL", KEY) <= 30_000
 
 
-def test_a_lease_that_expired_is_not_renewed_and_its_late_holder_ends_nobody_elses(redis: Redis) -> None:
+def test_the_late_holder_of_an_expired_lease_neither_renews_nor_ends_it(redis: Redis) -> None:
     leases = Leases(redis)
     late = leases.take(KEY, 30)
     assert late is not None
@@ -47,15 +47,15 @@ def test_a_lease_that_expired_is_not_renewed_and_its_late_holder_ends_nobody_els
     assert leases.renew(current)
 
 
-def test_asking_again_with_the_same_token_finds_the_lease_taken_before(redis: Redis) -> None:
-    """As when the answer to the first command was lost and the client sent it again."""
+def test_a_second_take_with_the_same_token_finds_the_lease_taken(redis: Redis) -> None:
+    """The reply to the first command may be lost, and then the client sends it again."""
     leases = Leases(redis)
     lease = leases.take(KEY, 30)
     assert lease is not None
     assert leases._take([KEY], [lease.token, 30_000]) == 1
 
 
-def test_holding_gives_the_lease_back_and_gives_up_after_its_patience(redis: Redis) -> None:
+def test_holding_ends_the_lease_and_gives_up_after_its_patience(redis: Redis) -> None:
     leases = Leases(redis)
     with leases.holding(KEY, 30, patience=0.1) as outer:
         assert outer is not None
@@ -64,7 +64,7 @@ def test_holding_gives_the_lease_back_and_gives_up_after_its_patience(redis: Red
     assert leases.take(KEY, 30) is not None
 
 
-def test_many_leases_are_taken_and_ended_in_one_turn(redis: Redis) -> None:
+def test_many_leases_are_taken_renewed_and_ended_together(redis: Redis) -> None:
     leases = Leases(redis)
     assert leases.take("lease:b", 30)
     taken = leases.take_all(["lease:a", "lease:b", "lease:c", "lease:a"], 30)
@@ -73,5 +73,5 @@ def test_many_leases_are_taken_and_ended_in_one_turn(redis: Redis) -> None:
     held = [lease for lease in taken if lease]
     leases.end(held[1])
     assert leases.renew_all(held) == [True, False]
-    leases.end_all(held)
-    assert [leases.is_held(f"lease:{name}") for name in "abc"] == [False, True, False]
+    leases.end(*held)
+    assert [redis.call("EXISTS", f"lease:{name}") for name in "abc"] == [0, 1, 0]

@@ -10,7 +10,7 @@ def test_numbers_grow_per_tag(redis: Redis) -> None:
     assert sequence.take([("team/app", "1"), ("team", "app:1")]) == [3, 1]
 
 
-def test_a_lower_number_is_overtaken_by_whoever_published_a_higher_one(redis: Redis) -> None:
+def test_a_change_is_overtaken_by_a_published_change_with_a_higher_number(redis: Redis) -> None:
     sequence = TagSequence(redis)
     first, second = sequence.take([("team/app", "1")] * 2)
     assert sequence.overtaken_by("team/app", "1", first) is None

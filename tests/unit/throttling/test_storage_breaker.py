@@ -20,13 +20,13 @@ def reach_the_next_trial(redis: Redis) -> None:
     redis.call("HSET", keys.STORAGE_TROUBLE, "next", redis.now() - 1)
 
 
-def test_while_it_is_closed_everybody_may_go_on(redis: Redis) -> None:
+def test_while_it_is_closed_all_tasks_may_write(redis: Redis) -> None:
     breaker = StorageBreaker(redis)
     assert [breaker.admit("a"), breaker.admit("b")] == [FREE, FREE]
     assert breaker.trouble() is None
 
 
-def test_after_a_failure_nobody_goes_on_until_one_is_the_trial(redis: Redis) -> None:
+def test_after_a_failure_no_task_may_write_until_one_is_the_trial(redis: Redis) -> None:
     breaker = StorageBreaker(redis)
     wait = breaker.failed("a", FULL)
     assert 0.9 * OPEN_SECONDS - 1 < wait <= 1.1 * OPEN_SECONDS
@@ -35,7 +35,7 @@ def test_after_a_failure_nobody_goes_on_until_one_is_the_trial(redis: Redis) -> 
     assert 0 < held.wait <= wait
     reach_the_next_trial(redis)
     assert breaker.admit("b") == TRIAL
-    assert breaker.admit("b") == TRIAL  # the answer may have been lost
+    assert breaker.admit("b") == TRIAL  # the reply may have been lost
     other = breaker.admit("c")
     assert other.wait is not None
     assert other.wait <= TRIAL_SECONDS
@@ -46,7 +46,7 @@ def test_after_a_failure_nobody_goes_on_until_one_is_the_trial(redis: Redis) -> 
     assert breaker.admit("c") == FREE
 
 
-def test_failed_trials_are_ever_further_apart_and_failures_that_come_together_count_as_one(redis: Redis) -> None:
+def test_failed_trials_double_the_wait_and_simultaneous_failures_count_as_one(redis: Redis) -> None:
     breaker = StorageBreaker(redis)
     waits = []
     for number in range(6):

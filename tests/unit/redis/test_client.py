@@ -15,7 +15,7 @@ from tests.servers import ValkeyServer
 def test_time_never_goes_back(redis: Redis) -> None:
     now = redis.now()
     ahead = now + 60_000
-    redis.call("SET", keys.CLOCK, ahead)  # as if the clock had been set back by a minute
+    redis.call("SET", keys.CLOCK, ahead)  # as if an operator had set the clock back by a minute
     assert redis.now() == ahead
 
 
@@ -31,7 +31,7 @@ def test_a_redis_that_is_away_has_one_error_without_its_password(tmp_path: Path)
     redis.close()
 
 
-def test_a_patient_client_rides_out_a_restart_and_scripts_are_loaded_again(tmp_path: Path) -> None:
+def test_a_patient_client_waits_out_a_restart_and_loads_its_scripts_again(tmp_path: Path) -> None:
     with ValkeyServer(tmp_path, append_only=True) as server:
         redis = Redis.connect(server.url, retries=100)
         script = redis.script("return redis.call('INCR', KEYS[1])")
@@ -42,7 +42,7 @@ def test_a_patient_client_rides_out_a_restart_and_scripts_are_loaded_again(tmp_p
         redis.close()
 
 
-def test_scripts_that_were_prepared_are_there_for_their_first_user(redis: Redis) -> None:
+def test_prepared_scripts_are_loaded_before_their_first_run(redis: Redis) -> None:
     source = "return 'prepared'"
     redis.script(source)
     redis.prepare()
@@ -50,9 +50,7 @@ def test_scripts_that_were_prepared_are_there_for_their_first_user(redis: Redis)
     assert redis.call("EVALSHA", sha1, 0) == "prepared"
 
 
-def test_a_script_that_is_made_again_and_again_is_loaded_once(redis: Redis) -> None:
-    """The sweeper makes its stores anew for each upload it looks at, for as long as the scheduler runs."""
-
+def test_a_script_that_is_registered_again_is_loaded_once(redis: Redis) -> None:
     def loads() -> int:
         return int(redis.call("INFO", "commandstats").get("cmdstat_script|load", {"calls": 0})["calls"])
 
@@ -61,7 +59,7 @@ def test_a_script_that_is_made_again_and_again_is_loaded_once(redis: Redis) -> N
         again.script("return 'again'")
     before = loads()
     again.prepare()
-    assert loads() - before == 4  # this one and the clock of every Redis, each also for many runs
+    assert loads() - before == 4  # this script and the clock, each for one run and for many
 
 
 def test_a_redis_that_may_forget_jobs_is_warned_about(redis: Redis) -> None:
@@ -73,7 +71,7 @@ def test_a_redis_that_may_forget_jobs_is_warned_about(redis: Redis) -> None:
         redis.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
-def test_what_many_runs_answer_is_what_each_would_have(redis: Redis) -> None:
+def test_many_runs_return_what_each_would_return_alone(redis: Redis) -> None:
     script = redis.script("""
         if ARGV[1] == 'nothing' then return nil end
         if ARGV[1] == 'false' then return false end
@@ -86,7 +84,7 @@ def test_what_many_runs_answer_is_what_each_would_have(redis: Redis) -> None:
     assert count.many([(["mirror:n"], [])] * 1000) == list(range(1, 1001))
 
 
-def test_a_script_is_run_many_times_in_one_turn_also_behind_a_restart(tmp_path: Path) -> None:
+def test_many_runs_share_a_round_trip_also_after_a_restart(tmp_path: Path) -> None:
     with ValkeyServer(tmp_path, append_only=True) as server:
         redis = Redis.connect(server.url, retries=100)
         script = redis.script("return redis.call('INCRBY', KEYS[1], ARGV[1])")

@@ -9,7 +9,7 @@ def written(redis: Redis, name: str, seconds_ago: float) -> None:
     redis.call("HSET", keys.heartbeats("worker"), name, f"{redis.now() - int(seconds_ago * 1000)} idle")
 
 
-def test_who_has_just_said_so_is_alive_and_who_was_silent_is_not(redis: Redis) -> None:
+def test_a_process_with_a_recent_heartbeat_is_alive_and_one_without_is_not(redis: Redis) -> None:
     beats = LiveProcesses(redis)
     written(redis, "host:1", ALIVE_SECONDS + 1)
     beats.beat("worker", "copying", name="host:2")
@@ -28,7 +28,7 @@ def test_a_process_that_ends_is_gone_at_once(redis: Redis) -> None:
     assert beats.of("scheduler") == []
 
 
-def test_the_dead_are_forgotten_after_ten_minutes(redis: Redis) -> None:
+def test_dead_processes_are_removed_after_ten_minutes(redis: Redis) -> None:
     beats = LiveProcesses(redis)
     written(redis, "host:1", 601)
     written(redis, "host:2", 590)

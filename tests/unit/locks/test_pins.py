@@ -27,7 +27,7 @@ def test_one_of_two_holders_is_enough_to_keep_a_blob(redis: Redis) -> None:
     assert not pins.begin_delete(BASE, 30)
 
 
-def test_a_blob_that_is_being_deleted_cannot_be_pinned_and_nothing_else_of_the_call_is(redis: Redis) -> None:
+def test_if_one_blob_is_being_deleted_no_blob_of_the_call_is_pinned(redis: Redis) -> None:
     pins = Pins(redis)
     assert pins.begin_delete(BASE, 30)
     with pytest.raises(BlobBeingDeleted, match=str(BASE)):
@@ -43,13 +43,13 @@ def test_after_the_deletion_the_digest_can_be_pinned_again(redis: Redis) -> None
     assert not pins.begin_delete(BASE, 30)
 
 
-def test_a_collector_that_died_holds_a_digest_only_for_its_time(redis: Redis) -> None:
+def test_the_right_to_delete_of_a_dead_collector_expires(redis: Redis) -> None:
     pins = Pins(redis)
     pins.begin_delete(BASE, 0)
     pins.pin("task-1", [BASE])
 
 
-def test_the_pins_of_a_dead_holder_are_void_and_it_learns_so(redis: Redis) -> None:
+def test_the_pins_of_a_dead_holder_are_void_and_its_renewal_says_so(redis: Redis) -> None:
     pins = Pins(redis)
     pins.pin("task-1", [BASE])
     assert pins.renew("task-1")
@@ -58,7 +58,7 @@ def test_the_pins_of_a_dead_holder_are_void_and_it_learns_so(redis: Redis) -> No
     assert pins.begin_delete(BASE, 30)
 
 
-def test_more_digests_than_one_call_carries_are_all_pinned(redis: Redis) -> None:
+def test_more_digests_than_one_script_takes_are_all_pinned(redis: Redis) -> None:
     pins = Pins(redis)
     many = [Digest.of(str(n).encode()) for n in range(1201)]
     pins.pin("task-1", many)

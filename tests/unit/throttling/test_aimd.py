@@ -1,4 +1,4 @@
-"""The shared limit: shares never add up to more than it, whoever joins, stays, dies or slows it down."""
+"""The shared limit: the shares never add up to more, while holders join, die or meet overload."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.throttling.aimd import HOLDER_SECONDS, MOST, MOST_OF_ONE, START, AimdLimits, Usage
-from tests.unit.coordination.stopped_clock import StoppedClock
+from tests.support.stopped_clock import StoppedClock
 
 HUB = ("docker.io", "blobs")
 BUSY = Usage(may_use=1, saturated=True, succeeded=True)
@@ -27,8 +27,8 @@ def limits(redis: Redis) -> AimdLimits:
 
 
 def granted(redis: Redis) -> list[int]:
-    """What every holder may have under way, or has."""
-    return [int(share) for share in redis.call("HVALS", keys.slots_shares(*HUB))]
+    """Return what every holder may have in progress, or has."""
+    return [int(share) for share in redis.call("HVALS", keys.limiter("shares", *HUB))]
 
 
 @pytest.mark.usefixtures("clock")
@@ -48,7 +48,7 @@ def test_a_holder_that_joins_gets_what_is_free_and_no_more(limits: AimdLimits) -
     assert [limits.report(*HUB, holder, Usage()).slots for holder in "ab"] == [16, 16]
     assert limits.report(*HUB, "c", Usage()).slots == 0
     assert limits.report(*HUB, "a", Usage(may_use=14)).slots == 11
-    assert limits.report(*HUB, "c", Usage()).slots == 2  # the first still has fourteen under way
+    assert limits.report(*HUB, "c", Usage()).slots == 2  # the first still has fourteen in progress
     assert limits.report(*HUB, "a", Usage(may_use=3)).slots == 11
     assert limits.report(*HUB, "b", Usage()).slots == 11
     assert limits.report(*HUB, "c", Usage()).slots == 10
@@ -66,12 +66,12 @@ def test_with_more_holders_than_slots_some_have_none(limits: AimdLimits) -> None
 def test_the_shares_never_add_up_to_more_than_the_limit(
     limits: AimdLimits, redis: Redis, clock: StoppedClock, seed: int
 ) -> None:
-    """Twenty holders come, go, fall silent and have trouble. What exceeds a limit that was just halved only shrinks."""
+    """Twenty holders join, leave, fall silent and meet overload. What exceeds a halved limit only shrinks."""
     chance = random.Random(seed)
     most = 0
     for _ in range(300):
         holder = f"holder-{chance.randrange(20)}"
-        share = int(redis.call("HGET", keys.slots_shares(*HUB), holder) or 0)
+        share = int(redis.call("HGET", keys.limiter("shares", *HUB), holder) or 0)
         before = sum(granted(redis))
         if chance.random() < 0.1:
             limits.leave(*HUB, holder)
@@ -101,7 +101,9 @@ def test_a_share_that_is_given_back_is_free_at_once(limits: AimdLimits) -> None:
     assert limits.report(*HUB, "b", Usage()).slots == MOST_OF_ONE
 
 
-def test_trouble_halves_the_limit_once_a_second_whoever_reports_it(limits: AimdLimits, clock: StoppedClock) -> None:
+def test_overload_halves_the_limit_once_a_second_for_all_holders_together(
+    limits: AimdLimits, clock: StoppedClock
+) -> None:
     assert [limits.report(*HUB, holder, TROUBLE).limit for holder in "abc"] == [16, 16, 16]
     clock.advance(1)
     assert limits.report(*HUB, "a", TROUBLE).limit == 8
@@ -123,9 +125,7 @@ def test_the_limit_grows_by_one_a_second_while_it_is_used_up(limits: AimdLimits,
         assert [limits.report(*HUB, holder, BUSY).limit for holder in "abc"] == [START + second] * 3
 
 
-def test_a_holder_that_could_use_more_than_one_may_have_is_no_reason_to_grow(
-    limits: AimdLimits, clock: StoppedClock
-) -> None:
+def test_a_holder_with_the_largest_share_is_no_reason_to_grow(limits: AimdLimits, clock: StoppedClock) -> None:
     for _ in range(3):
         clock.advance(1)
         assert limits.report(*HUB, "a", BUSY).limit == START
@@ -140,14 +140,14 @@ def test_the_limit_does_not_grow_without_need_or_without_success(
         clock.advance(1)
 
 
-def test_the_limit_ends_at_the_highest(limits: AimdLimits, clock: StoppedClock) -> None:
+def test_the_limit_grows_to_the_highest_and_no_further(limits: AimdLimits, clock: StoppedClock) -> None:
     for _ in range(MOST):
         clock.advance(1)
         shares = [limits.report(*HUB, holder, BUSY) for holder in "abcde"]
     assert shares[-1].limit == MOST
 
 
-def test_a_limit_that_is_set_is_kept_from_the_first_request_on(limits: AimdLimits, clock: StoppedClock) -> None:
+def test_the_limit_of_a_setting_is_kept_from_the_first_request_on(limits: AimdLimits, clock: StoppedClock) -> None:
     for _ in range(5):
         assert limits.report("small.example", "blobs", "a", BUSY).slots <= 3
         clock.advance(1)
@@ -159,7 +159,7 @@ def test_a_registrys_manifests_and_blobs_have_limits_of_their_own(limits: AimdLi
     assert limits.report("docker.io", "manifests", "a", Usage()).limit == START
 
 
-def test_seconds_of_trouble_are_counted_until_it_has_been_quiet(limits: AimdLimits, clock: StoppedClock) -> None:
+def test_seconds_with_overload_are_counted_until_ten_seconds_without(limits: AimdLimits, clock: StoppedClock) -> None:
     streaks = []
     for seconds in (1, 1, 1, 10):
         streaks.append(limits.report(*HUB, "a", TROUBLE).streak)

@@ -1,4 +1,4 @@
-"""A Redis that answers and refuses to work, and one that cannot be reached: one error, each with its reason."""
+"""A Redis that refuses to work and one that cannot be reached raise one error, each with its reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.servers.process import free_port
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """One of the test's own, whose configuration it may spoil."""
+    """A server of the test's own, whose configuration it may change."""
     with ValkeyServer(tmp_path) as server:
         yield server
 
@@ -56,7 +56,7 @@ def reason(ask: Callable[[], object]) -> str:
 
 
 def writes(client: Redis, queue: TaskQueue) -> list[Callable[[], object]]:
-    """One of each kind of write: a command, a pipeline, a script, many scripts at once, a transaction of RQ's."""
+    """Return one of each kind of write: a command, a pipeline, a script, many runs, a transaction of RQ."""
     script = client.script("return redis.call('SET', KEYS[1], ARGV[1])")
     return [
         lambda: client.call("SET", "mirror:x", 1),
@@ -73,7 +73,7 @@ def transaction(queue: TaskQueue) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "mend", "expected"),
+    ("change", "restore", "expected"),
     [
         (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "its memory is full (maxmemory)"),
         (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "it is a read-only replica"),
@@ -84,16 +84,16 @@ def transaction(queue: TaskQueue) -> None:
         ),
     ],
 )
-def test_every_kind_of_write_says_why_redis_refuses_it_and_works_again_afterwards(
-    valkey: ValkeyServer, admin: Any, spoil: tuple[str, ...], mend: tuple[str, ...], expected: str
+def test_every_kind_of_write_says_why_redis_refuses_it_and_works_again_later(
+    valkey: ValkeyServer, admin: Any, change: tuple[str, ...], restore: tuple[str, ...], expected: str
 ) -> None:
     client, raw = Redis.connect(valkey.url), open_client(valkey.url, retries=2, decode_responses=False)
     queue = TaskQueue(raw)
-    admin.execute_command(*spoil)
+    admin.execute_command(*change)
     for write in writes(client, queue):
         assert reason(write) == f"refuses writes: {expected}"
     assert client.call("GET", "mirror:x") is None
-    admin.execute_command(*mend)
+    admin.execute_command(*restore)
     for write in writes(client, queue):
         write()
     assert queue.take(10) == [("task_1", 0)]
@@ -168,7 +168,7 @@ def test_a_patient_client_waits_until_writes_are_accepted_again(valkey: ValkeySe
         writing = threading.Thread(target=lambda: client.call("SET", "mirror:x", 1))
         writing.start()
         assert refused.wait(30)
-        assert client.call("GET", "mirror:x") is None  # a read goes through meanwhile, and ends no outage
+        assert client.call("GET", "mirror:x") is None  # a read succeeds meanwhile, and does not end the outage
         admin.config_set("maxmemory", 0)
         writing.join(30)
     assert client.call("GET", "mirror:x") == "1"
@@ -196,9 +196,7 @@ def test_an_error_of_the_command_itself_is_no_outage(valkey: ValkeyServer) -> No
     client.close()
 
 
-def test_a_user_that_may_not_configure_redis_gets_no_warnings_and_one_that_may_not_read_a_reason(
-    valkey: ValkeyServer, admin: Any
-) -> None:
+def test_a_user_without_rights_gets_no_warnings_but_the_reason_of_a_refusal(valkey: ValkeyServer, admin: Any) -> None:
     admin.execute_command("ACL", "SETUSER", "low", "on", ">low-secret", "+ping", "+@connection")
     client = Redis.connect(f"redis://low:low-secret@127.0.0.1:{valkey.port}/0")
     assert client.warnings() == []
@@ -268,7 +266,7 @@ def test_a_user_that_may_not_configure_redis_gets_no_warnings_and_one_that_may_n
         ),
     ],
 )
-def test_what_no_server_of_the_tests_says_is_translated_too(error: RedisError, expected: str) -> None:
+def test_every_other_failure_is_translated_too(error: RedisError, expected: str) -> None:
     def ask() -> None:
         with translated():
             raise error
@@ -360,7 +358,7 @@ def test_an_address_shows_neither_user_nor_password_nor_query(url: str, address:
     assert address_of(url) == address
 
 
-def test_a_lost_connection_is_tried_as_often_as_the_client_is_patient_and_not_the_square_of_it(
+def test_the_retries_of_a_command_and_of_its_connection_do_not_multiply(
     valkey: ValkeyServer,
 ) -> None:
     client = Redis.connect(valkey.url, retries=3)
@@ -369,5 +367,5 @@ def test_a_lost_connection_is_tried_as_often_as_the_client_is_patient_and_not_th
     client.client.get_retry().on_attempt = lambda: attempts.append(1)
     valkey.kill()
     assert reason(lambda: client.call("GET", keys.CLOCK)) == "does not answer: nothing listens at its address"
-    assert len(attempts) == 5  # the pooled connection is found dead; then a try and three more
+    assert len(attempts) == 5  # one with the dead pooled connection, then one more and three retries
     client.close()
