@@ -28,7 +28,7 @@ ENTRY_SECONDS: Final = 10
 FAULTY_SECONDS: Final = 300
 """How long a job or task whose record cannot be used waits until it is looked at again."""
 _STEPS: Final = 50
-"""Steps that one pass takes at most for one job: 25 000 tasks, about a second."""
+"""Steps of one request that one pass takes at most: more than any job needs, about half a second."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -48,7 +48,7 @@ class Reconciler:
         self._restore_entries()
         self._each(self.recovery.unfinished_requests(), self._continue_request)
         self._each(self.recovery.ended(), self._remove)
-        self._each(self.recovery.leftovers(), self._delete_tasks)
+        self._each(self.recovery.leftovers(), self.recovery.delete_tasks)
 
     def _requeue_lost(self) -> None:
         """Take tasks from workers that were silent for a whole lease.
@@ -94,7 +94,7 @@ class Reconciler:
         self._each(self.recovery.queued_since(ENTRY_SECONDS), restore)
         self.recovery.note_queued(looked_at)
 
-    def _each(self, ids: Iterable[str], work: Callable[[str], None]) -> None:
+    def _each(self, ids: Iterable[str], work: Callable[[str], object]) -> None:
         """Do *work* for every job or task. One whose record cannot be used delays none of the others."""
         for each in ids:
             try:
@@ -116,8 +116,3 @@ class Reconciler:
     def _remove(self, job_id: str) -> None:
         self.recovery.remove(job_id)
         _LOG.info("job is removed", job_id=job_id)
-
-    def _delete_tasks(self, job_id: str) -> None:
-        for _ in range(_STEPS):
-            if not self.recovery.delete_tasks(job_id):
-                break

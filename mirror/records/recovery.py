@@ -97,7 +97,7 @@ class RecoveryStore:
         return self._scored(keys.JOBS_LEFTOVER, self._redis.now())
 
     def delete_tasks(self, job_id: str) -> bool:
-        """Take one step of deleting the tasks of such a job. Return whether tasks are left."""
+        """Take one step of deleting the tasks of such a job. Return whether tasks are left for the next pass."""
         return bool(self._delete_leftover(args=[job_id]))
 
     def _scored(self, key: str, until: int) -> list[str]:

@@ -69,7 +69,9 @@ def writes(client: Redis, queue: TaskQueue) -> list[Callable[[], object]]:
 
 def transaction(queue: TaskQueue) -> None:
     with translated():
-        queue.rq.enqueue_many([queue.rq.prepare_data("worker.tasks.mirror_image", args=("task_1", 0))])
+        queue.rq.enqueue_many(
+            [queue.rq.prepare_data("worker.tasks.mirror_image", args=("task_1", 0), job_id="task_1-0")]
+        )
 
 
 @pytest.mark.parametrize(
