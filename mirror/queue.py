@@ -1,4 +1,6 @@
-"""The transport: task ids on RQ's one queue. No other module of the core imports RQ.
+"""The transport: task ids on RQ's one queue.
+
+No other module of the core imports RQ.
 
 The records are the truth, and an entry here only wakes a worker. It may be lost, and the reconciler adds it again. It
 may exist twice, and the claim takes one. An entry's id is ``<task>-<fence>``, so that an entry of an earlier claim is
@@ -35,7 +37,10 @@ _LOG = structlog.get_logger(__name__)
 
 
 class TaskQueue:
-    """The queue that workers listen on. *connection* must not decode responses, because RQ does that itself."""
+    """The queue that workers listen on.
+
+    *connection* must not decode responses, because RQ does that itself.
+    """
 
     def __init__(self, connection: redis.Redis) -> None:
         self.rq = rq.Queue(QUEUE_NAME, connection=connection, serializer="json")
@@ -74,7 +79,9 @@ class TaskQueue:
             self.rq.enqueue_many(prepared)
 
     def take(self, most: int) -> list[tuple[str, int]]:
-        """Take the next tasks, at most *most*, each with the fence of its entry. The entries are gone then.
+        """Take the next tasks, at most *most*, each with the fence of its entry.
+
+        The entries are gone then.
 
         This is for a worker that is running already. If it dies before it claims them, the reconciler finds them.
         Raises RedisUnavailable.
@@ -83,13 +90,18 @@ class TaskQueue:
         return [_parse_entry_id(entry.decode()) for entry in taken]
 
     def page(self, start: int, count: int) -> list[tuple[str, int]]:
-        """Return *count* entries from position *start* on, and leave them queued. Raises RedisUnavailable."""
+        """Return *count* entries from position *start* on, and leave them queued.
+
+        Raises RedisUnavailable.
+        """
         with translated():
             found: Any = self.rq.connection.lrange(self.rq.key, start, start + count - 1)
         return [_parse_entry_id(entry.decode()) for entry in found]
 
     def take_these(self, entries: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Take these entries from any position. Return those that no other worker has taken before.
+        """Take these entries from any position.
+
+        Return those that no other worker has taken before.
 
         Raises RedisUnavailable.
         """
@@ -97,7 +109,7 @@ class TaskQueue:
         return [_parse_entry_id(entry.decode()) for entry in taken]
 
     def holds(self, task_id: str, fence: int) -> bool:
-        """Return whether a worker will find the task's entry: it is listed and its record exists."""
+        """Return whether the task's entry is listed and its record at RQ exists."""
         entry = entry_id(task_id, fence)
         with translated():
             listed = self.rq.get_job_position(entry) is not None

@@ -15,7 +15,10 @@ from mirror.wiring import Core
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The three stores of one Redis. ``released`` are the queue entries that the claim store has added."""
+    """The three stores of one Redis.
+
+    ``released`` are the queue entries that the claim store has added.
+    """
 
     jobs: JobStore
     claims: ClaimStore
@@ -46,7 +49,10 @@ class Records:
         return len(ended)
 
     def delete_leftovers(self) -> bool:
-        """Take one step for each job whose tasks are to be deleted. Return whether tasks are left."""
+        """Take one step for each job whose tasks are to be deleted.
+
+        Return whether tasks are left.
+        """
         left = [self.recovery.delete_tasks(job_id) for job_id in self.recovery.leftovers()]
         return any(left)
 

@@ -11,7 +11,9 @@ _LOG = structlog.get_logger(__name__)
 
 
 def cancel_job(jobs: JobStore, job_id: str) -> Job:
-    """End what waits, and tell the workers to stop the rest, which takes them seconds. Return the job after that.
+    """End what waits, and tell the workers to stop the rest, which takes them seconds.
+
+    Return the job after that.
 
     The queue entries of canceled tasks stay. A worker that takes one finds that it is stale. Raises JobUnknown,
     JobFinished or RedisUnavailable.

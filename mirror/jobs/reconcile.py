@@ -69,7 +69,10 @@ class Reconciler:
         self._enqueue(task_id, self.recovery.unpark(task_id))
 
     def _enqueue(self, task_id: str, entries: Sequence[Entry]) -> bool:
-        """Add queue entries. Return whether the task itself has one, and log its failure if it has failed instead."""
+        """Add queue entries.
+
+        Return whether the task itself has one, and log its failure if it has failed instead.
+        """
         if entries:
             self.queue.enqueue(entries)
         if any(queued == task_id for queued, _ in entries):
@@ -95,7 +98,10 @@ class Reconciler:
         self.recovery.note_queued(looked_at)
 
     def _each(self, ids: Iterable[str], work: Callable[[str], object]) -> None:
-        """Do *work* for every job or task. One whose record cannot be used delays none of the others."""
+        """Do *work* for every job or task.
+
+        One whose record cannot be used delays none of the others.
+        """
         for each in ids:
             try:
                 work(each)

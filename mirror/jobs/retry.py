@@ -12,7 +12,9 @@ _LOG = structlog.get_logger(__name__)
 
 
 def retry_job(jobs: JobStore, queue: TaskQueue, job_id: str) -> Job:
-    """Queue the job's failed and canceled images again, and leave the others alone. Return the job after that.
+    """Queue the job's failed and canceled images again, and leave the others alone.
+
+    Return the job after that.
 
     Raises JobUnknown, JobUnfinished, JobSucceeded or RedisUnavailable.
     """

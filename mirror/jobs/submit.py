@@ -1,4 +1,7 @@
-"""Turn a request into a queued job, without network access. What can never work is refused here."""
+"""Turn a request into a queued job, without network access.
+
+What can never work is refused here.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,17 @@ MOST_IMAGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """One image of a request: what to mirror, and where to keep it if not under its own name."""
+    """One image of a request: what to mirror, and the name to keep it under, if any."""
 
     source: str
     target: str | None = None
 
 
 class Submitter:
-    """Stores jobs and wakes workers for them. A job is accepted once its records are in Redis."""
+    """Stores jobs and wakes workers for them.
+
+    A job is accepted once its records are in Redis.
+    """
 
     def __init__(self, jobs: JobStore, queue: TaskQueue, settings: Settings) -> None:
         self._jobs = jobs
@@ -39,7 +45,9 @@ class Submitter:
         self._settings = settings
 
     def submit(self, images: Sequence[ImageRequest]) -> tuple[Job, list[Task]]:
-        """Queue a job for one to `MOST_IMAGES` images. Return the job and its tasks as they were stored.
+        """Queue a job for one to `MOST_IMAGES` images.
+
+        Return the job and its tasks as they were stored.
 
         Raises InvalidInput for a malformed name, a reserved, repeated or too long target, or an address that no worker
         may connect to. Raises RedisUnavailable, and ValueError for another number of images. Then nothing is accepted.
@@ -64,7 +72,10 @@ class Submitter:
         return TaskSpec(reference, target)
 
     def _require_reachable(self, registry: str) -> None:
-        """Refuse an address that no worker may connect to. Workers check the addresses that names lead to."""
+        """Refuse an address that no worker may connect to.
+
+        Workers check the addresses that names lead to.
+        """
         host = registry.partition(":")[0]
         if registry not in self._settings.registry_endpoints and is_address(host):
             AddressGuard(self._settings.allowed_networks).require(host, host)
@@ -79,7 +90,7 @@ def is_address(host: str) -> bool:
 
 
 def resolve_target(source: Reference, target: str | None, public_host: str) -> LocalImage:
-    """Return the name that the image will have: *target*, or the default for its source.
+    """Return the name that the image gets: *target*, or the default for its source.
 
     A target without a tag takes the source's tag. If that has none either, the image is kept by its digest.
     """

@@ -1,4 +1,4 @@
-"""Why a queued job does not move, apart from what its record says: no worker or scheduler may be alive.
+"""Why a queued job does not move: no worker or scheduler may be alive.
 
 That is decided when the job is read. A process that is not alive cannot write it to the record.
 """
@@ -26,7 +26,10 @@ class Fleet:
 
 
 def explain_wait(state: str, waiting_for: WaitingFor | None, fleet: Fleet, now: datetime) -> WaitingFor | None:
-    """Return what a job or task waits for. *state* and *waiting_for* are those of its record. No I/O."""
+    """Return what a job or task waits for.
+
+    *state* and *waiting_for* are those of its record. No I/O.
+    """
     if state != "queued":
         return waiting_for
     waits_until = datetime.fromisoformat(waiting_for.until) if waiting_for and waiting_for.until else None

@@ -1,4 +1,4 @@
-"""Claims: the right of one worker to work on a task, and all that it writes to the task's record.
+"""What workers do to tasks: claim them, write their progress, and end them.
 
 Each change is one script. It carries the claim's fence and token, and is refused when the task has been claimed anew
 or taken away. A script that is sent twice, because its first answer was lost, finds its own work and returns the same.
@@ -48,7 +48,10 @@ LEASE_SECONDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to work on a task until its lease ends. The fence and the token prove it to every script."""
+    """The right to work on a task until its lease ends.
+
+    The fence and the token prove it to every script.
+    """
 
     task: Task
     fence: int
@@ -71,7 +74,10 @@ def task_of_holder(holder: str) -> str:
 
 
 class ClaimState(IntEnum):
-    """What a worker learns of its claim whenever it writes. False once the claim is void."""
+    """What a worker learns of its claim whenever it writes.
+
+    False once the claim is void.
+    """
 
     TAKEN_AWAY = 0
     HELD = 1
@@ -81,9 +87,10 @@ class ClaimState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParkingTime:
-    """For how many *seconds* a task is parked, *until* when, and whether its patience ends then (*is_last*).
+    """For how many *seconds* a task is parked, and *until* when.
 
-    The patience starts when the task first waits for a reason. The seconds are 0 once it has ended.
+    *is_last* says that its patience ends then. The patience starts when the task first waits for a reason. The seconds
+    are 0 once it has ended.
     """
 
     seconds: float
@@ -112,7 +119,9 @@ class Outcome:
 
 
 class ClaimStore:
-    """What workers do to tasks. Safe to share between threads. Every method raises RedisUnavailable.
+    """The claims of all workers.
+
+    Safe to share between threads. Every method raises RedisUnavailable.
 
     *enqueue* receives the queue entries of tasks that are released because others ended. It must not raise.
     """
@@ -135,12 +144,17 @@ class ClaimStore:
         return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
 
     def sources(self, task_ids: Sequence[str]) -> list[Reference | None]:
-        """Return each task's source, or None if it is gone, cannot be read, or has lost a worker before."""
+        """Return the source of each task.
+
+        None for a task that is gone, cannot be read, or has lost a worker before.
+        """
         commands = [["HMGET", keys.task(task_id), "losses", "spec", "source", "target"] for task_id in task_ids]
         return [_source(fields) for fields in self._redis.answers(commands)]
 
     def claim(self, entries: Sequence[Entry]) -> list[Claim | None]:
-        """Claim the tasks of queue entries in few round trips. Return None for each entry that is stale.
+        """Claim the tasks of queue entries in few round trips.
+
+        Return None for each entry that is stale.
 
         A task whose record cannot be read fails. It does no harm to the others.
         """
@@ -175,7 +189,10 @@ class ClaimStore:
         return ClaimState(self._renew(args=[*claim.proof, LEASE_SECONDS * 1000]))
 
     def states(self, claims: Sequence[Claim]) -> list[ClaimState | ResponseError]:
-        """Read the state of each claim in few round trips. An error stands for a record that cannot be used."""
+        """Read the state of each claim in few round trips.
+
+        An error stands for a record that cannot be used.
+        """
         found = self._claim_state.each([([], claim.proof) for claim in claims])
         return [each if isinstance(each, ResponseError) else ClaimState(each) for each in found]
 
@@ -191,11 +208,11 @@ class ClaimStore:
         shown: Sequence[BlobReport] | None = None,
         is_new_plan: bool = False,
     ) -> ClaimState:
-        """Write the changed *blobs* with their places in the plan, the byte counts, and what this claim completed.
+        """Write the progress of a claim.
 
-        *checkpoints* counts blobs that are stored and parts of others that a checkpoint has. *states* counts the blobs
-        in each state. *shown* are the blobs to show of a plan that has too many. The blobs of a new plan replace all
-        others.
+        *blobs* are those that changed, with their places in the plan. *checkpoints* counts blobs that are stored and
+        parts of others that a checkpoint has. *states* counts the blobs in each state. *shown* are the blobs to show of
+        a plan that has too many. The blobs of a new plan replace all others.
         """
         changed = {str(place): blob.to_json() for place, blob in blobs if place < KEPT_BLOBS}
         if shown is not None:
@@ -214,7 +231,9 @@ class ClaimStore:
         return ClaimState(self._progress(args=args))
 
     def settle(self, state: str, outcomes: Sequence[tuple[Claim, Outcome]]) -> list[bool]:
-        """End tasks as *state* in few round trips. Return False for each that was taken away: it is not changed.
+        """End tasks as *state* in few round trips.
+
+        Return False for each that was taken away: it is not changed.
 
         A task of a job that is being canceled ends as ``canceled`` unless it succeeded. A task whose record cannot be
         written is abandoned: see `abandon`.
@@ -235,7 +254,9 @@ class ClaimStore:
         return bool(ended)
 
     def abandon(self, claim: Claim) -> bool:
-        """End as failed a task whose record cannot be written. Return False if it was taken away.
+        """End as failed a task whose record cannot be written.
+
+        Return False if it was taken away.
 
         The record is replaced, so that the job ends. Where even that is impossible, the task's lease expires.
         """
@@ -260,10 +281,11 @@ class ClaimStore:
         waiting_for: WaitingFor | None = None,
         fails_with: ErrorReport | None = None,
     ) -> bool:
-        """Give the task back without a loss: to be queued now, or parked for *wait* seconds with the reason shown.
+        """Give the task back without a loss.
 
-        No task is parked for longer than `LONGEST_REST`. After the wait it is queued again, or fails with *fails_with*.
-        Returns False if it was taken away, or has ended instead: as ``canceled``, or as abandoned.
+        It is queued now, or parked for *wait* seconds with the reason shown. No task is parked for longer than
+        `LONGEST_REST`. After the wait it is queued again, or fails with *fails_with*. Returns False if it was taken
+        away, or has ended instead: as ``canceled``, or as abandoned.
         """
         reason = json.dumps(waiting_for.fields()) if waiting_for else ""
         end = json.dumps(fails_with.fields()) if fails_with else ""

@@ -1,4 +1,7 @@
-"""How the fields of a record are stored in a Redis hash: as text. An empty text means None."""
+"""How the fields of a record are stored in a Redis hash: as text.
+
+An empty text means None.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ class Json(fields.Field[Any]):
 
 
 class Count(fields.Field[int]):
-    """A whole number of things or bytes. A number out of bounds reads as the nearest one within them."""
+    """A whole number of things or bytes.
+
+    A number out of bounds reads as the nearest one within them.
+    """
 
     def __init__(self, **more: Any) -> None:
         super().__init__(load_default=0, **more)
@@ -88,5 +94,5 @@ def at(milliseconds: int) -> datetime:
 
 
 def timestamp(moment: datetime) -> str:
-    """Return RFC 3339 in UTC with milliseconds, as every answer of the API shows a time."""
+    """Return RFC 3339 in UTC with milliseconds, as the API shows a time."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,7 +17,10 @@ from mirror.records.task import ErrorReport, ErrorSchema, TaskSpec, WaitingFor, 
 
 @dataclass(frozen=True, slots=True)
 class ImageCounts:
-    """How many of the job's images are in which state. Those that are ``unchanged`` count as succeeded, too."""
+    """How many of the job's images are in which state.
+
+    Those that are ``unchanged`` count as succeeded, too.
+    """
 
     total: int
     succeeded: int = 0
@@ -32,7 +35,7 @@ IMAGE_COUNTS: Final = tuple(count.name for count in dataclasses.fields(ImageCoun
 
 @dataclass(frozen=True, slots=True)
 class ByteCounts:
-    """Bytes of layers and configs: all there are, those copied, and those already held."""
+    """Bytes of layers and configs: all, those copied, and those already held."""
 
     total: int = 0
     copied: int = 0
@@ -41,7 +44,9 @@ class ByteCounts:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands in Redis. ``spec`` is that of its only task, and None for a job of several images.
+    """A job as it stands in Redis.
+
+    ``spec`` is that of its only task, and None for a job of several images.
 
     After ``cancel_requested_at`` no more of its tasks begin. The job ends when those that run have stopped.
     """
@@ -114,7 +119,10 @@ class _JobRecordSchema(RecordSchema):
 
 
 def _shown_spec(document: str | None, source: str | None, target: str | None) -> TaskSpec | None:
-    """Read the spec of a job's only task. One that cannot be read is None: it is only shown, and the task fails."""
+    """Read the spec of a job's only task.
+
+    One that cannot be read is None: it is only shown, and the task fails.
+    """
     try:
         if document:
             return TaskSpec.from_json(document)

@@ -1,4 +1,4 @@
-"""Jobs and their tasks in Redis, as the API uses them: submit, read, list, cancel, retry and remove.
+"""Jobs and their tasks in Redis: submit, read, list, cancel, retry and remove.
 
 A request of a user carries a token, and the job keeps it. A script may be sent twice because its first answer was lost.
 It finds the token and returns the same again.
@@ -43,7 +43,9 @@ _TASK_ID: Final = re.compile("task_[0-9A-Z]{26}", re.ASCII)
 
 
 class JobStore:
-    """All jobs and their tasks. Safe to share between threads. Every method raises RedisUnavailable.
+    """All jobs and their tasks.
+
+    Safe to share between threads. Every method raises RedisUnavailable.
 
     A job that is submitted here is kept for *retention* seconds after its end, or for good if that is 0. At most
     *window* of its tasks are released at once.
@@ -62,7 +64,9 @@ class JobStore:
         self._delete_leftover = redis.script(job_script("delete_leftover.lua"))
 
     def submit(self, specs: Sequence[TaskSpec]) -> tuple[Job, list[Task], list[Entry]]:
-        """Store a job with one task for each spec, in that order. All of it is stored or nothing.
+        """Store a job with one task for each spec, in that order.
+
+        All of it is stored or nothing.
 
         Returns the job, its tasks, and the queue entries of those that are released.
         """
@@ -97,7 +101,7 @@ class JobStore:
         return Task.from_record(found) if found else None
 
     def tasks(self, job_id: str, limit: int, *, after: str | None = None) -> list[Task]:
-        """Return the first *limit* tasks of a job after the task *after*, in the order of its images."""
+        """Return at most *limit* tasks after the task *after*, in the order of the images."""
         start = f"({after}" if after else "-"
         ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), start, "+", "LIMIT", 0, limit)
         found = self._redis.answers([["HGETALL", keys.task(i)] for i in ids])
@@ -115,9 +119,10 @@ class JobStore:
         return [_shown_blobs(texts) if not isinstance(texts, ResponseError) else [] for texts in found]
 
     def blobs(self, job_id: str, task_id: str, *, limit: int, after: int | None) -> tuple[list[BlobReport], int | None]:
-        """Return at most *limit* blobs after the place *after* in the task's plan, and the place to continue from.
+        """Return at most *limit* blobs after the place *after* in the task's plan.
 
-        That is None after the last blob that is kept (`KEPT_BLOBS`). Raises JobUnknown or TaskUnknown.
+        The second value is the place to continue from. It is None after the last blob that is kept (`KEPT_BLOBS`).
+        Raises JobUnknown or TaskUnknown.
         """
         job = self.job(job_id)
         task = self.task(task_id) if _TASK_ID.fullmatch(task_id) else None
@@ -131,9 +136,10 @@ class JobStore:
     def page(
         self, *, limit: int, before: str | None, state: JobState | None, source: str | None
     ) -> tuple[list[Job], str | None]:
-        """Return at most *limit* jobs older than the job *before*, newest first, and the id to continue from, if any.
+        """Return at most *limit* jobs older than the job *before*, newest first.
 
-        With both filters, the jobs of the source are read and those in other states left out.
+        The second value is the id to continue from, if any. With both filters, the jobs of the source are read and
+        those in other states left out.
         """
         key = keys.jobs_by_source(source) if source else keys.jobs_by_state(state) if state else keys.JOBS
         most = max(limit + 1, _PAGE) if source and state else limit + 1
@@ -151,14 +157,19 @@ class JobStore:
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     def _unlist(self, key: str, job_ids: Sequence[str]) -> None:
-        """Take jobs without a record out of a list, except those that are being submitted or removed."""
+        """Take jobs without a record out of a list.
+
+        Those that are being submitted or removed stay.
+        """
         if job_ids:
             due = self._redis.call("ZMSCORE", keys.JOBS_LEFTOVER, *job_ids)
             if gone := [job_id for job_id, score in zip(job_ids, due, strict=True) if score is None]:
                 self._redis.call("ZREM", key, *gone)
 
     def cancel(self, job_id: str) -> None:
-        """Cancel the tasks that wait, and let the workers stop the others. Twice is the same as once.
+        """Cancel the tasks that wait, and let the workers stop the others.
+
+        Twice is the same as once.
 
         Raises JobUnknown or JobFinished.
         """
@@ -171,7 +182,9 @@ class JobStore:
             more, *_ = self._step(args=[job_id])
 
     def retry(self, job_id: str) -> list[Entry]:
-        """Queue the failed and canceled tasks of an ended job again. Return the queue entries of the released ones.
+        """Queue the failed and canceled tasks of an ended job again.
+
+        Return the queue entries of the released ones.
 
         Raises JobUnknown, JobUnfinished or JobSucceeded.
         """
@@ -186,7 +199,10 @@ class JobStore:
         return read_entries(entries)
 
     def delete(self, job_id: str) -> None:
-        """Remove an ended job with everything that belongs to it. Raises JobUnknown or JobUnfinished."""
+        """Remove an ended job with everything that belongs to it.
+
+        Raises JobUnknown or JobUnfinished.
+        """
         state = self._remove(args=[_job_id(job_id), 0])
         if not state:
             raise JobUnknown(job_id)
@@ -202,9 +218,10 @@ def read_entries(flat: Sequence[str | int]) -> list[Entry]:
 
 
 def _task_arguments(tasks: Sequence[Task]) -> tuple[str, str, str]:
-    """Return what the tasks have in common, what differs, and the keys of their sources' indexes, each as JSON.
+    """Return what the scripts that store tasks need, each as JSON.
 
-    To dump each whole task would take 0.1 ms.
+    That is what the tasks have in common, what differs, and the keys of their sources' indexes. To dump each whole task
+    would take 0.1 ms.
     """
     common = {name: text for name, text in tasks[0].to_record().items() if name not in ("id", "spec")}
     own = [{"id": task.id, "spec": task.spec.to_json()} for task in tasks]
@@ -213,20 +230,26 @@ def _task_arguments(tasks: Sequence[Task]) -> tuple[str, str, str]:
 
 
 def _job_id(text: str) -> str:
-    """Return an id from outside, which must not become the name of another key. Raises JobUnknown."""
+    """Return an id from outside, which must not become the name of another key.
+
+    Raises JobUnknown.
+    """
     if not _JOB_ID.fullmatch(text):
         raise JobUnknown(text)
     return text
 
 
 def _shown_blobs(texts: Sequence[str | None]) -> list[BlobReport]:
-    """Read the list of blobs to show, which stands first, else the first blobs of the plan."""
+    """Read the list of blobs to show, or else the first blobs of the plan."""
     chosen, *first = texts
     return [BlobReport.from_json(text) for text in (json.loads(chosen) if chosen else first) if text]
 
 
 def _readable_task(record: Mapping[str, str]) -> Task | None:
-    """Read a task for a list. One that cannot be read is left out. It fails when it is claimed."""
+    """Read a task for a list.
+
+    One that cannot be read is left out. It fails when it is claimed.
+    """
     try:
         return Task.from_record(record)
     except Exception as error:  # noqa: BLE001 - the others are listed

@@ -21,7 +21,10 @@ _PAGE: Final = 100
 
 
 class RecoveryStore:
-    """The sets in which the reconciler watches jobs and tasks. Every method raises RedisUnavailable."""
+    """The sets in which the reconciler watches jobs and tasks.
+
+    Every method raises RedisUnavailable.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -44,7 +47,7 @@ class RecoveryStore:
         return read_entries(self._expire(args=[task_id, LOSSES_ALLOWED, json.dumps(error.fields())]))
 
     def due(self) -> list[str]:
-        """Return parked tasks whose time is over, and those that no wait allows to be parked for so long."""
+        """Return parked tasks whose time is over, or is further away than any wait."""
         now = self._redis.now()
         beyond = f"({now + int(LONGEST_REST * 1000)}"
         too_long = self._redis.call("ZRANGEBYSCORE", keys.TASKS_PARKED, beyond, "+inf", "LIMIT", 0, _PAGE)
@@ -58,18 +61,24 @@ class RecoveryStore:
         return read_entries(self._unpark(args=[task_id]))
 
     def queued_since(self, seconds: float) -> list[str]:
-        """Return tasks whose queue entries have not been looked at for *seconds*, the longest first."""
+        """Return tasks whose entries were not looked at for *seconds*, the longest first."""
         return self._scored(keys.TASKS_QUEUED, self._redis.now() - int(seconds * 1000))
 
     def note_queued(self, task_ids: Sequence[str]) -> None:
-        """Note that the tasks' queue entries exist now. Other tasks are looked at before these are looked at again."""
+        """Note that the tasks' queue entries exist now.
+
+        Other tasks are looked at before these are looked at again.
+        """
         if task_ids:
             now = self._redis.now()
             scored = [value for task_id in task_ids for value in (now, task_id)]
             self._redis.call("ZADD", keys.TASKS_QUEUED, "XX", *scored)
 
     def postpone(self, job_or_task: str, seconds: float) -> None:
-        """Look at a job or task again after *seconds*: the others come before one whose record cannot be used."""
+        """Look at a job or task again after *seconds*.
+
+        So the others come before one whose record cannot be used.
+        """
         self._postpone(args=[job_or_task, self._redis.now() + int(seconds * 1000)])
 
     def unfinished_requests(self) -> list[str]:
@@ -77,7 +86,7 @@ class RecoveryStore:
         return self._scored(keys.JOBS_WATCHED, self._redis.now())
 
     def continue_request(self, job_id: str) -> tuple[bool, list[Entry]]:
-        """Take one step of a cancellation or retry that is under way, and fill the job's window.
+        """Take one step of the cancel or retry under way, and fill the job's window.
 
         Returns whether tasks are left for another step, and the queue entries to add.
         """
@@ -93,11 +102,14 @@ class RecoveryStore:
         self._remove(args=[job_id, 1])
 
     def leftovers(self) -> list[str]:
-        """Return jobs that do not exist any more, or never did, and whose tasks are to be deleted."""
+        """Return jobs without a record whose tasks are to be deleted."""
         return self._scored(keys.JOBS_LEFTOVER, self._redis.now())
 
     def delete_tasks(self, job_id: str) -> bool:
-        """Take one step of deleting the tasks of such a job. Return whether tasks are left for the next pass."""
+        """Take one step of deleting the tasks of such a job.
+
+        Return whether tasks are left for the next pass.
+        """
         return bool(self._delete_leftover(args=[job_id]))
 
     def _scored(self, key: str, until: int) -> list[str]:

@@ -46,7 +46,7 @@ class TaskSpec:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError for a document of another version or kind, or with malformed names."""
+        """Raises ValueError for another version or kind, and for malformed names."""
         document = json.loads(text)
         if not isinstance(document, dict) or document.get("version") != SPEC_VERSION:
             raise ValueError(f"the spec of a task is not of version {SPEC_VERSION}")
@@ -82,9 +82,10 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
-    """Why nothing moves: a reason such as ``rate_limited``, the registry that is the cause, until when (ISO 8601).
+    """Why nothing moves.
 
-    ``until`` is None if that is not known. ``message`` says what happened last, for people.
+    ``reason`` is a word such as ``rate_limited``, and ``registry`` the one that is the cause. ``until`` is ISO 8601, or
+    None if that is not known. ``message`` says what happened last, for people.
     """
 
     reason: str
@@ -159,7 +160,10 @@ class Task:
         return task
 
     def to_record(self) -> dict[str, str]:
-        """Return the fields of the hash. Fields that are empty or 0 are left out: a reader has the same defaults."""
+        """Return the fields of the hash.
+
+        Fields that are empty or 0 are left out: a reader has the same defaults.
+        """
         return {name: text for name, text in record_fields(_SCHEMA.dump(self)).items() if text not in ("", "0")}
 
 

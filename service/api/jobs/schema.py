@@ -43,7 +43,10 @@ class ImageRequestSchema(Schema):
 
 
 class JobRequestSchema(Schema):
-    """What to mirror: one image as `source` and `target`, or several as `images`. Loads as a list of `ImageRequest`."""
+    """What to mirror: one image as `source` and `target`, or several as `images`.
+
+    Loads as a list of `ImageRequest`.
+    """
 
     max_body: ClassVar[int] = 4 * 2**20
     """Bytes: ten thousand images with long names."""

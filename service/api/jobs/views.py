@@ -1,4 +1,4 @@
-"""``/v1/jobs``: queue a job, watch it and its tasks, list jobs, and cancel, retry or delete one."""
+"""``/v1/jobs``: queue, read, list, cancel, retry and delete jobs."""
 
 from __future__ import annotations
 
@@ -174,7 +174,10 @@ def _names(spec: TaskSpec | None) -> dict[str, str | None]:
 
 
 def _shown_wait(record: Job | Task) -> WaitingFor | None:
-    """Return why the record waits. Heartbeats are read only if something is queued, and once per request."""
+    """Return why the record waits.
+
+    Heartbeats are read only if something is queued, and once per request.
+    """
     if record.state != "queued":
         return record.waiting_for
     if "fleet" not in g:

@@ -14,14 +14,14 @@ from tests.harness import Harness
 
 @pytest.fixture
 def old_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Redis have been up for longer than a lease, as it mostly has, and without any trouble that we know of."""
+    """Let Redis have been up for longer than a lease, without a failure."""
     monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3600)
     monkeypatch.setattr(failures, "_OUTAGE_LOGS", {})
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Miss a queue entry at once instead of after ten seconds."""
+    """Look for missing queue entries at once instead of after ten seconds."""
     monkeypatch.setattr(reconciling, "ENTRY_SECONDS", -1)
 
 

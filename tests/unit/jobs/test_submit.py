@@ -102,7 +102,7 @@ def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(harness: Ha
 
 
 def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(harness: Harness) -> None:
-    """Redis goes away between the record and the entry: the reconciler puts the entry when it is back."""
+    """Redis goes away before the entry is added. The reconciler adds it later."""
     away = open_client("redis://127.0.0.1:1/0", retries=0, decode_responses=False)
     submitter = Submitter(harness.store, TaskQueue(away), harness.settings)
     job, _ = submitter.submit([ImageRequest(f"{harness.registry.host}/team/app:1")])

@@ -1,4 +1,4 @@
-"""Bounds of a record: how much it holds, for how long, and what happens to numbers that are out of bounds."""
+"""Bounds of a record: how much it holds and for how long, and odd numbers."""
 
 from __future__ import annotations
 

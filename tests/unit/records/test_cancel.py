@@ -1,4 +1,7 @@
-"""Canceling a job, whatever its tasks do at that moment. Every change is one script, so order is all there is."""
+"""Canceling a job, whatever its tasks do at that moment.
+
+Every change is one script, so order is all there is.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +135,10 @@ def test_canceling_twice_is_canceling_once(records: Records, redis: Redis) -> No
 
 @pytest.mark.parametrize("wait", [0, 600])
 def test_a_task_that_is_released_after_the_request_ends(records: Records, redis: Redis, wait: float) -> None:
-    """The worker gets SIGTERM, or the registry asks it to wait. It does not know of the cancellation yet."""
+    """The worker gets SIGTERM, or the registry asks it to wait.
+
+    It does not know of the cancellation yet.
+    """
     job, [task] = submitted(records)
     claim = claimed(records, task)
     records.jobs.cancel(job.id)

@@ -33,7 +33,10 @@ def submit(records: Records, count: int) -> tuple[str, list[Entry]]:
 
 
 def end(records: Records, entries: list[Entry], state: str = "succeeded") -> list[Entry]:
-    """Claim and settle tasks as one worker does. Return the entries that were released instead."""
+    """Claim and settle tasks as one worker does.
+
+    Return the entries that were released instead.
+    """
     claims = [claim for claim in records.claims.claim(entries) if claim]
     assert len(claims) == len(entries)
     error = LOST if state == "failed" else None

@@ -1,4 +1,4 @@
-"""Jobs of the release before are read, listed, claimed, finished, retried, canceled and removed after an upgrade.
+"""Jobs of the release before are read, continued and removed after an upgrade.
 
 ``previous_release/jobs.json`` holds every Redis key of such jobs, as the code of that release wrote them: jobs with
 ``source`` and ``target`` as fields, with no window, and with an expiry on the keys of ended ones. Bytes are latin-1.
@@ -31,7 +31,7 @@ RETENTION: Final = 30 * 86400
 
 @pytest.fixture
 def records(redis_url: str, redis: Redis) -> Records:
-    """The stores on the keys of the release before, as if they had been written just now."""
+    """The stores on the keys of the release before, as if written just now."""
     later = redis.now() - int(WRITTEN["keys"][keys.CLOCK]["value"])
     with redis_py.Redis.from_url(redis_url) as client:
         for name, key in WRITTEN["keys"].items():
@@ -72,7 +72,7 @@ def job_of(records: Records, name: str) -> Job:
 
 
 def held(records: Records, job: Job) -> Claim:
-    """The claim of the worker that has held the job's first running task since before the upgrade."""
+    """The claim that a worker has held since before the upgrade."""
     task = next(task for task in records.jobs.tasks(job.id, 9) if task.state == "running")
     token = WRITTEN["keys"][keys.task(task.id)]["value"]["holder"]
     return Claim(task, task.fence, token)

@@ -174,7 +174,10 @@ def test_an_unknown_job_cannot_be_retried(records: Records) -> None:
 
 @pytest.mark.parametrize("state", ["queued", "failed"])
 def test_a_request_that_is_sent_twice_finds_its_own_work(records: Records, redis: Redis, state: JobState) -> None:
-    """The connection broke before the answer arrived. A worker may have ended the task before the second one."""
+    """The connection broke before the answer arrived.
+
+    A worker may have ended the task before the second one.
+    """
     job, [task] = failed(records)
     retry = redis.script(job_script("retry.lua"))
     assert retry(args=[job.id, "one"]) == [1, "failed", 0, task.id, 2]

@@ -1,4 +1,4 @@
-"""One suite for the table of states in Python and for the scripts in Valkey, and walks in which both must agree."""
+"""One suite for the table of states and for the scripts, which must agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Machine(Protocol):
     """A job of some tasks, each known by its number."""
 
     def apply(self, event: TaskEvent, number: int = 0) -> None:
-        """Let the event happen to the task, or to the whole job: cancel, retry. One that is refused changes nothing."""
+        """Let the event happen to the task, or to the whole job: cancel, retry.
+
+        One that is refused changes nothing.
+        """
 
     def places(self) -> list[TaskPlace]: ...
     def state(self) -> JobState: ...
