@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mirror.catalog.index import CatalogIndex
+from mirror.catalog.confirm import Confirmer
+from mirror.catalog.delete import Deleter
+from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.publish import Publisher
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.rebuild import Rebuilder
+from mirror.catalog.relist import Relister
+from mirror.catalog.retag import Retagger
+from mirror.catalog.tag_change import TagChanges
 from mirror.copying.cancellation import pause, waking
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
@@ -25,6 +30,7 @@ from mirror.jobs.submit import Submitter
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.locks.pins import Pins
+from mirror.locks.tag_sequence import TagSequence
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimStore
 from mirror.records.jobs import JobStore
@@ -35,10 +41,9 @@ from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
 from mirror.stewardship.upload_purge import UploadPurge
-from mirror.storage.blobs import BlobStore, min_part_for
+from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
 from mirror.storage.bucket import Bucket
-from mirror.storage.kept import KeptStore
-from mirror.storage.manifests import ManifestStore
+from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker
@@ -62,10 +67,15 @@ class Core:
     throttle: SharedThrottle
     source: RegistryClient
     blobs: BlobStore
+    links: LinkStore
     kept: KeptStore
     index: CatalogIndex
     reader: CatalogReader
+    changes: TagChanges
     publisher: Publisher
+    confirmer: Confirmer
+    retagger: Retagger
+    deleter: Deleter
     rebuilder: Rebuilder
     jobs: JobStore
     claims: ClaimStore
@@ -113,15 +123,24 @@ def build(
     throttle = build_throttle(brisk, settings.registry_concurrency)
     source = RegistryClient.from_settings(settings, admission=throttle, sleep=sleep, wakers=waking)
     memory = MemoryBudget(settings.memory_budget)
-    leases, pins, provenance = Leases(redis), Pins(redis), ProvenanceStore(bucket)
+    leases, pins = Leases(redis), Pins(redis)
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
+    links, kept, provenance = LinkStore(bucket), KeptStore(bucket), ProvenanceStore(bucket)
     copier = Copier(source, blobs, provenance, pins, leases, Checkpoints(redis), memory)
-    resolver = Resolver(source, ManifestStore(bucket))
-    publisher = Publisher(bucket, redis)
+    resolver = Resolver(source, ManifestStore(blobs, provenance))
+
+    index = CatalogIndex(redis)
+    reader = CatalogReader(blobs, links, provenance)
+    changes = TagChanges(leases, TagSequence(redis), links, index)
+    publisher = Publisher(bucket.disk, changes, reader, blobs=blobs, links=links, kept=kept, provenance=provenance)
+    relister = Relister(changes, reader, index, provenance)
+    confirmer = Confirmer(changes, relister, index, links=links, kept=kept, provenance=provenance)
+
     jobs = JobStore(redis, retention=settings.job_retention)
     claims = ClaimStore(redis, queue.enqueue)
     recovery = RecoveryStore(redis)
     heartbeats = Heartbeats(claims, pins)
+    storage_guard = StorageGuard(bucket, redis)
     return Core(
         settings=settings,
         redis=redis,
@@ -133,16 +152,25 @@ def build(
         throttle=throttle,
         source=source,
         blobs=blobs,
-        kept=KeptStore(bucket),
-        index=CatalogIndex(redis),
-        reader=CatalogReader(bucket),
+        links=links,
+        kept=kept,
+        index=index,
+        reader=reader,
+        changes=changes,
         publisher=publisher,
-        rebuilder=Rebuilder(bucket, redis, publisher),
+        confirmer=confirmer,
+        retagger=Retagger(
+            settings.public_host, changes, publisher, reader, blobs=blobs, provenance=provenance, pins=pins
+        ),
+        deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
+        rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
         claims=claims,
         recovery=recovery,
         submitter=Submitter(jobs, queue, settings),
-        runner=TaskRunner(claims, queue, redis, heartbeats, publisher, resolver, copier, StorageGuard(bucket, redis)),
+        runner=TaskRunner(
+            claims, queue, redis, heartbeats, changes, confirmer, publisher, resolver, copier, storage_guard
+        ),
         reconciler=Reconciler(recovery, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis),
     )

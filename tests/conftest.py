@@ -14,7 +14,7 @@ import redis
 from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from tests.servers import REGION, DockerRegistry, RcloneS3, S3Server, ValkeyServer, VersityGateway
 
 hypothesis.settings.register_profile("no timed assertions", deadline=None)

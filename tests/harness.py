@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from mirror.catalog.index import CatalogIndex
-from mirror.catalog.publish import Publisher
+from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.reader import CatalogReader
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.reconcile import Reconciler
@@ -24,10 +23,10 @@ from tests.fakes.registry import FakeRegistry
 from tests.records import Records
 
 
-def mark_built(index: CatalogIndex) -> None:
+def mark_built(redis: Redis) -> None:
     """Mark the index as built, as after the rebuild of an empty bucket."""
-    index.begin_rebuild("test")
-    assert index.finish_rebuild("test")
+    rebuild = IndexRebuild(redis)
+    assert rebuild.finish(rebuild.begin())
 
 
 @dataclass
@@ -79,10 +78,6 @@ class Harness:
         return self.core.reconciler
 
     @property
-    def publisher(self) -> Publisher:
-        return self.core.publisher
-
-    @property
     def reader(self) -> CatalogReader:
         return self.core.reader
 
@@ -92,7 +87,7 @@ class Harness:
 
     @property
     def links(self) -> LinkStore:
-        return LinkStore(self.core.bucket)
+        return self.core.links
 
     @property
     def performer(self) -> TaskRunner:

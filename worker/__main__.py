@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from mirror.catalog.publish import COMMIT_TIMEOUT
+from mirror.catalog.tag_change import COMMIT_TIMEOUT
 from mirror.errors import RedisUnavailable, StorageRefused, StorageUnavailable
 from mirror.log import configure
 from mirror.oci import sha256

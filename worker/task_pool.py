@@ -30,7 +30,7 @@ from typing import Any, Final
 
 import structlog
 
-from mirror.catalog.tag_change import LockedTags
+from mirror.catalog.confirm import LockedTags
 from mirror.copying.cancellation import Cancellation
 from mirror.errors import RedisUnavailable
 from mirror.jobs.run import ClaimedTask, TaskRunner

@@ -1,1 +1,1 @@
-"""What the mirror holds: published, re-tagged, deleted, listed, inspected; the index rebuilt from the bucket."""
+"""What the mirror holds: publish, retag, delete, confirm, read and list images, and rebuild the index of them."""

@@ -1,22 +1,19 @@
-"""What is listed of an image and of a repository."""
+"""Entries of the index: what lists show of a tag and of a repository."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 from marshmallow import EXCLUDE, Schema, fields, post_load
 
 from mirror.oci.digest import Digest
-from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
-from mirror.oci.platform import Platform
 from mirror.oci.reference import Reference, is_same_source
 from mirror.storage.provenance import ImageProvenance, ImageSummary
 
-MOST_SOURCES: Final = 8
+_MOST_SOURCES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +21,8 @@ class ImageEntry:
     """One tag. ``size`` is in bytes: manifests, configs and layers that the bucket holds for it, each once.
 
     ``source``, ``mirrored_at`` (ISO 8601) and ``job`` are None where the bucket has no provenance, as for a tag that
-    another registry wrote. ``also_from`` are other sources that are known to have served this very image, each as
-    ``registry/repository``, so that their jobs need not ask the bucket for that again.
+    another registry wrote. ``also_from`` are other sources that are known to have served this image, each as
+    ``registry/repository``. So their jobs need not look for that in the bucket again.
     """
 
     repository: str
@@ -39,13 +36,28 @@ class ImageEntry:
     job: str | None = None
     also_from: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, target: LocalImage, digest: Digest, summary: ImageSummary, origin: ImageProvenance | None) -> Self:
+        """Make the entry of the tag *target*, which shows the image *digest*."""
+        return cls(
+            repository=target.repository,
+            tag=str(target.tag),
+            digest=str(digest),
+            media_type=summary.media_type,
+            size=sum(summary.sizes.values()),
+            platforms=summary.platforms,
+            source=(origin and origin.source) or None,
+            mirrored_at=(origin and origin.mirrored_at) or None,
+            job=(origin and origin.job) or None,
+        )
+
     def is_from(self, source: Reference) -> bool:
-        """Whether the registry and repository of *source* are known to have served it."""
-        return Listed(Digest.parse(self.digest), self.source, self.job, self.also_from).is_from(str(source))
+        """Whether the registry and repository of *source* are known to have served the image."""
+        return IndexedTag(Digest.parse(self.digest), self.source, self.job, self.also_from).is_from(str(source))
 
     def found_at(self, source: Reference) -> Self:
-        """The same entry, which remembers that *source* has served the image. The oldest of many are forgotten."""
-        return replace(self, also_from=(*self.also_from, source.name)[-MOST_SOURCES:])
+        """Return the entry with *source* added to those that served the image. Of many, the oldest are dropped."""
+        return replace(self, also_from=(*self.also_from, source.name)[-_MOST_SOURCES:])
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -56,30 +68,9 @@ class ImageEntry:
         return loaded
 
 
-def summary_of(image: Image, platforms: Iterable[Platform]) -> ImageSummary:
-    """What lists tell of *image*, wherever it is listed."""
-    shown = tuple(str(platform) for platform in platforms)
-    return ImageSummary(image.root.descriptor.media_type, shown, image.sizes)
-
-
-def entry_of(target: LocalImage, digest: Digest, summary: ImageSummary, origin: ImageProvenance | None) -> ImageEntry:
-    """What is listed under the tag *target*, which shows the image *digest*."""
-    return ImageEntry(
-        repository=target.repository,
-        tag=str(target.tag),
-        digest=str(digest),
-        media_type=summary.media_type,
-        size=sum(summary.sizes.values()),
-        platforms=summary.platforms,
-        source=(origin and origin.source) or None,
-        mirrored_at=(origin and origin.mirrored_at) or None,
-        job=(origin and origin.job) or None,
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What is listed of a tag, as far as its next job needs it; see `ImageEntry`."""
+class IndexedTag:
+    """The part of a tag's `ImageEntry` that decides whether its next job has anything to do."""
 
     digest: Digest
     source: str | None
@@ -93,9 +84,9 @@ class Listed:
         return cls(Digest.parse(entry["digest"]), entry.get("source"), entry.get("job"), also_from)
 
     def is_from(self, source: str) -> bool:
-        """Whether the registry and repository that *source* names are known to have served it.
+        """Whether the registry and repository of *source*, a reference, are known to have served the image.
 
-        Without a job the entry's own source is only a name: that of an image that was re-tagged here.
+        An entry without a job is of an image that was retagged here. Then its own source is only a name.
         """
         if self.source and self.job and self.source == source:
             return True

@@ -1,4 +1,4 @@
-"""Reading what is held, from the bucket itself: what pulls and inspections are answered from."""
+"""Read what the mirror holds from the bucket itself, for pulls and for showing one image in full."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, is_short_tex
 from mirror.oci.platform import Platform
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
-from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
-from mirror.storage.provenance import ImageProvenance, ProvenanceStore
+from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
 
 MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
 _IMAGE_CONFIGS: Final = frozenset(
@@ -40,15 +39,18 @@ class ImageDetail:
 
 
 class CatalogReader:
-    """Answers what the bucket holds; every name is looked up in its own repository, never across."""
+    """Reads manifests, images and their configs. A name is looked up in its own repository, never in another.
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._blobs = BlobStore(bucket)
-        self._links = LinkStore(bucket)
-        self._provenance = ProvenanceStore(bucket)
+    Safe to share between threads. Every method raises StorageUnavailable or StorageRefused.
+    """
+
+    def __init__(self, blobs: BlobStore, links: LinkStore, provenance: ProvenanceStore) -> None:
+        self._blobs = blobs
+        self._links = links
+        self._provenance = provenance
 
     def digest(self, name: LocalImage) -> Digest:
-        """What a tag points at, or the digest itself if the repository holds it; raises ImageNotHeld."""
+        """Return what a tag points at, or the digest itself if the repository has it. Raises ImageNotHeld."""
         if name.digest:
             found = name.digest if self._links.has_revision(name.repository, name.digest) else None
         else:
@@ -58,22 +60,21 @@ class CatalogReader:
         return found
 
     def manifest(self, name: LocalImage) -> ManifestContent:
-        """A manifest that the repository holds, checked against its digest; raises ImageNotHeld or StorageDamaged."""
+        """Return a manifest of the repository, checked against its digest. Raises ImageNotHeld or StorageDamaged."""
         digest = self.revision(name)
-        body = self.body(name, digest)
-        return checked_manifest(body, digest)
+        return checked_manifest(self.body(name, digest), digest)
 
     def revision(self, name: LocalImage) -> Digest:
-        """The digest of a manifest that the repository may serve; raises ImageNotHeld."""
+        """Return the digest of a manifest that the repository may serve. Raises ImageNotHeld."""
         digest = self.digest(name)
         if not name.digest and not self._links.has_revision(name.repository, digest):
             raise ImageNotHeld(str(name))
         return digest
 
-    def content(self, digest: Digest) -> ManifestContent:
-        """A manifest that the bucket holds for any repository; raises ImageNotHeld or StorageDamaged.
+    def manifest_of_any(self, digest: Digest) -> ManifestContent:
+        """Return a manifest that the bucket holds for any repository. Raises ImageNotHeld or StorageDamaged.
 
-        For work inside the mirror only: what a caller may read is what `manifest` reads.
+        For work inside the mirror only. A client may read what `manifest` reads.
         """
         body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
         if body is None:
@@ -81,35 +82,35 @@ class CatalogReader:
         return checked_manifest(body, digest)
 
     def body(self, name: LocalImage, digest: Digest) -> bytes:
-        """The bytes of the manifest that *name* stands for, unchecked; raises ImageNotHeld."""
+        """Return the bytes of the manifest *digest*, unchecked. Raises ImageNotHeld, which says *name*."""
         body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
         if body is None:
             raise ImageNotHeld(str(name))
         return body
 
     def blob_size(self, repository: str, digest: Digest) -> int:
-        """Bytes of a blob that the repository links; raises BlobNotHeld."""
+        """Return the size of a blob that the repository links. Raises BlobNotHeld."""
         size = self._blobs.held(digest) if self._links.has_layer(repository, digest) else None
         if size is None:
             raise BlobNotHeld(repository, str(digest))
         return size
 
     def image(self, name: LocalImage) -> Image:
-        """The whole tree below a name, as it is held; raises ImageNotHeld. Entries that are absent are left out."""
+        """Return the whole tree below a name, without entries that are absent. Raises ImageNotHeld."""
         found: dict[Digest, ManifestContent] = {}
         self._collect(self.manifest(name), name.repository, found)
         return self.as_held(Image(tuple(found.values())), name.repository)
 
     def as_held(self, image: Image, repository: str) -> Image:
-        """The image without the entries of its indexes that *repository* does not have.
+        """Return the image without the entries of its indexes that *repository* does not have.
 
-        S3 is asked only for entries with an unknown media type.
+        Only entries with an unknown media type are looked for in S3.
         """
         optional = [b for b in image.optional_blobs if not self._links.has_layer(repository, b.digest)]
         return image.leaving_out(LeftOut(entry, _ABSENT) for entry in (*image.absent_children, *optional))
 
     def inspect(self, name: LocalImage) -> ImageDetail:
-        """Everything there is to say about one image; raises ImageNotHeld."""
+        """Return everything that is known of one image. Raises ImageNotHeld."""
         image = self.image(name)
         config = self.config(image)
         return ImageDetail(
@@ -117,14 +118,14 @@ class CatalogReader:
             image=image,
             document=json.loads(image.root.body),
             config=config,
-            platforms=platforms(image, config),
+            platforms=_platforms(image, config),
             provenance=self._provenance.image(name.repository, image.digest),
         )
 
     def config(self, image: Image) -> dict[str, Any] | None:
-        """The image config of a single manifest, None for everything else and for what cannot be read as one.
+        """Return the image config of a single manifest. None for anything else, and for what is no valid config.
 
-        A config of an unknown media type counts as one if it names a platform and the manifest is no artifact.
+        A config of an unknown media type is one if it names a platform and the manifest is no artifact.
         """
         root = image.root.parsed
         if not isinstance(root, Manifest) or root.artifact_type or root.config.media_type == _EMPTY_CONFIG:
@@ -141,6 +142,11 @@ class CatalogReader:
         is_image = root.config.media_type in _IMAGE_CONFIGS or _platform_of(document) is not None
         return document if is_image else None
 
+    def summarize(self, image: Image) -> ImageSummary:
+        """Return what lists show of *image*, whatever tag shows it. Reads its config."""
+        platforms = tuple(str(platform) for platform in _platforms(image, self.config(image)))
+        return ImageSummary(image.root.descriptor.media_type, platforms, image.sizes)
+
     def _collect(self, content: ManifestContent, repository: str, found: dict[Digest, ManifestContent]) -> None:
         if isinstance(content.parsed, Index):
             for child in content.parsed.possible_manifests:
@@ -151,7 +157,7 @@ class CatalogReader:
 
 
 def checked_manifest(body: bytes, digest: Digest) -> ManifestContent:
-    """Parse what was read from the bucket and check it against its digest; raises StorageDamaged. No I/O."""
+    """Parse a manifest that was read from the bucket, and check its digest. Raises StorageDamaged. No I/O."""
     try:
         parsed = parse_manifest(body, None, what=str(digest))
         descriptor = Descriptor(parsed.media_type, digest, len(body))
@@ -161,8 +167,8 @@ def checked_manifest(body: bytes, digest: Digest) -> ManifestContent:
     return ManifestContent(descriptor, body, parsed)
 
 
-def platforms(image: Image, config: dict[str, Any] | None) -> tuple[Platform, ...]:
-    """The platforms of an index, or the one that a single image's config names."""
+def _platforms(image: Image, config: dict[str, Any] | None) -> tuple[Platform, ...]:
+    """Return the platforms of an index, or the one that a single image's config names."""
     if isinstance(image.root.parsed, Index) or config is None:
         return image.platforms
     platform = _platform_of(config)
@@ -170,7 +176,7 @@ def platforms(image: Image, config: dict[str, Any] | None) -> tuple[Platform, ..
 
 
 def _platform_of(config: dict[str, Any]) -> Platform | None:
-    """The platform that a config names, in short texts that every record can hold."""
+    """Return the platform that a config names. Texts too long for a record count as empty."""
     parts = [config.get(field) for field in ("os", "architecture", "variant", "os.version")]
     os, architecture, variant, version = (part if is_short_text(part) else "" for part in parts)
     return Platform(os, architecture, variant, version) if os and architecture else None

@@ -1,20 +1,63 @@
-"""Changes of tags on their way: the place that each has in its tag's sequence, and what became of it."""
+"""The change of one tag: its number, its lock and its commit. Publish, retag and delete all go this way.
+
+1. Take a number from the tag's sequence, before looking at what the tag should become.
+2. Write what the new image needs: blobs, layer links, manifests. This needs no lock.
+3. Lock the tag, by taking its one lease.
+4. Stop if a change with a higher number is recorded. The result then names it in ``superseded_by``.
+5. Write the links of the manifests and the entry of the tag's history.
+6. Renew the lease and commit. The commit is one PUT of ``current/link``.
+7. List the tag in the index, record the number, and give the lease back.
+
+Two changes of one tag may run at the same time, on two machines, for these reasons:
+
+- The change with the later number wins, whichever ends first. So of two copies, the one that asked its source later
+  decides what the tag shows.
+- A process that lost its lease cannot write late. The commit has no retries, and a timeout under half the lease that
+  was just renewed. So its PUT has ended before another process can hold the lease.
+- Steps 2 and 5 may run twice, and no copy deletes what they wrote. Two publishers of one image write the same objects.
+- A process may die between commit and index. The task then runs again, finds the tag in place, and lists it.
+
+A server may hold writes in memory for a while, as the embedded S3 does. `LocalDisk.sync` brings them to its disk. It is
+called before the commit, so that a power cut leaves no tag without its image, and again before the caller gets its
+result.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
+import structlog
+
+from mirror.catalog.entry import ImageEntry
+from mirror.catalog.index import CatalogIndex
+from mirror.errors import PreconditionFailed, RedisUnavailable, TagBusy
 from mirror.locks.lease import Lease, Leases
 from mirror.locks.tag_sequence import TagSequence
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.redis import keys
+from mirror.storage.links import LinkStore
+
+LEASE_SECONDS: Final = 30.0
+COMMIT_TIMEOUT: Final = 10.0
+"""Seconds for the PUT that commits a change. Under half the lease."""
+_LOCK_TIMEOUT: Final = 10.0
+"""Seconds that a change waits for a tag that another process has locked."""
+_LOG = structlog.get_logger(__name__)
+
+Precondition = Callable[[Digest | None], bool]
+"""Whether a change may go on, given what the tag shows now (If-Match, If-None-Match). None: there is no such tag."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagChange:
-    """A place in a tag's sequence; *by* names the change in ``superseded_by`` of those that it overtakes."""
+    """A numbered change of a tag. *by* is what the changes that it supersedes report as ``superseded_by``.
+
+    A target without a tag, which is kept by its digest, has no sequence. Its number is 0.
+    """
 
     target: LocalImage
     number: int
@@ -28,8 +71,9 @@ class TagChange:
 
 @dataclass(frozen=True, slots=True)
 class TagUpdate:
-    """What became of a change: ``superseded_by`` if a later one was there first; of a re-tag also whether the tag was
-    ``created``.
+    """The result of a change. ``superseded_by`` names the later change that came first, and then the tag shows that.
+
+    ``created`` says that the tag is new. Only a change with a precondition looks whether it is.
     """
 
     digest: Digest
@@ -37,38 +81,76 @@ class TagUpdate:
     superseded_by: str | None = None
 
 
-class LockedTags:
-    """Tags whose leases are *held*, each with the digest that it is hoped to show; *shown* will tell which of them do.
+class TagChanges:
+    """Numbers, locks and commits changes of tags. Safe to share between threads."""
 
-    The bucket is asked for that behind the leases, so what it answers stands as long as they do.
-    """
-
-    def __init__(
-        self,
-        leases: Leases,
-        sequence: TagSequence,
-        held: Mapping[TagChange, tuple[Lease, Digest]],
-        shown: Future[set[tuple[str, str]]],
-    ) -> None:
+    def __init__(self, leases: Leases, sequence: TagSequence, links: LinkStore, index: CatalogIndex) -> None:
         self._leases = leases
         self._sequence = sequence
-        self._held = held
-        self._shown = shown
+        self._links = links
+        self._index = index
 
-    def confirm(self, wanted: Sequence[tuple[TagChange, Digest]]) -> list[TagUpdate | None]:
-        """For each ticket what `Publisher.confirm` answers, in two turns. None also stands for a tag that is not held,
-        or no more: a lease is renewed right before what it showed is made use of.
+    def take_numbers(self, wanted: Sequence[tuple[LocalImage, str]]) -> list[TagChange]:
+        """Number a change for each (target, by), in one round trip. Call this before looking at the source."""
+        tags = [(target.repository, target.tag) for target, _ in wanted if target.tag]
+        numbers = iter(self._sequence.take(tags))
+        return [TagChange(target, next(numbers) if target.tag else 0, by) for target, by in wanted]
 
-        Raises StorageUnavailable or StorageRefused if the bucket did not tell, or RedisUnavailable.
+    def superseded_by(self, change: TagChange) -> str | None:
+        """Return who recorded a later change of the tag, None if there is none."""
+        return self._sequence.overtaken_by(*change.tag, change.number)
+
+    @contextmanager
+    def lock(self, target: LocalImage) -> Iterator[Lease]:
+        """Hold the tag's lease for the block. Raises TagBusy if another process holds it for long."""
+        key = keys.tag_lease(target.repository, str(target.tag))
+        with self._leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT) as lease:
+            if lease is None:
+                raise TagBusy(str(target))
+            yield lease
+
+    @contextmanager
+    def lock_available(self, changes: Sequence[TagChange]) -> Iterator[Mapping[TagChange, Lease]]:
+        """Hold the leases of those tags that no other process has locked, without waiting, for the block."""
+        leases = self._leases.take_all([keys.tag_lease(*change.tag) for change in changes], LEASE_SECONDS)
+        locked = {change: lease for change, lease in zip(changes, leases, strict=True) if lease}
+        try:
+            yield locked
+        finally:
+            try:
+                self._leases.end(*locked.values())
+            except RedisUnavailable:
+                _LOG.warning("leases of tags were not given back and will expire", leases=len(locked))
+
+    def renew(self, leases: Sequence[Lease]) -> list[bool]:
+        """Renew the leases. Return for each whether this process still held it."""
+        return self._leases.renew_all(leases)
+
+    def current(self, target: LocalImage) -> Digest | None:
+        """Return what the tag points at in the bucket, None if there is no such tag."""
+        return self._links.current(target.repository, str(target.tag))
+
+    def commit(self, change: TagChange, lease: Lease, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
+        """Point the tag at the image of *entry*, list it, and record the change. The caller holds *lease*.
+
+        *sizes* are the bytes of everything that the image needs. Raises TagBusy if the lease was lost, and then
+        nothing was changed. After StorageUnavailable the tag may have moved or not.
         """
-        shown = self._shown.result()
-        found = [(t, lease) for t, digest in wanted if t.tag in shown and (lease := self._lease_of(t, digest))]
-        renewed = self._leases.renew_all([lease for _, lease in found])
-        confirmed = [ticket for (ticket, _), is_held in zip(found, renewed, strict=True) if is_held]
-        superseded = self._sequence.publish_all([(*ticket.tag, ticket.number, ticket.by) for ticket in confirmed])
-        by = dict(zip(confirmed, superseded, strict=True))
-        return [TagUpdate(digest, superseded_by=by[t]) if t in by else None for t, digest in wanted]
+        if not self._leases.renew(lease):
+            raise TagBusy(str(change.target))
+        self._links.set_current(*change.tag, Digest.parse(entry.digest), timeout=COMMIT_TIMEOUT)
+        self._index.put(entry, sizes)
+        self.record([change])
 
-    def _lease_of(self, ticket: TagChange, digest: Digest) -> Lease | None:
-        lease, hoped_for = self._held.get(ticket, (None, None))
-        return lease if hoped_for == digest else None
+    def record(self, changes: Sequence[TagChange]) -> list[str | None]:
+        """Record that the tags show what these changes made of them. The caller holds their leases.
+
+        Return for each change who recorded a later one. Such a change is not recorded.
+        """
+        return self._sequence.publish_all([(*change.tag, change.number, change.by) for change in changes])
+
+
+def require_allowed(name: LocalImage, current: Digest | None, allowed: Precondition) -> None:
+    """Raise PreconditionFailed unless *name* may be changed while it shows *current*."""
+    if not allowed(current):
+        raise PreconditionFailed(str(name), str(current) if current else None)

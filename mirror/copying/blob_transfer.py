@@ -24,8 +24,9 @@ from mirror.locks.checkpoints import Checkpoint
 from mirror.locks.lease import Lease
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.verification import Hasher, Verified, verify
-from mirror.storage.blobs import Upload, UploadCheckpoint
-from mirror.storage.bucket import StoredPart, UploadGone
+from mirror.storage.multipart import StoredPart
+from mirror.storage.s3 import UploadGone
+from mirror.storage.uploads import Upload, UploadCheckpoint
 
 _LOSSES: Final = 2
 """How often the blob is started again after S3 has lost its open upload."""

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from mirror.oci.verification import Hasher
-from mirror.storage.bucket import StoredPart
+from mirror.storage.multipart import StoredPart
 
 Save = Callable[[int, bytes | None, Mapping[int, StoredPart]], None]
 """Receives the new frontier, the midstate of the hash at it, and the receipts of the parts that it has passed."""

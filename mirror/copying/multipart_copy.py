@@ -40,7 +40,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.oci.verification import Hasher
 from mirror.storage.blobs import BlobStore
-from mirror.storage.bucket import StoredPart
+from mirror.storage.multipart import StoredPart
 from mirror.storage.provenance import ProvenanceStore
 from mirror.storage.uploads import Upload
 

@@ -38,7 +38,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut, ManifestContent
 from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, parse_manifest
 from mirror.oci.reference import Reference
-from mirror.storage.manifests import ManifestStore
+from mirror.storage.blobs import ManifestStore
 
 MAX_DEPTH: Final = 4
 """Levels of indexes above the manifests."""

@@ -12,9 +12,10 @@ from typing import Final, TypeVar
 import structlog
 
 from mirror.background import record_fault
-from mirror.catalog.entry import Listed
+from mirror.catalog.confirm import Confirmer, LockedTags
+from mirror.catalog.entry import IndexedTag
 from mirror.catalog.publish import Publisher
-from mirror.catalog.tag_change import LockedTags, TagChange, TagUpdate
+from mirror.catalog.tag_change import TagChange, TagChanges, TagUpdate
 from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.copying.copier import Copier
 from mirror.copying.resolver import Resolver
@@ -52,7 +53,12 @@ class ClaimedTask:
     """
 
     def __init__(
-        self, claim: Claim, ticket: TagChange, listed: Listed | None, keeping: Heartbeats, cancellation: Cancellation
+        self,
+        claim: Claim,
+        ticket: TagChange,
+        listed: IndexedTag | None,
+        keeping: Heartbeats,
+        cancellation: Cancellation,
     ) -> None:
         self.claim = claim
         self.registry = claim.task.spec.source.registry
@@ -97,6 +103,8 @@ class TaskRunner:
     queue: TaskQueue
     redis: Redis
     keeping: Heartbeats
+    changes: TagChanges
+    confirmer: Confirmer
     publisher: Publisher
     resolver: Resolver
     copier: Copier
@@ -130,8 +138,8 @@ class TaskRunner:
             return []
 
     def _begun(self, claims: Sequence[Claim], cancellation: Cancellation) -> list[ClaimedTask]:
-        tickets = self.publisher.tickets([(claim.task.spec.target, claim.task.job) for claim in claims])
-        listed = self.publisher.listed([claim.task.spec.target for claim in claims])
+        tickets = self.changes.take_numbers([(claim.task.spec.target, claim.task.job) for claim in claims])
+        listed = self.confirmer.indexed([claim.task.spec.target for claim in claims])
         begun = []
         for claim, ticket, found in zip(claims, tickets, listed, strict=True):
             try:
@@ -170,7 +178,7 @@ class TaskRunner:
                         for claimed_task in claimed_tasks
                         if claimed_task.listed
                     ]
-                    tags = stack.enter_context(self.publisher.holding_tags(wanted))
+                    tags = stack.enter_context(self.confirmer.lock_tags(wanted))
                 except MirrorError as error:
                     _note_unseen(claimed_tasks, error)
                 except Exception as error:  # noqa: BLE001 - each is looked at by itself then
@@ -282,7 +290,7 @@ class TaskRunner:
         if not claimed_task.was_looked_at:
             self._look(claimed_task)
         hint = claimed_task.digest
-        if hint is not None and (shown := self.publisher.confirm(claimed_task.ticket, hint, reference)) is not None:
+        if hint is not None and (shown := self.confirmer.confirm(claimed_task.ticket, hint, reference)) is not None:
             return _unchanged(shown)
         try:
             return self._bring(claimed_task, reference, hint)
@@ -312,7 +320,7 @@ class TaskRunner:
                     raise unless_still[1]
                 claimed_task.keeper.progress.resolved(digest)
                 if digest != hint or digest == claimed_task.shown:
-                    shown = self.publisher.confirm(claimed_task.ticket, digest, reference, served=True)
+                    shown = self.confirmer.confirm(claimed_task.ticket, digest, reference, served=True)
                     if shown is not None:
                         return _unchanged(shown)
                 image, held = resolution.image(), resolution.held

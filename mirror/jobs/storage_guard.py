@@ -38,8 +38,8 @@ class StorageGuard:
         Raises StorageFull or StorageUnavailable while the bucket is known to take no writes. One task at a time probes
         that, with a write as large as the one that failed.
         """
-        if self._bucket.disk is not None and (needed := self._redis.call("GET", keys.task_needs(claim.task.id))):
-            self._bucket.require_room(int(needed))
+        if self._bucket.disk.is_known and (needed := self._redis.call("GET", keys.task_needs(claim.task.id))):
+            self._bucket.disk.require_room(int(needed))
         admission = self._breaker.admit(claim.token)
         if admission.wait is None and not admission.is_trial:
             return False
@@ -49,7 +49,7 @@ class StorageGuard:
         if admission.wait is not None:
             raise _again(trouble)
         self._bucket.probe(min(trouble.size, LARGEST_PROBE))
-        if trouble.code != StorageFull.code or self._bucket.disk is not None:
+        if trouble.code != StorageFull.code or self._bucket.disk.is_known:
             self.succeeded(claim)  # S3 is back; and of a disk on this machine each task knows what it needs
         return True
 
@@ -58,7 +58,7 @@ class StorageGuard:
 
         A room that is too small for one image keeps no other waiting. Only a write that failed opens the breaker.
         """
-        if self._bucket.disk is not None and isinstance(error, StorageFull):
+        if self._bucket.disk.is_known and isinstance(error, StorageFull):
             needed = missing if error.size or error.needed is None else error.needed
             self._redis.call("SET", keys.task_needs(claim.task.id), needed, "EX", _NEEDED_SECONDS)
         if error.needed is not None:

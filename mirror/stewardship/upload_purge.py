@@ -28,7 +28,8 @@ from mirror.records.states import UNFINISHED
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.storage import layout
-from mirror.storage.bucket import Bucket, OpenUpload
+from mirror.storage.bucket import Bucket
+from mirror.storage.multipart import OpenUpload
 
 OLD: Final = timedelta(hours=1)
 """Younger ones are left alone: the bucket may have another writer, with a Redis of its own."""
@@ -51,7 +52,7 @@ class UploadPurge:
         Raises StorageUnavailable, StorageRefused or RedisUnavailable.
         """
         swept = 0
-        for upload in self.bucket.open_uploads(layout.blobs_prefix()):
+        for upload in self.bucket.uploads.list_open(layout.BLOBS_PREFIX):
             digest = layout.parse_blob(upload.key)
             if digest is None or at(self.redis.now()) - upload.initiated < older_than:
                 continue
@@ -71,7 +72,7 @@ class UploadPurge:
                 if self._is_unfinished(task_of_holder(holder)):
                     return False
                 checkpoints.forget(lease, digest)
-            self.bucket.abort_upload(upload.key, upload.upload_id)
+            self.bucket.uploads.abort(upload.key, upload.upload_id)
         _LOG.info("orphaned upload aborted", blob=str(digest), initiated=str(upload.initiated))
         return True
 

@@ -1,1 +1,1 @@
-"""The bucket: its keys, its objects, and the three truths kept in it (blobs, links, what is kept and whence)."""
+"""The bucket: its keys, its objects, and the stores of blobs, links and provenance in it."""

@@ -1,4 +1,4 @@
-"""Where images and blobs came from, kept beside them in the bucket."""
+"""Where images and blobs came from, written next to them in the bucket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_RECORD: Final = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ImageSummary:
-    """What lists tell of an image: *sizes* are the bytes of everything it needs in the bucket, each digest once."""
+    """What lists show of an image. *sizes* are the bytes of all that it needs in the bucket, each digest once."""
 
     media_type: str
     platforms: tuple[str, ...]
@@ -33,7 +33,7 @@ class ImageSummary:
 
     @classmethod
     def from_fields(cls, fields: object) -> Self | None:
-        """None for anything but what `fields` returns."""
+        """Parse what `fields` returned. None for anything else."""
         match fields:
             case {"media_type": str(media_type), "platforms": list(platforms), "sizes": dict(sizes)}:
                 if not all(isinstance(platform, str) for platform in platforms):
@@ -50,11 +50,11 @@ class ImageSummary:
 
 @dataclass(frozen=True, slots=True)
 class ImageProvenance:
-    """One image as it was last mirrored: ``source`` is the canonical reference, ``digest`` what it was upstream,
-    ``mirrored_at`` RFC 3339 in UTC, ``job`` the job's id.
+    """How one image was last mirrored.
 
-    The source served the bytes of the manifest. ``held`` are the blobs and children that it was not asked for, since
-    the bucket held them: nothing was seen of them there. ``summary`` saves a rebuild of the index the reading of the
+    ``source`` is the canonical reference, ``digest`` what it was upstream, ``mirrored_at`` RFC 3339 in UTC, and ``job``
+    the job's id. The source served the bytes of the manifest. ``held`` are the blobs and children that the bucket held
+    already, so that the source was not asked for them. With ``summary`` a rebuild of the index need not read the
     manifests. It is None in older records, and for an image of more than `MOST_SUMMARISED` blobs.
     """
 
@@ -78,7 +78,7 @@ class ImageProvenance:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self | None:
-        """None for anything but what `to_json` writes (more fields, from a later version, are passed over)."""
+        """Parse what `to_json` wrote. None for anything else. Unknown fields, from a later version, are ignored."""
         try:
             record = json.loads(content)
         except (ValueError, RecursionError):
@@ -104,19 +104,20 @@ class ImageProvenance:
 
 
 class ProvenanceStore:
-    """Written before an image is published; nothing needs it to serve the image."""
+    """Records of where images and blobs came from. Written before an image is published, and not needed to serve it."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
 
     def record_image(self, repository: str, digest: Digest, provenance: ImageProvenance) -> None:
-        """Say where the manifest *digest* in *repository* came from; the last one counts."""
+        """Record where the manifest *digest* in *repository* came from. Replaces the record before."""
         self._bucket.put(layout.image_provenance_key(repository, digest), provenance.to_json())
 
     def image(self, repository: str, digest: Digest) -> ImageProvenance | None:
-        """None if it is not known. A damaged record counts as unknown: it must not keep an image from being listed.
+        """Return the record of an image, None if there is none.
 
-        Raises StorageDamaged only if the object is too large to be one.
+        A damaged record counts as none, since it must not keep an image from being listed. Raises StorageDamaged only
+        if the object is too large to be a record.
         """
         content = self._bucket.read(layout.image_provenance_key(repository, digest), _LONGEST_RECORD)
         return None if content is None else ImageProvenance.from_json(content)
@@ -124,21 +125,16 @@ class ProvenanceStore:
     def has_served(self, reference: Reference, digest: Digest, *, into: str | None = None) -> bool:
         """Whether the registry and repository of *reference* served the manifest *digest* before.
 
-        *into* is a repository of ours, whose image record is looked at first.
+        *into* is a repository of the mirror, whose record of the image is read first.
         """
         if into is not None and (found := self.image(into, digest)) and found.is_from(reference):
             return True
         return self.has_blob_source(digest, reference.registry, reference.repository)
 
     def record_blob_source(self, digest: Digest, registry: str, repository: str) -> None:
-        """Say that the blob or manifest was read from *repository* at *registry*, and verified."""
+        """Record that the blob or manifest was read from *repository* at *registry*, and verified."""
         self._bucket.put(layout.blob_provenance_key(digest, registry, repository), b"")
 
-    def blob_sources(self, digest: Digest) -> set[tuple[str, str]]:
-        """Every (registry, repository) the blob was verified from."""
-        keys = self._bucket.keys(layout.blob_provenance_prefix(digest))
-        return {found for key in keys if (found := layout.parse_blob_provenance(digest, key))}
-
     def has_blob_source(self, digest: Digest, registry: str, repository: str) -> bool:
-        """Whether the blob was verified from there: one HEAD, however many sources it has."""
+        """Whether the blob was verified from there. Costs one HEAD, however many sources it has."""
         return self._bucket.size(layout.blob_provenance_key(digest, registry, repository)) is not None

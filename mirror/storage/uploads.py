@@ -1,9 +1,9 @@
-"""A blob on its way in. Nothing of it can be read before complete(), and complete() wants proof.
+"""The upload of one blob. Nothing of it can be read before complete(), and complete() takes proof that it is verified.
 
-What S3 stored is what was sent: a PUT carries the digest itself for S3 to check (sha256) or an MD5, and each part a
-checksum that S3 checks or gives back (`Bucket.upload_part`). A part that was changed on its way is a
-StorageUnavailable, and is not sent again here: rclone has by then woven it into its stream and fails the upload, so the
-way back is the one that works everywhere, abort and begin the blob again.
+What S3 stored is what was sent. A PUT carries the digest itself for S3 to check (sha256), or an MD5. Each part carries
+a checksum that S3 checks or returns (`MultipartUploads.upload_part`). A part that was changed on its way raises
+StorageUnavailable and is not sent again. rclone has written it into its stream by then, and fails the upload. What
+works everywhere is to abort, and begin the blob again.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from mirror.oci.descriptor import Descriptor
-from mirror.oci.digest import Digest
 from mirror.oci.verification import Verified
 from mirror.storage import layout
-from mirror.storage.bucket import Body, Bucket, StoredPart
+from mirror.storage.bucket import Bucket
+from mirror.storage.multipart import Body, StoredPart
 
 _MAX_PART_NUMBER: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class UploadCheckpoint:
-    """All that S3 needs to go on with an upload elsewhere: its id and the receipt of every part stored so far.
+    """All that S3 needs to continue an upload in another process: its id, and what it returned for every stored part.
 
-    ``upload_id`` is None while nothing is stored; resuming is then beginning. ``part_size`` is in bytes.
+    ``upload_id`` is None while nothing is stored, and then resuming is beginning. ``part_size`` is in bytes.
     """
 
     upload_id: str | None
@@ -35,9 +35,9 @@ class UploadCheckpoint:
 
 
 class Upload(Protocol):
-    """One blob on its way in; invisible until complete() with proof that its bytes were verified.
+    """One blob that is being uploaded. It is invisible until complete() with proof that its bytes were verified.
 
-    Part *n* (from 1) holds ``part_size`` bytes from ``(n - 1) * part_size`` on; the last one ends with the blob.
+    Part *n*, from 1 on, holds ``part_size`` bytes from ``(n - 1) * part_size`` on. The last part ends with the blob.
     """
 
     @property
@@ -46,32 +46,33 @@ class Upload(Protocol):
         ...
 
     def open(self) -> UploadCheckpoint:
-        """Have S3 expect the blob now rather than at its first part; of a blob of one part S3 need not hear."""
+        """Open the upload at S3 now, rather than at the first part. A blob of one part needs none."""
         ...
 
     def put_part(self, number: int, body: Body) -> StoredPart | None:
-        """Store a part, in any order and from any thread; again is no harm.
+        """Store a part, in any order and from any thread. May be repeated.
 
-        A blob of one part is kept, not copied: leave *body* unchanged until complete() or abort(). Of a larger blob
-        nothing is kept. A bytearray, or a memoryview of a whole one, is sent without a copy. ValueError if there is
-        no such part, it has another size, or the upload was aborted or completed. Answers what a checkpoint has to say
-        of the part, None for a blob of one part.
+        A blob of one part is kept without a copy, so leave *body* unchanged until complete() or abort(). Of a larger
+        blob nothing is kept. A bytearray, or a memoryview of a whole one, is sent without a copy.
+
+        Returns what a checkpoint needs of the part, None for a blob of one part. Raises ValueError if there is no such
+        part, if it has another size, or if the upload was aborted or completed.
         """
         ...
 
     def checkpoint(self) -> UploadCheckpoint:
-        """What is stored at this moment, enough to `BlobStore.resume` elsewhere."""
+        """Return what is stored at this moment, for `BlobStore.resume` in another process."""
         ...
 
     def complete(self, proof: Verified) -> None:
-        """Make the blob visible, at once and whole; may be repeated, here or from the same checkpoint.
+        """Make the blob visible, at once and whole. May be repeated, here or from the same checkpoint.
 
-        ValueError, and nothing happens, if the proof is for other bytes or a part is missing.
+        Raises ValueError, and changes nothing, if the proof is for other bytes or a part is missing.
         """
         ...
 
     def abort(self) -> None:
-        """Leave nothing open, also of parts that other threads are still sending; may be repeated.
+        """Delete the upload and its parts, also those that other threads are still sending. May be repeated.
 
         After complete() it does nothing: a verified blob stays.
         """
@@ -79,7 +80,7 @@ class Upload(Protocol):
 
 
 class SinglePutUpload:
-    """A blob of at most one part: one PUT, when it is verified. Until then S3 hears nothing of it."""
+    """A blob of at most one part. It is one PUT, when it is verified. Until then no request is sent."""
 
     def __init__(self, bucket: Bucket, descriptor: Descriptor, part_size: int) -> None:
         self.part_size = part_size
@@ -104,7 +105,7 @@ class SinglePutUpload:
         if self._body is None:
             raise ValueError(f"part 1 of {self._descriptor} is missing")
         digest = self._descriptor.digest
-        self._bucket.put(layout.blob_key(digest), self._body, sha256=sha256_or_none(digest))
+        self._bucket.put(layout.blob_key(digest), self._body, digest=digest)
         self._ended = True
 
     def abort(self) -> None:
@@ -113,7 +114,7 @@ class SinglePutUpload:
 
 
 class MultipartUpload:
-    """A blob of two parts or more; S3 is asked for an upload when the first part comes."""
+    """A blob of two parts or more. The upload is opened at S3 with the first part."""
 
     def __init__(self, bucket: Bucket, descriptor: Descriptor, checkpoint: UploadCheckpoint) -> None:
         self.part_size = checkpoint.part_size
@@ -123,7 +124,7 @@ class MultipartUpload:
         self._last_part = -(-descriptor.size // self.part_size)
         if not 1 <= self._last_part <= _MAX_PART_NUMBER:
             raise ValueError(f"{descriptor} cannot be sent in parts of {self.part_size} bytes")
-        self._lock = threading.Lock()  # guards what follows; held over one request only, the one that opens the upload
+        self._lock = threading.Lock()  # guards what follows. The only request under it is the one that opens the upload
         self._upload_id = checkpoint.upload_id
         self._stored = dict(checkpoint.parts)
         self._aborted = False
@@ -137,11 +138,11 @@ class MultipartUpload:
         _require_size(self._descriptor, self.part_size, number, body)
         upload_id = self._opened()
         try:
-            stored = self._bucket.upload_part(self._key, upload_id, number, body)
+            stored = self._bucket.uploads.upload_part(self._key, upload_id, number, body)
         finally:
             if self._aborted:
                 # S3 may keep a part that was under way during the abort, until the upload is aborted again.
-                self._bucket.abort_upload(self._key, upload_id)
+                self._bucket.uploads.abort(self._key, upload_id)
         with self._lock:
             self._stored[number] = stored
         return stored
@@ -158,7 +159,7 @@ class MultipartUpload:
         missing = set(range(1, self._last_part + 1)) - set(stored)
         if upload_id is None or missing:
             raise ValueError(f"part {min(missing, default=1)} of {self._descriptor} is missing")
-        self._bucket.complete_upload(self._key, upload_id, stored, size=self._descriptor.size)
+        self._bucket.uploads.complete(self._key, upload_id, stored, size=self._descriptor.size)
         self._completed = True
 
     def abort(self) -> None:
@@ -168,20 +169,15 @@ class MultipartUpload:
             self._aborted = True
             upload_id = self._upload_id
         if upload_id is not None:
-            self._bucket.abort_upload(self._key, upload_id)
+            self._bucket.uploads.abort(self._key, upload_id)
 
     def _opened(self) -> str:
-        """The upload's id; the first caller opens it while the others wait."""
+        """Return the upload's id. The first caller opens the upload while the others wait."""
         with self._lock:
             _require_open(self._descriptor, ended=self._aborted or self._completed)
             if self._upload_id is None:
-                self._upload_id = self._bucket.create_upload(self._key)
+                self._upload_id = self._bucket.uploads.create(self._key)
             return self._upload_id
-
-
-def sha256_or_none(digest: Digest) -> Digest | None:
-    """What S3 can check a PUT against: it knows SHA-256 and, everywhere, no SHA-512."""
-    return digest if digest.algorithm == "sha256" else None
 
 
 def _require_proof(descriptor: Descriptor, proof: Verified) -> None:
@@ -196,8 +192,8 @@ def _require_open(descriptor: Descriptor, *, ended: bool) -> None:
 
 
 def _require_size(descriptor: Descriptor, part_size: int, number: int, body: Body) -> None:
-    """A part has the one size that its place in the blob gives it, so sizes always add up."""
-    given = body.nbytes if isinstance(body, memoryview) else len(body)
+    """Raise ValueError unless the part has the size that its place in the blob gives it. So sizes always add up."""
+    given = memoryview(body).nbytes
     due = min(part_size, descriptor.size - (number - 1) * part_size)
     if number < 1 or due < 0 or (due == 0 and descriptor.size > 0) or given != due:
         raise ValueError(f"part {number} of {descriptor} has {given} bytes instead of {max(due, 0)}")

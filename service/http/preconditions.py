@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Request
 
-from mirror.catalog.publish import Precondition
+from mirror.catalog.tag_change import Precondition
 from mirror.oci.digest import Digest
 
 

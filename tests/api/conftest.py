@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from mirror.settings import Settings
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from mirror.wiring import Core, build
 from service.app import create_app
 from service.core import Service
@@ -43,7 +43,7 @@ def api_settings(
 def service(api_settings: Settings, s3_clients: dict[str, S3Clients]) -> Iterator[Service]:
     """Over an empty bucket and a Redis whose index is built, and where a worker and a scheduler are alive."""
     service = Service.of(build(api_settings, bucket=bucket_for(api_settings, s3_clients)))
-    mark_built(service.core.index)
+    mark_built(service.core.redis)
     service.core.processes.beat("worker", "idle", name="host:1")
     service.core.processes.beat("scheduler", "leader", name="host:2")
     yield service
@@ -104,7 +104,7 @@ def live_mirror(
     """What `live` serves."""
     settings = settings_for_server(rclone_s3, "live", redis_url=redis_url, admin_token=live.token)
     core = build(settings, bucket=bucket_for(settings, s3_clients))
-    mark_built(core.index)
+    mark_built(core.redis)
     yield SeededCatalog(core)
     core.close()
 

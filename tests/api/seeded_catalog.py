@@ -12,7 +12,6 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import parse_manifest
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
-from mirror.storage.links import LinkStore
 from mirror.storage.provenance import ImageProvenance
 from mirror.wiring import Core
 from tests.images import TestImage
@@ -30,15 +29,15 @@ class SeededCatalog:
     def hold(self, image: TestImage, name: str, *, source: str = "docker.io/library/test:1") -> TagUpdate:
         """Publish *image* as *name*, a `LocalImage`; by digest it is kept."""
         stored(self.core.blobs, image)
-        ticket = self.core.publisher.ticket(LocalImage.parse(name), "test")
+        [change] = self.core.changes.take_numbers([(LocalImage.parse(name), "test")])
         origin = ImageProvenance(source, image.digest, MIRRORED_AT, JOB)
-        return self.core.publisher.publish(ticket, whole(image), origin)
+        return self.core.publisher.publish(change, whole(image), origin)
 
     def link_blob(self, repository: str, content: bytes) -> Digest:
         """A blob that *repository* serves, of no image."""
         digest = Digest.of(content)
         put_blob(self.core.blobs, digest, content)
-        LinkStore(self.core.bucket).link_layer(repository, digest)
+        self.core.links.link_layer(repository, digest)
         return digest
 
 

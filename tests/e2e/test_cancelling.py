@@ -88,7 +88,7 @@ def test_a_job_is_canceled_in_the_middle_of_a_blob_and_retried(mirror: Mirror) -
     mirror.registry.script(hold)
     job_id = mirror.post("team/app")
     eventually(lambda: mirror.copied(job_id) > MIB, what="the copy is in the middle of its blob")
-    eventually(lambda: mirror.bucket.open_uploads(""), what="the blob's upload is open")
+    eventually(lambda: mirror.bucket.uploads.list_open(""), what="the blob's upload is open")
     assert mirror.call("POST", f"/{job_id}/cancel")["cancel_requested_at"] is not None
 
     canceled = mirror.ended(job_id)
@@ -96,8 +96,8 @@ def test_a_job_is_canceled_in_the_middle_of_a_blob_and_retried(mirror: Mirror) -
     requested, ended = (datetime.fromisoformat(canceled[name]) for name in ("cancel_requested_at", "finished_at"))
     print(f"cancel to the job's end: {(ended - requested).total_seconds():.2f} s")  # noqa: T201 - a measurement
     assert mirror.tags() == []
-    eventually(lambda: not mirror.bucket.open_uploads(""), what="no upload is open")
-    held = list(mirror.bucket.keys(layout.blobs_prefix()))
+    eventually(lambda: not mirror.bucket.uploads.list_open(""), what="no upload is open")
+    held = list(mirror.bucket.keys(layout.BLOBS_PREFIX))
     assert layout.blob_key(small.digest) in held
     assert layout.blob_key(big.digest) not in held
 

@@ -22,7 +22,7 @@ import urllib3
 import yaml
 
 from mirror.oci.digest import Digest
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from mirror.wiring import build
 from tests import images
 from tests.api.live_service import LiveService
@@ -84,7 +84,7 @@ def held(
     """The images of the page in the mirror, under their default names."""
     settings = settings_for_server(rclone_s3, PREFIX, redis_url=redis_url, admin_token="x" * 32)
     core = build(settings, bucket=bucket_for(settings, s3_clients))
-    mark_built(core.index)
+    mark_built(core.redis)
     holding = SeededCatalog(core)
     holding.hold(REDIS, HUB, source=HUB)
     holding.hold(APP, "quay.io/team/app:1", source="quay.io/team/app:1")

@@ -194,7 +194,7 @@ class _S3Check:
         self._probe = _WriteProbe(lambda size: bucket.probe(size), _S3_WRITE_SECONDS)  # noqa: PLW0108 - as it is then
 
     def finding(self) -> Finding:
-        free = self._bucket.disk.free() if self._bucket.disk else None
+        free = self._bucket.disk.free()
         try:
             self._bucket.ping()
             self._probe.require(min(self._failed_size(), LARGEST_PROBE))

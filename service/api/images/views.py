@@ -9,10 +9,10 @@ from flask import Response, request
 
 from mirror.catalog.entry import ImageEntry
 from mirror.errors import InvalidReference, InvalidTag
+from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_tag, repository_problem
 from service.api.images.document import image_document
-from service.api.images.renaming import point, take_away
 from service.api.images.schema import ImageDetailSchema, ImagePageSchema, ImageQuery, RetagRequestSchema, TagSchema
 from service.core import core
 from service.http.blueprint import api_blueprint, header, refuses
@@ -77,7 +77,8 @@ def retag_image(_: dict[str, Any], body: dict[str, Any], image: str) -> tuple[di
     `docker.io/library/…` and `docker.io/<name>` only images of `docker.io/library/…`.
     """
     target = _parse(image)
-    moved = point(core(), target, body, allowed=precondition(request))
+    source = _source(target, body)
+    moved = core().retagger.retag(target, source, allowed=precondition(request))
     headers = {"ETag": etag(moved.digest), "Location": public_url("images.read_image", image=str(target))}
     document = {
         "repository": target.repository,
@@ -98,7 +99,7 @@ def delete_image(_: dict[str, Any], image: str) -> Response:
     By digest it is refused (409) while a tag of the repository shows that digest, and the image stays readable by its
     digest until garbage collection.
     """
-    take_away(core(), _parse(image), allowed=precondition(request))
+    core().deleter.delete(_parse(image), allowed=precondition(request))
     return Response(status=204)
 
 
@@ -107,6 +108,13 @@ def _parse(text: str) -> LocalImage:
     if name.tag is None and name.digest is None:
         raise InvalidReference(text, "it has neither a tag nor a digest", hint=_WANTS_A_TAG)
     return name
+
+
+def _source(target: LocalImage, body: dict[str, Any]) -> LocalImage:
+    """Return the image that the body names: ``from``, or a ``digest`` of the target's own repository."""
+    if body["digest"] is not None:
+        return LocalImage(target.repository, digest=Digest.parse(body["digest"]))
+    return _parse(body["source"])
 
 
 def _require_names(repository: str | None, tag: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Blobs for these tests: their bytes, their descriptor, and the proof that both belong together."""
+"""Blobs for these tests: their bytes, their descriptor, and the proof that the bytes match it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cache
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.verification import Verified, verify
-from mirror.storage.blobs import Upload
+from mirror.storage.uploads import Upload
 
 PART = 5 * 2**20
-"""S3's least part size; only the last part may be smaller."""
+"""S3's least part size. Only the last part may be smaller."""
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
@@ -35,7 +35,7 @@ class Blob:
 
 @cache
 def blob(size: int, *, seed: int = 0, algorithm: str = "sha256") -> Blob:
-    """*size* bytes that look like nothing else."""
+    """Return *size* random bytes, the same for the same *seed*."""
     content = random.Random(f"{size}-{seed}").randbytes(size)
     return Blob(content, Descriptor(_LAYER, Digest.of(content, algorithm), size))
 

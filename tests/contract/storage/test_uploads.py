@@ -1,4 +1,4 @@
-"""A blob on its way in: invisible until verified, resumable, and leaving nothing open. On every S3 server."""
+"""Uploads of blobs: invisible until verified, resumable, and nothing stays open. On every S3 server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from mirror.errors import DigestMismatch, StorageDamaged
 from mirror.oci.digest import Digest
 from mirror.oci.verification import Hasher
 from mirror.settings import Settings
-from mirror.storage.blobs import BlobStore, UploadCheckpoint, part_size_for
-from mirror.storage.bucket import Bucket, UploadGone
+from mirror.storage.blobs import BlobStore, part_size_for
+from mirror.storage.bucket import Bucket
+from mirror.storage.s3 import UploadGone
+from mirror.storage.uploads import UploadCheckpoint
 from tests.conftest import SettingsForServer
 from tests.contract.storage.blobs import PART, Blob, blob, send
 from tests.servers import RcloneS3
@@ -46,7 +48,7 @@ def test_a_blob_of_any_size_comes_back_byte_for_byte(
     upload.complete(wanted.proof)
     assert store.held(wanted.descriptor.digest) == size
     assert content_of(store, wanted) == wanted.content
-    assert bucket.open_uploads("") == []
+    assert bucket.uploads.list_open("") == []
 
 
 def test_an_empty_blob_may_also_be_sent_as_an_empty_part(store: BlobStore) -> None:
@@ -68,7 +70,7 @@ def test_parts_may_come_in_any_order_and_from_many_threads(store: BlobStore) -> 
     assert content_of(store, wanted) == wanted.content
 
 
-def test_a_part_sent_twice_is_no_harm(store: BlobStore) -> None:
+def test_a_part_may_be_sent_twice(store: BlobStore) -> None:
     wanted = blob(PART + 1)
     upload = store.begin(wanted.descriptor)
     send(upload, wanted)
@@ -90,7 +92,7 @@ def test_a_corrupt_blob_is_never_visible(store: BlobStore, bucket: Bucket, size:
     assert store.held(wanted.descriptor.digest) is None
     assert store.held(other.descriptor.digest) is None
     assert list(bucket.keys("")) == []
-    assert bucket.open_uploads("") == []
+    assert bucket.uploads.list_open("") == []
 
 
 @pytest.mark.parametrize("size", [100, 2 * PART])
@@ -139,16 +141,16 @@ def test_a_part_of_a_wrong_size_or_place_is_refused(store: BlobStore, size: int,
 
 @pytest.mark.versitygw
 def test_an_upload_that_is_aborted_is_gone(versitygw_bucket: Bucket) -> None:
-    """versitygw proves it; rclone does not tell an upload that is open from one that never was."""
+    """versitygw proves it. rclone does not distinguish an open upload from one that never existed."""
     wanted = blob(2 * PART)
     upload = BlobStore(versitygw_bucket, min_part=PART).begin(wanted.descriptor)
-    assert versitygw_bucket.open_uploads("") == []
+    assert versitygw_bucket.uploads.list_open("") == []
     upload.put_part(1, wanted.part(1))
-    (found,) = versitygw_bucket.open_uploads("")
+    (found,) = versitygw_bucket.uploads.list_open("")
     assert wanted.descriptor.digest.hex in found.key
     upload.abort()
     upload.abort()
-    assert versitygw_bucket.open_uploads("") == []
+    assert versitygw_bucket.uploads.list_open("") == []
     with pytest.raises(ValueError, match="has ended"):
         upload.put_part(2, wanted.part(2))
     with pytest.raises(ValueError, match="has ended"):
@@ -164,7 +166,7 @@ def test_parts_under_way_during_an_abort_leave_nothing_open(versitygw_bucket: Bu
         sending = [pool.submit(upload.put_part, number, wanted.part(number)) for number in range(2, 9)]
         upload.abort()
     assert all(isinstance(future.exception(), ValueError | UploadGone | None) for future in sending)
-    assert versitygw_bucket.open_uploads("") == []
+    assert versitygw_bucket.uploads.list_open("") == []
     assert list(versitygw_bucket.keys("")) == []
 
 
@@ -179,7 +181,7 @@ def test_aborting_after_completion_keeps_the_blob(store: BlobStore, size: int) -
 
 
 @pytest.mark.parametrize("size", [0, 100, 2 * PART])
-def test_completing_again_after_a_lost_answer_succeeds(store: BlobStore, size: int) -> None:
+def test_completing_again_after_a_lost_response_succeeds(store: BlobStore, size: int) -> None:
     wanted = blob(size)
     upload = store.begin(wanted.descriptor)
     send(upload, wanted)
@@ -281,6 +283,6 @@ def test_what_is_not_held_is_none(store: BlobStore) -> None:
         (5 * 2**40, 525 * MIB),
     ],
 )
-def test_a_part_is_as_large_as_ten_thousand_parts_need(size: int, expected: int) -> None:
+def test_a_part_is_large_enough_for_ten_thousand_parts(size: int, expected: int) -> None:
     assert part_size_for(size) == expected
     assert -(-size // part_size_for(size)) <= 9_999

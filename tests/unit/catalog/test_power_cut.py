@@ -1,4 +1,4 @@
-"""What the embedded S3 has answered for survives a power cut.
+"""What the embedded S3 has stored survives a power cut.
 
 The objects lie on a file system in a file (a loop device). What that file holds is what a disk would hold: data that is
 still in the kernel's cache of the upper file system is not in it. So a copy of the file is the disk after a power cut.
@@ -15,15 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.catalog.publish import Publisher
-from mirror.oci.local_image import LocalImage
-from mirror.redis.client import Redis
 from mirror.storage import layout
-from mirror.storage.blobs import BlobStore
-from mirror.storage.bucket import Bucket
-from mirror.storage.provenance import ImageProvenance
+from mirror.wiring import build
 from tests import images
-from tests.api.seeded_catalog import stored, whole
+from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer
 from tests.servers import RcloneS3
 from tests.servers.process import in_ci
@@ -71,17 +66,12 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 def test_a_published_image_survives_a_power_cut(
     disk: Disk, tmp_path: Path, redis_url: str, settings_for_server: SettingsForServer
 ) -> None:
-    image, target = images.image(images.layer("a", 2**20)), LocalImage("team/app", "1")
-    redis = Redis.connect(redis_url)
+    image = images.image(images.layer("a", 2**20))
     with RcloneS3(disk.folder) as server:
-        bucket = Bucket.from_settings(settings_for_server(server, "", s3_sync_folder=server.data))
-        stored(BlobStore(bucket), image)
-        publisher = Publisher(bucket, redis)
-        origin = ImageProvenance("docker.io/library/test:1", image.digest, "2026-11-23T21:25:00Z", "job_1")
-        publisher.publish(publisher.ticket(target, "test"), whole(image), origin)
+        core = build(settings_for_server(server, "", redis_url=redis_url, s3_sync_folder=server.data))
+        SeededCatalog(core).hold(image, "team/app:1")
         found = disk.after_a_power_cut(tmp_path / "after") / "data" / server.bucket
-        bucket.close()
-    redis.close()
+        core.close()
     for digest, content in image.all_blobs().items():
         assert (found / layout.blob_key(digest)).read_bytes() == content
     assert (found / layout.tag_current_key("team/app", "1")).read_text() == str(image.digest)

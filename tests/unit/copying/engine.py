@@ -22,9 +22,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
-from mirror.storage.blobs import BlobStore, min_part_for
+from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
 from mirror.storage.bucket import Bucket
-from mirror.storage.manifests import ManifestStore
 from mirror.storage.provenance import ProvenanceStore
 from tests import images
 from tests.fakes.registry import FakeRegistry, Request
@@ -90,7 +89,7 @@ class Engine:
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
         self.notebook = RecordingProgress()
         copier = self._copier(budget)
-        resolver = Resolver(self.client, ManifestStore(self.bucket))
+        resolver = Resolver(self.client, ManifestStore(BlobStore(self.bucket), ProvenanceStore(self.bucket)))
         with (
             copier.manifest_memory(reference, cancellation) as memory,
             resolver.resolving(reference, None, cancellation, memory) as resolution,

@@ -15,7 +15,7 @@ from mirror.copying.hash_frontier import HashFrontier
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.verification import Hasher
-from mirror.storage.bucket import StoredPart
+from mirror.storage.multipart import StoredPart
 
 PART = 64
 PARTS = 6

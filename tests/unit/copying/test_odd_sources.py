@@ -119,7 +119,7 @@ def test_a_source_that_gives_the_first_range_alone_is_read_as_one_stream(engine:
     engine.copy()
     assert engine.content(blob) == MANY
     assert len(engine.asked(blob)) <= 1 + 2 * 4 + 1  # each part under way with and without a range, then the whole
-    assert engine.bucket.open_uploads("") == []
+    assert engine.bucket.uploads.list_open("") == []
 
 
 @pytest.mark.parametrize("label", ["x-gzip", "aws-chunked"])

@@ -239,7 +239,7 @@ def test_one_wrong_byte_leaves_no_object_no_upload_and_no_checkpoint(strict: Eng
     with pytest.raises(DigestMismatch):
         strict.copy()
     assert strict.content(blob) is None
-    assert strict.bucket.open_uploads("") == []
+    assert strict.bucket.uploads.list_open("") == []
     assert Checkpoints(strict.redis).load(blob.digest) is None
 
 
@@ -256,7 +256,7 @@ def test_a_whole_blob_with_more_bytes_than_described_is_refused(engine: Engine) 
 def test_an_interrupted_blob_goes_on_from_its_frontier(strict: Engine) -> None:
     [blob] = strict.put(BIG)
     interrupted_at_a_part(strict, blob, 5)
-    [upload] = strict.bucket.open_uploads("")
+    [upload] = strict.bucket.uploads.list_open("")
     found = Checkpoints(strict.redis).load(blob.digest)
     assert found is not None
     assert (found.upload_id, found.frontier, found.part_size) == (upload.upload_id, 4, PART)
@@ -266,21 +266,21 @@ def test_an_interrupted_blob_goes_on_from_its_frontier(strict: Engine) -> None:
     assert min(start for start, _ in strict.asked(blob, before)) == 4 * PART
     assert sum(end - start for start, end in strict.asked(blob, before)) == blob.size - 4 * PART
     assert notes.copied[blob.digest] == blob.size
-    assert strict.bucket.open_uploads("") == []
+    assert strict.bucket.uploads.list_open("") == []
 
 
 def test_a_checkpoint_names_whom_the_blob_was_last_gone_on_with_for(strict: Engine) -> None:
     [blob] = strict.put(BIG)
     for part, holder in ((3, "first"), (5, "second")):
         interrupted_at_a_part(strict, blob, part, holder=holder)
-        [upload] = strict.bucket.open_uploads("")
+        [upload] = strict.bucket.uploads.list_open("")
         assert Checkpoints(strict.redis).open_upload(blob.digest) == (upload.upload_id, holder)
 
 
 def test_a_cancelled_blob_leaves_nothing_open(strict: Engine) -> None:
     [blob] = strict.put(BIG)
     interrupted_at_a_part(strict, blob, 3, resumable=False)
-    assert strict.bucket.open_uploads("") == []
+    assert strict.bucket.uploads.list_open("") == []
     assert Checkpoints(strict.redis).load(blob.digest) is None
     assert not strict.redis.call("EXISTS", keys.blob_lease(blob.digest))
 
@@ -288,11 +288,11 @@ def test_a_cancelled_blob_leaves_nothing_open(strict: Engine) -> None:
 def test_a_blob_whose_upload_s3_has_lost_begins_again(strict: Engine) -> None:
     [blob] = strict.put(BIG)
     interrupted_at_a_part(strict, blob, 4)
-    [upload] = strict.bucket.open_uploads("")
-    strict.bucket.abort_upload(upload.key, upload.upload_id)
+    [upload] = strict.bucket.uploads.list_open("")
+    strict.bucket.uploads.abort(upload.key, upload.upload_id)
     strict.copy()
     assert strict.content(blob) == BIG
-    assert strict.bucket.open_uploads("") == []
+    assert strict.bucket.uploads.list_open("") == []
 
 
 def test_a_beginning_from_a_lying_source_does_not_spoil_an_honest_one(strict: Engine) -> None:
@@ -303,7 +303,7 @@ def test_a_beginning_from_a_lying_source_does_not_spoil_an_honest_one(strict: En
     assert frontier(strict, blob) == 2
     strict.copy()
     assert strict.content(blob) == BIG
-    assert strict.bucket.open_uploads("") == []
+    assert strict.bucket.uploads.list_open("") == []
 
 
 def test_a_checkpoint_that_no_longer_fits_the_budget_is_thrown_away_with_its_upload(strict: Engine) -> None:
@@ -316,7 +316,7 @@ def test_a_checkpoint_that_no_longer_fits_the_budget_is_thrown_away_with_its_upl
     Leases(strict.redis).end(lease)
     strict.copy(budget=2 * PART)
     assert strict.content(blob) == BIG
-    assert strict.bucket.open_uploads("") == []
+    assert strict.bucket.uploads.list_open("") == []
 
 
 def test_a_sha512_blob_begins_again(strict: Engine) -> None:
@@ -332,7 +332,7 @@ def test_a_sha512_blob_begins_again(strict: Engine) -> None:
     gate.set()
     strict.copy()
     assert strict.content(blob) == BIG
-    assert strict.bucket.open_uploads("") == []
+    assert strict.bucket.uploads.list_open("") == []
 
 
 def test_while_another_worker_has_a_blob_the_others_are_brought_and_the_task_waits(

@@ -105,7 +105,7 @@ def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(harnes
         assert cancel_job(harness.store, job.id).state == "running"
     canceled = harness.store.job(job.id)
     assert (canceled.state, canceled.error, canceled.images.canceled) == ("canceled", None, 1)
-    assert (shown(harness), harness.bucket.open_uploads("")) == ([], [])
+    assert (shown(harness), harness.bucket.uploads.list_open("")) == ([], [])
     assert harness.redis.call("EXISTS", keys.blob_checkpoint(big.digest), keys.blob_lease(big.digest)) == 0
     assert layout.blob_key(big.digest) not in harness.stored()
 
@@ -180,7 +180,7 @@ def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(harne
             assert ended(harness, first).state == "canceled"
             gate.opened.set()
     assert harness.store.job(second.id).state == "succeeded"
-    assert harness.bucket.open_uploads("") == []
+    assert harness.bucket.uploads.list_open("") == []
 
 
 def test_a_task_that_is_handed_over_while_its_job_is_canceled_is_not_queued(harness: Harness) -> None:

@@ -69,8 +69,8 @@ def assert_refused(claimant: Claimant, job: Job, target: str = TARGET) -> None:
     name = LocalImage.parse(target)
     assert claimant.harness.index.entry(name.repository, str(name.tag)) is None
     assert not [key for key in claimant.harness.stored() if f"/{name.repository}/" in key]
-    sources = ProvenanceStore(claimant.harness.bucket).blob_sources(IMAGE.digest)
-    assert (claimant.registry.host, "evil/app") not in sources
+    provenance = ProvenanceStore(claimant.harness.bucket)
+    assert not provenance.has_blob_source(IMAGE.digest, claimant.registry.host, "evil/app")
 
 
 @pytest.mark.parametrize("limited", [False, True])
@@ -156,8 +156,8 @@ def test_a_retagged_image_is_not_taken_for_one_of_docker_hub_by_its_name(harness
     harness.mirror("team/app:1", "held/app:1")
     held = LocalImage("held/app", "1")
     harness.bucket.delete([layout.image_provenance_key("held/app", IMAGE.digest)])
-    harness.publisher.retag(LocalImage("prod/app", "1"), held, allowed=lambda _: True)
-    [listed] = harness.publisher.listed([LocalImage("prod/app", "1")])
+    harness.core.retagger.retag(LocalImage("prod/app", "1"), held, allowed=lambda _: True)
+    [listed] = harness.core.confirmer.indexed([LocalImage("prod/app", "1")])
     assert listed is not None
     assert listed.source == "held/app:1"
     assert not listed.is_from("docker.io/held/app:1")
@@ -179,4 +179,5 @@ def test_provenance_says_which_blobs_were_held_and_claims_no_source_for_them(har
     host = harness.registry.host
     assert provenance(harness, "one/app", first.digest) == (f"{host}/team/app:1", set())
     assert provenance(harness, "two/app", second.digest) == (f"{host}/other/app:1", {base.digest})
-    assert ProvenanceStore(harness.bucket).blob_sources(base.digest) == {(host, "team/app")}
+    sources = [key for key in harness.stored() if key.startswith("mirror/v1/blobs/") and base.digest.hex in key]
+    assert sources == [layout.blob_provenance_key(base.digest, host, "team/app")]

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import urllib3
 
-from mirror.catalog.rebuild import Rebuilder
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -67,7 +66,7 @@ def assert_pullable(harness: Harness) -> None:
     held = harness.reader.image(TARGET)
     assert AMD64.digest in {manifest.descriptor.digest for manifest in held.manifests}
     assert all(harness.reader.blob_size("prod/app", blob.digest) for blob in held.blobs)
-    harness.publisher.retag(LocalImage("prod/app", "again"), TARGET, allowed=lambda _: True)
+    harness.core.retagger.retag(LocalImage("prod/app", "again"), TARGET, allowed=lambda _: True)
 
 
 def test_a_child_of_an_unknown_type_is_copied_as_a_blob(harness: Harness) -> None:
@@ -95,7 +94,7 @@ def test_a_child_of_an_unknown_type_that_is_not_what_its_index_says_is_left_out(
     harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
     job = mirrored(harness, index_of({**described(SBOM, SBOM_TYPE), "size": size}))
     assert report(harness, job, Digest.of(SBOM)).state == "skipped"
-    assert harness.bucket.open_uploads("") == []
+    assert harness.bucket.uploads.list_open("") == []
     assert_pullable(harness)
 
 
@@ -207,7 +206,7 @@ def test_a_blob_that_cannot_be_read_is_taken_from_its_descriptor(harness: Harnes
     for digest, content in image.blobs.items():
         assert report(harness, job, digest).state == "copied"
         assert harness.reader.blob_size("prod/app", digest) == len(content)
-    assert harness.bucket.open_uploads("") == []
+    assert harness.bucket.uploads.list_open("") == []
 
 
 @pytest.mark.parametrize("change", [b"x", None])
@@ -312,7 +311,7 @@ def test_an_index_that_is_rebuilt_lists_them_as_before(harness: Harness, other: 
     mirrored(harness, index_of(other, children=(images.image(images.layer("arm64"), platform="linux/arm64"), AMD64)))
     before = harness.index.entry("prod/app", "1")
     harness.redis.call("FLUSHALL")
-    assert Rebuilder(harness.bucket, harness.redis, harness.publisher).rebuild(lambda: True)
+    assert harness.core.rebuilder.rebuild(lambda: True)
     assert before is not None
     assert harness.index.entry("prod/app", "1") == before
 

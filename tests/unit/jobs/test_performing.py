@@ -14,7 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import ByteCounts
 from mirror.storage import layout
-from mirror.storage.bucket import OpenUpload
+from mirror.storage.multipart import OpenUpload
 from tests import images
 from tests.fakes.registry import Reply, Request
 from tests.harness import Harness, mark_built
@@ -31,7 +31,7 @@ def served_blobs(harness: Harness) -> list[str]:
 
 
 def open_uploads(harness: Harness) -> list[OpenUpload]:
-    return harness.bucket.open_uploads("")
+    return harness.bucket.uploads.list_open("")
 
 
 def test_an_image_lands_byte_for_byte_under_its_sources_name(harness: Harness) -> None:
@@ -114,7 +114,7 @@ def test_a_lost_index_does_not_make_a_copy_of_what_the_bucket_shows(harness: Har
 def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_layers(harness: Harness) -> None:
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     harness.mirror("team/app:1", "prod/app:1")
-    mark_built(harness.index)
+    mark_built(harness.redis)
     harness.index.remove("prod/app", "1")
     stored, served = harness.stored(), served_blobs(harness)
     job = harness.mirror("team/app:1", "prod/app:1")
@@ -127,7 +127,7 @@ def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_laye
 def test_the_index_alone_makes_no_image_unchanged(harness: Harness) -> None:
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     harness.mirror("team/app:1", "prod/app:1")
-    mark_built(harness.index)
+    mark_built(harness.redis)
     stored = harness.stored()
     harness.bucket.delete([layout.tag_current_key("prod/app", "1")])
     job = harness.mirror("team/app:1", "prod/app:1")
@@ -373,7 +373,7 @@ def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(harness: 
     thread = threading.Thread(target=harness.perform, args=(job,))
     thread.start()
     assert held.wait(20)
-    harness.publisher.delete(target, allowed=lambda _: True)
+    harness.core.deleter.delete(target, allowed=lambda _: True)
     gate.set()
     thread.join()
     assert harness.store.job(job.id).superseded_by == "delete"

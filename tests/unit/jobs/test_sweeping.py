@@ -30,26 +30,26 @@ def sweeper(versitygw_bucket: Bucket, redis: Redis) -> UploadPurge:
 
 
 def still_open(sweeper: UploadPurge) -> list[str]:
-    return [upload.upload_id for upload in sweeper.bucket.open_uploads("")]
+    return [upload.upload_id for upload in sweeper.bucket.uploads.list_open("")]
 
 
 def test_an_upload_that_is_nobodys_is_aborted(sweeper: UploadPurge) -> None:
-    upload_id = sweeper.bucket.create_upload(KEY)
-    sweeper.bucket.upload_part(KEY, upload_id, 1, b"part")
+    upload_id = sweeper.bucket.uploads.create(KEY)
+    sweeper.bucket.uploads.upload_part(KEY, upload_id, 1, b"part")
     assert sweeper.sweep(NOW) == 1
     assert still_open(sweeper) == []
     assert sweeper.sweep(NOW) == 0
 
 
 def test_a_young_upload_is_left_alone(sweeper: UploadPurge) -> None:
-    upload_id = sweeper.bucket.create_upload(KEY)
+    upload_id = sweeper.bucket.uploads.create(KEY)
     assert sweeper.sweep() == 0
     assert still_open(sweeper) == [upload_id]
 
 
 def test_an_upload_under_a_living_lease_is_left_alone(sweeper: UploadPurge, redis: Redis) -> None:
     Leases(redis).take(keys.blob_lease(DIGEST), 60)
-    upload_id = sweeper.bucket.create_upload(KEY)
+    upload_id = sweeper.bucket.uploads.create(KEY)
     assert sweeper.sweep(NOW) == 0
     assert still_open(sweeper) == [upload_id]
 
@@ -74,14 +74,14 @@ def claim(redis: Redis) -> Claim:
 def test_of_two_uploads_the_one_that_an_unfinished_tasks_checkpoint_names_is_left(
     sweeper: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
-    lost, kept = sweeper.bucket.create_upload(KEY), sweeper.bucket.create_upload(KEY)
+    lost, kept = sweeper.bucket.uploads.create(KEY), sweeper.bucket.uploads.create(KEY)
     begun(redis, kept, claim)
     assert sweeper.sweep(NOW) == 1
     assert still_open(sweeper) == [kept] != [lost]
 
 
 def test_a_parked_tasks_upload_is_left(sweeper: UploadPurge, redis: Redis, claim: Claim) -> None:
-    upload_id = sweeper.bucket.create_upload(KEY)
+    upload_id = sweeper.bucket.uploads.create(KEY)
     begun(redis, upload_id, claim)
     assert Records.on(redis).claims.release(claim, wait=60, waiting_for=WaitingFor("quota", "later", None))
     assert sweeper.sweep(NOW) == 0
@@ -92,7 +92,7 @@ def test_a_parked_tasks_upload_is_left(sweeper: UploadPurge, redis: Redis, claim
 def test_an_upload_whose_task_has_ended_without_it_is_aborted_with_its_checkpoint(
     sweeper: UploadPurge, redis: Redis, claim: Claim, state: str
 ) -> None:
-    begun(redis, sweeper.bucket.create_upload(KEY), claim)
+    begun(redis, sweeper.bucket.uploads.create(KEY), claim)
     assert Records.on(redis).settle(claim, state, Outcome())
     assert sweeper.sweep(NOW) == 1
     assert still_open(sweeper) == []
@@ -109,7 +109,7 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
     lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
     assert later is not None
     assert lease is not None
-    upload_id = sweeper.bucket.create_upload(KEY)
+    upload_id = sweeper.bucket.uploads.create(KEY)
     Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=claim.holder)
     assert Checkpoints(redis).adopt(lease, DIGEST, holder=later.holder)
     Leases(redis).end(lease)
@@ -120,6 +120,6 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
 
 @pytest.mark.parametrize("key", ["docker/registry/v2/repositories/a/_uploads/1/data", "other/thing"])
 def test_what_is_not_ours_is_never_touched(sweeper: UploadPurge, key: str) -> None:
-    upload_id = sweeper.bucket.create_upload(key)
+    upload_id = sweeper.bucket.uploads.create(key)
     assert sweeper.sweep(NOW) == 0
     assert still_open(sweeper) == [upload_id]

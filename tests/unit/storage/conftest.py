@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mirror.storage.bucket import Bucket
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from tests.unit.storage.scripted_s3 import OpenBucket, Script, ScriptedS3
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenBucket]:
-    """Opens a bucket on an endpoint with a script."""
+    """Open a bucket on a scripted endpoint."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-access-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-key")
     closing: list[Callable[[], object]] = []

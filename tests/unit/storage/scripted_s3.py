@@ -1,4 +1,4 @@
-"""An S3 endpoint on a real socket that answers as the test says, for what no honest server can be made to do."""
+"""An S3 endpoint on a real socket that responds as the test says. For what no real server can be made to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """``cut``: the connection ends after the headers and *body*, whatever Content-Length says."""
 
     status: int = 200
@@ -31,16 +31,16 @@ class Answer:
     cut: bool = False
 
 
-def error(status: int, code: str, message: str = "the vendor's own words") -> Answer:
+def error(status: int, code: str, message: str = "the vendor's own words") -> Response:
     body = f"<Error><Code>{code}</Code><Message>{message}</Message><Resource>/secret</Resource></Error>"
-    return Answer(status, body.encode(), {"Content-Type": "application/xml"})
+    return Response(status, body.encode(), {"Content-Type": "application/xml"})
 
 
-Script = Callable[[Request], Answer]
+Script = Callable[[Request], Response]
 
 
 class ScriptedS3:
-    """Answers each request with what *script* makes of it; ``requests`` are all that came, oldest first."""
+    """Responds to each request with what *script* returns for it. ``requests`` are all requests, oldest first."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -54,14 +54,14 @@ class ScriptedS3:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 request = Request(self.command, self.path, dict(self.headers.items()), body, self.client_address[1])
                 outer.requests.append(request)
-                answer = outer.script(request)
-                self.send_response(answer.status)
-                for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+                response = outer.script(request)
+                self.send_response(response.status)
+                for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 if request.method != "HEAD":
-                    self.wfile.write(answer.body)
-                self.close_connection = answer.cut
+                    self.wfile.write(response.body)
+                self.close_connection = response.cut
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
@@ -91,7 +91,7 @@ class ScriptedS3:
 OpenBucket = Callable[[Script], tuple[Bucket, ScriptedS3]]
 
 
-def in_turn(*answers: Answer) -> Script:
-    """One answer after the other; the last one stays."""
-    left = list(answers)
+def in_sequence(*responses: Response) -> Script:
+    """Return one response after the other, and then the last one again and again."""
+    left = list(responses)
     return lambda _: left.pop(0) if len(left) > 1 else left[0]

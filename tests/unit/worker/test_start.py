@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mirror.storage.bucket import Bucket
-from mirror.storage.s3_clients import S3Clients
+from mirror.storage.s3 import S3Clients
 from tests.servers.process import REPOSITORY
 from worker.__main__ import look_at
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from mirror.oci.digest import Digest
 from mirror.storage.bucket import ListedObject
-from mirror.storage.links import digest_shown
+from mirror.storage.links import listed_digest
 
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two")
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -21,23 +21,23 @@ def link(digest: Digest, *, etag: str | None = None, after: float = 0, size: int
 
 def test_an_etag_proves_which_digest_of_its_history_a_tag_shows() -> None:
     history = {ONE: link(ONE), TWO: link(TWO)}
-    assert digest_shown(link(TWO), history) == TWO
-    assert digest_shown(link(ONE, after=3600), history) == ONE
+    assert listed_digest(link(TWO), history) == TWO
+    assert listed_digest(link(ONE, after=3600), history) == ONE
 
 
-def test_an_etag_of_something_else_proves_nothing() -> None:
-    assert digest_shown(link(ONE, etag="0" * 32), {ONE: link(ONE)}) is None
-    assert digest_shown(link(TWO), {ONE: link(ONE)}) is None
-    assert digest_shown(link(ONE), {}) is None
+def test_an_etag_of_other_content_proves_nothing() -> None:
+    assert listed_digest(link(ONE, etag="0" * 32), {ONE: link(ONE)}) is None
+    assert listed_digest(link(TWO), {ONE: link(ONE)}) is None
+    assert listed_digest(link(ONE), {}) is None
 
 
-def test_without_etags_the_only_digest_is_shown_if_both_were_written_together() -> None:
+def test_without_etags_a_single_digest_is_proven_if_both_were_written_together() -> None:
     history = {ONE: link(ONE, etag="")}
-    assert digest_shown(link(ONE, etag="", after=2), history) == ONE
-    assert digest_shown(link(ONE, etag="", after=-1), history) is None
-    assert digest_shown(link(ONE, etag="", after=3600), history) is None
-    assert digest_shown(link(ONE, etag="", after=2, size=72), history) is None
+    assert listed_digest(link(ONE, etag="", after=2), history) == ONE
+    assert listed_digest(link(ONE, etag="", after=-1), history) is None
+    assert listed_digest(link(ONE, etag="", after=3600), history) is None
+    assert listed_digest(link(ONE, etag="", after=2, size=72), history) is None
 
 
 def test_without_etags_a_tag_of_two_digests_must_be_read() -> None:
-    assert digest_shown(link(ONE, etag=""), {ONE: link(ONE, etag=""), TWO: link(TWO, etag="")}) is None
+    assert listed_digest(link(ONE, etag=""), {ONE: link(ONE, etag=""), TWO: link(TWO, etag="")}) is None

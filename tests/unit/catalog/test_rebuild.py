@@ -7,26 +7,18 @@ from typing import Any
 
 import pytest
 
-from mirror.catalog.index import CatalogIndex, RebuildProgress
-from mirror.catalog.rebuild import Rebuilder
+from mirror.catalog.index import IndexRebuild, RebuildProgress
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
 from mirror.storage.bucket import ObjectStream
 from tests import images
-from tests.harness import Harness
-
-APP = LocalImage("team/app", "1")
-
-
-def mirrored(harness: Harness, image: images.TestImage, target: LocalImage = APP) -> None:
-    harness.registry.put(image, "source/app", "1")
-    job = harness.mirror("source/app:1", str(target))
-    assert job.state == "succeeded", job.error
+from tests.harness import Harness, mark_built
+from tests.unit.catalog.support import APP, mirror_image
 
 
 def rebuilt(harness: Harness, alive: Callable[[], bool] = lambda: True) -> bool:
-    return Rebuilder(harness.bucket, harness.redis, harness.publisher).rebuild(alive)
+    return harness.core.rebuilder.rebuild(alive)
 
 
 def listed(harness: Harness) -> dict[str, str]:
@@ -35,12 +27,12 @@ def listed(harness: Harness) -> dict[str, str]:
 
 
 def retag(harness: Harness, target: LocalImage, source: LocalImage = APP) -> None:
-    harness.publisher.retag(target, source, allowed=lambda _: True)
+    harness.core.retagger.retag(target, source, allowed=lambda _: True)
 
 
 @pytest.fixture
 def read(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of all objects that are read from now on."""
+    """Record the keys of all objects that are read from now on."""
     keys: list[str] = []
     open_object = harness.bucket.open
 
@@ -52,8 +44,35 @@ def read(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
+def test_a_lost_index_is_rebuilt_from_the_bucket(harness: Harness) -> None:
+    mirror_image(harness, images.three_platforms("x"))
+    mirror_image(harness, images.image(images.layer("b", 5000)), LocalImage("team/app", "2"))
+    mark_built(harness.redis)
+    before = harness.index.images(limit=10, wanted=lambda _: True), harness.index.repositories(limit=10)
+    harness.redis.call("FLUSHALL")
+    assert not harness.index.is_built()
+    assert rebuilt(harness)
+    assert (harness.index.images(limit=10, wanted=lambda _: True), harness.index.repositories(limit=10)) == before
+
+
+def test_a_rebuild_removes_a_tag_that_the_bucket_does_not_have(harness: Harness) -> None:
+    mirror_image(harness, images.image(images.layer("a")))
+    harness.links.delete_tag("team/app", "1")
+    assert rebuilt(harness)
+    assert harness.index.repositories(limit=10) == ([], None)
+
+
+def test_a_damaged_tag_is_left_out_and_the_others_are_listed(harness: Harness) -> None:
+    mirror_image(harness, images.image(images.layer("a")))
+    mirror_image(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
+    harness.bucket.put(layout.tag_current_key("team/app", "1"), b"no digest")
+    harness.redis.call("FLUSHALL")
+    assert rebuilt(harness)
+    assert harness.index.tags("team/app", limit=5) == (["2"], None)
+
+
 def with_many_tags(harness: Harness) -> None:
-    mirrored(harness, images.three_platforms("x"))
+    mirror_image(harness, images.three_platforms("x"))
     for number in range(20):
         retag(harness, LocalImage("team/app", f"1.{number}"))
         retag(harness, LocalImage("prod/app", f"1.{number}"))
@@ -71,7 +90,7 @@ def test_one_record_is_read_for_each_image_of_a_repository_and_no_manifest(harne
 def test_without_records_each_manifest_and_config_is_read_once_however_many_tags_show_it(
     harness: Harness, read: list[str]
 ) -> None:
-    """As for images that an older version mirrored, or another registry wrote."""
+    """An older version mirrored the images, or another registry wrote them."""
     with_many_tags(harness)
     harness.bucket.delete([key for key in harness.stored() if key.startswith("mirror/v1/images/")])
     read.clear()
@@ -79,12 +98,12 @@ def test_without_records_each_manifest_and_config_is_read_once_however_many_tags
     assert len(listed(harness)) == 41
     blobs = [key for key in read if key.startswith("docker/registry/v2/blobs/")]
     assert len(blobs) == len(set(blobs)) == 4  # the index and its three manifests
-    assert not [key for key in read if key.startswith(layout.repositories_prefix())]  # the listing shows the links
+    assert not [key for key in read if key.startswith(layout.REPOSITORIES_PREFIX)]  # the listing shows the links
 
 
 def test_a_rebuild_from_records_and_one_from_manifests_list_the_same(harness: Harness) -> None:
-    mirrored(harness, images.three_platforms("x"))
-    mirrored(harness, images.image(images.layer("a", 3000)), LocalImage("team/app", "2"))
+    mirror_image(harness, images.three_platforms("x"))
+    mirror_image(harness, images.image(images.layer("a", 3000)), LocalImage("team/app", "2"))
 
     def state() -> tuple[object, object]:
         found = harness.index.images(limit=10, wanted=lambda _: True)[0]
@@ -105,25 +124,25 @@ def test_a_rebuild_from_records_and_one_from_manifests_list_the_same(harness: Ha
 def test_what_is_published_during_a_rebuild_is_not_overwritten(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """The change comes when the rebuild has read the old state, and before it lists that."""
-    mirrored(harness, images.image(images.layer("old")))
+    """The change comes after the rebuild read the old state, and before it lists that."""
+    mirror_image(harness, images.image(images.layer("old")))
     new = images.image(images.layer("new"))
-    mirrored(harness, new, LocalImage("other/app", "1"))
+    mirror_image(harness, new, LocalImage("other/app", "1"))
     harness.redis.call("FLUSHALL")
-    put_unchanged = CatalogIndex.put_unchanged
+    put_unchanged = IndexRebuild.put_unchanged
 
-    def late(index: CatalogIndex, entries: object) -> None:
-        monkeypatch.setattr(CatalogIndex, "put_unchanged", put_unchanged)
+    def late(index: IndexRebuild, entries: object) -> None:
+        monkeypatch.setattr(IndexRebuild, "put_unchanged", put_unchanged)
         read = list(entries)  # type: ignore[call-overload]  # an iterable: what the rebuild has read
         if change == "moved":
             retag(harness, APP, LocalImage("other/app", "1"))
         elif change == "deleted":
-            harness.publisher.delete(APP, allowed=lambda _: True)
+            harness.core.deleter.delete(APP, allowed=lambda _: True)
         else:
             retag(harness, LocalImage("team/app", "2"), LocalImage("other/app", "1"))
         index.put_unchanged(read)
 
-    monkeypatch.setattr(CatalogIndex, "put_unchanged", late)
+    monkeypatch.setattr(IndexRebuild, "put_unchanged", late)
     assert rebuilt(harness)
     in_bucket = {
         f"{repository.name}:{tag}": str(harness.links.current(repository.name, tag))
@@ -134,8 +153,8 @@ def test_what_is_published_during_a_rebuild_is_not_overwritten(
     assert in_bucket.get("team/app:1") != str(new.digest) or change == "moved"
 
 
-def test_a_rebuild_that_was_stopped_is_gone_on_with_and_lists_everything(harness: Harness) -> None:
-    mirrored(harness, images.image(images.layer("a")))
+def test_a_rebuild_after_one_that_was_stopped_lists_everything(harness: Harness) -> None:
+    mirror_image(harness, images.image(images.layer("a")))
     harness.redis.call("FLUSHALL")
     assert not rebuilt(harness, alive=lambda: False)
     assert not harness.index.is_built()
@@ -146,7 +165,7 @@ def test_a_rebuild_that_was_stopped_is_gone_on_with_and_lists_everything(harness
 
 
 def test_a_rebuild_during_which_redis_loses_its_data_again_does_not_count(harness: Harness) -> None:
-    mirrored(harness, images.image(images.layer("a")))
+    mirror_image(harness, images.image(images.layer("a")))
     harness.redis.call("FLUSHALL")
 
     def alive() -> bool:
@@ -157,28 +176,28 @@ def test_a_rebuild_during_which_redis_loses_its_data_again_does_not_count(harnes
     assert not harness.index.is_built()
 
 
-def test_a_tag_whose_entry_is_of_another_time_is_listed_as_the_bucket_has_it(harness: Harness) -> None:
-    """As when a Redis came back with old data, whose rebuild had not ended."""
+def test_a_tag_with_an_old_entry_is_listed_as_the_bucket_has_it(harness: Harness) -> None:
+    """Redis came back with old data, from before the end of a rebuild."""
     old, new = images.image(images.layer("old")), images.image(images.layer("new"))
-    mirrored(harness, old)
+    mirror_image(harness, old)
     entry = harness.index.entry("team/app", "1")
     assert entry
-    mirrored(harness, new)
+    mirror_image(harness, new)
     harness.redis.call("FLUSHALL")
-    CatalogIndex(harness.redis).put_unchanged([(entry, {old.digest: 1})])
+    IndexRebuild(harness.redis).put_unchanged([(entry, {old.digest: 1})])
     assert rebuilt(harness)
     assert listed(harness) == {"team/app:1": str(new.digest)}
-    assert harness.index.repositories(limit=1)[0][0].bytes == plant_bytes(harness, new.digest)
+    assert harness.index.repositories(limit=1)[0][0].bytes == bytes_of(harness, new.digest)
 
 
-def plant_bytes(harness: Harness, digest: Digest) -> int:
+def bytes_of(harness: Harness, digest: Digest) -> int:
     return sum(harness.reader.image(LocalImage("team/app", None, digest)).sizes.values())
 
 
 def test_a_tag_of_a_manifest_that_its_repository_does_not_have_is_not_listed(harness: Harness) -> None:
-    """A stock registry answers 404 for it, and so does ours."""
-    mirrored(harness, images.image(images.layer("a")))
-    mirrored(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
+    """A stock registry returns 404 for it, and so does the mirror."""
+    mirror_image(harness, images.image(images.layer("a")))
+    mirror_image(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
     current = harness.links.current("team/app", "1")
     assert current
     harness.bucket.delete([layout.revision_link_key("team/app", current)])

@@ -1,0 +1,161 @@
+"""Confirm that a tag already shows what its source has, so that nothing is copied.
+
+A source can name any digest in the response to a HEAD. So a tag is confirmed only for a source that is known to have
+served the image, now or before. The index and the records of provenance say which sources did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from mirror.catalog.entry import IndexedTag
+from mirror.catalog.index import CatalogIndex
+from mirror.catalog.relist import Relister
+from mirror.catalog.tag_change import COMMIT_TIMEOUT, TagChange, TagChanges, TagUpdate
+from mirror.locks.lease import Lease
+from mirror.oci.digest import Digest
+from mirror.oci.local_image import LocalImage
+from mirror.oci.reference import Reference
+from mirror.storage.links import KeptStore, LinkStore
+from mirror.storage.provenance import ProvenanceStore
+
+
+class LockedTags:
+    """Tags whose leases this process holds, while the bucket is read. *shown* will hold those that match the index.
+
+    *locked* are the lease of each tag and the digest that the index lists. The bucket is read after the leases were
+    taken, so what it showed stays true for as long as they are held.
+    """
+
+    def __init__(
+        self,
+        changes: TagChanges,
+        locked: Mapping[TagChange, tuple[Lease, Digest]],
+        shown: Future[set[tuple[str, str]]],
+    ) -> None:
+        self._changes = changes
+        self._locked = locked
+        self._shown = shown
+
+    def confirm(self, wanted: Sequence[tuple[TagChange, Digest]]) -> list[TagUpdate | None]:
+        """Record for each change that its tag shows the digest already. None where that is not certain.
+
+        A lease is renewed right before its tag is confirmed, and a tag whose lease was lost is not confirmed. Takes two
+        round trips. Raises RedisUnavailable, or what reading the bucket raised: StorageUnavailable or StorageRefused.
+        """
+        shown = self._shown.result()
+        found = [
+            (change, lease)
+            for change, digest in wanted
+            if change.tag in shown and (lease := self._lease_of(change, digest))
+        ]
+        held = self._changes.renew([lease for _, lease in found])
+        confirmed = [change for (change, _), is_held in zip(found, held, strict=True) if is_held]
+        superseded_by = dict(zip(confirmed, self._changes.record(confirmed), strict=True))
+        return [
+            TagUpdate(digest, superseded_by=superseded_by[change]) if change in superseded_by else None
+            for change, digest in wanted
+        ]
+
+    def _lease_of(self, change: TagChange, digest: Digest) -> Lease | None:
+        lease, indexed = self._locked.get(change, (None, None))
+        return lease if indexed == digest else None
+
+
+class Confirmer:
+    """Confirms tags that are up to date, one or many. Safe to share between threads."""
+
+    def __init__(
+        self,
+        changes: TagChanges,
+        relister: Relister,
+        index: CatalogIndex,
+        *,
+        links: LinkStore,
+        kept: KeptStore,
+        provenance: ProvenanceStore,
+    ) -> None:
+        self._changes = changes
+        self._relister = relister
+        self._index = index
+        self._links = links
+        self._kept = kept
+        self._provenance = provenance
+
+    def indexed(self, targets: Sequence[LocalImage]) -> list[IndexedTag | None]:
+        """Return for each target what the index lists of its tag. None if it is not listed, or has no tag."""
+        found = self._index.indexed([(target.repository, target.tag or "") for target in targets])
+        return [indexed if target.tag else None for target, indexed in zip(targets, found, strict=True)]
+
+    @contextmanager
+    def lock_tags(self, wanted: Sequence[tuple[TagChange, Digest]]) -> Iterator[LockedTags]:
+        """Lock the tags that no other process has locked, and read in parallel which show their digest in the bucket.
+
+        Takes one round trip to Redis for each step and few requests to S3. `LockedTags.confirm` waits for S3.
+        """
+        with self._changes.lock_available([change for change, _ in wanted]) as leases:
+            locked = {change: (leases[change], digest) for change, digest in wanted if change in leases}
+            digests = {change.tag: digest for change, (_, digest) in locked.items()}
+            with ThreadPoolExecutor(1, thread_name_prefix="tags") as pool:
+                shown = pool.submit(self._links.matching, digests, timeout=COMMIT_TIMEOUT)
+                yield LockedTags(self._changes, locked, shown)
+
+    def confirm(
+        self, change: TagChange, digest: Digest, source: Reference, *, served: bool = False
+    ) -> TagUpdate | None:
+        """Record that the target of *change* shows *digest* already. None if it does not, or not completely.
+
+        None also where *source* is not known to have served the digest. *served* says that it just did. What the
+        index knows of that costs no request to S3.
+
+        Where the index lists another digest, S3 is not asked. If the index is wrong, the image is published once more,
+        and then the index is right.
+        """
+        target = change.target
+        if target.tag is None:
+            return self._confirm_kept(target, digest, source, served=served)
+        repository, tag = target.repository, target.tag
+        entry, is_built = self._index.look_up(repository, tag)
+        is_listed = entry is not None and entry.digest == str(digest)
+        is_known = is_listed and entry is not None and entry.is_from(source)
+        if is_listed or (entry is None and not is_built):
+            new = source if not is_known and self._has_served(source, digest, repository, now=served) else None
+            is_known = is_known or new is not None
+            if is_known and (update := self._confirm_shown(change, digest, is_listed=is_listed, new_source=new)):
+                return update
+        by = self._changes.superseded_by(change)
+        if by and (is_known or served or self._has_served(source, digest, repository)):
+            return TagUpdate(digest, superseded_by=by)
+        return None
+
+    def _confirm_kept(self, target: LocalImage, digest: Digest, source: Reference, *, served: bool) -> TagUpdate | None:
+        repository = target.repository
+        is_held = target.digest == digest and self._links.has_revision(repository, digest)
+        if not is_held or not self._kept.is_kept(repository, digest):
+            return None
+        return TagUpdate(digest) if self._has_served(source, digest, repository, now=served) else None
+
+    def _confirm_shown(
+        self, change: TagChange, digest: Digest, *, is_listed: bool, new_source: Reference | None
+    ) -> TagUpdate | None:
+        """Confirm the tag if it shows *digest*, under its lease. *new_source* is added to its entry."""
+        repository, tag = change.tag
+        with self._changes.lock(change.target):
+            if self._links.current(repository, tag, timeout=COMMIT_TIMEOUT) != digest:
+                return None
+            if not is_listed:
+                self._relister.relist_locked(change.target, digest)
+            if new_source and (entry := self._index.entry(repository, tag)) and not entry.is_from(new_source):
+                self._index.replace(entry.found_at(new_source))
+            [superseded_by] = self._changes.record([change])
+            return TagUpdate(digest, superseded_by=superseded_by)
+
+    def _has_served(self, source: Reference, digest: Digest, repository: str, *, now: bool = False) -> bool:
+        """Whether *source* served the manifest, now or before. If it did *now*, that is written to the bucket."""
+        if self._provenance.has_served(source, digest, into=repository):
+            return True
+        if now:
+            self._provenance.record_blob_source(digest, source.registry, source.repository)
+        return now
