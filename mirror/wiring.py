@@ -25,7 +25,6 @@ from mirror.copying.resolver import Resolver
 from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import TaskRunner
-from mirror.jobs.steering import Steering
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submit import Submitter
 from mirror.locks.checkpoints import Checkpoints
@@ -33,8 +32,10 @@ from mirror.locks.lease import Leases
 from mirror.locks.pins import Pins
 from mirror.locks.tag_sequence import TagSequence
 from mirror.queue import TaskQueue
+from mirror.records.claims import ClaimStore
+from mirror.records.jobs import JobStore
 from mirror.records.processes import LiveProcesses
-from mirror.records.store import JobStore
+from mirror.records.recovery import RecoveryStore
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
@@ -77,8 +78,9 @@ class Core:
     deleter: Deleter
     rebuilder: Rebuilder
     jobs: JobStore
+    claims: ClaimStore
+    recovery: RecoveryStore
     submitter: Submitter
-    steering: Steering
     runner: TaskRunner
     reconciler: Reconciler
     upload_purge: UploadPurge
@@ -135,7 +137,9 @@ def build(
     confirmer = Confirmer(changes, relister, index, links=links, kept=kept, provenance=provenance)
 
     jobs = JobStore(redis, retention=settings.job_retention)
-    heartbeats = Heartbeats(jobs, pins)
+    claims = ClaimStore(redis, queue.enqueue)
+    recovery = RecoveryStore(redis)
+    heartbeats = Heartbeats(claims, pins)
     storage_guard = StorageGuard(bucket, redis)
     return Core(
         settings=settings,
@@ -161,12 +165,13 @@ def build(
         deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
+        claims=claims,
+        recovery=recovery,
         submitter=Submitter(jobs, queue, settings),
-        steering=Steering(jobs, queue),
         runner=TaskRunner(
-            jobs, queue, redis, heartbeats, changes, confirmer, publisher, resolver, copier, storage_guard
+            claims, queue, redis, heartbeats, changes, confirmer, publisher, resolver, copier, storage_guard
         ),
-        reconciler=Reconciler(jobs, queue, redis),
+        reconciler=Reconciler(recovery, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis),
     )
 

@@ -23,7 +23,7 @@ from service.http.problems import Failure, RequestError, problem_response
 from service.v2.routes import DISTRIBUTION, distribution_error
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes. The largest request of this API is a few names."""
+"""Bytes. A few names fit. A schema whose body may be larger says so in `max_body`."""
 _OPENAPI: Final[dict[str, Any]] = {
     "API_TITLE": "Image Mirror",
     "API_VERSION": mirror.__version__,

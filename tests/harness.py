@@ -10,16 +10,17 @@ from mirror.catalog.reader import CatalogReader
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import TaskRunner
-from mirror.jobs.submit import MOST_IMAGES, Submitter, Wanted
+from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
-from mirror.records.store import JobStore
+from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from mirror.wiring import Core, build
 from tests.fakes.registry import FakeRegistry
+from tests.records import Records
 
 
 def mark_built(redis: Redis) -> None:
@@ -61,6 +62,10 @@ class Harness:
         return self.core.jobs
 
     @property
+    def records(self) -> Records:
+        return Records.of(self.core)
+
+    @property
     def queue(self) -> TaskQueue:
         return self.core.queue
 
@@ -94,7 +99,9 @@ class Harness:
 
     def submit_all(self, *images: tuple[str, str | None]) -> Job:
         """Submit a job of several images, each given by the path of its source and its target."""
-        return self.submitter.submit([Wanted(f"{self.registry.host}/{path}", target) for path, target in images])[0]
+        return self.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target) for path, target in images])[
+            0
+        ]
 
     def perform(self, job: Job, cancellation: Cancellation | None = None) -> Job:
         """Run the job's tasks with the queue entries that they have now. Return the job after that."""

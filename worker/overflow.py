@@ -13,9 +13,9 @@ from time import monotonic
 from typing import Final
 
 from mirror.errors import RedisUnavailable
+from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
-from mirror.records.store import JobStore
-from mirror.records.task import registry_of
+from mirror.records.claims import ClaimStore
 
 OVERFLOW: Final = 4
 """Limiter for all other registries together."""
@@ -33,7 +33,7 @@ Entry = tuple[str, int]
 class OverflowQueue:
     """Takes tasks out of turn: for one thread of one work horse."""
 
-    def __init__(self, queue: TaskQueue, store: JobStore) -> None:
+    def __init__(self, queue: TaskQueue, store: ClaimStore) -> None:
         self._queue = queue
         self._store = store
         self._due = monotonic()
@@ -58,15 +58,15 @@ class OverflowQueue:
 
 
 def choose(
-    page: Iterable[tuple[Entry, str | None]], occupying: Collection[str], overflowing: Iterable[str]
+    page: Iterable[tuple[Entry, Reference | None]], occupying: Collection[str], overflowing: Iterable[str]
 ) -> list[Entry]:
     """The entries, given with their sources, that may begin now; one without a source may not."""
     taken = Counter(overflowing)
     chosen = []
     for entry, source in page:
-        registry = registry_of(source or "")
-        free = taken.total() < OVERFLOW and taken[registry] < OVERFLOW_OF_ONE
-        if source and registry not in occupying and free:
-            taken[registry] += 1
+        if source is None or source.registry in occupying:
+            continue
+        if taken.total() < OVERFLOW and taken[source.registry] < OVERFLOW_OF_ONE:
+            taken[source.registry] += 1
             chosen.append(entry)
     return chosen

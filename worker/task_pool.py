@@ -35,7 +35,7 @@ from mirror.copying.cancellation import Cancellation
 from mirror.errors import RedisUnavailable
 from mirror.jobs.run import ClaimedTask, TaskRunner
 from mirror.queue import TaskQueue
-from mirror.records.store import Claim
+from mirror.records.claims import Claim
 from worker.overflow import OVERFLOW, OverflowQueue
 
 AT_ONCE: Final = 8
@@ -220,7 +220,7 @@ class TaskPool:
             alone = next((place for place, lost in enumerate(losses) if lost), None)
             if alone is not None:
                 self._left = 0
-                self._queue.put_all(entries[alone:])
+                self._queue.enqueue(entries[alone:])
                 return entries[:alone]
         except RedisUnavailable:
             return []

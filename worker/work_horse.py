@@ -17,7 +17,7 @@ import structlog
 from mirror.background import suppress_faults
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.run import HANDOVER, TaskRunner
-from mirror.records.store import Claim
+from mirror.records.claims import Claim
 
 HANDOVER_SECONDS: Final = 4.0
 """From SIGTERM until a horse that is still busy, say with an S3 that hangs, gives its task back and ends."""

@@ -26,7 +26,7 @@ from mirror.copying.cancellation import Cancellation
 from mirror.errors import RedisUnavailable
 from mirror.jobs.progress import TaskProgress
 from mirror.locks.pins import HOLDER_SECONDS, Pins
-from mirror.records.store import LEASE_SECONDS, Claim, ClaimState, JobStore, Outcome
+from mirror.records.claims import LEASE_SECONDS, Claim, ClaimState, ClaimStore, Outcome
 
 LOST: Final = "the task was taken away"
 CANCELED: Final = "the job was canceled"
@@ -41,7 +41,7 @@ _LOG = structlog.get_logger(__name__)
 class Heartbeats:
     """The claims that this process keeps. Its thread begins with the first of them and ends after the last."""
 
-    def __init__(self, store: JobStore, pins: Pins) -> None:
+    def __init__(self, store: ClaimStore, pins: Pins) -> None:
         self._store = store
         self._pins = pins
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class Heartbeats:
     def _tick(self, kept: Sequence[Heartbeat]) -> None:
         """Keep each; those that had nothing to write are asked for together."""
         quiet = [keeper for keeper in kept if not keeper.write_and_renew()]
-        standings = self._store.standings([k.claim for k in quiet]) if quiet else []
+        standings = self._store.states([k.claim for k in quiet]) if quiet else []
         for keeper, standing in zip(quiet, standings, strict=True):
             keeper.heed(standing)
 
@@ -85,7 +85,7 @@ class Heartbeats:
 class Heartbeat:
     """One claim. `end` waits until its thread has done with it, so nothing is written behind it."""
 
-    def __init__(self, store: JobStore, pins: Pins, claim: Claim, cancellation: Cancellation) -> None:
+    def __init__(self, store: ClaimStore, pins: Pins, claim: Claim, cancellation: Cancellation) -> None:
         self.claim = claim
         self.progress = TaskProgress(store, claim)
         self.holder = claim.holder
@@ -141,7 +141,7 @@ class Heartbeat:
             if self._is_faulty:
                 self._stop(FAULTY, lambda: self._store.abandon(self.claim))
             elif standing is ClaimState.CANCELING:
-                self._stop(CANCELED, lambda: self._store.settle(self.claim, "canceled", Outcome()))
+                self._stop(CANCELED, lambda: self._store.settle("canceled", [(self.claim, Outcome())]))
             elif standing is ClaimState.TAKEN_AWAY:
                 self._cancellation.cancel(LOST)
 

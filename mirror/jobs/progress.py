@@ -15,8 +15,8 @@ from typing import Final
 from mirror.copying.ports import BlobState, PlannedBlob
 from mirror.errors import RedisUnavailable
 from mirror.oci.digest import Digest
+from mirror.records.claims import Claim, ClaimState, ClaimStore
 from mirror.records.job import ByteCounts
-from mirror.records.store import Claim, ClaimState, JobStore
 from mirror.records.task import BLOB_STATES, KEPT_BLOBS, SHOWN_BLOBS, BlobReport
 
 _UNDER_WAY: Final = ("failed", "copying", "verifying")
@@ -26,7 +26,7 @@ _UNDER_WAY: Final = ("failed", "copying", "verifying")
 class TaskProgress:
     """A `Progress` that remembers what changed; `flush` writes it. Safe to call from several threads."""
 
-    def __init__(self, store: JobStore, claim: Claim) -> None:
+    def __init__(self, store: ClaimStore, claim: Claim) -> None:
         self._store = store
         self._claim = claim
         self._lock = threading.Lock()

@@ -1,13 +1,13 @@
-"""Finding tasks that nobody works on: their worker died, their queue entry was lost, or their wait is over.
+"""Find what a process that died has left undone, and do it.
 
-Jobs that ended longer ago than their retention are forgotten here too.
-
-One reconciler works at a time, by lease; two would only put a queue entry twice, and the claim takes one of them.
+These are tasks whose worker died, whose queue entry was lost or whose wait is over, requests that were begun, and jobs
+whose retention is over. One reconciler works at a time, by lease. Two would only add a queue entry twice, and the
+claim takes one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,14 +16,19 @@ import structlog
 from mirror.background import record_fault
 from mirror.errors import RedisUnavailable, WorkerLost
 from mirror.queue import TaskQueue
-from mirror.records.store import LEASE_SECONDS, LOSSES_ALLOWED, JobStore
+from mirror.records.claims import LEASE_SECONDS
+from mirror.records.jobs import Entry, JobStore
+from mirror.records.recovery import RecoveryStore
+from mirror.records.states import LOSSES_ALLOWED
 from mirror.records.task import ErrorReport
 from mirror.redis.client import Redis
 
 ENTRY_SECONDS: Final = 10
 """How long a queued task may be without an entry: between the record and its entry, or between dequeue and claim."""
 FAULTY_SECONDS: Final = 300
-"""How long a task whose record cannot be used waits for another look."""
+"""How long a job or task whose record cannot be used waits until it is looked at again."""
+_STEPS: Final = 50
+"""Steps of one request that one pass takes at most: more than any job needs, about half a second."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -31,67 +36,89 @@ _LOG = structlog.get_logger(__name__)
 class Reconciler:
     """Compares the records with the queue and with the leases."""
 
-    store: JobStore
+    recovery: RecoveryStore
+    jobs: JobStore
     queue: TaskQueue
     redis: Redis
 
     def reconcile(self) -> None:
-        """One pass; raises RedisUnavailable."""
+        """Make one pass. Raises RedisUnavailable."""
         self._requeue_lost()
-        self._each(self.store.due(), self._unpark)
-        self._each(self.store.queued_since(ENTRY_SECONDS), self._restore_entry)
-        self._forget()
+        self._each(self.recovery.due(), self._unpark)
+        self._restore_entries()
+        self._each(self.recovery.unfinished_requests(), self._continue_request)
+        self._each(self.recovery.ended(), self._remove)
+        self._each(self.recovery.leftovers(), self.recovery.delete_tasks)
 
     def _requeue_lost(self) -> None:
         """Take tasks from workers that were silent for a whole lease.
 
-        After a restart of Redis, or an outage that this process met too, every worker has one lease's length to renew:
-        it was Redis that was silent.
+        After Redis was away, every worker has one lease's length to renew: the silence was that of Redis. That holds
+        after a restart of Redis and after an outage that this process noticed.
         """
         if min(self.redis.uptime(), self.redis.seconds_since_failure()) < LEASE_SECONDS:
             return
-        self._each(self.store.expired(), self._requeue)
+        self._each(self.recovery.expired(), self._requeue)
 
     def _requeue(self, task_id: str) -> None:
-        error = ErrorReport.of(WorkerLost(task_id, LOSSES_ALLOWED))
-        fence = self.store.expire(task_id, error)
-        if fence is not None:
-            self.queue.put(task_id, fence)
+        entries = self.recovery.expire(task_id, ErrorReport.of(WorkerLost(task_id, LOSSES_ALLOWED)))
+        if self._enqueue(task_id, entries):
             _LOG.warning("task lost its worker and is queued again", task_id=task_id)
-        else:
-            self._note_failure(task_id)
 
     def _unpark(self, task_id: str) -> None:
-        fence = self.store.unpark(task_id)
-        if fence is not None:
-            self.queue.put(task_id, fence)
-        else:
-            self._note_failure(task_id)
+        self._enqueue(task_id, self.recovery.unpark(task_id))
 
-    def _note_failure(self, task_id: str) -> None:
-        task = self.store.task(task_id)
+    def _enqueue(self, task_id: str, entries: Sequence[Entry]) -> bool:
+        """Add queue entries.
+
+        Return whether the task itself has one, and log its failure if it has failed instead.
+        """
+        if entries:
+            self.queue.enqueue(entries)
+        if any(queued == task_id for queued, _ in entries):
+            return True
+        task = self.jobs.task(task_id)
         if task and task.state == "failed" and task.error:
             facts = {"code": task.error.code, "reason": task.error.message, "hint": task.error.hint}
-            _LOG.warning("task failed", job_id=task.job, task_id=task_id, source=task.source, **facts)
+            _LOG.warning("task failed", job_id=task.job, task_id=task_id, source=str(task.spec.source), **facts)
+        return False
 
-    def _restore_entry(self, task_id: str) -> None:
-        task = self.store.task(task_id)
-        if task and task.state == "queued" and not self.queue.holds(task.id, task.fence):
-            self.queue.put(task.id, task.fence)
-            self.store.touch_queued(task.id)
-            _LOG.warning("task had no queue entry and got a new one", task_id=task.id)
+    def _restore_entries(self) -> None:
+        looked_at: list[str] = []
 
-    def _each(self, task_ids: Iterable[str], work: Callable[[str], None]) -> None:
-        """Do *work* for every task; one whose record cannot be used holds up none of the others."""
-        for task_id in task_ids:
+        def restore(task_id: str) -> None:
+            task = self.jobs.task(task_id)
+            if task and task.state == "queued":
+                if not self.queue.holds(task.id, task.fence):
+                    self.queue.enqueue([(task.id, task.fence)])
+                    _LOG.warning("task had no queue entry and got a new one", task_id=task.id)
+                looked_at.append(task_id)
+
+        self._each(self.recovery.queued_since(ENTRY_SECONDS), restore)
+        self.recovery.note_queued(looked_at)
+
+    def _each(self, ids: Iterable[str], work: Callable[[str], object]) -> None:
+        """Do *work* for every job or task.
+
+        One whose record cannot be used delays none of the others.
+        """
+        for each in ids:
             try:
-                work(task_id)
+                work(each)
             except RedisUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - see above
-                record_fault("reconciling a task", error, task_id=task_id)
-                self.store.postpone(task_id, FAULTY_SECONDS)
+                record_fault("reconciling", error, id=each)
+                self.recovery.postpone(each, FAULTY_SECONDS)
 
-    def _forget(self) -> None:
-        if forgotten := self.store.forget_ended():
-            _LOG.info("ended jobs are forgotten", jobs=forgotten)
+    def _continue_request(self, job_id: str) -> None:
+        for _ in range(_STEPS):
+            more, entries = self.recovery.continue_request(job_id)
+            if entries:
+                self.queue.enqueue(entries)
+            if not more:
+                break
+
+    def _remove(self, job_id: str) -> None:
+        self.recovery.remove(job_id)
+        _LOG.info("job is removed", job_id=job_id)

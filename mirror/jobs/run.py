@@ -22,7 +22,6 @@ from mirror.copying.resolver import Resolver
 from mirror.errors import (
     BlobUnknown,
     InternalError,
-    InvalidInput,
     ManifestUnknown,
     MirrorError,
     RedisUnavailable,
@@ -32,12 +31,11 @@ from mirror.jobs.heartbeat import CANCELED, FAULTY, LOST, Heartbeats
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
-from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
+from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.fields import at, timestamp
-from mirror.records.store import Claim, JobStore, Outcome
-from mirror.records.task import ErrorReport, WaitingFor, registry_of
+from mirror.records.task import ErrorReport, WaitingFor
 from mirror.redis.client import Redis
 from mirror.storage.provenance import ImageProvenance
 
@@ -63,10 +61,10 @@ class ClaimedTask:
         cancellation: Cancellation,
     ) -> None:
         self.claim = claim
-        self.registry = registry_of(claim.task.source)
+        self.registry = claim.task.spec.source.registry
         self.ticket = ticket
         self.shown = listed.digest if listed else None
-        self.listed = listed.digest if listed and listed.is_from(claim.task.source) else None
+        self.listed = listed.digest if listed and listed.is_from(str(claim.task.spec.source)) else None
         self.was_looked_at = False
         self.is_trial = False
         self.digest: Digest | None = None
@@ -101,7 +99,7 @@ class TaskRunner:
     RedisUnavailable alone, when the outcome cannot be noted: then the lease expires and the task is found again.
     """
 
-    store: JobStore
+    store: ClaimStore
     queue: TaskQueue
     redis: Redis
     keeping: Heartbeats
@@ -119,7 +117,7 @@ class TaskRunner:
 
         *claimed* is told each claim before anything else happens to it, so that a watchdog can give it back.
         """
-        claims = self._claimed(entries, claimed)
+        claims = self._claim(entries, claimed)
         try:
             return self._begun(claims, cancellation)
         except RedisUnavailable:
@@ -128,42 +126,36 @@ class TaskRunner:
             record_fault("beginning tasks together", error)
         return [claimed_task for claim in claims for claimed_task in self._begun_alone(claim, cancellation)]
 
-    def _begun_alone(self, claim: tuple[Claim, LocalImage], cancellation: Cancellation) -> list[ClaimedTask]:
+    def _begun_alone(self, claim: Claim, cancellation: Cancellation) -> list[ClaimedTask]:
         """The task, or none if it cannot be begun: then it has failed."""
         try:
             return self._begun([claim], cancellation)
         except RedisUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the others are begun all the same
-            record_fault("beginning a task", error, task_id=claim[0].task.id)
-            self._fail(claim[0], InternalError())
+            record_fault("beginning a task", error, task_id=claim.task.id)
+            self._fail(claim, InternalError())
             return []
 
-    def _begun(self, claims: Sequence[tuple[Claim, LocalImage]], cancellation: Cancellation) -> list[ClaimedTask]:
-        tickets = self.changes.take_numbers([(target, claim.task.job) for claim, target in claims])
-        listed = self.confirmer.indexed([target for _, target in claims])
+    def _begun(self, claims: Sequence[Claim], cancellation: Cancellation) -> list[ClaimedTask]:
+        tickets = self.changes.take_numbers([(claim.task.spec.target, claim.task.job) for claim in claims])
+        listed = self.confirmer.indexed([claim.task.spec.target for claim in claims])
         begun = []
-        for (claim, _), ticket, found in zip(claims, tickets, listed, strict=True):
+        for claim, ticket, found in zip(claims, tickets, listed, strict=True):
             try:
                 begun.append(ClaimedTask(claim, ticket, found, self.keeping, cancellation))
             except OperationCanceled as interrupted:
                 self.hand_over(claim, interrupted.reason)
         return begun
 
-    def _claimed(
-        self, entries: Sequence[tuple[str, int]], claimed: Callable[[Claim], None]
-    ) -> list[tuple[Claim, LocalImage]]:
-        """Each claim with its target; a task whose target is none ends here."""
+    def _claim(self, entries: Sequence[tuple[str, int]], claimed: Callable[[Claim], None]) -> list[Claim]:
         found = []
-        for (task_id, fence), claim in zip(entries, self.store.claim_all(entries), strict=True):
+        for (task_id, fence), claim in zip(entries, self.store.claim(entries), strict=True):
             if claim is None:
                 _LOG.info("stale queue entry", task_id=task_id, fence=fence)
                 continue
             claimed(claim)
-            try:
-                found.append((claim, LocalImage.parse(claim.task.target)))
-            except InvalidInput as error:
-                self._fail(claim, error)
+            found.append(claim)
         return found
 
     def look(self, claimed_task: ClaimedTask) -> bool:
@@ -201,7 +193,7 @@ class TaskRunner:
             shown = self._shown(claimed_tasks, tags)
             outcomes = [(claimed_task.claim, _unchanged(published)) for claimed_task, published in shown]
             _end_all(claimed_task for claimed_task, _ in shown)
-            self.store.settle_all("succeeded", outcomes)
+            self.store.settle("succeeded", outcomes)
         except BaseException:
             _end_all(claimed_tasks)
             raise
@@ -282,15 +274,16 @@ class TaskRunner:
         return None
 
     def _look(self, claimed_task: ClaimedTask) -> bool:
-        reference = Reference.parse(claimed_task.claim.task.source)
+        reference = claimed_task.claim.task.spec.source
         claimed_task.digest = self.resolver.digest(reference)
         claimed_task.was_looked_at = True
         return True
 
     def _mirror(self, claimed_task: ClaimedTask) -> Outcome:
         task = claimed_task.claim.task
-        _note("task started", claimed_task.claim, source=task.source, target=task.target, attempt=task.attempt)
-        reference = Reference.parse(task.source)
+        reference = task.spec.source
+        names = {"source": str(reference), "target": str(task.spec.target)}
+        _note("task started", claimed_task.claim, **names, attempt=task.attempt)
         claimed_task.is_trial = self.storage.require(
             claimed_task.claim
         )  # before the source is asked for what cannot be stored
@@ -354,8 +347,12 @@ class TaskRunner:
 
     def _succeed(self, claimed_task: ClaimedTask, outcome: Outcome) -> None:
         claimed_task.end(failed=False)
-        self.store.settle(claimed_task.claim, "succeeded", outcome)
-        facts = {"source": claimed_task.claim.task.source, "digest": outcome.digest, "unchanged": outcome.unchanged}
+        self.store.settle("succeeded", [(claimed_task.claim, outcome)])
+        facts = {
+            "source": str(claimed_task.claim.task.spec.source),
+            "digest": outcome.digest,
+            "unchanged": outcome.unchanged,
+        }
         _note("task succeeded", claimed_task.claim, **facts, **claimed_task.cost())
 
     def _interrupted(self, claimed_task: ClaimedTask, reason: str) -> None:
@@ -364,11 +361,11 @@ class TaskRunner:
             _LOG.warning("task was taken away; another worker has it")
         elif reason == FAULTY:
             self.store.abandon(claim)
-            facts = {"source": claim.task.source, "code": InternalError.code, "hint": InternalError.hint}
+            facts = {"source": str(claim.task.spec.source), "code": InternalError.code, "hint": InternalError.hint}
             _LOG.warning("task failed", reason=reason, **facts, **claimed_task.cost())
         elif reason == CANCELED:
-            self.store.settle(claim, "canceled", Outcome())
-            _note("task canceled", claim, source=claim.task.source, **claimed_task.cost())
+            self.store.settle("canceled", [(claim, Outcome())])
+            _note("task canceled", claim, source=str(claim.task.spec.source), **claimed_task.cost())
         else:
             self.hand_over(claim, reason)
 
@@ -381,14 +378,14 @@ class TaskRunner:
 
     def _hand_over(self, claims: Sequence[Claim], reason: str) -> None:
         released = [claim for claim in claims if self.store.release(claim)]
-        self.queue.put_all((claim.task.id, claim.fence) for claim in released)
+        self.queue.enqueue([(claim.task.id, claim.fence) for claim in released])
         for claim in released:
             _note("task handed over", claim, reason=reason)
 
     def _park(self, claimed_task: ClaimedTask, error: MirrorError, *, reason: str) -> None:
         """Let the task wait without a worker."""
         claim = claimed_task.claim
-        rest = self.store.rest(claim, reason, wait=error.retry_after, patience=error.patience)
+        rest = self.store.parking_time(claim, reason, wait=error.retry_after, patience=error.patience)
         if rest.seconds <= 0:
             self._fail(claim, error, **claimed_task.cost())
             return
@@ -396,13 +393,19 @@ class TaskRunner:
         waiting_for = WaitingFor(reason, until, error.registry, error.message)
         fails_with = ErrorReport.of(error) if rest.is_last else None
         if self.store.release(claim, wait=rest.seconds, waiting_for=waiting_for, fails_with=fails_with):
-            facts = {"source": claim.task.source, "code": error.code, "reason": error.message}
+            facts = {"source": str(claim.task.spec.source), "code": error.code, "reason": error.message}
             _LOG.warning("task waits", **facts, seconds=round(rest.seconds), until=until)
 
     def _fail(self, claim: Claim, error: MirrorError, **cost: float) -> None:
-        self.store.settle(claim, "failed", Outcome(error=ErrorReport.of(error)))
+        self.store.settle("failed", [(claim, Outcome(error=ErrorReport.of(error)))])
         task = claim.task
-        facts = {"source": task.source, "code": error.code, "reason": error.message, "hint": error.hint, **cost}
+        facts = {
+            "source": str(task.spec.source),
+            "code": error.code,
+            "reason": error.message,
+            "hint": error.hint,
+            **cost,
+        }
         _LOG.warning("task failed", job_id=task.job, task_id=task.id, **facts)
 
 

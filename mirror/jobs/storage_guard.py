@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from mirror.errors import StorageFull, StorageUnavailable
-from mirror.records.store import Claim
+from mirror.records.claims import Claim
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.storage.bucket import Bucket

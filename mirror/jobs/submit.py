@@ -1,70 +1,81 @@
-"""From a request to a queued job, without touching the network: what can never work is refused here."""
+"""Turn a request into a queued job, without network access.
+
+What can never work is refused here.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import sleep
 from typing import Final
 
 from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
 from mirror.http.address_guard import AddressGuard
-from mirror.jobs.waking import wake_workers
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.reference import MAX_NAME_LENGTH, Reference
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
-from mirror.records.store import JobStore
-from mirror.records.task import Task
+from mirror.records.jobs import JobStore
+from mirror.records.task import Task, TaskSpec
 from mirror.settings import Settings
 
-MOST_IMAGES: Final = 100
-"""In one job, whose tasks are all queued at once: no job is to fill the queue before the others."""
+MOST_IMAGES: Final = 10_000
+"""Images of one job. Only a window of them is queued at once, so that other jobs are served meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """An image as it was asked for: what to mirror, and where to keep it if not under its own name."""
+class ImageRequest:
+    """One image of a request: what to mirror, and the name to keep it under, if any."""
 
     source: str
     target: str | None = None
 
 
 class Submitter:
-    """Stores jobs and wakes workers for them. A job is accepted once its records are in Redis, whatever comes after."""
+    """Stores jobs and wakes workers for them.
 
-    def __init__(self, store: JobStore, queue: TaskQueue, settings: Settings) -> None:
-        self._store = store
+    A job is accepted once its records are in Redis.
+    """
+
+    def __init__(self, jobs: JobStore, queue: TaskQueue, settings: Settings) -> None:
+        self._jobs = jobs
         self._queue = queue
         self._settings = settings
 
-    def submit(self, images: Sequence[Wanted]) -> tuple[Job, list[Task]]:
-        """Queue a job for one to `MOST_IMAGES` images; the job and its tasks, in that order, as they were stored.
+    def submit(self, images: Sequence[ImageRequest]) -> tuple[Job, list[Task]]:
+        """Queue a job for one to `MOST_IMAGES` images.
 
-        Raises InvalidInput (malformed names, a reserved, repeated or too long target, an address no worker may connect
-        to), or RedisUnavailable: then nothing was accepted. ValueError for another number of images.
+        Return the job and its tasks as they were stored.
+
+        Raises InvalidInput for a malformed name, a reserved, repeated or too long target, or an address that no worker
+        may connect to. Raises RedisUnavailable, and ValueError for another number of images. Then nothing is accepted.
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
-        pairs = [self._resolved(image) for image in images]
-        seen: set[str] = set()
-        for _, target in pairs:
-            if target in seen:
-                raise TargetRepeated(target)
-            seen.add(target)
-        job, tasks = self._store.submit(pairs)
-        wake_workers(self._queue, job.id, [(task.id, task.fence) for task in tasks])
+        specs = [self._resolved(image) for image in images]
+        seen: set[LocalImage] = set()
+        for spec in specs:
+            if spec.target in seen:
+                raise TargetRepeated(str(spec.target))
+            seen.add(spec.target)
+        job, tasks, entries = self._jobs.submit(specs)
+        self._queue.enqueue(entries)
         return job, tasks
 
-    def _resolved(self, image: Wanted) -> tuple[str, str]:
-        """The canonical source and the target."""
+    def _resolved(self, image: ImageRequest) -> TaskSpec:
+        sleep(0)  # ten thousand of them take a second, in which the greenlets of other requests run
         reference = Reference.parse(image.source)
         target = resolve_target(reference, image.target, self._settings.public_host)
         self._require_reachable(reference.registry)
-        return str(reference), str(target)
+        return TaskSpec(reference, target)
 
     def _require_reachable(self, registry: str) -> None:
-        """Refuse an address that no worker may connect to. A name is judged by the worker, when it is an address."""
+        """Refuse an address that no worker may connect to.
+
+        Workers check the addresses that names lead to.
+        """
         host = registry.partition(":")[0]
         if registry not in self._settings.registry_endpoints and is_address(host):
             AddressGuard(self._settings.allowed_networks).require(host, host)
@@ -79,9 +90,9 @@ def is_address(host: str) -> bool:
 
 
 def resolve_target(source: Reference, target: str | None, public_host: str) -> LocalImage:
-    """Where the image will stand: the default for its source, or *target*, which takes the source's tag if it has none.
+    """Return the name that the image gets: *target*, or the default for its source.
 
-    A target without a tag for a source without one is kept by its digest.
+    A target without a tag takes the source's tag. If that has none either, the image is kept by its digest.
     """
     image = LocalImage.default_for(source) if target is None else LocalImage.parse(target)
     if image.digest is not None and target is not None:

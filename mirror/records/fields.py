@@ -1,19 +1,23 @@
-"""How a record's fields stand in a Redis hash: as text, an empty one meaning nothing."""
+"""How the fields of a record are stored in a Redis hash: as text.
+
+An empty text means None.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from marshmallow import EXCLUDE, Schema, fields
 
 MOST: Final = 2**53
-"""The largest count: Redis' scripts, and every reader of JSON, know it exactly."""
+"""The largest count. Redis' scripts and every reader of JSON can hold it exactly."""
 
 
 class RecordSchema(Schema):
-    """A flat hash; fields written by a newer release are left alone."""
+    """A flat hash. Fields that a newer release has written are ignored."""
 
     class Meta:
         unknown = EXCLUDE
@@ -50,7 +54,10 @@ class Json(fields.Field[Any]):
 
 
 class Count(fields.Field[int]):
-    """A whole number of things or bytes. What an older release left out of bounds reads as the nearest that is not."""
+    """A whole number of things or bytes.
+
+    A number out of bounds reads as the nearest one within them.
+    """
 
     def __init__(self, **more: Any) -> None:
         super().__init__(load_default=0, **more)
@@ -76,11 +83,16 @@ class Moment(fields.Field[datetime | None]):
         return at(int(float(value))) if value else None
 
 
+def record_fields(dumped: Mapping[str, Any]) -> dict[str, str]:
+    """Return dumped fields as texts: cjson would turn a large number into ``1e+12``."""
+    return {name: "" if value is None else str(value) for name, value in dumped.items()}
+
+
 def at(milliseconds: int) -> datetime:
-    """The moment *milliseconds* after the epoch."""
+    """Return the moment *milliseconds* after the epoch."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds, as every answer shows a time."""
+    """Return RFC 3339 in UTC with milliseconds, as the API shows a time."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

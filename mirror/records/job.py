@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Self
 
 from marshmallow import fields, post_load
 
-from mirror.records.fields import Count, Json, Moment, RecordSchema, Text
-from mirror.records.task import ErrorReport, ErrorSchema, WaitingFor, WaitingSchema
-
-JobState = Literal["queued", "running", "succeeded", "partial", "failed", "canceled"]
-JOB_STATES: Final[tuple[JobState, ...]] = ("queued", "running", "succeeded", "partial", "failed", "canceled")
-UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running")
-RETRYABLE: Final[tuple[JobState, ...]] = ("partial", "failed", "canceled")
+from mirror.records.fields import Count, Json, Moment, RecordSchema, Text, record_fields
+from mirror.records.states import JobState
+from mirror.records.task import ErrorReport, ErrorSchema, TaskSpec, WaitingFor, WaitingSchema
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCounts:
-    """How many of the job's images are where; ``unchanged`` ones are among the succeeded."""
+    """How many of the job's images are in which state.
+
+    Those that are ``unchanged`` count as succeeded, too.
+    """
 
     total: int
     succeeded: int = 0
@@ -35,7 +35,7 @@ IMAGE_COUNTS: Final = tuple(count.name for count in dataclasses.fields(ImageCoun
 
 @dataclass(frozen=True, slots=True)
 class ByteCounts:
-    """Bytes of layers and configs: all there are, those copied, and those already held."""
+    """Bytes of layers and configs: all, those copied, and those already held."""
 
     total: int = 0
     copied: int = 0
@@ -44,15 +44,15 @@ class ByteCounts:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands in Redis. ``source`` is a canonical `Reference`, ``target`` a `LocalImage`, both as text; of a
-    job of several images both are None, and its tasks have them.
+    """A job as it stands in Redis.
 
-    Behind ``cancel_requested_at`` no more of its tasks begin, and the job ends as soon as those have stopped that run.
+    ``spec`` is that of its only task, and None for a job of several images.
+
+    After ``cancel_requested_at`` no more of its tasks begin. The job ends when those that run have stopped.
     """
 
     id: str
-    source: str | None
-    target: str | None
+    spec: TaskSpec | None
     state: JobState
     created_at: datetime
     images: ImageCounts
@@ -66,13 +66,28 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> Self:
+        """Read a job's hash."""
+        job: Self = _SCHEMA.load(record)
+        return job
 
-class JobRecordSchema(RecordSchema):
+    def to_record(self) -> dict[str, str]:
+        """Return the fields of the hash."""
+        sizes = {f"bytes_{name}": getattr(self.bytes, name) for name in ("total", "copied", "skipped")}
+        counts = {name: getattr(self.images, name) for name in IMAGE_COUNTS}
+        own = {name: getattr(self, name) for name in _SCHEMA.dump_fields if name not in sizes and name not in counts}
+        own["spec"] = self.spec.to_json() if self.spec else None
+        return record_fields(_SCHEMA.dump({**own, **sizes, **counts}))
+
+
+class _JobRecordSchema(RecordSchema):
     """The hash of a job."""
 
     id = fields.String(required=True)
-    source = Text(required=True)
-    target = Text(required=True)
+    spec = Text(load_default=None)
+    source = Text(load_default=None, load_only=True)
+    target = Text(load_default=None, load_only=True)
     state = fields.String(required=True)
     created_at = Moment(required=True)
     total = Count()
@@ -99,4 +114,21 @@ class JobRecordSchema(RecordSchema):
         sizes = {name: data.pop(f"bytes_{name}") for name in ("total", "copied", "skipped")}
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
+        data["spec"] = _shown_spec(data["spec"], data.pop("source"), data.pop("target"))
         return Job(images=ImageCounts(**counts), bytes=ByteCounts(**sizes), **data)
+
+
+def _shown_spec(document: str | None, source: str | None, target: str | None) -> TaskSpec | None:
+    """Read the spec of a job's only task.
+
+    One that cannot be read is None: it is only shown, and the task fails.
+    """
+    try:
+        if document:
+            return TaskSpec.from_json(document)
+        return TaskSpec.parse(source, target) if source and target else None
+    except ValueError:
+        return None
+
+
+_SCHEMA: Final = _JobRecordSchema()

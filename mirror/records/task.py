@@ -1,4 +1,4 @@
-"""A task: one image of a job, done by one worker at a time."""
+"""A task: one image of a job, for one worker at a time."""
 
 from __future__ import annotations
 
@@ -10,21 +10,62 @@ from typing import Any, Final, Literal, Self, get_args
 
 from marshmallow import fields, post_load
 
-from mirror.errors import MirrorError
-from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text
+from mirror.errors import InvalidInput, MirrorError
+from mirror.oci.local_image import LocalImage
+from mirror.oci.reference import Reference
+from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text, record_fields
+from mirror.records.states import TaskState
 
-TaskState = Literal["queued", "running", "succeeded", "failed", "canceled"]
+TaskKind = Literal["copy"]
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
 BLOB_STATES: Final[tuple[BlobState, ...]] = get_args(BlobState)
+SPEC_VERSION: Final = 1
 KEPT_BLOBS: Final = 1_000
 """Blobs of one task that Redis keeps: the first of its plan. An image may have a hundred thousand."""
+SHOWN_FIELD: Final = "shown"
+"""The field of the blobs' hash with the list of blobs to show, of an image that has too many."""
 SHOWN_BLOBS: Final = 100
-"""Blobs of one task that are read with it; more are read in pages."""
+"""Blobs of one task that are read with it. All are read in pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a task has to do: copy the image *source* to *target*.
+
+    It is stored as one JSON document with a version. A reader knows this version and the records before it, which had
+    the names in fields of the hash.
+    """
+
+    source: Reference
+    target: LocalImage
+    kind: TaskKind = "copy"
+
+    def to_json(self) -> str:
+        document = {"version": SPEC_VERSION, "kind": self.kind, "source": str(self.source), "target": str(self.target)}
+        return json.dumps(document, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError for another version or kind, and for malformed names."""
+        document = json.loads(text)
+        if not isinstance(document, dict) or document.get("version") != SPEC_VERSION:
+            raise ValueError(f"the spec of a task is not of version {SPEC_VERSION}")
+        if document.get("kind") not in get_args(TaskKind):
+            raise ValueError("the spec of a task is of an unknown kind")
+        return cls.parse(str(document.get("source")), str(document.get("target")))
+
+    @classmethod
+    def parse(cls, source: str, target: str) -> Self:
+        """Parse the names of a record. Raises ValueError."""
+        try:
+            return cls(Reference.parse(source), LocalImage.parse(target))
+        except InvalidInput as error:
+            raise ValueError(f"the spec of a task has a malformed name: {error.message}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """A `MirrorError` as a record keeps it."""
+    """A `MirrorError` as a record stores it."""
 
     code: str
     message: str
@@ -41,9 +82,10 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
-    """Why nothing moves: a reason such as ``rate_limited``, the registry that is the cause, until when (ISO 8601).
+    """Why nothing moves.
 
-    ``until`` is None where nobody knows. ``message`` says what happened last, for people.
+    ``reason`` is a word such as ``rate_limited``, and ``registry`` the one that is the cause. ``until`` is ISO 8601, or
+    None if that is not known. ``message`` says what happened last, for people.
     """
 
     reason: str
@@ -57,9 +99,9 @@ class WaitingFor:
 
 @dataclass(frozen=True, slots=True)
 class BlobReport:
-    """One blob on its way: size and copied in bytes.
+    """The state of one blob. ``size`` and ``copied`` are in bytes.
 
-    ``reason`` says why it was left out, has failed or has to wait; ``code`` is that of the error that was the cause.
+    ``reason`` says why it was left out, has failed or has to wait. ``code`` is the code of the error that caused it.
     """
 
     digest: str
@@ -73,23 +115,27 @@ class BlobReport:
         return asdict(self)
 
     def to_json(self) -> str:
-        """As it is kept: what is nothing is left out."""
+        """Return it as it is stored, without fields that are empty."""
         return json.dumps({name: value for name, value in self.fields().items() if value or name == "size"})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        blob: Self = _BLOB_SCHEMA.load(json.loads(text))
+        return blob
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as it stands in Redis.
+    """A task as it is stored in Redis.
 
-    ``fence`` grows with every claim, so that a holder that was taken for dead can write nothing; ``losses`` counts
-    claims in a row that expired without a checkpoint, of a finished blob or within one; ``attempt`` is what the user
-    sees, from 1. ``blob_counts`` says how many blobs are in which state, None until they are known.
+    ``fence`` grows with every claim, so that a worker that lost its claim can write nothing. ``losses`` counts claims
+    in a row that expired without a checkpoint. ``attempt`` is what the user sees, from 1. ``blob_counts`` says how many
+    blobs are in which state, and is None until they are known.
     """
 
     id: str
     job: str
-    source: str
-    target: str
+    spec: TaskSpec
     state: TaskState
     created_at: datetime
     fence: int = 0
@@ -107,10 +153,28 @@ class Task:
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> Self:
+        """Read a task's hash. Raises ValueError or ValidationError if it cannot be read."""
+        task: Self = _SCHEMA.load(record)
+        return task
 
-def registry_of(source: str) -> str:
-    """The registry of a task's source, whose canonical name begins with it."""
-    return source.partition("/")[0]
+    def to_record(self) -> dict[str, str]:
+        """Return the fields of the hash.
+
+        Fields that are empty or 0 are left out: a reader has the same defaults.
+        """
+        return {name: text for name, text in record_fields(_SCHEMA.dump(self)).items() if text not in ("", "0")}
+
+
+class _SpecField(fields.Field[TaskSpec | None]):
+    """A `TaskSpec` as its JSON document, or None for an empty text."""
+
+    def _serialize(self, value: TaskSpec | None, *_: Any, **__: Any) -> str:
+        return value.to_json() if value else ""
+
+    def _deserialize(self, value: str, *_: Any, **__: Any) -> TaskSpec | None:
+        return TaskSpec.from_json(value) if value else None
 
 
 class ErrorSchema(RecordSchema):
@@ -135,7 +199,7 @@ class WaitingSchema(RecordSchema):
         return WaitingFor(**data)
 
 
-class BlobSchema(RecordSchema):
+class _BlobRecordSchema(RecordSchema):
     digest = fields.String(required=True)
     size = Count()
     state = fields.String(required=True)
@@ -148,13 +212,14 @@ class BlobSchema(RecordSchema):
         return BlobReport(**data)
 
 
-class TaskRecordSchema(RecordSchema):
+class _TaskRecordSchema(RecordSchema):
     """The hash of a task."""
 
     id = fields.String(required=True)
     job = fields.String(required=True)
-    source = fields.String(required=True)
-    target = fields.String(required=True)
+    spec = _SpecField(load_default=None)
+    source = Text(load_default=None, load_only=True)
+    target = Text(load_default=None, load_only=True)
     state = fields.String(required=True)
     created_at = Moment(required=True)
     fence = fields.Integer(load_default=0)
@@ -176,4 +241,10 @@ class TaskRecordSchema(RecordSchema):
     def make(self, data: dict[str, Any], **_: Any) -> Task:
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
+        source, target = data.pop("source"), data.pop("target")
+        data["spec"] = data["spec"] or TaskSpec.parse(source or "", target or "")
         return Task(**data)
+
+
+_BLOB_SCHEMA: Final = _BlobRecordSchema()
+_SCHEMA: Final = _TaskRecordSchema()  # made once: a schema copies its fields, which takes longer than a record does

@@ -28,6 +28,13 @@ JOBS_BY_STATE: Final = f"{_ROOT}:jobs:state:"
 JOBS_BY_SOURCE: Final = f"{_ROOT}:jobs:source:"
 JOBS_ENDED: Final = f"{_ROOT}:jobs:ended"
 """Sorted set of ended jobs, by the time when each is removed."""
+JOBS_WATCHED: Final = f"{_ROOT}:jobs:watched"
+"""Sorted set of jobs that the reconciler looks at, by the time of that.
+
+They have a cancel or retry under way, or pending tasks.
+"""
+JOBS_LEFTOVER: Final = f"{_ROOT}:jobs:leftover"
+"""Sorted set of jobs without a record whose tasks are to be deleted, by the time of that."""
 JOB: Final = f"{_ROOT}:job:"
 TASK: Final = f"{_ROOT}:task:"
 TASKS_QUEUED: Final = f"{_ROOT}:tasks:queued"
@@ -106,6 +113,11 @@ def job(job_id: str) -> str:
 def job_tasks(job_id: str) -> str:
     """Set of the ids of the job's tasks, lexical."""
     return f"{JOB}{job_id}:tasks"
+
+
+def job_pending(job_id: str) -> str:
+    """List of the ids of the job's tasks that are not released into the window yet."""
+    return f"{JOB}{job_id}:pending"
 
 
 def task(task_id: str) -> str:
@@ -204,11 +216,15 @@ LUA: Final[dict[str, str]] = {
     "jobs_by_state": jobs_by_state("*"),
     "jobs_by_source": jobs_by_source("*"),
     "jobs_ended": JOBS_ENDED,
+    "jobs_watched": JOBS_WATCHED,
+    "jobs_leftover": JOBS_LEFTOVER,
     "job": job("*"),
     "job_tasks": job_tasks("*"),
+    "job_pending": job_pending("*"),
     "task": task("*"),
     "task_blobs": task_blobs("*"),
     "task_waits": task_waits("*"),
+    "task_needs": task_needs("*"),
     "tasks_queued": TASKS_QUEUED,
     "tasks_running": TASKS_RUNNING,
     "tasks_parked": TASKS_PARKED,

@@ -177,8 +177,8 @@ class Settings:
     job_retention: int = _setting(
         parsers.retention,
         "30d",
-        "How long a job can be read after its end. Then Redis forgets it. Images stay. From `1h` to `3650d`, in hours "
-        "(`h`) or days (`d`). Only the API reads this setting.",
+        "How long a job can be read after its end. Then it is removed. Images stay. From `1h` to `3650d`, in hours "
+        "(`h`) or days (`d`). `0` keeps jobs until they are deleted. Only the API reads this setting.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = _setting(

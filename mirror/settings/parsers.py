@@ -69,11 +69,13 @@ def size(text: str) -> int:
 
 
 def retention(text: str) -> int:
-    """Return seconds, from a number of hours or days."""
+    """Return seconds, from a number of hours or days. ``0`` is 0."""
+    if text == "0":
+        return 0
     match = re.fullmatch(r"([0-9]{1,5})\s*([hd])", text)
     seconds = int(match[1]) * {"h": 3600, "d": 86400}[match[2]] if match else 0
     if not 3600 <= seconds <= 3650 * 86400:
-        raise ValueError("must be from 1h to 3650d, such as 12h or 30d")
+        raise ValueError("must be from 1h to 3650d, such as 12h or 30d, or 0")
     return seconds
 
 

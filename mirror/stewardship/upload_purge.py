@@ -21,9 +21,10 @@ import structlog
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.oci.digest import Digest
+from mirror.records.claims import task_of_holder
 from mirror.records.fields import at
-from mirror.records.job import UNFINISHED
-from mirror.records.store import JobStore, task_of_holder
+from mirror.records.jobs import JobStore
+from mirror.records.states import UNFINISHED
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.storage import layout

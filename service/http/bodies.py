@@ -38,6 +38,8 @@ class RequestParser(FlaskParser):
         media_type = req.mimetype
         if media_type and media_type != _CURL_DEFAULT and not is_json(media_type):
             raise BodyTypeRefused(media_type)
+        if limit := getattr(schema, "max_body", None):
+            req.max_content_length = limit
         body = req.get_data(cache=True)
         if not body.strip():
             raise BodyMalformed("it is empty")

@@ -172,7 +172,7 @@ _READ_THE_DOCS: Final = "/docs describes every request."
 _ROUTING: Final[Mapping[int, tuple[str, str, str]]] = {
     404: ("NOT_FOUND", "There is nothing at this path", _READ_THE_DOCS),
     405: ("METHOD_NOT_ALLOWED", "This path does not know this method", "The header 'Allow' names those it knows."),
-    413: ("REQUEST_TOO_LARGE", "The body is larger than 64 KiB", "No request of this API needs so many bytes."),
+    413: ("REQUEST_TOO_LARGE", "The body is too large", "POST /v1/jobs takes 4 MiB, and any other request 64 KiB."),
 }
 
 

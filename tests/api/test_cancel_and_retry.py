@@ -8,14 +8,15 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from mirror.records.job import JobState
-from mirror.records.store import Claim, Outcome
+from mirror.records.claims import Claim, Outcome
+from mirror.records.states import JobState
 from mirror.records.task import ErrorReport, WaitingFor
 from mirror.redis import keys
 from mirror.wiring import Core
 from service.app import create_app
 from service.core import Service
 from tests.api.conftest import TOKEN
+from tests.records import Records
 
 ERROR = ErrorReport("MANIFEST_UNKNOWN", "The source has no image", retryable=False, hint="Look there.")
 
@@ -28,13 +29,13 @@ def posted(api: FlaskClient, source: str = "alpine:3.20") -> str:
 
 def claimed(core: Core, job_id: str) -> Claim:
     [task] = core.jobs.tasks(job_id, 1)
-    claim = core.jobs.claim(task.id, task.fence)
+    claim = Records.of(core).claim(task.id, task.fence)
     assert claim
     return claim
 
 
 def ended(core: Core, job_id: str, state: JobState) -> None:
-    core.jobs.settle(claimed(core, job_id), state, Outcome(error=ERROR if state == "failed" else None))
+    Records.of(core).settle(claimed(core, job_id), state, Outcome(error=ERROR if state == "failed" else None))
 
 
 def accepted(response: TestResponse) -> dict[str, Any]:
@@ -61,13 +62,13 @@ def test_a_queued_job_is_canceled_in_the_answer_already(api: FlaskClient, core: 
     assert job == api.get(f"/v1/jobs/{job_id}").get_json()
     assert [found["id"] for found in api.get("/v1/jobs?state=canceled").get_json()["items"]] == [job_id]
     [task] = core.jobs.tasks(job_id, 1)
-    assert core.jobs.claim(task.id, 0) is None
+    assert Records.of(core).claim(task.id, 0) is None
 
 
 def test_a_parked_job_is_canceled_and_waits_for_nothing(api: FlaskClient, core: Core) -> None:
     job_id = posted(api)
     reason = WaitingFor("rate_limited", "2026-11-23T22:00:00Z", "docker.io")
-    core.jobs.release(claimed(core, job_id), wait=60, waiting_for=reason)
+    core.claims.release(claimed(core, job_id), wait=60, waiting_for=reason)
     job = accepted(api.post(f"/v1/jobs/{job_id}/cancel"))
     assert (job["state"], job["waiting_for"], job["tasks"][0]["waiting_for"]) == ("canceled", None, None)
 
@@ -78,7 +79,7 @@ def test_a_running_job_says_that_it_is_to_end_and_ends_with_its_worker(api: Flas
     job = accepted(api.post(f"/v1/jobs/{job_id}/cancel"))
     assert (job["state"], job["images"]["running"]) == ("running", 1)
     assert job["cancel_requested_at"] is not None
-    core.jobs.settle(claim, "canceled", Outcome())
+    Records.of(core).settle(claim, "canceled", Outcome())
     assert api.get(f"/v1/jobs/{job_id}").get_json()["state"] == "canceled"
 
 
@@ -126,7 +127,7 @@ def test_a_retry_is_accepted_without_a_queue_entry(api: FlaskClient, core: Core)
     accepted(api.post(f"/v1/jobs/{job_id}/retry"))
     [task] = core.jobs.tasks(job_id, 1)
     core.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
-    assert core.jobs.queued_since(-1) == [task.id]
+    assert core.recovery.queued_since(-1) == [task.id]
 
 
 def test_a_job_that_is_under_way_is_not_retried(api: FlaskClient, core: Core) -> None:

@@ -12,10 +12,11 @@ from mirror.copying.ports import PlannedBlob
 from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.records.claims import Outcome
 from mirror.records.job import ByteCounts
-from mirror.records.store import Outcome
 from mirror.records.task import BlobReport, ErrorReport, WaitingFor
 from mirror.wiring import Core
+from tests.records import Records
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
@@ -118,13 +119,13 @@ def test_links_do_not_follow_the_host_header(api: FlaskClient) -> None:
 def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
     [task] = core.jobs.tasks(job_id, 1)
-    claim = core.jobs.claim(task.id, task.fence)
+    claim = Records.of(core).claim(task.id, task.fence)
     assert claim
     blobs = [
         BlobReport(DIGEST, 100, "copying", copied=40),
         BlobReport("sha256:" + "cd" * 32, 50, "failed", reason="x", code="BLOB_UNKNOWN"),
     ]
-    core.jobs.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, checkpoints=0)
+    core.claims.progress(claim, list(enumerate(blobs)), ByteCounts(100, 40, 0), digest=DIGEST, checkpoints=0)
 
     job = api.get(f"/v1/jobs/{job_id}").get_json()
     assert (job["state"], job["digest"], job["bytes"]["copied"]) == ("running", DIGEST, 40)
@@ -145,9 +146,9 @@ def test_a_running_job_shows_the_progress_of_every_blob(api: FlaskClient, core: 
 def test_an_image_of_very_many_blobs_is_shown_in_part_and_its_blobs_in_pages(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
     [task] = core.jobs.tasks(job_id, 1)
-    claim = core.jobs.claim(task.id, task.fence)
+    claim = Records.of(core).claim(task.id, task.fence)
     assert claim
-    reporter = TaskProgress(core.jobs, claim)
+    reporter = TaskProgress(core.claims, claim)
     digests = [Digest.of(str(number).encode()) for number in range(50_000)]
     reporter.planned([PlannedBlob(Descriptor("application/x", digest, 10), "waiting") for digest in digests])
     reporter.advanced(digests[-1], "failed")
@@ -199,10 +200,10 @@ def test_the_blobs_of_an_unknown_task_are_404(api: FlaskClient, task_id: str) ->
 def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
     [task] = core.jobs.tasks(job_id, 1)
-    claim = core.jobs.claim(task.id, task.fence)
+    claim = Records.of(core).claim(task.id, task.fence)
     assert claim
     reason = WaitingFor("rate_limited", "2026-11-23T22:00:00Z", "docker.io", "it asks us to wait 60 s")
-    core.jobs.release(claim, wait=60, waiting_for=reason)
+    core.claims.release(claim, wait=60, waiting_for=reason)
     expected = {
         "reason": "rate_limited",
         "registry": "docker.io",
@@ -216,10 +217,10 @@ def test_a_parked_job_says_what_it_waits_for(api: FlaskClient, core: Core) -> No
 def test_a_failed_job_says_why_and_what_to_do(api: FlaskClient, core: Core) -> None:
     job_id = post(api, "alpine:3.20")["id"]
     [task] = core.jobs.tasks(job_id, 1)
-    claim = core.jobs.claim(task.id, task.fence)
+    claim = Records.of(core).claim(task.id, task.fence)
     assert claim
     error = ErrorReport("MANIFEST_UNKNOWN", "The source has no image", retryable=False, hint="Look there.")
-    core.jobs.settle(claim, "failed", Outcome(error=error))
+    Records.of(core).settle(claim, "failed", Outcome(error=error))
     job = api.get(f"/v1/jobs/{job_id}").get_json()
     assert job["state"] == "failed"
     assert job["tasks"][0]["error"] == error.fields()
@@ -276,8 +277,8 @@ def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
     ("body", "expected"),
     [
         ({}, {"/source": "Missing data for required field."}),
-        ({"images": []}, {"/images": "Length must be between 1 and 100."}),
-        ({"images": [{"source": "redis"}] * 101}, {"/images": "Length must be between 1 and 100."}),
+        ({"images": []}, {"/images": "Length must be between 1 and 10000."}),
+        ({"images": [{"source": "redis"}] * 10_001}, {"/images": "Length must be between 1 and 10000."}),
         ({"images": "redis"}, {"/images": "Not a valid list."}),
         ({"images": None}, {"/images": "Field may not be null."}),
         ({"images": ["redis"]}, {"/images/0": "Invalid input type."}),
@@ -322,8 +323,8 @@ def test_a_body_of_another_type_is_415(api: FlaskClient, media_type: str) -> Non
     assert (response.status_code, response.get_json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-def test_a_body_beyond_64_kib_is_413(api: FlaskClient) -> None:
-    response = api.post("/v1/jobs", json={"source": "r" * 65 * 1024})
+def test_a_body_beyond_4_mib_is_413(api: FlaskClient) -> None:
+    response = api.post("/v1/jobs", json={"source": "r" * (4 * 2**20 + 1)})
     assert (response.status_code, response.get_json()["code"]) == (413, "REQUEST_TOO_LARGE")
 
 
@@ -347,9 +348,9 @@ def test_jobs_are_found_by_state_and_by_any_spelling_of_their_source(api: FlaskC
     done, waiting = post(api, "redis")["id"], post(api, "redis")["id"]
     post(api, "alpine")
     [task] = core.jobs.tasks(done, 1)
-    claim = core.jobs.claim(task.id, task.fence)
+    claim = Records.of(core).claim(task.id, task.fence)
     assert claim
-    core.jobs.settle(claim, "succeeded", Outcome(digest=DIGEST))
+    Records.of(core).settle(claim, "succeeded", Outcome(digest=DIGEST))
 
     def found(query: str) -> list[str]:
         return [job["id"] for job in api.get(f"/v1/jobs?{query}").get_json()["items"]]

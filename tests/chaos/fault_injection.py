@@ -18,7 +18,7 @@ from math import inf
 from time import monotonic, sleep
 from typing import Any, Final
 
-from mirror.records.store import LOSSES_ALLOWED
+from mirror.records.states import LOSSES_ALLOWED
 from tests.e2e.processes import Process, eventually, is_alive
 from tests.servers import Server
 

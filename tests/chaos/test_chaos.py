@@ -21,7 +21,7 @@ from time import monotonic
 import pytest
 
 from mirror.jobs import run
-from mirror.records.store import LOSSES_ALLOWED
+from mirror.records.states import LOSSES_ALLOWED
 from mirror.redis.client import Redis
 from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage.bucket import Bucket

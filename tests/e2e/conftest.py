@@ -9,7 +9,7 @@ import pytest
 
 from mirror.jobs.submit import Submitter
 from mirror.queue import TaskQueue
-from mirror.records.store import JobStore
+from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import PATIENT
 from mirror.storage.bucket import Bucket

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.jobs.submit import Submitter, Wanted
+from mirror.jobs.submit import ImageRequest, Submitter
 from mirror.locks.checkpoints import Checkpoints
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
-from mirror.records.job import Job, JobState
-from mirror.records.store import JobStore
+from mirror.records.job import Job
+from mirror.records.jobs import JobStore
+from mirror.records.states import JobState
 from mirror.redis.client import Redis
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
@@ -42,14 +43,14 @@ class Fleet:
         return Process("worker.scheduler", self.environment, self.logs / "scheduler.log")
 
     def submit(self, source: str) -> Job:
-        return self.submitter.submit([Wanted(f"{self.registry.host}/{source}")])[0]
+        return self.submitter.submit([ImageRequest(f"{self.registry.host}/{source}")])[0]
 
     def ended(self, job: Job, *, within: float) -> Job:
         def ask() -> Job | None:
             now = self.store.job(job.id)
             return now if now.state in FINISHED else None
 
-        return eventually(ask, within=within, what=f"{job.source} has ended")
+        return eventually(ask, within=within, what=f"{job.spec} has ended")
 
     def frontier(self, digest: Digest) -> int:
         """Return the number of parts of the blob in its checkpoint, or 0."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from mirror.jobs.submit import Submitter, Wanted
+from mirror.jobs.submit import ImageRequest, Submitter
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
-from mirror.records.store import JobStore
+from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis, open_client
 from tests import images
 from tests.conftest import MakeSettings
@@ -60,7 +60,7 @@ def mirror(
 def mirrored(mirror: Submitter, redis_url: str, source: str, target: str) -> Job:
     redis = Redis.connect(redis_url)
     store = JobStore(redis)
-    job, _ = mirror.submit([Wanted(source, target)])
+    job, _ = mirror.submit([ImageRequest(source, target)])
 
     def ask() -> Job | None:
         now = store.job(job.id)

@@ -145,6 +145,11 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
     )
 
 
+def test_a_retention_of_zero_keeps_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIRROR_JOB_RETENTION", "0")
+    assert Settings.load().job_retention == 0
+
+
 def test_every_field_is_read_from_the_variable_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only free text accepts a value that fits no other kind: a path, and the region."""
     free_text = {"data_dir", "s3_region"}

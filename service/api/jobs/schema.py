@@ -1,15 +1,16 @@
-"""Jobs."""
+"""The JSON of jobs, their tasks and blobs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from time import sleep
+from typing import Any, ClassVar, get_args
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
-from mirror.jobs.submit import MOST_IMAGES, Wanted
-from mirror.records.job import JOB_STATES
-from mirror.records.task import SHOWN_BLOBS, BlobState, TaskState
+from mirror.jobs.submit import MOST_IMAGES, ImageRequest
+from mirror.records.states import JOB_STATES, TaskState
+from mirror.records.task import SHOWN_BLOBS, BlobState
 from service.http.pagination import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
 
 _IMAGE = "docker.io/library/alpine:3.20"
@@ -36,12 +37,19 @@ class ImageRequestSchema(Schema):
     target = fields.String(allow_none=True, load_default=None, metadata=_TARGET)
 
     @post_load
-    def make(self, data: dict[str, Any], **_: Any) -> Wanted:
-        return Wanted(**data)
+    def make(self, data: dict[str, Any], **_: Any) -> ImageRequest:
+        sleep(0)  # ten thousand of them take a second, in which the greenlets of other requests run
+        return ImageRequest(**data)
 
 
 class JobRequestSchema(Schema):
-    """What to mirror: one image as `source` and `target`, or several as `images`. Loads as a list of `Wanted`."""
+    """What to mirror: one image as `source` and `target`, or several as `images`.
+
+    Loads as a list of `ImageRequest`.
+    """
+
+    max_body: ClassVar[int] = 4 * 2**20
+    """Bytes: ten thousand images with long names."""
 
     source = fields.String(metadata=_SOURCE)
     target = fields.String(allow_none=True, metadata=_TARGET)
@@ -64,9 +72,9 @@ class JobRequestSchema(Schema):
             raise ValidationError({name: ["Not beside 'images'."] for name in beside})
 
     @post_load
-    def make(self, data: dict[str, Any], **_: Any) -> list[Wanted]:
-        several: list[Wanted] | None = data.get("images")
-        return [Wanted(data["source"], data.get("target"))] if several is None else several
+    def make(self, data: dict[str, Any], **_: Any) -> list[ImageRequest]:
+        several: list[ImageRequest] | None = data.get("images")
+        return [ImageRequest(data["source"], data.get("target"))] if several is None else several
 
 
 class JobQuery(PageQuery):
@@ -209,7 +217,7 @@ class JobLinksSchema(Schema):
 
 
 class JobSummarySchema(Schema):
-    """A job as it stands in a list: without its tasks."""
+    """A job in a list: without its tasks."""
 
     id = fields.String(required=True, metadata={"example": _JOB})
     state = fields.String(required=True, validate=validate.OneOf(JOB_STATES), metadata={"example": "running"})
@@ -244,7 +252,7 @@ class JobSummarySchema(Schema):
 
 
 class JobSchema(JobSummarySchema):
-    """A job in full; at most its first 20 tasks."""
+    """A job with its first 20 tasks."""
 
     tasks = fields.List(fields.Nested(TaskSchema), required=True)
 

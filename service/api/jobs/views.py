@@ -1,4 +1,4 @@
-"""``/v1/jobs``: queue a mirror job, watch it and its tasks, list jobs; cancel one, and retry one."""
+"""``/v1/jobs``: queue, read, list, cancel, retry and delete jobs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flask import g
+from flask import Response, g
 
-from mirror.jobs.submit import Wanted
+from mirror.jobs import cancel, retry
+from mirror.jobs.submit import ImageRequest
 from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.oci.reference import Reference
-from mirror.records.job import RETRYABLE, UNFINISHED, Job
-from mirror.records.task import BLOB_STATES, BlobReport, Task, WaitingFor
+from mirror.records.job import Job
+from mirror.records.states import RETRYABLE, UNFINISHED
+from mirror.records.task import BLOB_STATES, BlobReport, Task, TaskSpec, WaitingFor
 from service.api.jobs.schema import (
     BlobPageSchema,
     BlobQuery,
@@ -30,9 +32,9 @@ from service.http.pagination import NoParameters, PageQuery, next_page, public_u
 JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
 INLINE_TASKS: Final = 20
 _LOOK_AGAIN: Final = "2"
-"""Seconds after which a job that was just changed is worth a look."""
+"""Seconds after which a client should read a job that was just changed."""
 _LOCATION: Final = header("Where to watch the job.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7")
-_RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AGAIN)
+_RETRY_AFTER: Final = header("Seconds after which to read the job.", _LOOK_AGAIN)
 
 
 @JOBS.post("/v1/jobs")
@@ -41,19 +43,19 @@ _RETRY_AFTER: Final = header("Seconds until a first look makes sense.", _LOOK_AG
 @JOBS.response(
     202,
     JobSchema,
-    description="The job is stored and will be done, whatever dies next.",
+    description="The job is stored. It is done even if a process dies.",
     headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 400, 401, 413, 415, 422, 503)
-def create_job(_: dict[str, Any], images: list[Wanted]) -> tuple[dict[str, Any], dict[str, str]]:
+def create_job(_: dict[str, Any], images: list[ImageRequest]) -> tuple[dict[str, Any], dict[str, str]]:
     """Queue a mirror job.
 
-    One image is named by `source` and `target`, up to a hundred by `images`; all of them are accepted or none. Names
-    are checked at once and the network is not touched: what can never work is refused here, what the registry says is
-    told by the job.
+    One image is named by `source` and `target`, up to ten thousand by `images`. All of them are accepted or none. Names
+    are checked at once, without any network access: what can never work is refused here. What the registry says is
+    shown by the job.
     """
     job, tasks = core().submitter.submit(images)
-    document = {**job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
+    document = {**_job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
@@ -66,7 +68,7 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     state, limit = query["state"], query["limit"]
     source = None if query["source"] is None else str(Reference.parse(query["source"]))
     found, following = core().jobs.page(limit=limit, before=query["cursor"], state=state, source=source)
-    page = {"items": [job_summary(job) for job in found], "next": following}
+    page = {"items": [_job_summary(job) for job in found], "next": following}
     return page, next_page("jobs.list_jobs", state=state, source=source, limit=limit, after=following)
 
 
@@ -75,7 +77,21 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @refuses(JOBS, 401, 404, 503)
 def read_job(job_id: str) -> dict[str, Any]:
     """Read one job, with the progress of its blobs."""
-    return job_document(core().jobs.job(job_id))
+    return _job_document(core().jobs.job(job_id))
+
+
+@JOBS.delete("/v1/jobs/<job_id>")
+@JOBS.arguments(NoParameters, location="query")
+@JOBS.response(204, description="The job and its tasks are gone. The images that it mirrored stay.")
+@refuses(JOBS, 401, 404, 409, 422, 503)
+def delete_job(_: dict[str, Any], job_id: str) -> Response:
+    """Delete a job that has ended.
+
+    A job that has not ended is refused (409): cancel it first. Jobs that ended are also deleted after
+    `MIRROR_JOB_RETENTION`.
+    """
+    core().jobs.delete(job_id)
+    return Response(status=204)
 
 
 @JOBS.get("/v1/jobs/<job_id>/tasks")
@@ -85,7 +101,7 @@ def read_job(job_id: str) -> dict[str, Any]:
 def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """List a job's tasks.
 
-    There is one for each image, in the order in which they were given, with the progress of its blobs.
+    There is one for each image, in the order of the request, with the progress of its blobs.
     """
     jobs, limit = core().jobs, query["limit"]
     job = jobs.job(job_id)
@@ -102,8 +118,8 @@ def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict
 def list_blobs(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """List the blobs of a task.
 
-    They come in the order in which they are copied; those that were held already or are left out stand at the end.
-    Of an image with more than a thousand blobs the first thousand are listed.
+    They come in the order in which they are copied. Blobs that were held already or are left out come last. Of an
+    image with more than a thousand blobs, the first thousand are listed.
     """
     limit, after = query["limit"], query["cursor"]
     found, last = core().jobs.blobs(job_id, task_id, limit=limit, after=None if after is None else int(after))
@@ -117,17 +133,17 @@ def list_blobs(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[s
 @JOBS.response(
     202,
     JobSchema,
-    description="What waited is `canceled`; what runs is stopped within seconds, and then the job has ended.",
+    description="Images that waited are `canceled`. Copies that run are stopped within seconds; then the job ends.",
     headers={"Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 401, 404, 409, 422, 503)
 def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Cancel a job.
 
-    Copies stop in the middle of a blob, and no tag is moved any more; an image that is being published at that moment
-    may still succeed. Again is the same as once. A job that has ended otherwise is refused.
+    Copies stop in the middle of a blob, and no tag is moved any more. An image that is being published at that moment
+    may still succeed. Canceling twice is the same as canceling once. A job that has ended otherwise is refused.
     """
-    return job_document(core().steering.cancel(job_id)), {"Retry-After": _LOOK_AGAIN}
+    return _job_document(cancel.cancel_job(core().jobs, job_id)), {"Retry-After": _LOOK_AGAIN}
 
 
 @JOBS.post("/v1/jobs/<job_id>/retry")
@@ -140,20 +156,28 @@ def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str
 )
 @refuses(JOBS, 401, 404, 409, 422, 503)
 def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Start a failed, partial or canceled job anew.
+    """Retry a failed, partial or canceled job.
 
-    It stays the same job, with its next attempt. What succeeded is left alone, and blobs that arrived stay.
+    It stays the same job and gets its next attempt. Images that succeeded are left alone, and blobs that were copied
+    stay.
     """
-    document = job_document(core().steering.retry(job_id))
+    document = _job_document(retry.retry_job(core().jobs, core().queue, job_id))
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
-def job_summary(job: Job) -> dict[str, Any]:
-    return {**asdict(job), "waiting_for": _shown_wait(job), "links": job_links(job)}
+def _job_summary(job: Job) -> dict[str, Any]:
+    return {**asdict(job), **_names(job.spec), "waiting_for": _shown_wait(job), "links": _job_links(job)}
+
+
+def _names(spec: TaskSpec | None) -> dict[str, str | None]:
+    return {"source": str(spec.source), "target": str(spec.target)} if spec else {"source": None, "target": None}
 
 
 def _shown_wait(record: Job | Task) -> WaitingFor | None:
-    """Asks for the heartbeats only where something is queued, and once for an answer."""
+    """Return why the record waits.
+
+    Heartbeats are read only if something is queued, and once per request.
+    """
     if record.state != "queued":
         return record.waiting_for
     if "fleet" not in g:
@@ -162,16 +186,16 @@ def _shown_wait(record: Job | Task) -> WaitingFor | None:
     return explain_wait(record.state, record.waiting_for, g.fleet, datetime.now(UTC))
 
 
-def job_links(job: Job) -> dict[str, str]:
-    """Where to read the job, and what may be done to it in its state."""
+def _job_links(job: Job) -> dict[str, str]:
+    """Return the URLs of the job and of what its state allows."""
     steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
     allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
     own = {"self": public_url("jobs.read_job", job_id=job.id), "tasks": public_url("jobs.list_tasks", job_id=job.id)}
     return {**own, **allowed}
 
 
-def job_document(job: Job) -> dict[str, Any]:
-    return {**job_summary(job), "tasks": _task_documents(core().jobs.tasks(job.id, INLINE_TASKS))}
+def _job_document(job: Job) -> dict[str, Any]:
+    return {**_job_summary(job), "tasks": _task_documents(core().jobs.tasks(job.id, INLINE_TASKS))}
 
 
 def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
@@ -184,6 +208,7 @@ def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
     url = public_url("jobs.list_blobs", job_id=task.job, task_id=task.id)
     return {
         **asdict(task),
+        **_names(task.spec),
         "waiting_for": _shown_wait(task),
         "blobs": blobs,
         "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},

@@ -10,14 +10,15 @@ import pytest
 
 from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.jobs import heartbeat as keeping
+from mirror.jobs.cancel import cancel_job
 from mirror.jobs.heartbeat import CANCELED, Heartbeat, Heartbeats
+from mirror.jobs.retry import retry_job
 from mirror.jobs.run import HANDOVER
-from mirror.jobs.steering import Steering
 from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
+from mirror.records.claims import Claim, Outcome
 from mirror.records.job import Job
-from mirror.records.store import Claim, Outcome
 from mirror.records.task import Task
 from mirror.redis import keys
 from mirror.redis.client import open_client
@@ -29,11 +30,6 @@ from tests.harness import Harness
 from tests.servers.process import free_port
 
 MIB = 2**20
-
-
-@pytest.fixture
-def steering(harness: Harness) -> Steering:
-    return Steering(harness.store, harness.queue)
 
 
 class Semaphore:
@@ -83,7 +79,7 @@ def only_task(harness: Harness, job: Job) -> Task:
 
 def claimed(harness: Harness, job: Job) -> Claim:
     task = only_task(harness, job)
-    claim = harness.store.claim(task.id, task.fence)
+    claim = harness.records.claim(task.id, task.fence)
     assert claim is not None
     return claim
 
@@ -98,9 +94,7 @@ def fetches(harness: Harness, digest: Digest) -> int:
 
 
 @pytest.mark.parametrize("size", [MIB, 40 * MIB], ids=["one part", "several parts"])
-def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(
-    harness: Harness, steering: Steering, size: int
-) -> None:
+def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(harness: Harness, size: int) -> None:
     big, small = images.layer("big", size), images.layer("small")
     harness.registry.put(images.image(big, small), "team/app", "1")
     gate = Semaphore(harness, str(big.digest), after=1000)
@@ -108,7 +102,7 @@ def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(
     with working(harness, job):
         assert gate.reached.wait(20)
         eventually(lambda: layout.blob_key(small.digest) in harness.stored(), what="the small blob is there")
-        assert steering.cancel(job.id).state == "running"
+        assert cancel_job(harness.store, job.id).state == "running"
     canceled = harness.store.job(job.id)
     assert (canceled.state, canceled.error, canceled.images.canceled) == ("canceled", None, 1)
     assert (shown(harness), harness.bucket.uploads.list_open("")) == ([], [])
@@ -116,12 +110,12 @@ def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(
     assert layout.blob_key(big.digest) not in harness.stored()
 
     gate.opened.set()
-    assert steering.retry(job.id).state == "queued"
+    assert retry_job(harness.store, harness.queue, job.id).state == "queued"
     assert harness.perform(job).state == "succeeded"
     assert fetches(harness, small.digest) == 1
 
 
-def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: Harness, steering: Steering) -> None:
+def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: Harness) -> None:
     """Its worker does not wait for it, and its late answer does not bring the image, whose blobs are there already."""
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     harness.mirror("team/app:1", "copy/app:1")
@@ -130,7 +124,7 @@ def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: 
     job = harness.submit("team/app:1")
     with working(harness, job) as [worker]:
         assert gate.reached.wait(20)
-        steering.cancel(job.id)
+        cancel_job(harness.store, job.id)
         assert ended(harness, job).state == "canceled"
         worker.join(30)
         assert not worker.is_alive()
@@ -139,18 +133,16 @@ def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: 
     assert shown(harness) == before
 
 
-def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(
-    harness: Harness, steering: Steering
-) -> None:
+def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(harness: Harness) -> None:
     image = images.image(images.layer("a"))
     harness.registry.put(image, "team/app", "1")
     gate = Semaphore(harness, "/manifests/", after=None, times=1)
     job = harness.submit("team/app:1")
     with working(harness, job):
         assert gate.reached.wait(20)
-        steering.cancel(job.id)
+        cancel_job(harness.store, job.id)
         ended(harness, job)
-        steering.retry(job.id)
+        retry_job(harness.store, harness.queue, job.id)
         assert harness.perform(job).state == "succeeded"
         gate.opened.set()
     after = harness.store.job(job.id)
@@ -160,25 +152,21 @@ def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(
 @pytest.mark.parametrize(
     "answer", [Reply(404), Reply(403), Reply(429, {"Retry-After": "120"})], ids=["fails", "is denied", "has to wait"]
 )
-def test_what_the_source_says_behind_a_cancellation_does_not_count(
-    harness: Harness, steering: Steering, answer: Reply
-) -> None:
+def test_what_the_source_says_behind_a_cancellation_does_not_count(harness: Harness, answer: Reply) -> None:
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     job = harness.submit("team/app:1")
 
     def cancel_and_answer(request: Request, _: Reply) -> Reply:
-        steering.cancel(job.id)
+        cancel_job(harness.store, job.id)
         return answer
 
     harness.registry.script(cancel_and_answer)
     done = harness.perform(job)
     assert (done.state, done.error, done.waiting_for) == ("canceled", None, None)
-    assert harness.store.unpark(only_task(harness, job).id) is None
+    assert harness.core.recovery.unpark(only_task(harness, job).id) == []
 
 
-def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(
-    harness: Harness, steering: Steering
-) -> None:
+def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(harness: Harness) -> None:
     base = images.layer("base", 20 * MIB)
     harness.registry.put(images.image(base, images.layer("one")), "team/one", "1")
     harness.registry.put(images.image(base, images.layer("two")), "team/two", "1")
@@ -188,32 +176,28 @@ def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(
         assert gate.reached.wait(20)
         with working(harness, second):
             eventually(lambda: harness.registry.log(path="/v2/team/two/blobs/"), what="the second job copies")
-            steering.cancel(first.id)
+            cancel_job(harness.store, first.id)
             assert ended(harness, first).state == "canceled"
             gate.opened.set()
     assert harness.store.job(second.id).state == "succeeded"
     assert harness.bucket.uploads.list_open("") == []
 
 
-def test_a_task_that_is_handed_over_while_its_job_is_canceled_is_not_queued(
-    harness: Harness, steering: Steering
-) -> None:
+def test_a_task_that_is_handed_over_while_its_job_is_canceled_is_not_queued(harness: Harness) -> None:
     """As at the end of the handover's watchdog, which knows nothing of the copy any more."""
     job = harness.submit("team/app:1")
     claim = claimed(harness, job)
-    steering.cancel(job.id)
+    cancel_job(harness.store, job.id)
     harness.performer.hand_over(claim, HANDOVER)
     assert harness.store.job(job.id).state == "canceled"
     assert not harness.queue.holds(claim.task.id, claim.fence)
 
 
-def test_the_task_of_a_dead_worker_ends_with_its_lease(
-    harness: Harness, steering: Steering, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_task_of_a_dead_worker_ends_with_its_lease(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3600)
     job = harness.submit("team/app:1")
     claim = claimed(harness, job)
-    steering.cancel(job.id)
+    cancel_job(harness.store, job.id)
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, claim.task.id)
     harness.reconciler.reconcile()
     assert harness.store.job(job.id).state == "canceled"
@@ -229,32 +213,30 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def kept(harness: Harness, claim: Claim, cancellation: Cancellation) -> Iterator[Heartbeat]:
-    keeper = Heartbeats(harness.store, Pins(harness.redis)).keep(claim, cancellation)
+    keeper = Heartbeats(harness.core.claims, Pins(harness.redis)).keep(claim, cancellation)
     yield keeper
     keeper.end(failed=False)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_image_that_is_being_published_is_left_to_end(harness: Harness, steering: Steering) -> None:
+def test_an_image_that_is_being_published_is_left_to_end(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     claim, cancellation = claimed(harness, job), Cancellation()
     with kept(harness, claim, cancellation) as keeper:
         keeper.begin_publishing()
-        steering.cancel(job.id)
+        cancel_job(harness.store, job.id)
         eventually(cancellation.is_set, what="the worker has heard of it")
     assert harness.store.job(job.id).state == "running"
-    assert harness.store.settle(claim, "succeeded", Outcome())
+    assert harness.records.settle(claim, "succeeded", Outcome())
     assert harness.store.job(job.id).state == "succeeded"
 
 
 @pytest.mark.usefixtures("impatient")
-def test_nothing_is_published_once_the_worker_has_heard_of_the_cancellation(
-    harness: Harness, steering: Steering
-) -> None:
+def test_nothing_is_published_once_the_worker_has_heard_of_the_cancellation(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     claim, cancellation = claimed(harness, job), Cancellation()
     with kept(harness, claim, cancellation) as keeper:
-        steering.cancel(job.id)
+        cancel_job(harness.store, job.id)
         eventually(cancellation.is_set, what="the worker has heard of it")
         with pytest.raises(OperationCanceled, match=CANCELED) as stopped:
             keeper.begin_publishing()
@@ -263,20 +245,20 @@ def test_nothing_is_published_once_the_worker_has_heard_of_the_cancellation(
 
 
 def test_a_retry_is_accepted_though_its_entry_cannot_be_put_and_the_reconciler_puts_it(
-    harness: Harness, steering: Steering, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mirror.jobs.reconcile.ENTRY_SECONDS", -1)
     nowhere = open_client(f"redis://127.0.0.1:{free_port()}", retries=0, decode_responses=False)
     job = harness.submit("team/app:1")
-    steering.cancel(job.id)
-    assert Steering(harness.store, TaskQueue(nowhere)).retry(job.id).state == "queued"
+    cancel_job(harness.store, job.id)
+    assert retry_job(harness.store, TaskQueue(nowhere), job.id).state == "queued"
     task = only_task(harness, job)
     assert not harness.queue.holds(task.id, task.fence)
     harness.reconciler.reconcile()
     assert harness.queue.holds(task.id, task.fence)
 
 
-def test_a_retry_mirrors_what_the_tag_shows_now(harness: Harness, steering: Steering) -> None:
+def test_a_retry_mirrors_what_the_tag_shows_now(harness: Harness) -> None:
     old, new = images.image(images.layer("old")), images.image(images.layer("new"))
     harness.registry.put(old, "team/app", "1")
     down = threading.Event()
@@ -286,7 +268,7 @@ def test_a_retry_mirrors_what_the_tag_shows_now(harness: Harness, steering: Stee
     assert harness.perform(job).state == "failed"
     down.clear()
     harness.registry.put(new, "team/app", "1")
-    steering.retry(job.id)
+    retry_job(harness.store, harness.queue, job.id)
     done = harness.perform(job)
     assert (done.state, done.attempt, done.digest) == ("succeeded", 2, str(new.digest))
     total = sum(map(len, new.blobs.values()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mirror.jobs.submit import Wanted
+from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job
@@ -33,7 +33,7 @@ class Claimant:
     registry: FakeRegistry
 
     def mirror(self, path: str, target: str = TARGET) -> Job:
-        job, _ = self.harness.submitter.submit([Wanted(f"{self.registry.host}/{path}", target)])
+        job, _ = self.harness.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target)])
         return worked(self.harness, job)
 
 

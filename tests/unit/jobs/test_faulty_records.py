@@ -14,8 +14,8 @@ import pytest
 from mirror.background import fault_counts
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.run import ClaimedTask
+from mirror.records.claims import Claim, Outcome
 from mirror.records.job import Job
-from mirror.records.store import Claim, Outcome
 from mirror.records.task import Task
 from mirror.redis import keys
 from tests import images
@@ -86,9 +86,9 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         performed["faulty"].result(60)
     assert state(harness, jobs["faulty"]) == ("failed", "INTERNAL_ERROR")
     ended = only_task(harness, jobs["faulty"])
-    assert (ended.state, ended.source, harness.store.job(jobs["faulty"].id).images.running) == (
+    assert (ended.state, ended.spec, harness.store.job(jobs["faulty"].id).images.running) == (
         "failed",
-        faulty.source,
+        faulty.spec,
         0,
     )
     assert fault_counts()["keeping a claim"] > before
@@ -100,12 +100,12 @@ def test_tasks_are_claimed_and_settled_together_though_one_of_them_cannot_be(har
     job = harness.submit_all(("team/a:1", None), ("team/b:1", None), ("team/c:1", None))
     first, second, third = harness.store.tasks(job.id, 3)
     spoil(harness, second.id, job.id)
-    claims = harness.store.claim_all([(task.id, task.fence) for task in (first, second, third)])
+    claims = harness.core.claims.claim([(task.id, task.fence) for task in (first, second, third)])
     assert [claim is not None for claim in claims] == [True, False, True]
     held = [claim for claim in claims if claim]
     spoil(harness, first.id, job.id)
-    assert harness.store.settle_all("succeeded", [(claim, Outcome()) for claim in held])[1]
-    assert harness.store.losses([first.id, second.id, third.id])[2] == 0
+    assert harness.core.claims.settle("succeeded", [(claim, Outcome()) for claim in held])[1]
+    assert harness.core.claims.losses([first.id, second.id, third.id])[2] == 0
     assert harness.store.job(job.id).images.succeeded == 1
 
 
@@ -134,10 +134,10 @@ def test_the_reconciler_passes_a_task_whose_record_cannot_be_used_and_finds_the_
     tasks = [only_task(harness, job) for job in (good, faulty)]
     for task in tasks:
         if watched != keys.TASKS_QUEUED:
-            claim = harness.store.claim(task.id, 0)
+            claim = harness.records.claim(task.id, 0)
             assert claim is not None
             if watched == keys.TASKS_PARKED:
-                harness.store.release(claim, wait=600)
+                harness.core.claims.release(claim, wait=600)
     harness.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
     harness.redis.call("ZADD", watched, 2, tasks[0].id, 1, tasks[1].id)
     replace_record(harness, tasks[1].id, "")

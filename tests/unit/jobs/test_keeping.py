@@ -12,7 +12,7 @@ from mirror.jobs import heartbeat as keeping
 from mirror.jobs.heartbeat import LOST, Heartbeat, Heartbeats
 from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
-from mirror.records.store import Claim
+from mirror.records.claims import Claim
 from mirror.redis import keys
 from tests.e2e.processes import eventually
 from tests.harness import Harness
@@ -20,12 +20,12 @@ from tests.harness import Harness
 
 @pytest.fixture
 def kept(harness: Harness) -> Heartbeats:
-    return Heartbeats(harness.store, Pins(harness.redis))
+    return Heartbeats(harness.core.claims, Pins(harness.redis))
 
 
 def claims(harness: Harness, count: int) -> list[Claim]:
     job = harness.submit_all(*((f"team/app:{number}", None) for number in range(count)))
-    found = harness.store.claim_all([(task.id, task.fence) for task in harness.store.tasks(job.id, count)])
+    found = harness.core.claims.claim([(task.id, task.fence) for task in harness.store.tasks(job.id, count)])
     return [claim for claim in found if claim]
 
 
@@ -79,7 +79,7 @@ def test_a_redis_that_is_silent_for_a_moment_loses_no_claim(
 ) -> None:
     monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
     [claim] = claims(harness, 1)
-    before, renew = lease_ends(harness, claim), harness.store.renew
+    before, renew = lease_ends(harness, claim), harness.core.claims.renew
     silent = iter([True, True])
 
     def renewed(claim: Claim) -> object:
@@ -87,7 +87,7 @@ def test_a_redis_that_is_silent_for_a_moment_loses_no_claim(
             raise RedisUnavailable
         return renew(claim)
 
-    monkeypatch.setattr(harness.store, "renew", renewed)
+    monkeypatch.setattr(harness.core.claims, "renew", renewed)
     cancellation = Cancellation()
     keeper = kept.keep(claim, cancellation)
     eventually(lambda: lease_ends(harness, claim) > before, what="it was renewed after all")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.jobs.submit import Wanted
+from mirror.jobs.submit import ImageRequest
 from tests import images
 from tests.fakes.registry import FakeRegistry, Tokens
 from tests.harness import Harness
@@ -62,9 +62,11 @@ def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authori
         insecure_registries=frozenset({harness.registry.cdn_host}),
         docker_config=docker_config,
     )
-    job = known.perform(known.submitter.submit([Wanted(source)])[0])
+    job = known.perform(known.submitter.submit([ImageRequest(source)])[0])
     known.core.close()
-    assert (job.state, job.error, job.target, job.digest) == ("succeeded", None, target, str(image.digest))
+    assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
+    assert job.spec is not None
+    assert str(job.spec.target) == target
     [asked] = harness.registry.log(path="/token")
     assert ("Authorization" in asked.headers) == (login is not None)
     elsewhere = harness.registry.log("cdn")

@@ -107,9 +107,9 @@ def test_a_rest_that_would_outlast_the_patience_ends_with_it_and_the_task_fails_
 def test_a_task_that_an_older_release_parked_for_decades_is_queued(harness: Harness, clock: StoppedClock) -> None:
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
-    harness.store.release(claim, wait=600, waiting_for=WaitingFor("quota", "2058-01-01T00:00:00Z"))
+    harness.core.claims.release(claim, wait=600, waiting_for=WaitingFor("quota", "2058-01-01T00:00:00Z"))
     harness.redis.call("ZADD", keys.TASKS_PARKED, int((clock() + 32 * 365 * DAY) * 1000), task.id)
     harness.reconciler.reconcile()
     assert harness.perform(job).state == "succeeded"
@@ -118,9 +118,9 @@ def test_a_task_that_an_older_release_parked_for_decades_is_queued(harness: Harn
 def test_no_release_parks_a_task_for_longer_than_a_day(harness: Harness, clock: StoppedClock) -> None:
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
-    harness.store.release(claim, wait=1e12)
+    harness.core.claims.release(claim, wait=1e12)
     assert rest(harness, clock, job) == pytest.approx(LONGEST_REST, abs=1)
 
 
@@ -129,11 +129,11 @@ def test_patience_is_counted_for_each_reason_and_begins_anew_after_a_long_time_w
 ) -> None:
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
 
     def ask(reason: str, patience: float = RegistryDown.patience) -> tuple[float, bool]:
-        found = harness.store.rest(claim, reason, wait=300, patience=patience)
+        found = harness.core.claims.parking_time(claim, reason, wait=300, patience=patience)
         return found.seconds, found.is_last
 
     assert ask("registry_unreachable") == (300, False)

@@ -9,7 +9,7 @@ from mirror.errors import WorkerLost
 from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.records.store import Claim, ClaimState
+from mirror.records.claims import Claim, ClaimState
 from mirror.records.task import ErrorReport
 from mirror.redis import keys
 from tests.harness import Harness
@@ -20,7 +20,7 @@ LOST = ErrorReport.of(WorkerLost("task", 3))
 
 def claimed(harness: Harness) -> Claim:
     [task] = harness.store.tasks(harness.submit("team/app:1").id, 1)
-    claim = harness.store.claim(task.id, task.fence)
+    claim = harness.records.claim(task.id, task.fence)
     assert claim is not None
     return claim
 
@@ -28,14 +28,14 @@ def claimed(harness: Harness) -> Claim:
 def losses(harness: Harness, task_id: str) -> int:
     """Lose the task's worker; the losses in a row."""
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task_id)
-    harness.store.expire(task_id, LOST)
+    harness.core.recovery.expire(task_id, LOST)
     task = harness.store.task(task_id)
     assert task is not None
     return task.losses
 
 
 def reported(harness: Harness, claim: Claim, step: str) -> None:
-    reporter = TaskProgress(harness.store, claim)
+    reporter = TaskProgress(harness.core.claims, claim)
     reporter.planned([PlannedBlob(BLOB, "waiting")])
     reporter.advanced(BLOB.digest, "copying", 40)
     if step == "part":
@@ -49,7 +49,7 @@ def reported(harness: Harness, claim: Claim, step: str) -> None:
 def test_only_what_the_next_worker_need_not_do_again_is_progress(harness: Harness, step: str, counted: int) -> None:
     claim = claimed(harness)
     assert losses(harness, claim.task.id) == 1
-    again = harness.store.claim(claim.task.id, claim.fence)
+    again = harness.records.claim(claim.task.id, claim.fence)
     assert again is not None
     reported(harness, again, step)
     assert losses(harness, claim.task.id) == counted
@@ -57,7 +57,7 @@ def test_only_what_the_next_worker_need_not_do_again_is_progress(harness: Harnes
 
 def test_nothing_is_written_where_nothing_changed(harness: Harness) -> None:
     claim = claimed(harness)
-    reporter = TaskProgress(harness.store, claim)
+    reporter = TaskProgress(harness.core.claims, claim)
     assert reporter.flush() is None
     reporter.resolved(BLOB.digest)
     assert [reporter.flush(), reporter.flush()] == [ClaimState.HELD, None]
@@ -66,7 +66,7 @@ def test_nothing_is_written_where_nothing_changed(harness: Harness) -> None:
 def test_a_write_says_that_the_job_is_being_canceled(harness: Harness) -> None:
     claim = claimed(harness)
     harness.store.cancel(claim.task.job)
-    reporter = TaskProgress(harness.store, claim)
+    reporter = TaskProgress(harness.core.claims, claim)
     reporter.resolved(BLOB.digest)
     assert reporter.flush() is ClaimState.CANCELING
 
@@ -75,7 +75,7 @@ def test_a_new_plan_takes_the_place_of_the_one_before(harness: Harness) -> None:
     """As of an image whose tag moved while it was copied, also if another worker had planned the first one."""
     claim = claimed(harness)
     other = Descriptor("application/octet-stream", Digest.of(b"other"), 5)
-    for reporter in (TaskProgress(harness.store, claim), TaskProgress(harness.store, claim)):
+    for reporter in (TaskProgress(harness.core.claims, claim), TaskProgress(harness.core.claims, claim)):
         for blob in (BLOB, other):
             reporter.planned([PlannedBlob(blob, "waiting")])
             assert reporter.flush() is ClaimState.HELD
@@ -88,7 +88,7 @@ def test_a_new_plan_takes_the_place_of_the_one_before(harness: Harness) -> None:
 
 def test_a_blob_that_goes_on_after_all_has_no_reason_any_more(harness: Harness) -> None:
     claim = claimed(harness)
-    reporter = TaskProgress(harness.store, claim)
+    reporter = TaskProgress(harness.core.claims, claim)
     reporter.planned([PlannedBlob(BLOB, "waiting")])
     reporter.stopped(BLOB.digest, "failed", "it is gone", "BLOB_UNKNOWN")
     reporter.flush()

@@ -9,13 +9,14 @@ import pytest
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.oci.digest import Digest
-from mirror.records.store import Claim, JobStore, Outcome
-from mirror.records.task import WaitingFor
+from mirror.records.claims import Claim, Outcome
+from mirror.records.task import TaskSpec, WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
+from tests.records import Records
 
 DIGEST = Digest.of(b"a large blob")
 KEY = layout.blob_key(DIGEST)
@@ -63,8 +64,8 @@ def begun(redis: Redis, upload_id: str, claim: Claim) -> None:
 
 @pytest.fixture
 def claim(redis: Redis) -> Claim:
-    store = JobStore(redis)
-    _, (task,) = store.submit([("docker.io/library/redis:7", "redis:7")])
+    store = Records.on(redis)
+    _, (task,), _ = store.jobs.submit([TaskSpec.parse("docker.io/library/redis:7", "redis:7")])
     claim = store.claim(task.id, task.fence)
     assert claim is not None
     return claim
@@ -82,7 +83,7 @@ def test_of_two_uploads_the_one_that_an_unfinished_tasks_checkpoint_names_is_lef
 def test_a_parked_tasks_upload_is_left(sweeper: UploadPurge, redis: Redis, claim: Claim) -> None:
     upload_id = sweeper.bucket.uploads.create(KEY)
     begun(redis, upload_id, claim)
-    assert JobStore(redis).release(claim, wait=60, waiting_for=WaitingFor("quota", "later", None))
+    assert Records.on(redis).claims.release(claim, wait=60, waiting_for=WaitingFor("quota", "later", None))
     assert sweeper.sweep(NOW) == 0
     assert still_open(sweeper) == [upload_id]
 
@@ -92,7 +93,7 @@ def test_an_upload_whose_task_has_ended_without_it_is_aborted_with_its_checkpoin
     sweeper: UploadPurge, redis: Redis, claim: Claim, state: str
 ) -> None:
     begun(redis, sweeper.bucket.uploads.create(KEY), claim)
-    assert JobStore(redis).settle(claim, state, Outcome())
+    assert Records.on(redis).settle(claim, state, Outcome())
     assert sweeper.sweep(NOW) == 1
     assert still_open(sweeper) == []
     assert Checkpoints(redis).load(DIGEST) is None
@@ -102,8 +103,8 @@ def test_an_upload_whose_task_has_ended_without_it_is_aborted_with_its_checkpoin
 def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
     sweeper: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
-    store = JobStore(redis)
-    _, (task,) = store.submit([("docker.io/library/redis:8", "redis:8")])
+    store = Records.on(redis)
+    _, (task,), _ = store.jobs.submit([TaskSpec.parse("docker.io/library/redis:8", "redis:8")])
     later = store.claim(task.id, task.fence)
     lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
     assert later is not None

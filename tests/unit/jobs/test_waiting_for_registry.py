@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.errors import RegistryFailing
-from mirror.jobs.submit import Wanted
+from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
 from mirror.redis import keys
 from tests import images
@@ -102,7 +102,7 @@ def test_a_mistyped_host_fails_at_once(harness: Harness) -> None:
     """Nothing listens there, and nothing ever did."""
     port = harness.registry.host.partition(":")[2]
     for _ in range(7):
-        job, _ = harness.submitter.submit([Wanted(f"{NOWHERE}:{port}/team/app:1")])
+        job, _ = harness.submitter.submit([ImageRequest(f"{NOWHERE}:{port}/team/app:1")])
         failed = harness.perform(job)
         assert failed.error is not None
         assert (failed.state, failed.error.code) == ("failed", "SOURCE_UNREACHABLE")

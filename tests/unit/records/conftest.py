@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.records.store import JobStore
 from mirror.redis.client import Redis
+from tests.records import Records
 
 
 @pytest.fixture
-def store(redis: Redis) -> JobStore:
-    return JobStore(redis)
+def records(redis: Redis) -> Records:
+    return Records.on(redis)

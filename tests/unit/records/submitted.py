@@ -5,30 +5,33 @@ from __future__ import annotations
 from typing import Final
 
 from mirror.errors import WorkerLost
+from mirror.records.claims import Claim
 from mirror.records.job import Job
-from mirror.records.store import Claim, JobStore
-from mirror.records.task import ErrorReport, Task
+from mirror.records.task import ErrorReport, Task, TaskSpec
 from mirror.redis import keys
 from mirror.redis.client import Redis
+from tests.records import Records
 
-PAIR: Final = ("docker.io/library/redis:7", "docker.io/library/redis:7")
+SOURCE: Final = "docker.io/library/redis:7"
+SPEC: Final = TaskSpec.parse(SOURCE, "docker.io/library/redis:7")
 LOST: Final = ErrorReport.of(WorkerLost("task", 3))
 DIGEST: Final = "sha256:" + "a" * 64
 
 
-def submitted(store: JobStore, count: int = 1) -> tuple[Job, list[Task]]:
-    return store.submit([PAIR] * count)
+def submitted(records: Records, count: int = 1) -> tuple[Job, list[Task]]:
+    job, tasks, _ = records.jobs.submit([SPEC] * count)
+    return job, tasks
 
 
-def claimed(store: JobStore, task: Task) -> Claim:
-    claim = store.claim(task.id, task.fence)
+def claimed(records: Records, task: Task) -> Claim:
+    claim = records.claim(task.id, task.fence)
     assert claim is not None
     return claim
 
 
-def read(store: JobStore, task: Task) -> Task:
+def read(records: Records, task: Task) -> Task:
     """The task as it is now."""
-    found = store.task(task.id)
+    found = records.jobs.task(task.id)
     assert found is not None
     return found
 

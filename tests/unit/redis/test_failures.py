@@ -63,8 +63,15 @@ def writes(client: Redis, queue: TaskQueue) -> list[Callable[[], object]]:
         lambda: client.calls([["GET", "mirror:x"], ["SET", "mirror:x", 1]]),
         lambda: script(["mirror:x"], [1]),
         lambda: script.many([(["mirror:x"], [1]), (["mirror:y"], [1])]),
-        lambda: queue.put("task_1", 0),
+        lambda: transaction(queue),
     ]
+
+
+def transaction(queue: TaskQueue) -> None:
+    with translated():
+        queue.rq.enqueue_many(
+            [queue.rq.prepare_data("worker.tasks.mirror_image", args=("task_1", 0), job_id="task_1-0")]
+        )
 
 
 @pytest.mark.parametrize(

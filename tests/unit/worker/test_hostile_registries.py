@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from mirror.copying.cancellation import Cancellation
+from mirror.jobs.cancel import cancel_job
 from mirror.jobs.run import HANDOVER
-from mirror.jobs.steering import Steering
-from mirror.jobs.submit import Wanted
+from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
 from tests import images
 from tests.e2e.processes import eventually
@@ -60,7 +60,7 @@ def insecure_hosts(registry: FakeRegistry, dripping: DrippingServer, luring: Fak
 
 def hostile(harness: Harness, host: str, count: int) -> list[Job]:
     """So many jobs for images of a registry, each in a repository of its own."""
-    return [harness.submitter.submit([Wanted(f"{host}/team/app{n}:1", f"bad/app{n}:1")])[0] for n in range(count)]
+    return [harness.submitter.submit([ImageRequest(f"{host}/team/app{n}:1", f"bad/app{n}:1")])[0] for n in range(count)]
 
 
 def honest(harness: Harness, name: str = "honest") -> Job:
@@ -80,7 +80,7 @@ def succeeded(harness: Harness, job: Job) -> Callable[[], bool]:
 def cancel(harness: Harness, jobs: list[Job]) -> None:
     for job in jobs:
         if harness.store.job(job.id).finished_at is None:
-            Steering(harness.store, harness.queue).cancel(job.id)
+            cancel_job(harness.store, job.id)
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def test_cancel_ends_the_wait_for_a_token_that_another_thread_fetches(
     put_images(luring, 1)
     luring.tokens = Tokens(realm=f"http://{dripping.host}/token")
     submit = harness.submitter.submit
-    jobs = [submit([Wanted(f"{luring.host}/team/app0:1", f"bad/app{n}:1")])[0] for n in range(4)]
+    jobs = [submit([ImageRequest(f"{luring.host}/team/app0:1", f"bad/app{n}:1")])[0] for n in range(4)]
     with working(harness, *jobs):
         eventually(lambda: dripping.listeners == 1 and len(luring.log()) >= 4, what="one asks, three wait for it")
         cancel(harness, jobs)
@@ -192,7 +192,8 @@ def test_an_honest_job_succeeds_while_two_hostile_registries_have_all_usual_slot
 
 def hostile_at(harness: Harness, registry: FakeRegistry, count: int) -> list[Job]:
     return [
-        harness.submitter.submit([Wanted(f"{registry.host}/team/app{n}:1", f"more/app{n}:1")])[0] for n in range(count)
+        harness.submitter.submit([ImageRequest(f"{registry.host}/team/app{n}:1", f"more/app{n}:1")])[0]
+        for n in range(count)
     ]
 
 
@@ -218,7 +219,7 @@ def test_unchanged_tags_are_settled_while_looks_at_a_hostile_registry_hang(
     good = [(f"{harness.registry.host}/team/good{n}:1", f"good/app{n}:1") for n in range(3)]
 
     def submitted(pairs: list[tuple[str, str]]) -> Job:
-        return harness.submitter.submit([Wanted(*pair) for pair in pairs])[0]
+        return harness.submitter.submit([ImageRequest(*pair) for pair in pairs])[0]
 
     for pairs in (bad, good):
         assert harness.perform(submitted(pairs)).state == "succeeded"
@@ -250,7 +251,9 @@ def test_a_hundred_jobs_of_a_hostile_registry_cost_it_a_few_requests_and_no_slot
     harness: Harness, dripping: DrippingServer
 ) -> None:
     """Those that were asked for fail at their deadlines; the others at once, since the breaker has opened by then."""
-    job = harness.submitter.submit([Wanted(f"{dripping.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(100)])[0]
+    job = harness.submitter.submit(
+        [ImageRequest(f"{dripping.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(100)]
+    )[0]
     good = honest(harness)
     shift(harness).work(*taken(harness))
     assert succeeded(harness, good)()

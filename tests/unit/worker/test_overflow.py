@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.jobs.submit import Wanted
+from mirror.jobs.submit import ImageRequest
+from mirror.oci.reference import Reference
 from mirror.records.job import Job
 from mirror.redis import keys
 from tests.harness import Harness
@@ -19,8 +20,9 @@ def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
     return rclone_s3
 
 
-def page(*registries: str | None) -> list[tuple[Entry, str | None]]:
-    return [((f"task{n}", 0), f"{registry}/team/app:1" if registry else None) for n, registry in enumerate(registries)]
+def page(*registries: str | None) -> list[tuple[Entry, Reference | None]]:
+    sources = [Reference(registry, "team/app", "1") if registry else None for registry in registries]
+    return [((f"task{n}", 0), source) for n, source in enumerate(sources)]
 
 
 def numbers(chosen: list[Entry]) -> list[int]:
@@ -52,7 +54,7 @@ def test_a_task_that_is_gone_or_has_lost_a_worker_is_left() -> None:
 
 
 def jobs(harness: Harness, *registries: str) -> list[Job]:
-    return [harness.submitter.submit([Wanted(f"{name}/team/app{n}:1")])[0] for n, name in enumerate(registries)]
+    return [harness.submitter.submit([ImageRequest(f"{name}/team/app{n}:1")])[0] for n, name in enumerate(registries)]
 
 
 def entry(harness: Harness, job: Job) -> Entry:
@@ -63,7 +65,7 @@ def entry(harness: Harness, job: Job) -> Entry:
 def others(harness: Harness, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
     monkeypatch.setattr(overflow, "PAGE", page)
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 0.0)
-    return OverflowQueue(harness.queue, harness.store)
+    return OverflowQueue(harness.queue, harness.core.claims)
 
 
 def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
@@ -97,7 +99,7 @@ def test_the_whole_queue_is_looked_through_page_by_page_and_again(
 
 def test_a_page_is_looked_through_now_and_then_only(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 3600.0)
-    looking = OverflowQueue(harness.queue, harness.store)
+    looking = OverflowQueue(harness.queue, harness.core.claims)
     assert looking.take({"slow.example"}, []) == []
     jobs(harness, "good.example")
     assert looking.take({"slow.example"}, []) == []

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mirror.copying.cancellation import Cancellation
+from mirror.jobs.cancel import cancel_job
 from mirror.jobs.run import HANDOVER
-from mirror.jobs.steering import Steering
 from mirror.locks.lease import Leases
 from mirror.records.job import Job
 from mirror.redis import keys
@@ -222,7 +222,7 @@ def test_a_job_that_is_canceled_while_it_is_looked_at_ends_without_its_source(ha
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(shift(harness).work, *taken(harness))
         eventually(lambda: len(asked(harness, before)) == 4, what="they are looked at")
-        Steering(harness.store, harness.queue).cancel(job.id)
+        cancel_job(harness.store, job.id)
         eventually(lambda: harness.store.job(job.id).state == "canceled", what="the job has ended")
         gate.set()
         working.result(60)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from mirror.copying.cancellation import Cancellation
+from mirror.records.claims import Claim
 from mirror.records.job import Job
-from mirror.records.store import Claim
 from mirror.redis import keys
 from tests import images
 from tests.e2e.processes import eventually
@@ -144,7 +144,7 @@ def test_a_task_that_lost_its_worker_is_left_to_a_horse_of_its_own(harness: Harn
 def test_a_stale_entry_is_passed_over(harness: Harness) -> None:
     jobs = submitted(harness, 2)
     [task] = harness.store.tasks(jobs[1].id, 1)
-    harness.queue.put(task.id, 17)
+    harness.queue.enqueue([(task.id, 17)])
     shift(harness).work(*taken(harness))
     assert states(harness, jobs) == ["succeeded"] * 2
 

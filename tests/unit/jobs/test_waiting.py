@@ -1,4 +1,4 @@
-"""What a queued job is said to wait for, by who is alive. No server."""
+"""What a queued job waits for when no worker or scheduler is alive. No server."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from mirror.errors import RedisUnavailable
 from mirror.jobs import reconcile as reconciling
 from mirror.queue import entry_id
-from mirror.records.task import WaitingFor
+from mirror.records.task import TaskSpec, WaitingFor
 from mirror.redis import failures, keys
 from tests import images
 from tests.harness import Harness
@@ -14,14 +14,14 @@ from tests.harness import Harness
 
 @pytest.fixture
 def old_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Redis have been up for longer than a lease, as it mostly has, and without any trouble that we know of."""
+    """Let Redis have been up for longer than a lease, without a failure."""
     monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3600)
     monkeypatch.setattr(failures, "_OUTAGE_LOGS", {})
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Miss a queue entry at once instead of after ten seconds."""
+    """Look for missing queue entries at once instead of after ten seconds."""
     monkeypatch.setattr(reconciling, "ENTRY_SECONDS", -1)
 
 
@@ -30,7 +30,7 @@ def test_a_task_whose_worker_died_is_queued_again_and_finished(harness: Harness)
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    assert harness.store.claim(task.id, 0) is not None
+    assert harness.records.claim(task.id, 0) is not None
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
     harness.reconciler.reconcile()
     assert harness.queue.holds(task.id, 1)
@@ -44,18 +44,18 @@ def test_workers_have_a_leases_length_to_come_back_after_redis_did(
     monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3)
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
     harness.reconciler.reconcile()
-    assert harness.store.renew(claim)
+    assert harness.core.claims.renew(claim)
 
 
 @pytest.mark.usefixtures("old_redis")
 def test_workers_have_a_leases_length_to_come_back_after_redis_refused_writes(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
     harness.redis.call("CONFIG", "SET", "maxmemory", 1)
@@ -65,7 +65,7 @@ def test_workers_have_a_leases_length_to_come_back_after_redis_refused_writes(ha
     finally:
         harness.redis.call("CONFIG", "SET", "maxmemory", 0)
     harness.reconciler.reconcile()
-    assert harness.store.renew(claim)
+    assert harness.core.claims.renew(claim)
     assert harness.store.job(job.id).attempt == 1
 
 
@@ -75,7 +75,7 @@ def test_a_task_that_was_lost_three_times_fails_and_is_kept(harness: Harness) ->
     [task] = harness.store.tasks(job.id, 1)
     with capture_logs() as logged:
         for fence in range(3):
-            assert harness.store.claim(task.id, fence) is not None
+            assert harness.records.claim(task.id, fence) is not None
             harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task.id)
             harness.reconciler.reconcile()
     failed = harness.store.job(job.id)
@@ -112,12 +112,45 @@ def test_an_entry_that_is_there_is_left_alone(harness: Harness) -> None:
     assert harness.redis.call("LLEN", f"{keys.RQ_PREFIX}:queue:tasks") == 1
 
 
+def test_an_ended_job_is_removed_with_its_tasks_and_a_faulty_one_delays_no_other(harness: Harness) -> None:
+    jobs = [harness.submit(f"team/app{number}:1") for number in range(2)]
+    for job in jobs:
+        harness.store.cancel(job.id)
+        harness.redis.call("ZADD", keys.JOBS_ENDED, jobs.index(job), job.id)
+    faulty = keys.job_tasks(jobs[0].id)
+    harness.redis.call("DEL", faulty)
+    harness.redis.call("SET", faulty, "not a set")
+    harness.reconciler.reconcile()
+    assert harness.store.page(limit=9, before=None, state=None, source=None) == ([], None)
+    assert harness.redis.call("KEYS", f"mirror:*{jobs[1].id}*") == []
+    assert float(harness.redis.call("ZSCORE", keys.JOBS_LEFTOVER, jobs[0].id)) > harness.redis.now() + 250_000
+
+
+def test_a_cancellation_whose_process_died_is_finished(harness: Harness) -> None:
+    job = harness.submit("team/app:1")
+    harness.redis.call("HSET", keys.job(job.id), "cancel_requested_at", "1", "step", "cancel", "step_after", "")
+    harness.redis.call("ZADD", keys.JOBS_WATCHED, 1, job.id)
+    harness.reconciler.reconcile()
+    assert harness.store.job(job.id).state == "canceled"
+
+
+def test_tasks_that_were_released_by_a_process_that_died_are_enqueued(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "ENTRY_SECONDS", -1)
+    job, _, entries = harness.store.submit([TaskSpec.parse("redis:7", "redis:7"), TaskSpec.parse("redis:6", "redis:6")])
+    assert harness.queue.page(0, 9) == []
+    harness.reconciler.reconcile()
+    assert sorted(harness.queue.page(0, 9)) == entries
+    assert harness.store.job(job.id).state == "queued"
+
+
 def test_a_parked_task_is_queued_when_its_time_has_come(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     [task] = harness.store.tasks(job.id, 1)
-    claim = harness.store.claim(task.id, 0)
+    claim = harness.records.claim(task.id, 0)
     assert claim is not None
-    harness.store.release(claim, wait=600, waiting_for=WaitingFor("rate_limited", "2026-01-01T00:00:00Z"))
+    harness.core.claims.release(claim, wait=600, waiting_for=WaitingFor("rate_limited", "2026-01-01T00:00:00Z"))
     harness.reconciler.reconcile()
     assert not harness.queue.holds(task.id, 1)
     harness.redis.call("ZADD", keys.TASKS_PARKED, 1, task.id)

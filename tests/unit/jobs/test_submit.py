@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, TargetRepeated, TargetReserved
-from mirror.jobs.submit import MOST_IMAGES, Submitter, Wanted, resolve_target
+from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter, resolve_target
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.redis.client import open_client
@@ -74,9 +74,10 @@ def test_a_job_of_several_images_has_a_task_for_each_in_their_order(harness: Har
     wanted = [("team/app:1", None), ("team/app:2", "team/two"), ("team/tool:1", "team/tool:new")]
     job = harness.submit_all(*wanted)
     tasks = harness.store.tasks(job.id, 5)
-    assert [task.source.partition("/")[2] for task in tasks] == ["team/app:1", "team/app:2", "team/tool:1"]
-    assert [task.target for task in tasks][1:] == ["team/two:2", "team/tool:new"]
-    assert (job.source, job.target, job.images.total) == (None, None, 3)
+    assert [task.spec.source.repository for task in tasks] == ["team/app", "team/app", "team/tool"]
+    assert [task.spec.source.tag for task in tasks] == ["1", "2", "1"]
+    assert [str(task.spec.target) for task in tasks][1:] == ["team/two:2", "team/tool:new"]
+    assert (job.spec, job.images.total) == (None, 3)
     assert harness.store.job(job.id) == job
     assert all(harness.queue.holds(task.id, 0) for task in tasks)
 
@@ -88,22 +89,22 @@ def test_images_that_want_the_same_place_are_refused_together(harness: Harness) 
 
 
 @pytest.mark.parametrize("count", [0, MOST_IMAGES + 1])
-def test_a_job_has_between_one_and_a_hundred_images(harness: Harness, count: int) -> None:
-    with pytest.raises(ValueError, match="1 to 100 images"):
+def test_a_job_has_between_one_and_ten_thousand_images(harness: Harness, count: int) -> None:
+    with pytest.raises(ValueError, match="1 to 10000 images"):
         harness.submit_all(*((f"team/app:{number}", None) for number in range(count)))
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1:5000"])
 def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(harness: Harness, host: str) -> None:
     with pytest.raises(AddressNotAllowed):
-        harness.submitter.submit([Wanted(f"{host}/latest/meta-data")])
+        harness.submitter.submit([ImageRequest(f"{host}/latest/meta-data")])
     assert harness.store.page(limit=5, before=None, state=None, source=None) == ([], None)
 
 
 def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(harness: Harness) -> None:
-    """Redis goes away between the record and the entry: the reconciler puts the entry when it is back."""
+    """Redis goes away before the entry is added. The reconciler adds it later."""
     away = open_client("redis://127.0.0.1:1/0", retries=0, decode_responses=False)
     submitter = Submitter(harness.store, TaskQueue(away), harness.settings)
-    job, _ = submitter.submit([Wanted(f"{harness.registry.host}/team/app:1")])
+    job, _ = submitter.submit([ImageRequest(f"{harness.registry.host}/team/app:1")])
     assert harness.store.job(job.id).state == "queued"
     away.close()

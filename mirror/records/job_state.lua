@@ -1,0 +1,162 @@
+-- @include mirror/redis/clock.lua
+-- What the scripts that change jobs and tasks share, and what they keep true together: a task's record, the counters and
+-- the state of its job, the indexes that list jobs, and the one set (queued, running or parked) in which the reconciler
+-- watches the task.
+--
+-- A task of a job that is not in one of these sets waits in the job's list of pending tasks. It is released into the
+-- window when another task ends. The window is the number of released tasks that have not ended:
+-- total - succeeded - failed - canceled - pending.
+
+local function is_set(text) return text and text ~= '' end
+
+local function set_job_state(job, state)
+  local key = KEY.job(job)
+  local before = redis.call('HGET', key, 'state')
+  if before == state then return end
+  if before then redis.call('ZREM', KEY.jobs_by_state(before), job) end
+  redis.call('ZADD', KEY.jobs_by_state(state), 0, job)
+  redis.call('HSET', key, 'state', state)
+end
+
+local function write(key, fields)
+  local flat = {}
+  for field, value in pairs(fields) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  redis.call('HSET', key, unpack(flat))
+end
+
+-- Counts and bytes are whole numbers that a double holds exactly. Anything else in a field counts as the nearest of
+-- those, so that no record makes a script fail.
+local function count(text)
+  local value = tonumber(text or '0') or 0
+  return (value > 0) and math.min(math.floor(value), 9007199254740992) or 0
+end
+
+local function numbers(key, ...)
+  local found = redis.call('HMGET', key, ...)
+  for i = 1, #found do found[i] = count(found[i]) end
+  return unpack(found)
+end
+
+local function number(key, field)
+  return (numbers(key, field))
+end
+
+local function add(key, field, change)
+  redis.call('HSET', key, field, string.format('%d', count(number(key, field) + change)))
+end
+
+local function is_record(key) return redis.call('TYPE', key).ok == 'hash' end
+
+local function is_held_by(task, fence, token)
+  local found = redis.call('HMGET', task, 'state', 'fence', 'holder')
+  return found[1] == 'running' and found[2] == fence and found[3] == token
+end
+
+local function is_canceling_job(job) return is_set(redis.call('HGET', KEY.job(job), 'cancel_requested_at')) end
+
+local function is_canceling(task) return is_canceling_job(redis.call('HGET', task, 'job')) end
+
+-- Returns 0 if the task was taken away, 1 if its holder may continue, and 2 if its job is being canceled.
+local function claim_state(task, fence, token)
+  if not is_held_by(task, fence, token) then return 0 end
+  return is_canceling(task) and 2 or 1
+end
+
+-- Note when an ended job is to be removed. A retention of '0' keeps it. A job without one has the default.
+local function keep_after_end(job, moment)
+  local kept = redis.call('HGET', KEY.job(job), 'retention')
+  if kept == '0' then return end
+  local seconds = count(kept)
+  if seconds == 0 then seconds = RETENTION_SECONDS end
+  redis.call('ZADD', KEY.jobs_ended, string.format('%d', moment + seconds * 1000), job)
+end
+
+-- Set the job's state from its counters. A job whose retry still has tasks to restart does not end.
+local function conclude(job, moment)
+  local key = KEY.job(job)
+  local succeeded, failed, canceled, total, running =
+    numbers(key, 'succeeded', 'failed', 'canceled', 'total', 'running')
+  if succeeded + failed + canceled < total then
+    if running == 0 then set_job_state(job, 'queued') end
+    return
+  end
+  if redis.call('HGET', key, 'step') == 'retry' then return end
+  redis.call('HSET', key, 'finished_at', moment, 'waiting_for', '')
+  redis.call('HDEL', key, 'step', 'step_after')
+  redis.call('ZREM', KEY.jobs_watched, job)
+  keep_after_end(job, moment)
+  if failed == 0 and canceled == 0 then set_job_state(job, 'succeeded')
+  elseif failed == 0 then set_job_state(job, 'canceled')
+  elseif succeeded == 0 then set_job_state(job, 'failed')
+  else set_job_state(job, 'partial') end
+end
+
+-- The task keeps the name of its last holder, so that a script that is sent twice recognises its own work.
+local function leave_running(job, id, moment)
+  redis.call('ZREM', KEY.tasks_running, id)
+  add(KEY.job(job), 'running', -1)
+  conclude(job, moment)
+end
+
+-- End a task and return the id of its job.
+local function end_task(task, id, state, outcome, moment)
+  local found = redis.call('HMGET', task, 'job', 'state')
+  local key = KEY.job(found[1])
+  local fields = {state = state, finished_at = moment, waiting_for = ''}
+  if outcome.unchanged then
+    fields.unchanged = '1'
+    add(key, 'unchanged', 1)
+  end
+  for _, field in ipairs({'digest', 'superseded_by', 'error'}) do
+    if outcome[field] then
+      fields[field] = outcome[field]
+      local shown = field == 'error' or number(key, 'total') == 1
+      if shown and not is_set(redis.call('HGET', key, field)) then redis.call('HSET', key, field, outcome[field]) end
+    end
+  end
+  write(task, fields)
+  add(key, state, 1)
+  if found[2] == 'running' then
+    leave_running(found[1], id, moment)
+  else
+    redis.call('ZREM', KEY.tasks_queued, id)
+    redis.call('ZREM', KEY.tasks_parked, id)
+    conclude(found[1], moment)
+  end
+  return found[1]
+end
+
+local function queue_again(task, id, moment)
+  redis.call('HSET', task, 'state', 'queued')
+  redis.call('ZADD', KEY.tasks_queued, moment, id)
+end
+
+-- Append id and fence of a task to a list of queue entries.
+local function add_entry(entries, id)
+  entries[#entries + 1] = id
+  entries[#entries + 1] = number(KEY.task(id), 'fence')
+end
+
+-- Release pending tasks while the window has room. Append their queue entries to *entries* and return it.
+-- A lost answer leaves them without queue entries, and the reconciler enqueues them.
+local function fill_window(job, entries)
+  local key, pending = KEY.job(job), KEY.job_pending(job)
+  local waiting = redis.call('LLEN', pending)
+  if waiting == 0 or is_canceling_job(job) then return entries end
+  local total, succeeded, failed, canceled, window =
+    numbers(key, 'total', 'succeeded', 'failed', 'canceled', 'window')
+  if window == 0 then window = WINDOW end
+  local room = window - (total - succeeded - failed - canceled - waiting)
+  if room <= 0 then return entries end
+  local moment = string.format('%d', now())
+  for _, id in ipairs(redis.call('LPOP', pending, math.min(room, STEP)) or {}) do
+    if redis.call('HGET', KEY.task(id), 'state') == 'queued' then
+      redis.call('ZADD', KEY.tasks_queued, moment, id)
+      add_entry(entries, id)
+    end
+  end
+  return entries
+end

@@ -1,0 +1,18 @@
+-- @include mirror/records/job_steps.lua
+-- @include mirror/records/new_tasks.lua
+-- Store a job with the last of its tasks. From now on it is accepted.
+-- ARGV: the job, the fields that all tasks have, a list of each task's own fields, a list of the keys of the sources'
+-- indexes; each as JSON. Fields are texts.
+-- Returns 1 and the queue entries to add, or 0 if tasks that were added before are gone.
+local job, own = cjson.decode(ARGV[1]), cjson.decode(ARGV[3])
+local key = KEY.job(job.id)
+if redis.call('EXISTS', key) == 1 then return queued_entries(job.id, {1}) end
+if redis.call('ZCARD', KEY.job_tasks(job.id)) + #own ~= tonumber(job.total) then return {0} end
+redis.call('ZREM', KEY.jobs_leftover, job.id)
+write(key, job)
+redis.call('ZADD', KEY.jobs, 0, job.id)
+redis.call('ZADD', KEY.jobs_by_state(job.state), 0, job.id)
+store_tasks(job.id, cjson.decode(ARGV[2]), own, cjson.decode(ARGV[4]))
+local entries = take_step(job.id)
+entries[1] = 1
+return entries

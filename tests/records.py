@@ -1,0 +1,61 @@
+"""The stores of jobs and tasks, with calls for tests that concern one task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from mirror.records.claims import Claim, ClaimStore, Outcome
+from mirror.records.jobs import Entry, JobStore
+from mirror.records.recovery import RecoveryStore
+from mirror.records.states import RETENTION_SECONDS, WINDOW
+from mirror.redis.client import Redis
+from mirror.wiring import Core
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The three stores of one Redis.
+
+    ``released`` are the queue entries that the claim store has added.
+    """
+
+    jobs: JobStore
+    claims: ClaimStore
+    recovery: RecoveryStore
+    released: list[Entry]
+
+    @classmethod
+    def on(cls, redis: Redis, *, retention: int = RETENTION_SECONDS, window: int = WINDOW) -> Self:
+        """Build the stores without a queue."""
+        released: list[Entry] = []
+        jobs = JobStore(redis, retention=retention, window=window)
+        return cls(jobs, ClaimStore(redis, released.extend), RecoveryStore(redis), released)
+
+    @classmethod
+    def of(cls, core: Core) -> Self:
+        """Return the stores of a core, which add queue entries to its queue."""
+        return cls(core.jobs, core.claims, core.recovery, [])
+
+    def claim(self, task_id: str, fence: int) -> Claim | None:
+        [claim] = self.claims.claim([(task_id, fence)])
+        return claim
+
+    def remove_ended(self) -> int:
+        """Remove the jobs whose retention is over. Return how many there were."""
+        ended = self.recovery.ended()
+        for job_id in ended:
+            self.recovery.remove(job_id)
+        return len(ended)
+
+    def delete_leftovers(self) -> bool:
+        """Take one step for each job whose tasks are to be deleted.
+
+        Return whether tasks are left.
+        """
+        left = [self.recovery.delete_tasks(job_id) for job_id in self.recovery.leftovers()]
+        return any(left)
+
+    def settle(self, claim: Claim, state: str, outcome: Outcome) -> bool:
+        [settled] = self.claims.settle(state, [(claim, outcome)])
+        return settled

@@ -1,0 +1,53 @@
+"""A job of many images, run by one worker with other jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mirror.copying.cancellation import Cancellation
+from mirror.records.jobs import JobStore
+from mirror.records.task import TaskSpec
+from mirror.redis import keys
+from tests import images
+from tests.harness import Harness
+from tests.servers import RcloneS3
+from worker.task_pool import TaskPool
+
+WINDOW = 4
+IMAGES = 60
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """One is enough: the bucket plays no part here."""
+    return rclone_s3
+
+
+def test_a_job_of_one_image_ends_while_a_large_job_runs(harness: Harness) -> None:
+    image = images.image(images.layer("small"))
+    for number in range(IMAGES):
+        harness.registry.put(image, f"team/app{number}", "1")
+    harness.registry.put(image, "team/other", "1")
+    host = harness.registry.host
+    specs = [TaskSpec.parse(f"{host}/team/app{n}:1", f"team/app{n}:1") for n in range(IMAGES)]
+    large, _, entries = JobStore(harness.redis, window=WINDOW).submit(specs)
+    harness.queue.enqueue(entries)
+    small = harness.submit("team/other:1")
+    longest = 0
+
+    def note_length(_: str) -> None:
+        nonlocal longest
+        longest = max(longest, harness.redis.call("LLEN", f"{keys.RQ_PREFIX}:queue:tasks"))
+
+    pool = TaskPool(
+        harness.performer, harness.queue, Cancellation(), claimed=lambda _: None, settled=note_length, at_once=2
+    )
+    pool.work(*harness.queue.take(1)[0])
+    ended = harness.store.job(large.id)
+    other = harness.store.job(small.id)
+    assert (ended.state, ended.images.succeeded, other.state) == ("succeeded", IMAGES, "succeeded")
+    assert ended.finished_at is not None
+    assert other.finished_at is not None
+    assert other.finished_at < ended.finished_at
+    assert longest <= WINDOW + 1
+    assert harness.redis.call("ZCARD", keys.TASKS_QUEUED) == 0
