@@ -9,7 +9,6 @@ from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.reader import CatalogReader
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.reconcile import Reconciler
-from mirror.jobs.run import TaskRunner
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
@@ -21,6 +20,7 @@ from mirror.storage.links import LinkStore
 from mirror.wiring import Core, build
 from tests.fakes.registry import FakeRegistry
 from tests.records import Records
+from worker.task_pool import TaskPool
 
 
 def mark_built(redis: Redis) -> None:
@@ -89,26 +89,42 @@ class Harness:
     def links(self) -> LinkStore:
         return self.core.links
 
-    @property
-    def performer(self) -> TaskRunner:
-        return self.core.runner
-
     def submit(self, source: str, target: str | None = None) -> Job:
         """Submit a job of one image. *source* is a path at the scripted registry."""
         return self.submit_all((source, target))
 
     def submit_all(self, *images: tuple[str, str | None]) -> Job:
         """Submit a job of several images, each given by the path of its source and its target."""
-        return self.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target) for path, target in images])[
-            0
-        ]
+        job, _ = self.submitter.submit(
+            [ImageRequest(f"{self.registry.host}/{path}", target) for path, target in images]
+        )
+        return job
 
     def perform(self, job: Job, cancellation: Cancellation | None = None) -> Job:
         """Run the job's tasks with the queue entries that they have now. Return the job after that."""
         for task in self.store.tasks(job.id, MOST_IMAGES):
-            entry, stop = (task.id, task.fence), cancellation or Cancellation()
-            for claimed_task in self.performer.begin([entry], stop, claimed=lambda _: None):
-                self.performer.mirror(claimed_task)
+            for claimed in self.core.claimer.claim([(task.id, task.fence)], cancellation or Cancellation()):
+                self.core.runner.run(claimed)
+        return self.store.job(job.id)
+
+    def reconcile(self) -> None:
+        """Do what the scheduler does for tasks: find lost ones, and queue those whose wait is over."""
+        self.core.reconciler.reconcile()
+        self.core.reconciler.unpark()
+
+    def take(self) -> tuple[str, int]:
+        """Take one entry from the queue, as RQ does before it forks a work horse."""
+        [entry] = self.core.queue.take(1)
+        return entry
+
+    def pool(self, cancellation: Cancellation | None = None, **limits: int) -> TaskPool:
+        """Return the threads of a work horse in this process."""
+        return TaskPool(self.core, cancellation or Cancellation(), **limits)
+
+    def work(self, job: Job) -> Job:
+        """Run work horses until the queue is empty. Return the job after that."""
+        while entries := self.core.queue.take(1):
+            self.pool().run(*entries[0])
         return self.store.job(job.id)
 
     def mirror(self, source: str, target: str | None = None) -> Job:

@@ -1,4 +1,4 @@
-"""Canceling a job while a worker copies its image, and starting it anew."""
+"""Cancel a job while a worker copies its image, and retry it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from mirror.copying.cancellation import Cancellation, OperationCanceled
-from mirror.jobs import heartbeat as keeping
 from mirror.jobs.cancel import cancel_job
-from mirror.jobs.heartbeat import CANCELED, Heartbeat, Heartbeats
+from mirror.jobs.claim import HANDOVER
+from mirror.jobs.heartbeat import CANCELED, Heartbeat
 from mirror.jobs.retry import retry_job
-from mirror.jobs.run import HANDOVER
-from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.claims import Claim, Outcome
@@ -33,7 +31,7 @@ MIB = 2**20
 
 
 class Semaphore:
-    """Holds the source's answers for one path, after some bytes or before any, until it is opened."""
+    """Holds back the source's responses for one path, before or after some bytes, until it is opened."""
 
     def __init__(self, harness: Harness, path: str, *, after: int | None, times: int | None = None) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -184,11 +182,11 @@ def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(harne
 
 
 def test_a_task_that_is_handed_over_while_its_job_is_canceled_is_not_queued(harness: Harness) -> None:
-    """As at the end of the handover's watchdog, which knows nothing of the copy any more."""
+    """As the watchdog of the work horse does it, which knows nothing of the copy."""
     job = harness.submit("team/app:1")
     claim = claimed(harness, job)
     cancel_job(harness.store, job.id)
-    harness.performer.hand_over(claim, HANDOVER)
+    harness.core.settler.hand_over([claim], HANDOVER)
     assert harness.store.job(job.id).state == "canceled"
     assert not harness.queue.holds(claim.task.id, claim.fence)
 
@@ -199,47 +197,47 @@ def test_the_task_of_a_dead_worker_ends_with_its_lease(harness: Harness, monkeyp
     claim = claimed(harness, job)
     cancel_job(harness.store, job.id)
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, claim.task.id)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     assert harness.store.job(job.id).state == "canceled"
     assert not harness.queue.holds(claim.task.id, claim.fence)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give canceled work no time to clear up; and let a keeper learn of the cancellation only by asking for it."""
-    monkeypatch.setattr(keeping, "_GRACE", 0.0)
-    monkeypatch.setattr(keeping, "LEASE_SECONDS", 10**6)
+    """Give canceled work no time to clean up. A heartbeat notices the cancellation only by reading the state."""
+    monkeypatch.setattr("mirror.jobs.heartbeat._CLEANUP_SECONDS", 0.0)
+    monkeypatch.setattr("mirror.jobs.heartbeat.LEASE_SECONDS", 10**6)
 
 
 @contextmanager
-def kept(harness: Harness, claim: Claim, cancellation: Cancellation) -> Iterator[Heartbeat]:
-    keeper = Heartbeats(harness.core.claims, Pins(harness.redis)).keep(claim, cancellation)
-    yield keeper
-    keeper.end(failed=False)
+def beating(harness: Harness, claim: Claim, cancellation: Cancellation) -> Iterator[Heartbeat]:
+    heartbeat = harness.core.heartbeats.start(claim, cancellation)
+    yield heartbeat
+    heartbeat.end(failed=False)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_an_image_that_is_being_published_is_left_to_end(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     claim, cancellation = claimed(harness, job), Cancellation()
-    with kept(harness, claim, cancellation) as keeper:
-        keeper.begin_publishing()
+    with beating(harness, claim, cancellation) as heartbeat:
+        heartbeat.begin_publishing()
         cancel_job(harness.store, job.id)
-        eventually(cancellation.is_set, what="the worker has heard of it")
+        eventually(cancellation.is_set, what="the worker has noticed it")
     assert harness.store.job(job.id).state == "running"
     assert harness.records.settle(claim, "succeeded", Outcome())
     assert harness.store.job(job.id).state == "succeeded"
 
 
 @pytest.mark.usefixtures("impatient")
-def test_nothing_is_published_once_the_worker_has_heard_of_the_cancellation(harness: Harness) -> None:
+def test_nothing_is_published_once_the_worker_has_noticed_the_cancellation(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     claim, cancellation = claimed(harness, job), Cancellation()
-    with kept(harness, claim, cancellation) as keeper:
+    with beating(harness, claim, cancellation) as heartbeat:
         cancel_job(harness.store, job.id)
-        eventually(cancellation.is_set, what="the worker has heard of it")
+        eventually(cancellation.is_set, what="the worker has noticed it")
         with pytest.raises(OperationCanceled, match=CANCELED) as stopped:
-            keeper.begin_publishing()
+            heartbeat.begin_publishing()
     assert not stopped.value.resumable
     assert harness.store.job(job.id).state == "canceled"
 
@@ -254,7 +252,7 @@ def test_a_retry_is_accepted_though_its_entry_cannot_be_put_and_the_reconciler_p
     assert retry_job(harness.store, TaskQueue(nowhere), job.id).state == "queued"
     task = only_task(harness, job)
     assert not harness.queue.holds(task.id, task.fence)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     assert harness.queue.holds(task.id, task.fence)
 
 

@@ -1,4 +1,4 @@
-"""Whoever knows a digest cannot claim its image: a source has what it served, now or before, and nothing else."""
+"""A digest alone proves nothing: a source has the images that it served, now or before, and no others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.reference import Reference
 from mirror.records.job import Job
 from mirror.storage import layout
 from mirror.storage.provenance import ProvenanceStore
@@ -17,7 +18,6 @@ from tests import images
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import FakeRegistry, Reply, Request
 from tests.harness import Harness
-from tests.unit.worker.test_rounds import worked
 
 pytestmark = pytest.mark.parametrize("s3_server", ["rclone_s3"], indirect=True)
 
@@ -34,7 +34,7 @@ class Claimant:
 
     def mirror(self, path: str, target: str = TARGET) -> Job:
         job, _ = self.harness.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target)])
-        return worked(self.harness, job)
+        return self.harness.work(job)
 
 
 def claim(request: Request, _: Reply) -> Reply | None:
@@ -43,7 +43,7 @@ def claim(request: Request, _: Reply) -> Reply | None:
 
 @pytest.fixture(params=["another registry", "another repository"])
 def claimant(request: pytest.FixtureRequest, harness: Harness) -> Iterator[Claimant]:
-    """The claimant's repository is ``evil/app``; IMAGE is ``team/app:1`` of the harness's own registry."""
+    """The claimant's repository is ``evil/app``. IMAGE is ``team/app:1`` of the harness's own registry."""
     harness.registry.put(IMAGE, "team/app", "1")
     if request.param == "another repository":
         harness.registry.script(lambda q, reply: claim(q, reply) if "/evil/" in q.path else None)
@@ -160,7 +160,7 @@ def test_a_retagged_image_is_not_taken_for_one_of_docker_hub_by_its_name(harness
     [listed] = harness.core.confirmer.indexed([LocalImage("prod/app", "1")])
     assert listed is not None
     assert listed.source == "held/app:1"
-    assert not listed.is_from("docker.io/held/app:1")
+    assert not listed.is_from(Reference.parse("docker.io/held/app:1"))
 
 
 def provenance(harness: Harness, repository: str, digest: Digest) -> tuple[str, set[Digest]]:

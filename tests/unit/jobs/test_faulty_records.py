@@ -13,8 +13,7 @@ import pytest
 
 from mirror.background import fault_counts
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.run import ClaimedTask
-from mirror.records.claims import Claim, Outcome
+from mirror.records.claims import Outcome
 from mirror.records.job import Job
 from mirror.records.task import Task
 from mirror.redis import keys
@@ -73,7 +72,7 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         return reply
 
     harness.registry.script(hold)
-    before = fault_counts().get("keeping a claim", 0)
+    before = fault_counts().get("renewing a claim", 0)
     with ThreadPoolExecutor(3) as pool:
         performed = {name: pool.submit(harness.perform, job) for name, job in jobs.items()}
         eventually(lambda: state(harness, jobs["faulty"])[0] == "failed", what="the faulty one has failed")
@@ -91,7 +90,7 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         faulty.spec,
         0,
     )
-    assert fault_counts()["keeping a claim"] > before
+    assert fault_counts()["renewing a claim"] > before
     assert harness.store.retry(jobs["faulty"].id) != []
 
 
@@ -115,11 +114,9 @@ def test_a_task_that_cannot_be_begun_fails_and_the_others_are_begun(harness: Har
     jobs = [harness.submit("team/one:1", "prod/one:1"), harness.submit("team/two:1", "prod/two:1")]
     harness.redis.call("SET", keys.tag_taken("prod/one"), "not a hash")
     entries = [(task.id, task.fence) for task in (only_task(harness, job) for job in jobs)]
-    told: list[Claim] = []
-    begun: list[ClaimedTask] = harness.performer.begin(entries, Cancellation(), claimed=told.append)
-    assert len(told) == 2
-    for claimed_task in begun:
-        harness.performer.mirror(claimed_task)
+    [claimed] = harness.core.claimer.claim(entries, Cancellation())
+    assert [claim.task.id for claim in harness.core.heartbeats.claims()] == [claimed.id]
+    harness.core.runner.run(claimed)
     assert [state(harness, job) for job in jobs] == [("failed", "INTERNAL_ERROR"), ("succeeded", None)]
 
 
@@ -141,7 +138,7 @@ def test_the_reconciler_passes_a_task_whose_record_cannot_be_used_and_finds_the_
     harness.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
     harness.redis.call("ZADD", watched, 2, tasks[0].id, 1, tasks[1].id)
     replace_record(harness, tasks[1].id, "")
-    harness.reconciler.reconcile()
+    harness.reconcile()
     assert harness.queue.holds(tasks[0].id, 0 if watched == keys.TASKS_QUEUED else 1)
     assert harness.perform(good).state == "succeeded"
     later = float(harness.redis.call("ZSCORE", watched, tasks[1].id))

@@ -1,4 +1,4 @@
-"""A bucket without space: its jobs wait, their sources are left alone, and all of it ends by itself."""
+"""A bucket without space: its jobs wait without asking their sources, and continue by themselves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture(params=[RcloneS3, pytest.param(VersityGateway, marks=pytest.mark.versitygw)])
 def server(request: pytest.FixtureRequest, disk: SmallDisk) -> Iterator[S3Server]:
-    """One whose objects are on the small disk, and its metadata beside it."""
+    """An S3 server whose objects are on the small disk. Its metadata is elsewhere."""
     disk.folder.joinpath("objects").mkdir()
     made = request.param(disk.folder.parent, data=disk.folder / "objects")
     with made as server:
@@ -60,7 +60,7 @@ def next_round(harness: Harness, job: Job) -> Job:
     harness.redis.call("ZADD", keys.TASKS_PARKED, "XX", 1, task.id)
     if harness.redis.call("EXISTS", keys.STORAGE_TROUBLE):
         harness.redis.call("HSET", keys.STORAGE_TROUBLE, "next", 1)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     return harness.perform(job)
 
 

@@ -1,4 +1,4 @@
-"""Images with parts that nobody knows, or that cannot be read: what can be had is mirrored, the rest is named."""
+"""Images with unknown or unreadable parts: everything that is available is mirrored, and the rest is named."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_child_whose_body_is_of_an_unknown_kind_is_left_out_and_never_written_
 
 
 def test_a_child_that_is_served_under_an_odd_content_type_is_what_its_digest_says(harness: Harness) -> None:
-    """As by a web server with files; the root's own type stands in its body."""
+    """As a web server with files does it. The type of the root is in its body."""
     harness.registry.script(faults.faulty(faults.header("Content-Type", "application/octet-stream")))
     mirrored(harness, index_of())
     assert_pullable(harness)

@@ -1,4 +1,4 @@
-"""Registries whose answers are odd and workable: a plain GET and the digest are enough for a job to succeed."""
+"""Registries with odd but usable responses: a plain GET and the digest are enough for a job to succeed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes import faults
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import Reply, Request, Script
 from tests.harness import Harness
-from tests.unit.worker.test_rounds import content, mirrored, ordered, shown, worked
+from tests.unit.jobs.test_unchanged import content, mirrored, shown, submitted
 
 pytestmark = pytest.mark.parametrize("s3_server", ["rclone_s3"], indirect=True)
 
@@ -124,7 +124,7 @@ def test_a_tag_that_moves_between_head_and_get_is_mirrored_as_it_is_then(
 
 
 def gone(harness: Harness, path: str, *, then: Callable[[], None]) -> None:
-    """From its first request on nobody can read *path*, and *then* something happens at the registry."""
+    """From its first request on, *path* cannot be read. *then* changes something at the registry."""
     first = threading.Event()
 
     def script(request: Request, _: Reply) -> Reply | None:
@@ -291,7 +291,7 @@ def test_many_tags_that_have_not_changed_are_found_so_without_their_heads(harnes
     stored = harness.stored()
     harness.registry.put(content(7, "new"), "team/app", "v7")
     harness.registry.script(head(lambda _: Reply(reply.status, dict(reply.headers))))
-    job = worked(harness, ordered(harness, 10))
+    job = harness.work(submitted(harness, 10))
     assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 10, 9)
     assert shown(harness, 7) == str(content(7, "new").digest)
     assert set(stored) < set(harness.stored())

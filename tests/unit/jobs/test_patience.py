@@ -34,7 +34,7 @@ def rest(harness: Harness, clock: StoppedClock, job: Job) -> float:
 def later(harness: Harness, clock: StoppedClock, job: Job) -> Job:
     """The job when its wait is over: its task is queued and performed, or has failed."""
     clock.advance(max(0.0, rest(harness, clock, job)) + 0.01)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     return harness.perform(job)
 
 
@@ -111,7 +111,7 @@ def test_a_task_that_an_older_release_parked_for_decades_is_queued(harness: Harn
     assert claim is not None
     harness.core.claims.release(claim, wait=600, waiting_for=WaitingFor("quota", "2058-01-01T00:00:00Z"))
     harness.redis.call("ZADD", keys.TASKS_PARKED, int((clock() + 32 * 365 * DAY) * 1000), task.id)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     assert harness.perform(job).state == "succeeded"
 
 

@@ -35,8 +35,8 @@ def limited(harness: Harness, limit: int, times: StoppedClock) -> PullLimit:
     return hub
 
 
-def perform_all(harness: Harness, jobs: list[Job]) -> list[Job]:
-    """Perform what is queued, several tasks at once; the jobs after that."""
+def run_all(harness: Harness, jobs: list[Job]) -> list[Job]:
+    """Run the queued jobs, several at once. Return all jobs after that."""
     queued = [job for job in jobs if harness.store.job(job.id).state == "queued"]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(harness.perform, queued))
@@ -51,7 +51,7 @@ def end_of_wait(harness: Harness, times: StoppedClock) -> None:
     """Let the time come at which every parked task is due, and queue them."""
     [latest] = harness.redis.call("ZRANGE", keys.TASKS_PARKED, -1, -1)
     times.advance(due(harness, latest) - times() + 0.01)
-    harness.reconciler.reconcile()
+    harness.reconcile()
 
 
 def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(
@@ -63,7 +63,7 @@ def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(
         harness.registry.put(images.image(base, images.layer(f"own-{number}", 100)), "team/app", str(number))
     jobs = [harness.submit(f"team/app:{number}") for number in range(60)]
     for window in (1, 2, 3):
-        after = perform_all(harness, jobs)
+        after = run_all(harness, jobs)
         assert (hub.windows, hub.refused) == (window, 0)
         assert [job.state for job in after].count("succeeded") == 20 * window
         waiting = [job.waiting_for for job in after if job.state == "queued"]
@@ -150,13 +150,13 @@ def test_a_task_that_waited_for_another_reason_reads_no_manifest_twice(harness: 
 def test_indexes_that_share_a_small_limit_do_not_use_it_up_with_their_roots(
     harness: Harness, times: StoppedClock
 ) -> None:
-    """Each costs a whole window; in the first one all their roots are read, and never again for nothing."""
+    """Each needs a whole window. All roots are read in the first window, and none is read in vain after that."""
     hub = limited(harness, 4, times)
     for name in "abcde":
         harness.registry.put(images.three_platforms(name), "team/app", name)
     jobs = [harness.submit(f"team/app:{name}") for name in "abcde"]
     for _ in range(7):
-        if all(job.state == "succeeded" for job in perform_all(harness, jobs)):
+        if all(job.state == "succeeded" for job in run_all(harness, jobs)):
             break
         end_of_wait(harness, times)
     assert {harness.store.job(job.id).state for job in jobs} == {"succeeded"}
@@ -171,7 +171,7 @@ def test_an_image_with_more_manifests_than_a_window_allows_comes_in_several(
     harness.registry.put(images.three_platforms("a"), "team/app", "1")
     job = harness.submit("team/app:1")
     for _ in range(4):
-        if perform_all(harness, [job])[0].state == "succeeded":
+        if run_all(harness, [job])[0].state == "succeeded":
             break
         end_of_wait(harness, times)
     assert harness.store.job(job.id).state == "succeeded"

@@ -1,4 +1,4 @@
-"""A registry that is known to work is waited for without a worker; a mistyped one is not."""
+"""Tasks wait without a worker for a registry that has worked before, and not for a mistyped one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def clock(harness: Harness) -> StoppedClock:
 
 @pytest.fixture
 def down(harness: Harness) -> faults.Script:
-    """A script with which the registry, which has answered before, answers 503."""
+    """Return a script for 503 responses. The registry has worked before."""
     harness.registry.put(images.image(images.layer("a", 100)), "team/app", "1")
     harness.registry.put(images.image(images.layer("b", 100)), "team/app", "2")
     assert harness.mirror("team/app:1").state == "succeeded"
@@ -38,7 +38,7 @@ def later(harness: Harness, clock: StoppedClock, job: Job) -> Job:
     [task] = harness.store.tasks(job.id, 1)
     due = float(harness.redis.call("ZSCORE", keys.TASKS_PARKED, task.id)) / 1000
     clock.advance(max(0.0, due - clock()) + 0.01)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     return harness.perform(job)
 
 
@@ -64,9 +64,9 @@ def test_many_jobs_for_a_dead_registry_cost_it_few_requests(harness: Harness, cl
     for job in jobs:
         assert reason(harness.perform(job))[1] == "registry_failing"
     asked = len(harness.registry.log()) - before
-    assert asked == 5 * (1 + 4)  # five failures of a HEAD and four attempts of a GET each, then nobody asks
+    assert asked == 5 * (1 + 4)  # five failures of a HEAD and four attempts of a GET each, then none
     clock.advance(20)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     for job in jobs:
         assert reason(harness.perform(job))[1] == "registry_failing"
     assert len(harness.registry.log()) - before - asked == 1 + 4  # the one probe
@@ -109,7 +109,7 @@ def test_a_mistyped_host_fails_at_once(harness: Harness) -> None:
 
 
 def test_a_registry_that_never_answered_with_an_image_is_not_waited_for(harness: Harness) -> None:
-    """Some web server that answers everything, and then nothing, is no registry that is known to work."""
+    """A web server that responded to any request once, and then fails, has not worked as a registry."""
     assert harness.mirror("team/app:nothing").state == "failed"
     harness.registry.script(faults.faulty(faults.status(500)))
     failed = harness.mirror("team/app:1")

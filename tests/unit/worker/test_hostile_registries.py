@@ -1,4 +1,4 @@
-"""Registries that never finish an answer, next to an honest one: what they can hold of a work horse, and how long."""
+"""Registries that never finish a response, next to an honest one: how much of a work horse they block, and how long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.cancel import cancel_job
-from mirror.jobs.run import HANDOVER
+from mirror.jobs.claim import HANDOVER
 from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
 from tests import images
@@ -21,7 +21,7 @@ from tests.fakes.registry import FakeRegistry, Reply, Tokens
 from tests.fakes.sockets import DrippingServer
 from tests.harness import Harness
 from tests.servers.s3 import RcloneS3
-from tests.unit.worker.test_shift import shift, states, taken
+from tests.unit.worker.test_task_pool import states
 
 OK = b"HTTP/1.1 200 OK\r\n"
 NO_HEAD = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
@@ -87,9 +87,9 @@ def cancel(harness: Harness, jobs: list[Job]) -> None:
 def working(
     harness: Harness, *jobs: Job, tasks: int = 1_000, cancellation: Cancellation | None = None
 ) -> Iterator[None]:
-    """A work horse; at the end of the block the jobs are canceled, which ends it."""
+    """Run a work horse. At the end of the block the jobs are canceled, which ends it."""
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(shift(harness, cancellation, tasks=tasks).work, *taken(harness))
+        done = pool.submit(harness.pool(cancellation, tasks=tasks).run, *harness.take())
         try:
             yield
         finally:
@@ -110,7 +110,7 @@ def test_cancel_closes_every_connection_at_once_and_an_honest_job_succeeds(
         eventually(lambda: dripping.listeners == 0, what="all connections are closed")
     assert states(harness, jobs) == ["canceled"] * 8
     job = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert succeeded(harness, job)()
 
 
@@ -250,12 +250,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hundred_jobs_of_a_hostile_registry_cost_it_a_few_requests_and_no_slot_for_long(
     harness: Harness, dripping: DrippingServer
 ) -> None:
-    """Those that were asked for fail at their deadlines; the others at once, since the breaker has opened by then."""
+    """Jobs that asked the registry fail at their deadlines. The others fail at once, because the breaker is open."""
     job = harness.submitter.submit(
         [ImageRequest(f"{dripping.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(100)]
     )[0]
     good = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert succeeded(harness, good)()
     done = harness.store.job(job.id)
     assert (done.state, done.images.failed) == ("failed", 100)
@@ -298,7 +298,7 @@ def test_a_refusal_whose_body_never_ends_fails_its_job_and_holds_nothing(
     dripping.head, dripping.look = head, NO_HEAD
     jobs = hostile(harness, dripping.host, 8)
     good = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["failed"] * 8
     assert succeeded(harness, good)()
     assert dripping.accepted >= 8
@@ -314,6 +314,6 @@ def test_a_refusal_with_a_body_where_none_may_be_holds_nothing_beyond_the_deadli
     dripping.head = head
     jobs = hostile(harness, dripping.host, 8)
     good = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["failed"] * 8
     assert succeeded(harness, good)()

@@ -1,4 +1,4 @@
-"""Taking tasks out of turn, for registries that have no slot of a work horse."""
+"""Extra slots of a work horse, for tasks of registries that have no usual one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import pytest
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.reference import Reference
 from mirror.records.job import Job
+from mirror.records.jobs import Entry
 from mirror.redis import keys
 from tests.harness import Harness
 from tests.servers.s3 import RcloneS3
 from worker import overflow
-from worker.overflow import OVERFLOW, OVERFLOW_OF_ONE, Entry, OverflowQueue, choose
+from worker.overflow import OVERFLOW, OVERFLOW_OF_ONE, OverflowQueue, choose
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def numbers(chosen: list[Entry]) -> list[int]:
     return [int(task_id.removeprefix("task")) for task_id, _ in chosen]
 
 
-def test_tasks_of_registries_that_have_slots_are_left_where_they_stand() -> None:
+def test_tasks_of_registries_that_have_slots_are_left_in_the_queue() -> None:
     assert numbers(choose(page("a", "b", "a", "c"), {"a"}, [])) == [1, 3]
 
 
@@ -85,7 +86,7 @@ def test_an_entry_that_another_worker_has_taken_is_not_taken_twice(harness: Harn
     assert harness.queue.rq.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
 
 
-def test_the_whole_queue_is_looked_through_page_by_page_and_again(
+def test_the_whole_queue_is_read_page_by_page_again_and_again(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looking = others(harness, monkeypatch, page=4)
@@ -97,7 +98,7 @@ def test_the_whole_queue_is_looked_through_page_by_page_and_again(
     assert [entry(harness, later)] in [looking.take({"slow.example"}, []) for _ in range(4)]
 
 
-def test_a_page_is_looked_through_now_and_then_only(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_read_only_now_and_then(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 3600.0)
     looking = OverflowQueue(harness.queue, harness.core.claims)
     assert looking.take({"slow.example"}, []) == []
@@ -105,7 +106,7 @@ def test_a_page_is_looked_through_now_and_then_only(harness: Harness, monkeypatc
     assert looking.take({"slow.example"}, []) == []
 
 
-def test_a_task_that_has_lost_a_worker_is_left_to_a_horse_of_its_own(
+def test_a_task_that_has_lost_a_worker_is_left_to_a_work_horse_of_its_own(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = jobs(harness, "good.example")

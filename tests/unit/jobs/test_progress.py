@@ -1,4 +1,4 @@
-"""What reaches the record of what the engine tells, and what of it counts as progress when a worker is lost."""
+"""The progress that the record of a task shows, and which of it counts when a worker is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def claimed(harness: Harness) -> Claim:
 
 
 def losses(harness: Harness, task_id: str) -> int:
-    """Lose the task's worker; the losses in a row."""
+    """Lose the task's worker. Return the losses in a row."""
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task_id)
     harness.core.recovery.expire(task_id, LOST)
     task = harness.store.task(task_id)

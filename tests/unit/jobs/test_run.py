@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.run import HANDOVER
+from mirror.jobs.claim import HANDOVER
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import ByteCounts
@@ -324,7 +324,7 @@ def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(harn
 def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
     harness: Harness, later_finishes_first: bool
 ) -> None:
-    """The earlier job has asked the source and is held at its layer; the tag moves upstream; the later job runs."""
+    """The earlier job has asked the source and waits for its layer. The tag moves upstream. The later job runs."""
     old, new = images.image(images.layer("old", 2**20)), images.image(images.layer("new"))
     harness.registry.put(old, "team/app", "1")
     gate, held = threading.Event(), threading.Event()
