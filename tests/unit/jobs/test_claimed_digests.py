@@ -33,8 +33,8 @@ class Claimant:
     registry: FakeRegistry
 
     def mirror(self, path: str, target: str = TARGET) -> Job:
-        job, _ = self.harness.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target)])
-        return self.harness.work(job)
+        job, _ = self.harness.core.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target)])
+        return self.harness.run_work_horses(job)
 
 
 def claim(request: Request, _: Reply) -> Reply | None:
@@ -67,7 +67,7 @@ def assert_refused(claimant: Claimant, job: Job, target: str = TARGET) -> None:
     assert job.error is not None
     assert (job.state, job.error.code, job.digest) == ("failed", "MANIFEST_UNKNOWN", None)
     name = LocalImage.parse(target)
-    assert claimant.harness.index.entry(name.repository, str(name.tag)) is None
+    assert claimant.harness.core.index.entry(name.repository, str(name.tag)) is None
     assert not [key for key in claimant.harness.stored() if f"/{name.repository}/" in key]
     provenance = ProvenanceStore(claimant.harness.bucket)
     assert not provenance.has_blob_source(IMAGE.digest, claimant.registry.host, "evil/app")
@@ -111,7 +111,7 @@ def test_a_tag_that_shows_the_image_already_is_not_called_unchanged_for_a_claima
     job = claimant.mirror("evil/app:1")
     assert job.error is not None
     assert (job.state, job.error.code, job.digest) == ("failed", "MANIFEST_UNKNOWN", None)
-    entry = harness.index.entry("prod/app", "1")
+    entry = harness.core.index.entry("prod/app", "1")
     assert entry is not None
     assert (entry.source, harness.stored()) == (f"{harness.registry.host}/team/app:1", before)
     assert harness.mirror("team/app:1", TARGET).images.unchanged == 1
@@ -120,11 +120,11 @@ def test_a_tag_that_shows_the_image_already_is_not_called_unchanged_for_a_claima
 def test_without_an_index_the_bucket_says_whose_the_tag_is(claimant: Claimant) -> None:
     harness = claimant.harness
     assert harness.mirror("team/app:1", TARGET).state == "succeeded"
-    harness.index.remove("prod/app", "1")
+    harness.core.index.remove("prod/app", "1")
     job = claimant.mirror("evil/app:1")
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    assert harness.index.entry("prod/app", "1") is None
+    assert harness.core.index.entry("prod/app", "1") is None
     assert harness.mirror("team/app:1", TARGET).images.unchanged == 1
 
 
@@ -134,7 +134,7 @@ def test_a_digest_that_is_kept_already_is_not_called_unchanged_for_a_claimant(cl
     job = claimant.mirror(f"evil/app@{IMAGE.digest}", "prod/app")
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    assert harness.reader.digest(LocalImage.parse(name)) == IMAGE.digest
+    assert harness.core.reader.digest(LocalImage.parse(name)) == IMAGE.digest
     assert harness.mirror(f"team/app@{IMAGE.digest}", "prod/app").images.unchanged == 1
 
 

@@ -56,12 +56,12 @@ def asked(harness: Harness, part: str = "/v2/") -> int:
 
 def next_round(harness: Harness, job: Job) -> Job:
     """The job after its wait has ended, and the breaker's too, and it was taken up."""
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     harness.redis.call("ZADD", keys.TASKS_PARKED, "XX", 1, task.id)
     if harness.redis.call("EXISTS", keys.STORAGE_TROUBLE):
         harness.redis.call("HSET", keys.STORAGE_TROUBLE, "next", 1)
     harness.reconcile()
-    return harness.perform(job)
+    return harness.run_tasks(job)
 
 
 def test_a_job_waits_for_space_without_reading_its_source_again_and_ends_by_itself(

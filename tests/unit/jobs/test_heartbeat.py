@@ -23,7 +23,7 @@ def heartbeats(harness: Harness) -> Heartbeats:
 
 def claims(harness: Harness, count: int) -> list[Claim]:
     job = harness.submit_all(*((f"team/app:{number}", None) for number in range(count)))
-    found = harness.core.claims.claim([(task.id, task.fence) for task in harness.store.tasks(job.id, count)])
+    found = harness.core.claims.claim([(task.id, task.fence) for task in harness.jobs.tasks(job.id, count)])
     return [claim for claim in found if claim]
 
 

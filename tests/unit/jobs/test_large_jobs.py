@@ -31,7 +31,7 @@ def test_a_job_of_one_image_ends_while_a_large_job_runs(harness: Harness, monkey
     host = harness.registry.host
     specs = [TaskSpec.parse(f"{host}/team/app{n}:1", f"team/app{n}:1") for n in range(IMAGES)]
     large, _, entries = JobStore(harness.redis, window=WINDOW).submit(specs)
-    harness.queue.enqueue(entries)
+    harness.core.queue.enqueue(entries)
     small = harness.submit("team/other:1")
     longest = 0
 
@@ -45,8 +45,8 @@ def test_a_job_of_one_image_ends_while_a_large_job_runs(harness: Harness, monkey
     monkeypatch.setattr(TaskSettler, "succeed", note_length)
     harness.pool(at_once=2).run(*harness.take())
     assert longest > 0
-    ended = harness.store.job(large.id)
-    other = harness.store.job(small.id)
+    ended = harness.jobs.job(large.id)
+    other = harness.jobs.job(small.id)
     assert (ended.state, ended.images.succeeded, other.state) == ("succeeded", IMAGES, "succeeded")
     assert ended.finished_at is not None
     assert other.finished_at is not None

@@ -42,8 +42,8 @@ def layer_of(app: images.TestImage) -> Digest:
 
 
 def blobs(harness: Harness, job: Job) -> list[BlobReport]:
-    [task] = harness.store.tasks(job.id, 1)
-    return harness.store.blobs_of([task.id])[0]
+    [task] = harness.jobs.tasks(job.id, 1)
+    return harness.jobs.blobs_of([task.id])[0]
 
 
 def head(reply: Callable[[Request], Reply]) -> Script:
@@ -104,7 +104,7 @@ def test_a_digest_that_the_user_gave_is_no_hint(harness: Harness) -> None:
     job = harness.mirror(f"team/app:1@{OTHER}", "prod/app:1")
     assert job.error is not None
     assert (job.error.code, asked(harness)) == ("MANIFEST_UNKNOWN", [f"GET {OTHER}"])
-    assert harness.links.current("prod/app", "1") is None
+    assert harness.core.links.current("prod/app", "1") is None
 
 
 def test_a_tag_that_moves_between_head_and_get_is_mirrored_as_it_is_then(
@@ -146,7 +146,7 @@ def test_a_blob_that_vanished_since_its_tag_moved_leads_to_what_the_tag_shows_no
     gone(harness, str(old_layer), then=lambda: harness.registry.put(new, "team/app", "1"))
     job = harness.mirror("team/app:1", "prod/app:1")
     assert (job.state, job.digest) == ("succeeded", str(new.digest))
-    assert harness.links.current("prod/app", "1") == new.digest
+    assert harness.core.links.current("prod/app", "1") == new.digest
     assert {blob.digest for blob in blobs(harness, job)} == {str(digest) for digest in new.blobs}
 
 
@@ -291,7 +291,7 @@ def test_many_tags_that_have_not_changed_are_found_so_without_their_heads(harnes
     stored = harness.stored()
     harness.registry.put(content(7, "new"), "team/app", "v7")
     harness.registry.script(head(lambda _: Reply(reply.status, dict(reply.headers))))
-    job = harness.work(submitted(harness, 10))
+    job = harness.run_work_horses(submitted(harness, 10))
     assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 10, 9)
     assert shown(harness, 7) == str(content(7, "new").digest)
     assert set(stored) < set(harness.stored())

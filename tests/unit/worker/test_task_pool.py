@@ -21,7 +21,7 @@ def submitted(harness: Harness, count: int) -> list[Job]:
 
 
 def states(harness: Harness, jobs: list[Job]) -> list[str]:
-    return [harness.store.job(job.id).state for job in jobs]
+    return [harness.jobs.job(job.id).state for job in jobs]
 
 
 def held_back(harness: Harness, part_of_path: str) -> threading.Event:
@@ -41,7 +41,7 @@ def test_a_work_horse_runs_everything_that_is_queued(harness: Harness) -> None:
     jobs = submitted(harness, 12)
     harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 12
-    assert harness.queue.take(1) == []
+    assert harness.core.queue.take(1) == []
 
 
 def test_a_task_that_waits_for_its_registry_delays_no_other(harness: Harness) -> None:
@@ -72,7 +72,7 @@ def test_a_work_horse_goes_on_when_all_of_its_tasks_end_at_once(harness: Harness
     jobs = submitted(harness, 3)
     harness.pool(at_once=1).run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 3
-    assert harness.queue.take(1) == []
+    assert harness.core.queue.take(1) == []
 
 
 def test_a_work_horse_leaves_tasks_beyond_its_share_to_the_next(harness: Harness) -> None:
@@ -95,12 +95,12 @@ def test_an_interrupted_work_horse_hands_over_its_tasks_and_takes_no_more(harnes
     assert states(harness, jobs) == ["queued"] * 5
     harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 5
-    assert {harness.store.job(job.id).attempt for job in jobs} == {1}
+    assert {harness.jobs.job(job.id).attempt for job in jobs} == {1}
 
 
 def lost(harness: Harness, job: Job) -> None:
     """Note that a worker died at the job's task."""
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     harness.redis.call("HSET", keys.task(task.id), "losses", 1)
 
 
@@ -123,8 +123,8 @@ def test_a_task_that_lost_its_worker_is_left_to_a_work_horse_of_its_own(harness:
 
 def test_a_stale_entry_is_passed_over(harness: Harness) -> None:
     jobs = submitted(harness, 2)
-    [task] = harness.store.tasks(jobs[1].id, 1)
-    harness.queue.enqueue([(task.id, 17)])
+    [task] = harness.jobs.tasks(jobs[1].id, 1)
+    harness.core.queue.enqueue([(task.id, 17)])
     harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 2
 
@@ -132,7 +132,7 @@ def test_a_stale_entry_is_passed_over(harness: Harness) -> None:
 def test_a_work_horse_knows_the_claims_that_it_must_hand_over(harness: Harness) -> None:
     """On SIGTERM its watchdog hands over all claims with a heartbeat: those that run, and none that has ended."""
     jobs = submitted(harness, 2)
-    [waiting] = harness.store.tasks(jobs[0].id, 1)
+    [waiting] = harness.jobs.tasks(jobs[0].id, 1)
     gate = held_back(harness, "app0/manifests")
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool().run, *harness.take())
