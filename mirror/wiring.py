@@ -22,6 +22,7 @@ from mirror.copying.cancellation import pause, waking
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.copying.resolver import Resolver
+from mirror.jobs.claim import TaskClaimer, TaskSettler
 from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import TaskRunner
@@ -50,6 +51,7 @@ from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker
 from mirror.throttling.limiter import Limiter
 from mirror.throttling.pull_quota import PullQuota
+from mirror.throttling.storage_breaker import StorageBreaker
 from mirror.throttling.tolerance import Tolerance
 
 
@@ -66,6 +68,7 @@ class Core:
     processes: LiveProcesses
     throttle: Throttle
     source: RegistryClient
+    resolver: Resolver
     blobs: BlobStore
     links: LinkStore
     kept: KeptStore
@@ -81,6 +84,9 @@ class Core:
     claims: ClaimStore
     recovery: RecoveryStore
     submitter: Submitter
+    heartbeats: Heartbeats
+    settler: TaskSettler
+    claimer: TaskClaimer
     runner: TaskRunner
     reconciler: Reconciler
     upload_purge: UploadPurge
@@ -123,10 +129,10 @@ def build(
     throttle = build_throttle(brisk, settings.registry_concurrency)
     source = RegistryClient.from_settings(settings, throttle=throttle, sleep=sleep, on_cancel=waking)
     memory = MemoryBudget(settings.memory_budget)
-    leases, pins = Leases(redis), Pins(redis)
+    leases, pins, checkpoints = Leases(redis), Pins(redis), Checkpoints(redis)
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
     links, kept, provenance = LinkStore(bucket), KeptStore(bucket), ProvenanceStore(bucket)
-    copier = Copier(source, blobs, provenance, pins, leases, Checkpoints(redis), memory)
+    copier = Copier(source, blobs, provenance, pins, leases, checkpoints, memory)
     resolver = Resolver(source, ManifestStore(blobs, provenance))
 
     index = CatalogIndex(redis)
@@ -140,7 +146,8 @@ def build(
     claims = ClaimStore(redis, queue.enqueue)
     recovery = RecoveryStore(redis)
     heartbeats = Heartbeats(claims, pins)
-    storage_guard = StorageGuard(bucket, redis)
+    storage_guard = StorageGuard(bucket, redis, StorageBreaker(redis))
+    settler = TaskSettler(claims, queue, storage_guard)
     return Core(
         settings=settings,
         redis=redis,
@@ -151,6 +158,7 @@ def build(
         processes=LiveProcesses(brisk),
         throttle=throttle,
         source=source,
+        resolver=resolver,
         blobs=blobs,
         links=links,
         kept=kept,
@@ -168,11 +176,12 @@ def build(
         claims=claims,
         recovery=recovery,
         submitter=Submitter(jobs, queue, settings),
-        runner=TaskRunner(
-            claims, queue, redis, heartbeats, changes, confirmer, publisher, resolver, copier, storage_guard
-        ),
+        heartbeats=heartbeats,
+        settler=settler,
+        claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
+        runner=TaskRunner(settler, confirmer, publisher, resolver, copier, storage_guard, redis),
         reconciler=Reconciler(recovery, jobs, queue, redis),
-        upload_purge=UploadPurge(bucket, redis),
+        upload_purge=UploadPurge(bucket, redis, leases, checkpoints, jobs),
     )
 
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from mirror.catalog.index import CatalogIndex, IndexRebuild
-from mirror.catalog.reader import CatalogReader
+from mirror.catalog.index import IndexRebuild
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.reconcile import Reconciler
-from mirror.jobs.run import TaskRunner
-from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
-from mirror.queue import TaskQueue
+from mirror.jobs.submit import MOST_IMAGES, ImageRequest
 from mirror.records.job import Job
 from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
-from mirror.storage.links import LinkStore
 from mirror.wiring import Core, build
 from tests.fakes.registry import FakeRegistry
 from tests.records import Records
+from worker.task_pool import TaskPool
 
 
 def mark_built(redis: Redis) -> None:
@@ -31,7 +27,7 @@ def mark_built(redis: Redis) -> None:
 
 @dataclass
 class Harness:
-    """The production wiring in this process. `perform` runs a job's tasks as a worker does."""
+    """The production wiring in this process. `run_tasks` runs a job's tasks as a worker does."""
 
     registry: FakeRegistry
     core: Core
@@ -43,11 +39,7 @@ class Harness:
 
     def with_settings(self, **fields: Any) -> Self:
         """Build a second core on the same stores, with other settings."""
-        return self.of(self.registry, replace(self.settings, **fields), self.bucket)
-
-    @property
-    def settings(self) -> Settings:
-        return self.core.settings
+        return self.of(self.registry, replace(self.core.settings, **fields), self.bucket)
 
     @property
     def bucket(self) -> Bucket:
@@ -58,40 +50,12 @@ class Harness:
         return self.core.redis
 
     @property
-    def store(self) -> JobStore:
+    def jobs(self) -> JobStore:
         return self.core.jobs
 
     @property
     def records(self) -> Records:
         return Records.of(self.core)
-
-    @property
-    def queue(self) -> TaskQueue:
-        return self.core.queue
-
-    @property
-    def submitter(self) -> Submitter:
-        return self.core.submitter
-
-    @property
-    def reconciler(self) -> Reconciler:
-        return self.core.reconciler
-
-    @property
-    def reader(self) -> CatalogReader:
-        return self.core.reader
-
-    @property
-    def index(self) -> CatalogIndex:
-        return self.core.index
-
-    @property
-    def links(self) -> LinkStore:
-        return self.core.links
-
-    @property
-    def performer(self) -> TaskRunner:
-        return self.core.runner
 
     def submit(self, source: str, target: str | None = None) -> Job:
         """Submit a job of one image. *source* is a path at the scripted registry."""
@@ -99,20 +63,40 @@ class Harness:
 
     def submit_all(self, *images: tuple[str, str | None]) -> Job:
         """Submit a job of several images, each given by the path of its source and its target."""
-        return self.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target) for path, target in images])[
-            0
-        ]
+        job, _ = self.core.submitter.submit(
+            [ImageRequest(f"{self.registry.host}/{path}", target) for path, target in images]
+        )
+        return job
 
-    def perform(self, job: Job, cancellation: Cancellation | None = None) -> Job:
+    def run_tasks(self, job: Job, cancellation: Cancellation | None = None) -> Job:
         """Run the job's tasks with the queue entries that they have now. Return the job after that."""
-        for task in self.store.tasks(job.id, MOST_IMAGES):
-            entry, stop = (task.id, task.fence), cancellation or Cancellation()
-            for claimed_task in self.performer.begin([entry], stop, claimed=lambda _: None):
-                self.performer.mirror(claimed_task)
-        return self.store.job(job.id)
+        for task in self.jobs.tasks(job.id, MOST_IMAGES):
+            for claimed in self.core.claimer.claim([(task.id, task.fence)], cancellation or Cancellation()):
+                self.core.runner.run(claimed)
+        return self.jobs.job(job.id)
+
+    def reconcile(self) -> None:
+        """Do what the scheduler does for tasks: find lost ones, and queue those whose wait is over."""
+        self.core.reconciler.reconcile()
+        self.core.reconciler.unpark()
+
+    def take(self) -> tuple[str, int]:
+        """Take one entry from the queue, as RQ does before it forks a work horse."""
+        [entry] = self.core.queue.take(1)
+        return entry
+
+    def pool(self, cancellation: Cancellation | None = None, **limits: int) -> TaskPool:
+        """Return the threads of a work horse in this process."""
+        return TaskPool(self.core, cancellation or Cancellation(), **limits)
+
+    def run_work_horses(self, job: Job) -> Job:
+        """Run work horses until the queue is empty. Return the job after that."""
+        while entries := self.core.queue.take(1):
+            self.pool().run(*entries[0])
+        return self.jobs.job(job.id)
 
     def mirror(self, source: str, target: str | None = None) -> Job:
-        return self.perform(self.submit(source, target))
+        return self.run_tasks(self.submit(source, target))
 
     def stored(self) -> list[str]:
         """Return all keys of the bucket."""

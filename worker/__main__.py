@@ -20,16 +20,15 @@ from mirror.settings import InvalidSettings, Settings
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 from mirror.wiring import Core
-from worker import tasks  # noqa: F401 - imported before the first fork, so that no horse has to
-from worker.core import worker_core
+from worker import tasks  # noqa: F401 - imported before the first fork, so that no work horse has to
 from worker.liveness import Liveness
-from worker.malloc import give_large_buffers_back
 from worker.rq_worker import MirrorWorker
+from worker.work_horse import configure_malloc, worker_core
 
 _LOG = structlog.get_logger(__name__)
 _MONITORING_SECONDS = 5
-_RQ_MARGIN = 15
-"""RQ waits for an entry for so many seconds less than a worker's time to live (BaseWorker.dequeue_timeout)."""
+_WORKER_TTL = int(BEAT_SECONDS) + 15
+"""Seconds after which RQ forgets a silent worker. An idle worker waits 15 s less for an entry, and then beats."""
 _ABSENT = layout.blob_key(Digest("sha256", 64 * "0"))
 
 
@@ -38,7 +37,7 @@ def main() -> int:
         core = worker_core()
         configure("worker", level=core.settings.log_level, line_format=core.settings.log_format)
         liveness = Liveness("worker", core.processes, core.settings.heartbeat_path)
-        wait_for_redis(core.settings, core.redis, liveness)
+        _wait_for_redis(core.settings, core.redis, liveness)
         core.prepare()
     except InvalidSettings as error:
         print(error, file=sys.stderr)
@@ -46,14 +45,14 @@ def main() -> int:
     except RedisUnavailable as error:
         _LOG.error(error.message, code=error.code, hint=error.hint)
         return 1
-    work(core, liveness)
+    _work(core, liveness)
     return 0
 
 
-def wait_for_redis(settings: Settings, redis: Redis, liveness: Liveness) -> None:
-    """Return once Redis answers; raises RedisUnavailable after about two minutes of patience.
+def _wait_for_redis(settings: Settings, redis: Redis, liveness: Liveness) -> None:
+    """Return once Redis responds. Raises RedisUnavailable after about two minutes.
 
-    The log names its address at once, and every failure to reach it.
+    The log names its address at once, and then every failure to reach it.
     """
     _LOG.info("connecting to Redis", address=address_of(settings.redis_url or ""))
     if retry := RedisRetry.of(redis.client):
@@ -63,30 +62,28 @@ def wait_for_redis(settings: Settings, redis: Redis, liveness: Liveness) -> None
         _LOG.warning("Redis is not configured to keep jobs", problem=warning)
 
 
-def look_at(bucket: Bucket) -> None:
-    """Ask S3 once before the first horse has to, and say what is wrong with it; a worker begins even so, since its
-    tasks wait for S3 as they do when it goes away later.
-    """
+def check_bucket(bucket: Bucket) -> None:
+    """Ask S3 once, and log what is wrong with it. The worker starts anyway, because its tasks wait for S3."""
     try:
         bucket.rehearse(_ABSENT)
     except (StorageUnavailable, StorageRefused) as error:
         _LOG.warning(error.message, code=error.code, hint=error.hint)
 
 
-def work(core: Core, liveness: Liveness) -> None:
-    """Perform tasks until SIGTERM."""
-    give_large_buffers_back()
+def _work(core: Core, liveness: Liveness) -> None:
+    """Run tasks until SIGTERM."""
+    configure_malloc()
     core.bucket.prepare(commit_timeout=COMMIT_TIMEOUT)
-    look_at(core.bucket)
+    check_bucket(core.bucket)
     sha256.warm_up()
-    worker = rq_worker(core.settings, liveness)
+    worker = _rq_worker(core.settings, liveness)
     gc.collect()
-    gc.freeze()  # what is there by now stays for ever: a horse neither looks through it nor copies its pages for that
+    gc.freeze()  # a work horse neither scans these objects nor copies their pages
     worker.work(logging_level="WARNING")
 
 
-def rq_worker(settings: Settings, liveness: Liveness) -> MirrorWorker:
-    """RQ's worker, on a connection of its own that waits for Redis without limit."""
+def _rq_worker(settings: Settings, liveness: Liveness) -> MirrorWorker:
+    """Build RQ's worker, on a connection of its own that waits for Redis without limit."""
     connection = open_client(settings.redis_url or "", retries=FOREVER, decode_responses=False)
     if retry := RedisRetry.of(connection):
         retry.on_attempt = liveness.touch
@@ -94,7 +91,7 @@ def rq_worker(settings: Settings, liveness: Liveness) -> MirrorWorker:
         [TaskQueue(connection).rq],
         connection=connection,
         serializer="json",
-        worker_ttl=int(BEAT_SECONDS) + _RQ_MARGIN,  # the loop comes round, and beats, that often when nothing is queued
+        worker_ttl=_WORKER_TTL,
         job_monitoring_interval=_MONITORING_SECONDS,
         maintenance_interval=60,
         log_job_description=False,

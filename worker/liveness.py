@@ -1,7 +1,8 @@
-"""Proof that the main loop of a worker or scheduler goes on: a heartbeat in Redis, and the age of a file.
+"""Signs that the main loop of a worker or scheduler goes on: a heartbeat in Redis, and the age of a file.
 
-`/readyz` reads the heartbeat. The container's health check (deploy/image/health.py) reads the file, so that it judges
-this very process and needs no Redis. Neither is written by a thread: that would go on beside a loop that is stuck.
+`/readyz` reads the heartbeat. The health check of the container (deploy/image/health.py) reads the file, because it
+judges this one process and must not need Redis. The main loop itself writes both: a thread would go on while the loop
+hangs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LOG = structlog.get_logger(__name__)
 
 
 class Liveness:
-    """One process's. Use it from its main thread; calls from other threads do nothing."""
+    """The signs of life of one process. Use it from the main thread. Calls from other threads do nothing."""
 
     def __init__(
         self, kind: Kind, heartbeats: LiveProcesses, file: Path | None, *, now: Callable[[], float] = monotonic
@@ -33,22 +34,22 @@ class Liveness:
         self._file = file
         self._now = now
         self._touched_at = -inf
-        self._told_at = -inf
+        self._written_at = -inf
         self._state = ""
 
     def beat(self, state: str) -> None:
-        """Say that the loop goes on, and what the process does: to Redis every few seconds, and when that changes."""
+        """Show that the loop goes on. Writes *state* to Redis every few seconds, and at once when it changes."""
         self.touch()
-        if state == self._state and self._now() - self._told_at < BEAT_SECONDS / 2:
+        if state == self._state and self._now() - self._written_at < BEAT_SECONDS / 2:
             return
-        self._state, self._told_at = state, self._now()
+        self._state, self._written_at = state, self._now()
         try:
             self._heartbeats.beat(self._kind, state)
         except RedisUnavailable as error:
             _LOG.debug("heartbeat not written", reason=error.message)
 
     def touch(self) -> None:
-        """Renew the file alone: for a loop that waits for Redis, which is no reason to restart it."""
+        """Renew only the file, in a loop that waits for Redis. A restart would not help there."""
         if self._file is None or threading.current_thread() is not threading.main_thread():
             return
         if self._now() - self._touched_at < _TOUCH_SECONDS:
@@ -65,8 +66,8 @@ class Liveness:
             self._file = None
 
     def leave(self) -> None:
-        """Say that the process ends."""
+        """Remove the heartbeat from Redis, because the process ends."""
         try:
             self._heartbeats.leave(self._kind)
         except RedisUnavailable as error:
-            _LOG.debug("heartbeat left to age", reason=error.message)
+            _LOG.debug("heartbeat left to expire", reason=error.message)

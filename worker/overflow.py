@@ -1,8 +1,8 @@
-"""Limiter beyond a work horse's usual ones, for registries that have none of those.
+"""Extra slots of a work horse, for registries that have none of its usual ones.
 
-A registry that answers slowly, or on purpose never, may have taken every slot. Tasks of other registries are looked for
-in the queue then, however many of the slow one stand before them, and begin in a slot of `OVERFLOW`. A fleet whose
-images all come from one registry loses nothing to this: its tasks have all the usual slots.
+A registry that responds slowly, or never, may have taken every usual slot. Then tasks of other registries are taken
+from the middle of the queue, and run in extra slots. If all images come from one registry, nothing changes: its tasks
+have all the usual slots.
 """
 
 from __future__ import annotations
@@ -16,33 +16,31 @@ from mirror.errors import RedisUnavailable
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimStore
+from mirror.records.jobs import Entry
 
 OVERFLOW: Final = 4
-"""Limiter for all other registries together."""
+"""Extra slots for all other registries together."""
 OVERFLOW_OF_ONE: Final = 2
-"""Limiter for one other registry, so that a second slow one does not take all of these, too."""
+"""Extra slots for one other registry, so that a second slow one does not take all of them."""
 PAGE: Final = 100
-"""Entries of the queue that are looked through at a time."""
+"""Entries of the queue that are read at once."""
 PAGE_SECONDS: Final = 1.0
-"""Between two pages, each measured at 1 ms of CPU."""
-
-Entry = tuple[str, int]
-"""A task's id and the fence of its queue entry."""
+"""Seconds between two pages. A page takes 1 ms of CPU."""
 
 
 class OverflowQueue:
-    """Takes tasks out of turn: for one thread of one work horse."""
+    """Reads the queue page by page and takes the tasks that fit an extra slot. Used by one thread."""
 
-    def __init__(self, queue: TaskQueue, store: ClaimStore) -> None:
+    def __init__(self, queue: TaskQueue, claims: ClaimStore) -> None:
         self._queue = queue
-        self._store = store
+        self._claims = claims
         self._due = monotonic()
         self._start = 0
 
-    def take(self, occupying: Collection[str], overflowing: Iterable[str]) -> list[Entry]:
-        """Take the entries from the next page of the queue for which there is a slot.
+    def take(self, busy: Collection[str], overflowing: Iterable[str]) -> list[Entry]:
+        """Take the entries of the next page for which there is an extra slot.
 
-        *occupying* are the registries that have usual slots; *overflowing* has one for every task in a slot of these.
+        *busy* are the registries that have usual slots. *overflowing* names the registry of each task in an extra slot.
         """
         if monotonic() < self._due:
             return []
@@ -50,21 +48,21 @@ class OverflowQueue:
         try:
             page = self._queue.page(self._start, PAGE)
             self._start = self._start + PAGE if len(page) == PAGE else 0
-            sources = self._store.sources([task_id for task_id, _ in page])
-            chosen = choose(zip(page, sources, strict=True), occupying, overflowing)
+            sources = self._claims.sources([task_id for task_id, _ in page])
+            chosen = choose(zip(page, sources, strict=True), busy, overflowing)
             return self._queue.take_these(chosen) if chosen else []
         except RedisUnavailable:
             return []
 
 
 def choose(
-    page: Iterable[tuple[Entry, Reference | None]], occupying: Collection[str], overflowing: Iterable[str]
+    page: Iterable[tuple[Entry, Reference | None]], busy: Collection[str], overflowing: Iterable[str]
 ) -> list[Entry]:
-    """The entries, given with their sources, that may begin now; one without a source may not."""
+    """Choose the entries of *page* that may begin now. Each stands with its source. One without a source may not."""
     taken = Counter(overflowing)
     chosen = []
     for entry, source in page:
-        if source is None or source.registry in occupying:
+        if source is None or source.registry in busy:
             continue
         if taken.total() < OVERFLOW and taken[source.registry] < OVERFLOW_OF_ONE:
             taken[source.registry] += 1

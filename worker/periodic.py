@@ -22,22 +22,23 @@ LEASE_SECONDS: Final = 15.0
 _STAND_BY: Final = 2.0
 """Seconds between two attempts to take the lease of a task."""
 _BEAT: Final = 2.0
-"""Seconds between two looks whether all tasks go on."""
+"""Seconds between two checks that all tasks go on."""
 STUCK_SECONDS: Final = 120.0
-"""How long a task may do nothing that it can be seen by: longer than three attempts of a request to S3."""
+"""Seconds without any sign of progress after which a task is stuck. Three attempts of a request to S3 are shorter."""
 _STOP_SECONDS: Final = 3.0
-"""Seconds that tasks get to end after `stop`. What is cut off is safe to repeat."""
+"""Seconds for tasks to end after `stop`. A run that is cut off is safe to repeat."""
 _LOG = structlog.get_logger(__name__)
 
 Alive = Callable[[], bool]
-"""Returns whether the run should go on: its lease is held and nobody asked it to stop."""
+"""Returns whether the run should go on: its lease is held and the process is not stopping."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodicTask:
-    """*run* is called now and again *every* so many seconds after its end, by one process of the fleet at a time.
+    """Work that one process of the fleet at a time repeats, *every* so many seconds after the end of the last run.
 
-    Every run must be safe to repeat: a process that was frozen past its lease may run it beside its successor.
+    Every run must be safe to repeat. A process that was frozen for longer than its lease may run it while its successor
+    does.
     """
 
     name: str
@@ -48,7 +49,7 @@ class PeriodicTask:
 class PeriodicTasks:
     """Runs the tasks until `stop`. An error of one run is logged, and the next run tries again.
 
-    While no task is stuck, *liveness* is told that this process is alive.
+    *liveness* shows that this process is alive as long as no task is stuck.
     """
 
     def __init__(self, tasks: Sequence[PeriodicTask], leases: Leases, liveness: Liveness | None = None) -> None:
@@ -67,9 +68,9 @@ class PeriodicTasks:
 
     def run(self) -> None:
         """Run all tasks and return when they have ended after `stop`, at the latest 3 s after it."""
-        with LeaseRenewer(self._leases, LEASE_SECONDS) as keeper:
+        with LeaseRenewer(self._leases, LEASE_SECONDS) as renewer:
             threads = [
-                threading.Thread(target=self._repeat, args=(task, keeper), name=task.name, daemon=True)
+                threading.Thread(target=self._repeat, args=(task, renewer), name=task.name, daemon=True)
                 for task in self._tasks
             ]
             for thread in threads:
@@ -84,9 +85,9 @@ class PeriodicTasks:
             self._liveness.leave()
 
     def note_progress(self, *, rest: float = 0.0) -> None:
-        """Note that the task of the calling thread goes on, and may be silent for *rest* seconds now.
+        """Note that the task of the calling thread goes on. It may now rest for *rest* seconds.
 
-        Called for every attempt to reach Redis too: to wait for Redis is not to be stuck.
+        Every attempt to reach Redis calls this too: a task that waits for Redis is not stuck.
         """
         name = threading.current_thread().name
         if name in self._expected_by:
@@ -105,22 +106,22 @@ class PeriodicTasks:
         else:
             self._liveness.beat("leader" if self._leading else "standby")
 
-    def _repeat(self, task: PeriodicTask, keeper: LeaseRenewer) -> None:
+    def _repeat(self, task: PeriodicTask, renewer: LeaseRenewer) -> None:
         """Stand by until the lease of *task* is ours, run it as long as it is, and so on."""
         while not self._stopped.is_set():
             self.note_progress()
             with _survived(task.name):
-                self._lead(task, keeper)
+                self._lead(task, renewer)
             self._stopped.wait(_STAND_BY)
 
-    def _lead(self, task: PeriodicTask, keeper: LeaseRenewer) -> None:
+    def _lead(self, task: PeriodicTask, renewer: LeaseRenewer) -> None:
         ended = threading.Event()
 
         def alive() -> bool:
             self.note_progress()
             return not (self._stopped.is_set() or ended.is_set())
 
-        lease = keeper.take(keys.periodic_lease(task.name), ended.set)
+        lease = renewer.take(keys.periodic_lease(task.name), ended.set)
         if lease is None:
             return
         self._leading.add(ended)
@@ -132,15 +133,15 @@ class PeriodicTasks:
                 ended.wait(task.every)
         finally:
             self._leading.discard(ended)
-            keeper.give_back(lease)
+            renewer.give_back(lease)
 
 
 @contextmanager
 def _survived(name: str) -> Iterator[None]:
-    """Log whatever the block raises: the thread has to go on."""
+    """Log an error of the block and go on."""
     try:
         yield
     except MirrorError as error:
         _LOG.warning("periodic task failed", task=name, code=error.code, reason=error.message)
-    except Exception as error:  # noqa: BLE001 - logged, and others depend on the thread
+    except Exception as error:  # noqa: BLE001 - logged, and the task runs again
         _LOG.error("periodic task failed", task=name, code="INTERNAL_ERROR", exc_info=error)

@@ -1,4 +1,4 @@
-"""RQ's forking worker, made to survive a Redis that is away or refuses to work, and to leave no orphan."""
+"""RQ's forking worker, changed so that it survives outages of Redis and leaves no orphaned process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from rq import Worker
 
 from mirror.redis.failures import BRISK, RedisRetry
-from worker import work_horse as horse
 from worker.liveness import Liveness
+from worker.work_horse import die_with, stop_on_sigterm
 
 if TYPE_CHECKING:
     from redis.client import Pipeline, PubSub, PubSubWorkerThread
@@ -28,17 +28,17 @@ _LOG = structlog.get_logger(__name__)
 
 
 class MirrorWorker(Worker):
-    """One queue, one horse at a time.
+    """Listens on one queue and forks one work horse at a time.
 
-    The connection retries every command until Redis does it, so RQ's own bookkeeping survives any outage. Once the
-    worker is to stop, it does not wait for Redis any more. What else is added here: SIGTERM reaches the horse, the
-    horse dies with its worker, and the main loop shows that it goes on.
+    The connection repeats every command until Redis executes it, so RQ's own records survive any outage. After a stop
+    signal the worker does not wait for Redis any more. This class adds three things to RQ: SIGTERM reaches the work
+    horse, the work horse dies with its worker, and the main loop shows that it goes on.
     """
 
     liveness: Liveness | None = None
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """Fork with the stop signals held back, so that none falls between the fork and the horse's own handlers."""
+        """Fork with the stop signals blocked, so that none arrives before the work horse has its own handlers."""
         held = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         self._parent_pid = os.getpid()
         try:
@@ -49,14 +49,17 @@ class MirrorWorker(Worker):
             self.handle_warm_shutdown_request()
 
     def setup_work_horse_signals(self) -> None:
-        """In the horse: ignore Ctrl-C, which the worker answers; hand the task over on SIGTERM; die with the worker."""
+        """Set up the signals in the work horse.
+
+        It ignores Ctrl-C, which its worker handles. On SIGTERM it hands its tasks over. It dies with its worker.
+        """
         super().setup_work_horse_signals()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
-        horse.stop_on_sigterm()
+        stop_on_sigterm()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        horse.die_with(self._parent_pid)
+        die_with(self._parent_pid)
 
     def subscribe(self) -> None:
-        """Start RQ's thread for commands with the stop signals blocked: the main thread alone is to take them."""
+        """Start RQ's thread for commands with the stop signals blocked, because only the main thread handles them."""
         held = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         try:
             super().subscribe()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
@@ -64,7 +67,7 @@ class MirrorWorker(Worker):
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def handle_warm_shutdown_request(self) -> None:
-        """On the first SIGTERM: tell the horse, which ends within seconds; RQ alone would wait for it without limit."""
+        """Pass the first SIGTERM on to the work horse, which then ends within seconds. RQ alone would only wait."""
         if retry := RedisRetry.of(self.connection):
             retry.update_retries(BRISK)
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
@@ -75,34 +78,34 @@ class MirrorWorker(Worker):
                 _LOG.debug("the work horse has ended by itself")
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """RQ's main loop calls this every few seconds, idle or with a horse at work."""
+        """Show that the main loop goes on. RQ calls this every few seconds, idle or not."""
         super().heartbeat(timeout, pipeline)
         if self.liveness and not self.is_horse:
             self.liveness.beat("copying" if self.horse_pid else "idle")
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Miss a heartbeat rather than die of it: the task's own lease says whether it is alive."""
+        """Survive an error of Redis. The leases of the tasks show whether they are worked on, not this heartbeat."""
         try:
             super().maintain_heartbeats(job, execution)
         except RedisError as error:
             _LOG.warning("heartbeat missed; the work horse goes on", entry=job.id, kind=type(error).__name__)
 
     def set_shutdown_requested_date(self) -> None:
-        """For RQ's dashboards only; called in a signal handler, which is no place for an error."""
+        """Survive an error of Redis. Only RQ's dashboards use the date, and a signal handler must not raise."""
         with suppress(RedisError):
             super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
 
     def teardown(self) -> None:
-        """End in order also where Redis does not take note of it: its record of this worker expires."""
+        """End in order even if Redis is unavailable. RQ's record of this worker then expires."""
         try:
             super().teardown()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         except RedisError as error:
-            _LOG.warning("Redis took no note of this worker's end", kind=type(error).__name__)
+            _LOG.warning("the end of this worker could not be written to Redis", kind=type(error).__name__)
         if self.liveness and not self.is_horse:
             self.liveness.leave()
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:
-        """Keep RQ's thread for commands alive over every error of Redis; RQ ends it at a timeout or a refusal."""
+        """Keep RQ's thread for commands alive after every error of Redis. RQ ends it after a timeout or a refusal."""
         if not isinstance(exc, RedisError):
             raise exc
         time.sleep(_PUBSUB_PAUSE)

@@ -1,7 +1,5 @@
 """``python -m worker.scheduler``: the periodic work of the fleet.
 
-``reconcile`` finds lost tasks, ``rebuild`` builds the index anew when Redis has lost it, and ``sweep`` aborts orphaned
-uploads.
 Any number of schedulers may run. Each task is run by one of them at a time, and the others stand by.
 """
 
@@ -14,38 +12,39 @@ from typing import Final
 import structlog
 
 from mirror.log import configure
-from mirror.redis.failures import RedisRetry, address_of
-from mirror.settings import InvalidSettings
-from mirror.wiring import Core
-from worker.core import worker_core
+from mirror.redis.failures import PATIENT, RedisRetry, address_of
+from mirror.settings import InvalidSettings, Settings
+from mirror.wiring import Core, build
 from worker.liveness import Liveness
 from worker.periodic import PeriodicTask, PeriodicTasks
 
 RECONCILE_SECONDS: Final = 2.0
+UNPARK_SECONDS: Final = 2.0
 REBUILD_SECONDS: Final = 2.0
-"""Between two looks whether the index is there."""
-SWEEP_SECONDS: Final = 15 * 60.0
+"""Seconds between two checks that the index exists."""
+PURGE_SECONDS: Final = 15 * 60.0
 _LOG = structlog.get_logger(__name__)
 
 
-def tasks(core: Core) -> list[PeriodicTask]:
-    """All periodic work there is."""
+def periodic_tasks(core: Core) -> list[PeriodicTask]:
+    """Return all periodic work there is. The names are part of the keys of their leases in Redis."""
     return [
         PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: core.reconciler.reconcile()),
+        PeriodicTask("unpark", UNPARK_SECONDS, lambda _: core.reconciler.unpark()),
         PeriodicTask("rebuild", REBUILD_SECONDS, core.rebuilder.rebuild_if_missing),
-        PeriodicTask("sweep", SWEEP_SECONDS, lambda alive: core.upload_purge.sweep(alive=alive)),
+        PeriodicTask("purge_uploads", PURGE_SECONDS, lambda alive: core.upload_purge.purge(alive=alive)),
     ]
 
 
 def main() -> int:
     try:
-        core = worker_core()
+        core = build(Settings.load(Settings.require_stores), retries=PATIENT)
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
     configure("scheduler", level=core.settings.log_level, line_format=core.settings.log_format)
     liveness = Liveness("scheduler", core.processes, core.settings.heartbeat_path)
-    scheduler = PeriodicTasks(tasks(core), core.leases, liveness)
+    scheduler = PeriodicTasks(periodic_tasks(core), core.leases, liveness)
     if retry := RedisRetry.of(core.redis.client):
         retry.on_attempt = scheduler.note_progress
     for number in (signal.SIGTERM, signal.SIGINT):

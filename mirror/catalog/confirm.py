@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from mirror.catalog.entry import IndexedTag
+from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.relist import Relister
 from mirror.catalog.tag_change import COMMIT_TIMEOUT, TagChange, TagChanges, TagUpdate
@@ -18,6 +18,7 @@ from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
+from mirror.records.task import TaskSpec
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 
@@ -102,24 +103,22 @@ class Confirmer:
                 shown = pool.submit(self._links.matching, digests, timeout=COMMIT_TIMEOUT)
                 yield LockedTags(self._changes, locked, shown)
 
-    def confirm(
-        self, change: TagChange, digest: Digest, source: Reference, *, served: bool = False
-    ) -> TagUpdate | None:
+    def confirm(self, change: TagChange, digest: Digest, spec: TaskSpec, *, served: bool = False) -> TagUpdate | None:
         """Record that the target of *change* shows *digest* already. None if it does not, or not completely.
 
-        None also where *source* is not known to have served the digest. *served* says that it just did. What the
-        index knows of that costs no request to S3.
+        None also where the source of *spec* is not known to have served the digest. *served* says that it just did.
+        What the index knows of that costs no request to S3.
 
         Where the index lists another digest, S3 is not asked. If the index is wrong, the image is published once more,
         and then the index is right.
         """
-        target = change.target
+        target, source = change.target, spec.source
         if target.tag is None:
             return self._confirm_kept(target, digest, source, served=served)
         repository, tag = target.repository, target.tag
         entry, is_built = self._index.look_up(repository, tag)
         is_listed = entry is not None and entry.digest == str(digest)
-        is_known = is_listed and entry is not None and entry.is_from(source)
+        is_known = is_current(spec, digest, entry.indexed if entry else None)
         if is_listed or (entry is None and not is_built):
             new = source if not is_known and self._has_served(source, digest, repository, now=served) else None
             is_known = is_known or new is not None
@@ -147,7 +146,7 @@ class Confirmer:
                 return None
             if not is_listed:
                 self._relister.relist_locked(change.target, digest)
-            if new_source and (entry := self._index.entry(repository, tag)) and not entry.is_from(new_source):
+            if new_source and (entry := self._index.entry(repository, tag)) and not entry.indexed.is_from(new_source):
                 self._index.replace(entry.found_at(new_source))
             [superseded_by] = self._changes.record([change])
             return TagUpdate(digest, superseded_by=superseded_by)

@@ -11,6 +11,7 @@ from marshmallow import EXCLUDE, Schema, fields, post_load
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_same_source
+from mirror.records.task import TaskSpec
 from mirror.storage.provenance import ImageProvenance, ImageSummary
 
 _MOST_SOURCES: Final = 8
@@ -51,9 +52,10 @@ class ImageEntry:
             job=(origin and origin.job) or None,
         )
 
-    def is_from(self, source: Reference) -> bool:
-        """Whether the registry and repository of *source* are known to have served the image."""
-        return IndexedTag(Digest.parse(self.digest), self.source, self.job, self.also_from).is_from(str(source))
+    @property
+    def indexed(self) -> IndexedTag:
+        """The part of the entry that decides whether a task has anything to do."""
+        return IndexedTag(Digest.parse(self.digest), self.source, self.job, self.also_from)
 
     def found_at(self, source: Reference) -> Self:
         """Return the entry with *source* added to those that served the image. Of many, the oldest are dropped."""
@@ -83,17 +85,23 @@ class IndexedTag:
         also_from = tuple(entry.get("also_from") or ())
         return cls(Digest.parse(entry["digest"]), entry.get("source"), entry.get("job"), also_from)
 
-    def is_from(self, source: str) -> bool:
-        """Whether the registry and repository of *source*, a reference, are known to have served the image.
+    def is_from(self, source: Reference) -> bool:
+        """Whether the registry and repository of *source* are known to have served the image.
 
         An entry without a job is of an image that was retagged here. Then its own source is only a name.
         """
-        if self.source and self.job and self.source == source:
+        if self.source and self.job and (self.source == str(source) or is_same_source(self.source, source)):
             return True
-        reference = Reference.parse(source)
-        if self.source and self.job and is_same_source(self.source, reference):
-            return True
-        return reference.name in self.also_from
+        return source.name in self.also_from
+
+
+def is_current(spec: TaskSpec, found: Digest, held: IndexedTag | None) -> bool:
+    """Say whether a target already is what its task asks for, so that nothing is to be done. No I/O.
+
+    *found* is the digest that the source has, and *held* what the index lists under the target. The source must be
+    known to have served the image, because a source can name any digest in the response to a HEAD.
+    """
+    return held is not None and held.digest == found and held.is_from(spec.source)
 
 
 @dataclass(frozen=True, slots=True)

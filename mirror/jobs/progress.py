@@ -1,7 +1,7 @@
-"""From the engine's steps to the task's record, gathered so that Redis sees at most two writes a second per task.
+"""Collect the progress of a copy for the record of its task. Redis gets at most two writes per second and task.
 
-An image may have more blobs than a record is to hold. All are counted; of those, the first `KEPT_BLOBS` of the plan are
-kept, and `SHOWN_BLOBS` are chosen to be shown.
+An image may have more blobs than a record should hold. All of them are counted. The record keeps the first `KEPT_BLOBS`
+of the plan, and `SHOWN_BLOBS` that are chosen to be shown with the task.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mirror.records.claims import Claim, ClaimState, ClaimStore
 from mirror.records.job import ByteCounts
 from mirror.records.task import BLOB_STATES, KEPT_BLOBS, SHOWN_BLOBS, BlobReport
 
-_UNDER_WAY: Final = ("failed", "copying", "verifying")
-"""What is shown first of many blobs, in this order. There are few of these at a time."""
+_SHOWN_FIRST: Final = ("failed", "copying", "verifying")
+"""States that are shown first, in this order, of an image with many blobs. Few blobs have them at a time."""
 
 
 class TaskProgress:
-    """A `Progress` that remembers what changed; `flush` writes it. Safe to call from several threads."""
+    """A `Progress` that remembers what changed until `flush` writes it. Safe to call from several threads."""
 
     def __init__(self, store: ClaimStore, claim: Claim) -> None:
         self._store = store
@@ -70,18 +70,18 @@ class TaskProgress:
             self._dirty = True
 
     def missing(self) -> int:
-        """Bytes of the blobs that are not stored whole yet."""
+        """Return the bytes of the blobs that are not stored completely."""
         with self._lock:
             return self._blobs.missing()
 
     @property
     def copied(self) -> int:
-        """The bytes of all blobs that have arrived so far."""
+        """The bytes that were copied so far."""
         with self._lock:
             return self._blobs.bytes().copied
 
     def flush(self) -> ClaimState | None:
-        """Write what changed since the last time; None if nothing did; raises RedisUnavailable."""
+        """Write what changed since the last call. Returns None if nothing changed. Raises RedisUnavailable."""
         with self._flushing:
             with self._lock:
                 if not self._dirty:
@@ -116,7 +116,7 @@ class TaskProgress:
 
 
 class _Blobs:
-    """How far each blob of a plan has come, by its place in the plan; every sum is kept up to date."""
+    """The progress of each blob, by its place in the plan. Every sum is updated with each change."""
 
     def __init__(self, planned: Sequence[PlannedBlob]) -> None:
         self._planned = planned
@@ -130,13 +130,13 @@ class _Blobs:
         for blob in planned:
             self._bytes[blob.state] += blob.descriptor.size
         self._active: set[int] = set()
-        self._settled_before = 0
+        self._first_waiting = 0
 
     def __len__(self) -> int:
         return len(self._planned)
 
     def advance(self, digest: Digest, state: BlobState, copied: int) -> int:
-        """Note it, and say at which place the blob stands."""
+        """Note the state of a blob and its copied bytes. Return its place."""
         place = self._places[digest]
         before, size = self._states[place], self._planned[place].descriptor.size
         self._states[place] = state
@@ -147,11 +147,11 @@ class _Blobs:
         self._bytes_copied += copied - self._copied.get(place, 0)
         self._copied[place] = copied
         self._causes.pop(place, None)
-        (self._active.add if state in _UNDER_WAY else self._active.discard)(place)
+        (self._active.add if state in _SHOWN_FIRST else self._active.discard)(place)
         return place
 
     def stop(self, digest: Digest, state: BlobState, reason: str, code: str | None) -> int:
-        """Note that it does not come, and why; say at which place it stands."""
+        """Note why a blob is not copied. Return its place."""
         place = self.advance(digest, state, self._copied.get(self._places[digest], 0))
         self._causes[place] = reason, code
         return place
@@ -163,16 +163,16 @@ class _Blobs:
         return BlobReport(str(blob.descriptor.digest), blob.descriptor.size, state, copied, reason, code)
 
     def to_show(self) -> list[BlobReport]:
-        """The first of those that failed or are under way, of those that wait, and of all others."""
-        active = sorted(self._active, key=lambda place: (_UNDER_WAY.index(self._states[place]), place))
+        """Choose the blobs to show: those that failed or are being copied, then those that wait, then the others."""
+        active = sorted(self._active, key=lambda place: (_SHOWN_FIRST.index(self._states[place]), place))
         chosen = dict.fromkeys(islice(chain(active, self._waiting(), range(len(self))), SHOWN_BLOBS + len(active)))
         return [self.report(place) for place in islice(chosen, SHOWN_BLOBS)]
 
     def _waiting(self) -> Iterator[int]:
-        """Blobs come roughly in the plan's order, so what has come at its beginning is not looked at again."""
-        while self._settled_before < len(self) and self._states[self._settled_before] not in ("waiting", *_UNDER_WAY):
-            self._settled_before += 1
-        return (place for place in range(self._settled_before, len(self)) if self._states[place] == "waiting")
+        """Iterate over the places that wait. Finished ones before the first are passed over once."""
+        while self._first_waiting < len(self) and self._states[self._first_waiting] not in ("waiting", *_SHOWN_FIRST):
+            self._first_waiting += 1
+        return (place for place in range(self._first_waiting, len(self)) if self._states[place] == "waiting")
 
     def count(self, state: BlobState) -> int:
         return self._counts[state]

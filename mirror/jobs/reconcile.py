@@ -44,11 +44,14 @@ class Reconciler:
     def reconcile(self) -> None:
         """Make one pass. Raises RedisUnavailable."""
         self._requeue_lost()
-        self._each(self.recovery.due(), self._unpark)
         self._restore_entries()
         self._each(self.recovery.unfinished_requests(), self._continue_request)
         self._each(self.recovery.ended(), self._remove)
         self._each(self.recovery.leftovers(), self.recovery.delete_tasks)
+
+    def unpark(self) -> None:
+        """Queue the tasks whose wait is over. Raises RedisUnavailable."""
+        self._each(self.recovery.due(), self._unpark)
 
     def _requeue_lost(self) -> None:
         """Take tasks from workers that were silent for a whole lease.

@@ -1,1 +1,1 @@
-"""Keeping the bucket tidy: uploads that nobody will finish."""
+"""Keeping the bucket clean: uploads that no task will complete."""

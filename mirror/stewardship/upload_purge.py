@@ -1,12 +1,16 @@
-"""Aborting the multipart uploads that nobody will go on with: S3 keeps their parts, and bills them, for ever.
+"""Abort multipart uploads that no task will complete. S3 keeps their parts, and bills for them, for ever.
 
-Harbor and Quay leave them (Harbor #17651, Quay #6885). An upload of ours is somebody's while a worker holds its blob's
-lease, or while its checkpoint, which a dead worker's successor goes on from, names it and the task that it was made for
-has not ended. It has where its job was canceled while it waited, or where the tag had moved when it was taken up again.
-What other tasks might have saved by it is not worth an upload that stays.
+Harbor and Quay leave them (Harbor #17651, Quay #6885). An upload is still needed in two cases:
 
-Each is judged and aborted under its blob's lease, so no worker begins to go on with it meanwhile. Should one be aborted
-under a worker that was frozen past its lease, that worker is told by S3, and begins the blob again.
+- A worker holds the lease of its blob.
+- The checkpoint of its blob names it, and the task that it was made for has not ended. If the worker died, the next
+  one continues from the checkpoint.
+
+A task ends without its upload if its job was canceled while it waited, or if the tag had moved when it continued. Other
+tasks might have continued from that checkpoint. That is not worth an upload which stays.
+
+Each upload is judged and aborted under the lease of its blob, so no worker continues it meanwhile. A worker that was
+frozen for longer than its lease may lose its upload. S3 then refuses its next part, and it begins the blob again.
 """
 
 from __future__ import annotations
@@ -32,50 +36,48 @@ from mirror.storage.bucket import Bucket
 from mirror.storage.multipart import OpenUpload
 
 OLD: Final = timedelta(hours=1)
-"""Younger ones are left alone: the bucket may have another writer, with a Redis of its own."""
+"""Younger uploads are left alone: the bucket may have another writer, with a Redis of its own."""
 _LEASE_SECONDS: Final = 60.0
-"""Of a blob's lease while its upload is aborted, which may take S3 its time."""
+"""Seconds of the blob's lease while its upload is aborted, because S3 may need long."""
 _LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class UploadPurge:
-    """Run it by one process at a time; two would only abort the same upload twice."""
+    """Aborts uploads. Run it in one process at a time. Two would only abort the same upload twice."""
 
     bucket: Bucket
     redis: Redis
+    leases: Leases
+    checkpoints: Checkpoints
+    jobs: JobStore
 
-    def sweep(self, older_than: timedelta = OLD, *, alive: Callable[[], bool] = lambda: True) -> int:
-        """Abort what is nobody's and was opened longer than that ago, and say how much it was.
+    def purge(self, older_than: timedelta = OLD, *, alive: Callable[[], bool] = lambda: True) -> int:
+        """Abort uploads that no task needs and that are *older_than* this. Return their number.
 
-        *alive* is called between two uploads, and ends the sweep by returning False.
+        *alive* is called between two uploads, and ends the purge by returning False.
         Raises StorageUnavailable, StorageRefused or RedisUnavailable.
         """
-        swept = 0
+        aborted = 0
         for upload in self.bucket.uploads.list_open(layout.BLOBS_PREFIX):
             digest = layout.parse_blob(upload.key)
             if digest is None or at(self.redis.now()) - upload.initiated < older_than:
                 continue
             if not alive():
                 break
-            swept += self._swept(upload, digest)
-        return swept
+            aborted += self._abort_unless_needed(upload, digest)
+        return aborted
 
-    def _swept(self, upload: OpenUpload, digest: Digest) -> bool:
-        """Abort the upload unless it is somebody's."""
-        checkpoints = Checkpoints(self.redis)
-        with Leases(self.redis).holding(keys.blob_lease(digest), _LEASE_SECONDS, patience=0) as lease:
+    def _abort_unless_needed(self, upload: OpenUpload, digest: Digest) -> bool:
+        with self.leases.holding(keys.blob_lease(digest), _LEASE_SECONDS, patience=0) as lease:
             if lease is None:
                 return False
-            upload_id, holder = checkpoints.open_upload(digest) or ("", "")
+            upload_id, holder = self.checkpoints.open_upload(digest) or ("", "")
             if upload_id == upload.upload_id:
-                if self._is_unfinished(task_of_holder(holder)):
+                task = self.jobs.task(task_of_holder(holder))
+                if task is not None and task.state in UNFINISHED:
                     return False
-                checkpoints.forget(lease, digest)
+                self.checkpoints.forget(lease, digest)
             self.bucket.uploads.abort(upload.key, upload.upload_id)
         _LOG.info("orphaned upload aborted", blob=str(digest), initiated=str(upload.initiated))
         return True
-
-    def _is_unfinished(self, task_id: str) -> bool:
-        task = JobStore(self.redis).task(task_id)
-        return task is not None and task.state in UNFINISHED

@@ -14,17 +14,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
-from mirror.jobs import run
+from mirror.jobs import claim
 from mirror.records.states import LOSSES_ALLOWED
-from mirror.redis.client import Redis
-from mirror.stewardship.upload_purge import UploadPurge
-from mirror.storage.bucket import Bucket
+from mirror.settings import Settings
+from mirror.wiring import build
 from tests.chaos.clients import Node, PlatformTeam
 from tests.chaos.fault_injection import FaultInjector, FaultLog
 from tests.chaos.mirror import PREFIX, Mirror
@@ -137,12 +137,12 @@ def open_uploads(mirror: Mirror) -> list[str]:
         return [upload["Key"] for upload in listed.get("Uploads", [])]
 
 
-def purge_uploads(mirror: Mirror, bucket: Bucket) -> str:
-    """Purge orphaned uploads of any age, because no task is left."""
+def purge_uploads(mirror: Mirror, settings: Settings) -> str:
+    """Purge uploads as the scheduler does, but of any age, because no task is left."""
     left = len(open_uploads(mirror))
-    with closing(Redis.connect(mirror.valkey.url)) as redis:
-        purged = UploadPurge(bucket, redis).sweep(timedelta(0))
-        return f"{left} uploads were left open by killed processes, and {purged} were purged"
+    with closing(build(replace(settings, redis_url=mirror.valkey.url))) as core:
+        purged = core.upload_purge.purge(timedelta(0))
+    return f"{left} uploads were left open by killed processes, and {purged} were purged"
 
 
 def summarize(injector: FaultInjector, team: PlatformTeam, nodes: list[Node]) -> None:
@@ -189,9 +189,8 @@ def test_every_accepted_job_succeeds_and_every_pull_verifies_while_everything_is
     wrong += crashed_work_horses(mirror, injector) + lost_claims_of_live_workers(mirror, team)
     assert not wrong, "\n".join([f"CHAOS_SEED={SEED}", *wrong])
 
-    with closing(Bucket.from_settings(settings_for_server(mirror.s3, PREFIX))) as bucket:
-        say(purge_uploads(mirror, bucket))
-        assert open_uploads(mirror) == []
+    say(purge_uploads(mirror, settings_for_server(mirror.s3, PREFIX)))
+    assert open_uploads(mirror) == []
     last = Node(mirror.api, faults, rng("last"))
     assert all(last.pull(*local(mirror, source)) for source in team.published), last.wrong
     assert last.wrong == []
@@ -201,4 +200,4 @@ def test_every_accepted_job_succeeds_and_every_pull_verifies_while_everything_is
 
 def test_the_event_of_a_lost_claim_is_logged_by_the_job_runner() -> None:
     """Otherwise `lost_claims_of_live_workers` would find nothing."""
-    assert f'"{LOST_CLAIM_EVENT}' in inspect.getsource(run)
+    assert f'"{LOST_CLAIM_EVENT}' in inspect.getsource(claim)

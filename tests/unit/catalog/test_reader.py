@@ -14,4 +14,4 @@ def test_a_manifest_that_was_changed_in_the_bucket_is_not_served(harness: Harnes
     mirror_image(harness, image)
     harness.bucket.put(layout.blob_key(image.digest), image.body + b" ")
     with pytest.raises(StorageDamaged):
-        harness.reader.manifest(APP)
+        harness.core.reader.manifest(APP)

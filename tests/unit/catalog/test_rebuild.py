@@ -22,7 +22,7 @@ def rebuilt(harness: Harness, alive: Callable[[], bool] = lambda: True) -> bool:
 
 
 def listed(harness: Harness) -> dict[str, str]:
-    found, _ = harness.index.images(limit=100, wanted=lambda _: True)
+    found, _ = harness.core.index.images(limit=100, wanted=lambda _: True)
     return {f"{entry.repository}:{entry.tag}": entry.digest for entry in found}
 
 
@@ -48,18 +48,21 @@ def test_a_lost_index_is_rebuilt_from_the_bucket(harness: Harness) -> None:
     mirror_image(harness, images.three_platforms("x"))
     mirror_image(harness, images.image(images.layer("b", 5000)), LocalImage("team/app", "2"))
     mark_built(harness.redis)
-    before = harness.index.images(limit=10, wanted=lambda _: True), harness.index.repositories(limit=10)
+    before = harness.core.index.images(limit=10, wanted=lambda _: True), harness.core.index.repositories(limit=10)
     harness.redis.call("FLUSHALL")
-    assert not harness.index.is_built()
+    assert not harness.core.index.is_built()
     assert rebuilt(harness)
-    assert (harness.index.images(limit=10, wanted=lambda _: True), harness.index.repositories(limit=10)) == before
+    assert (
+        harness.core.index.images(limit=10, wanted=lambda _: True),
+        harness.core.index.repositories(limit=10),
+    ) == before
 
 
 def test_a_rebuild_removes_a_tag_that_the_bucket_does_not_have(harness: Harness) -> None:
     mirror_image(harness, images.image(images.layer("a")))
-    harness.links.delete_tag("team/app", "1")
+    harness.core.links.delete_tag("team/app", "1")
     assert rebuilt(harness)
-    assert harness.index.repositories(limit=10) == ([], None)
+    assert harness.core.index.repositories(limit=10) == ([], None)
 
 
 def test_a_damaged_tag_is_left_out_and_the_others_are_listed(harness: Harness) -> None:
@@ -68,7 +71,7 @@ def test_a_damaged_tag_is_left_out_and_the_others_are_listed(harness: Harness) -
     harness.bucket.put(layout.tag_current_key("team/app", "1"), b"no digest")
     harness.redis.call("FLUSHALL")
     assert rebuilt(harness)
-    assert harness.index.tags("team/app", limit=5) == (["2"], None)
+    assert harness.core.index.tags("team/app", limit=5) == (["2"], None)
 
 
 def with_many_tags(harness: Harness) -> None:
@@ -106,8 +109,8 @@ def test_a_rebuild_from_records_and_one_from_manifests_list_the_same(harness: Ha
     mirror_image(harness, images.image(images.layer("a", 3000)), LocalImage("team/app", "2"))
 
     def state() -> tuple[object, object]:
-        found = harness.index.images(limit=10, wanted=lambda _: True)[0]
-        return [(e.tag, e.digest, e.media_type, e.size, e.platforms) for e in found], harness.index.repositories(
+        found = harness.core.index.images(limit=10, wanted=lambda _: True)[0]
+        return [(e.tag, e.digest, e.media_type, e.size, e.platforms) for e in found], harness.core.index.repositories(
             limit=9
         )
 
@@ -145,8 +148,8 @@ def test_what_is_published_during_a_rebuild_is_not_overwritten(
     monkeypatch.setattr(IndexRebuild, "put_unchanged", late)
     assert rebuilt(harness)
     in_bucket = {
-        f"{repository.name}:{tag}": str(harness.links.current(repository.name, tag))
-        for repository in harness.links.repositories()
+        f"{repository.name}:{tag}": str(harness.core.links.current(repository.name, tag))
+        for repository in harness.core.links.repositories()
         for tag in repository.tags
     }
     assert listed(harness) == in_bucket
@@ -157,11 +160,11 @@ def test_a_rebuild_after_one_that_was_stopped_lists_everything(harness: Harness)
     mirror_image(harness, images.image(images.layer("a")))
     harness.redis.call("FLUSHALL")
     assert not rebuilt(harness, alive=lambda: False)
-    assert not harness.index.is_built()
-    assert harness.index.progress() == RebuildProgress(0, "")
+    assert not harness.core.index.is_built()
+    assert harness.core.index.progress() == RebuildProgress(0, "")
     assert rebuilt(harness)
     assert list(listed(harness)) == ["team/app:1"]
-    assert harness.index.progress() is None
+    assert harness.core.index.progress() is None
 
 
 def test_a_rebuild_during_which_redis_loses_its_data_again_does_not_count(harness: Harness) -> None:
@@ -173,32 +176,32 @@ def test_a_rebuild_during_which_redis_loses_its_data_again_does_not_count(harnes
         return True
 
     assert not rebuilt(harness, alive)
-    assert not harness.index.is_built()
+    assert not harness.core.index.is_built()
 
 
 def test_a_tag_with_an_old_entry_is_listed_as_the_bucket_has_it(harness: Harness) -> None:
     """Redis came back with old data, from before the end of a rebuild."""
     old, new = images.image(images.layer("old")), images.image(images.layer("new"))
     mirror_image(harness, old)
-    entry = harness.index.entry("team/app", "1")
+    entry = harness.core.index.entry("team/app", "1")
     assert entry
     mirror_image(harness, new)
     harness.redis.call("FLUSHALL")
     IndexRebuild(harness.redis).put_unchanged([(entry, {old.digest: 1})])
     assert rebuilt(harness)
     assert listed(harness) == {"team/app:1": str(new.digest)}
-    assert harness.index.repositories(limit=1)[0][0].bytes == bytes_of(harness, new.digest)
+    assert harness.core.index.repositories(limit=1)[0][0].bytes == bytes_of(harness, new.digest)
 
 
 def bytes_of(harness: Harness, digest: Digest) -> int:
-    return sum(harness.reader.image(LocalImage("team/app", None, digest)).sizes.values())
+    return sum(harness.core.reader.image(LocalImage("team/app", None, digest)).sizes.values())
 
 
 def test_a_tag_of_a_manifest_that_its_repository_does_not_have_is_not_listed(harness: Harness) -> None:
     """A stock registry returns 404 for it, and so does the mirror."""
     mirror_image(harness, images.image(images.layer("a")))
     mirror_image(harness, images.image(images.layer("b")), LocalImage("team/app", "2"))
-    current = harness.links.current("team/app", "1")
+    current = harness.core.links.current("team/app", "1")
     assert current
     harness.bucket.delete([layout.revision_link_key("team/app", current)])
     harness.redis.call("FLUSHALL")

@@ -22,10 +22,10 @@ def test_a_retag_moves_no_bytes_and_asks_no_registry(harness: Harness) -> None:
     asked = len(harness.registry.log())
     published = harness.core.retagger.retag(LocalImage("prod/app", "live"), APP, allowed=always)
     assert published.created
-    assert harness.reader.digest(LocalImage("prod/app", "live")) == image.digest
-    held = harness.reader.image(LocalImage("prod/app", "live"))
+    assert harness.core.reader.digest(LocalImage("prod/app", "live")) == image.digest
+    held = harness.core.reader.image(LocalImage("prod/app", "live"))
     assert len(held.manifests) == 4
-    assert all(harness.links.has_layer("prod/app", blob.digest) for blob in held.blobs)
+    assert all(harness.core.links.has_layer("prod/app", blob.digest) for blob in held.blobs)
     assert [key for key in harness.stored() if key.startswith("docker/registry/v2/blobs/")] == blobs
     assert len(harness.registry.log()) == asked
     assert not harness.core.retagger.retag(LocalImage("prod/app", "live"), APP, allowed=always).created
@@ -59,10 +59,10 @@ def test_a_delete_removes_the_tag_and_nothing_that_another_tag_needs(harness: Ha
     harness.core.retagger.retag(LocalImage("team/app", "2"), APP, allowed=always)
     harness.core.deleter.delete(APP, allowed=always)
     with pytest.raises(ImageNotHeld):
-        harness.reader.digest(APP)
-    assert harness.reader.image(LocalImage("team/app", "2")).digest == image.digest
+        harness.core.reader.digest(APP)
+    assert harness.core.reader.image(LocalImage("team/app", "2")).digest == image.digest
     mark_built(harness.redis)
-    assert harness.index.tags("team/app", limit=5) == (["2"], None)
+    assert harness.core.index.tags("team/app", limit=5) == (["2"], None)
     assert not [key for key in harness.stored() if key.startswith(layout.tag_prefix("team/app", "1"))]
     with pytest.raises(ImageNotHeld):
         harness.core.deleter.delete(APP, allowed=always)
@@ -73,14 +73,14 @@ def test_a_delete_checks_its_precondition(harness: Harness) -> None:
     mirror_image(harness, image)
     with pytest.raises(PreconditionFailed, match=str(image.digest)):
         harness.core.deleter.delete(APP, allowed=lambda current: current != image.digest)
-    assert harness.reader.digest(APP) == image.digest
+    assert harness.core.reader.digest(APP) == image.digest
 
 
 def test_a_tag_that_moves_keeps_its_history(harness: Harness) -> None:
     first, second = images.image(images.layer("a")), images.image(images.layer("b"))
     mirror_image(harness, first)
     mirror_image(harness, second)
-    assert harness.reader.digest(APP) == second.digest
+    assert harness.core.reader.digest(APP) == second.digest
     history = [key for key in harness.stored() if key.startswith(layout.tag_history_prefix("team/app", "1"))]
     assert history == sorted(layout.tag_history_key("team/app", "1", image.digest) for image in (first, second))
 

@@ -1,4 +1,4 @@
-"""Canceling a job while a worker copies its image, and starting it anew."""
+"""Cancel a job while a worker copies its image, and retry it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from mirror.copying.cancellation import Cancellation, OperationCanceled
-from mirror.jobs import heartbeat as keeping
 from mirror.jobs.cancel import cancel_job
-from mirror.jobs.heartbeat import CANCELED, Heartbeat, Heartbeats
+from mirror.jobs.claim import HANDOVER
+from mirror.jobs.heartbeat import CANCELED, Heartbeat
 from mirror.jobs.retry import retry_job
-from mirror.jobs.run import HANDOVER
-from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.claims import Claim, Outcome
@@ -33,7 +31,7 @@ MIB = 2**20
 
 
 class Semaphore:
-    """Holds the source's answers for one path, after some bytes or before any, until it is opened."""
+    """Holds back the source's responses for one path, before or after some bytes, until it is opened."""
 
     def __init__(self, harness: Harness, path: str, *, after: int | None, times: int | None = None) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -56,7 +54,7 @@ class Semaphore:
 @contextmanager
 def working(harness: Harness, *jobs: Job) -> Iterator[list[threading.Thread]]:
     """Workers that perform the jobs, and have ended with the block."""
-    threads = [threading.Thread(target=harness.perform, args=(job,)) for job in jobs]
+    threads = [threading.Thread(target=harness.run_tasks, args=(job,)) for job in jobs]
     for thread in threads:
         thread.start()
     yield threads
@@ -66,14 +64,14 @@ def working(harness: Harness, *jobs: Job) -> Iterator[list[threading.Thread]]:
 
 def ended(harness: Harness, job: Job) -> Job:
     def ask() -> Job | None:
-        now = harness.store.job(job.id)
+        now = harness.jobs.job(job.id)
         return None if now.finished_at is None else now
 
     return eventually(ask, what="the job has ended")
 
 
 def only_task(harness: Harness, job: Job) -> Task:
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     return task
 
 
@@ -102,16 +100,16 @@ def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(harnes
     with working(harness, job):
         assert gate.reached.wait(20)
         eventually(lambda: layout.blob_key(small.digest) in harness.stored(), what="the small blob is there")
-        assert cancel_job(harness.store, job.id).state == "running"
-    canceled = harness.store.job(job.id)
+        assert cancel_job(harness.jobs, job.id).state == "running"
+    canceled = harness.jobs.job(job.id)
     assert (canceled.state, canceled.error, canceled.images.canceled) == ("canceled", None, 1)
     assert (shown(harness), harness.bucket.uploads.list_open("")) == ([], [])
     assert harness.redis.call("EXISTS", keys.blob_checkpoint(big.digest), keys.blob_lease(big.digest)) == 0
     assert layout.blob_key(big.digest) not in harness.stored()
 
     gate.opened.set()
-    assert retry_job(harness.store, harness.queue, job.id).state == "queued"
-    assert harness.perform(job).state == "succeeded"
+    assert retry_job(harness.jobs, harness.core.queue, job.id).state == "queued"
+    assert harness.run_tasks(job).state == "succeeded"
     assert fetches(harness, small.digest) == 1
 
 
@@ -124,12 +122,12 @@ def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: 
     job = harness.submit("team/app:1")
     with working(harness, job) as [worker]:
         assert gate.reached.wait(20)
-        cancel_job(harness.store, job.id)
+        cancel_job(harness.jobs, job.id)
         assert ended(harness, job).state == "canceled"
         worker.join(30)
         assert not worker.is_alive()
         gate.opened.set()
-    assert harness.store.job(job.id).state == "canceled"
+    assert harness.jobs.job(job.id).state == "canceled"
     assert shown(harness) == before
 
 
@@ -140,12 +138,12 @@ def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(ha
     job = harness.submit("team/app:1")
     with working(harness, job):
         assert gate.reached.wait(20)
-        cancel_job(harness.store, job.id)
+        cancel_job(harness.jobs, job.id)
         ended(harness, job)
-        retry_job(harness.store, harness.queue, job.id)
-        assert harness.perform(job).state == "succeeded"
+        retry_job(harness.jobs, harness.core.queue, job.id)
+        assert harness.run_tasks(job).state == "succeeded"
         gate.opened.set()
-    after = harness.store.job(job.id)
+    after = harness.jobs.job(job.id)
     assert (after.state, after.digest, after.images.succeeded) == ("succeeded", str(image.digest), 1)
 
 
@@ -157,11 +155,11 @@ def test_what_the_source_says_behind_a_cancellation_does_not_count(harness: Harn
     job = harness.submit("team/app:1")
 
     def cancel_and_answer(request: Request, _: Reply) -> Reply:
-        cancel_job(harness.store, job.id)
+        cancel_job(harness.jobs, job.id)
         return answer
 
     harness.registry.script(cancel_and_answer)
-    done = harness.perform(job)
+    done = harness.run_tasks(job)
     assert (done.state, done.error, done.waiting_for) == ("canceled", None, None)
     assert harness.core.recovery.unpark(only_task(harness, job).id) == []
 
@@ -176,72 +174,72 @@ def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(harne
         assert gate.reached.wait(20)
         with working(harness, second):
             eventually(lambda: harness.registry.log(path="/v2/team/two/blobs/"), what="the second job copies")
-            cancel_job(harness.store, first.id)
+            cancel_job(harness.jobs, first.id)
             assert ended(harness, first).state == "canceled"
             gate.opened.set()
-    assert harness.store.job(second.id).state == "succeeded"
+    assert harness.jobs.job(second.id).state == "succeeded"
     assert harness.bucket.uploads.list_open("") == []
 
 
 def test_a_task_that_is_handed_over_while_its_job_is_canceled_is_not_queued(harness: Harness) -> None:
-    """As at the end of the handover's watchdog, which knows nothing of the copy any more."""
+    """As the watchdog of the work horse does it, which knows nothing of the copy."""
     job = harness.submit("team/app:1")
     claim = claimed(harness, job)
-    cancel_job(harness.store, job.id)
-    harness.performer.hand_over(claim, HANDOVER)
-    assert harness.store.job(job.id).state == "canceled"
-    assert not harness.queue.holds(claim.task.id, claim.fence)
+    cancel_job(harness.jobs, job.id)
+    harness.core.settler.hand_over([claim], HANDOVER)
+    assert harness.jobs.job(job.id).state == "canceled"
+    assert not harness.core.queue.holds(claim.task.id, claim.fence)
 
 
 def test_the_task_of_a_dead_worker_ends_with_its_lease(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mirror.redis.client.Redis.uptime", lambda _: 3600)
     job = harness.submit("team/app:1")
     claim = claimed(harness, job)
-    cancel_job(harness.store, job.id)
+    cancel_job(harness.jobs, job.id)
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, claim.task.id)
-    harness.reconciler.reconcile()
-    assert harness.store.job(job.id).state == "canceled"
-    assert not harness.queue.holds(claim.task.id, claim.fence)
+    harness.reconcile()
+    assert harness.jobs.job(job.id).state == "canceled"
+    assert not harness.core.queue.holds(claim.task.id, claim.fence)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give canceled work no time to clear up; and let a keeper learn of the cancellation only by asking for it."""
-    monkeypatch.setattr(keeping, "_GRACE", 0.0)
-    monkeypatch.setattr(keeping, "LEASE_SECONDS", 10**6)
+    """Give canceled work no time to clean up. A heartbeat notices the cancellation only by reading the state."""
+    monkeypatch.setattr("mirror.jobs.heartbeat._CLEANUP_SECONDS", 0.0)
+    monkeypatch.setattr("mirror.jobs.heartbeat.LEASE_SECONDS", 10**6)
 
 
 @contextmanager
-def kept(harness: Harness, claim: Claim, cancellation: Cancellation) -> Iterator[Heartbeat]:
-    keeper = Heartbeats(harness.core.claims, Pins(harness.redis)).keep(claim, cancellation)
-    yield keeper
-    keeper.end(failed=False)
+def beating(harness: Harness, claim: Claim, cancellation: Cancellation) -> Iterator[Heartbeat]:
+    heartbeat = harness.core.heartbeats.start(claim, cancellation)
+    yield heartbeat
+    heartbeat.end(failed=False)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_an_image_that_is_being_published_is_left_to_end(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     claim, cancellation = claimed(harness, job), Cancellation()
-    with kept(harness, claim, cancellation) as keeper:
-        keeper.begin_publishing()
-        cancel_job(harness.store, job.id)
-        eventually(cancellation.is_set, what="the worker has heard of it")
-    assert harness.store.job(job.id).state == "running"
+    with beating(harness, claim, cancellation) as heartbeat:
+        heartbeat.begin_publishing()
+        cancel_job(harness.jobs, job.id)
+        eventually(cancellation.is_set, what="the worker has noticed it")
+    assert harness.jobs.job(job.id).state == "running"
     assert harness.records.settle(claim, "succeeded", Outcome())
-    assert harness.store.job(job.id).state == "succeeded"
+    assert harness.jobs.job(job.id).state == "succeeded"
 
 
 @pytest.mark.usefixtures("impatient")
-def test_nothing_is_published_once_the_worker_has_heard_of_the_cancellation(harness: Harness) -> None:
+def test_nothing_is_published_once_the_worker_has_noticed_the_cancellation(harness: Harness) -> None:
     job = harness.submit("team/app:1")
     claim, cancellation = claimed(harness, job), Cancellation()
-    with kept(harness, claim, cancellation) as keeper:
-        cancel_job(harness.store, job.id)
-        eventually(cancellation.is_set, what="the worker has heard of it")
+    with beating(harness, claim, cancellation) as heartbeat:
+        cancel_job(harness.jobs, job.id)
+        eventually(cancellation.is_set, what="the worker has noticed it")
         with pytest.raises(OperationCanceled, match=CANCELED) as stopped:
-            keeper.begin_publishing()
+            heartbeat.begin_publishing()
     assert not stopped.value.resumable
-    assert harness.store.job(job.id).state == "canceled"
+    assert harness.jobs.job(job.id).state == "canceled"
 
 
 def test_a_retry_is_accepted_though_its_entry_cannot_be_put_and_the_reconciler_puts_it(
@@ -250,12 +248,12 @@ def test_a_retry_is_accepted_though_its_entry_cannot_be_put_and_the_reconciler_p
     monkeypatch.setattr("mirror.jobs.reconcile.ENTRY_SECONDS", -1)
     nowhere = open_client(f"redis://127.0.0.1:{free_port()}", retries=0, decode_responses=False)
     job = harness.submit("team/app:1")
-    cancel_job(harness.store, job.id)
-    assert retry_job(harness.store, TaskQueue(nowhere), job.id).state == "queued"
+    cancel_job(harness.jobs, job.id)
+    assert retry_job(harness.jobs, TaskQueue(nowhere), job.id).state == "queued"
     task = only_task(harness, job)
-    assert not harness.queue.holds(task.id, task.fence)
-    harness.reconciler.reconcile()
-    assert harness.queue.holds(task.id, task.fence)
+    assert not harness.core.queue.holds(task.id, task.fence)
+    harness.reconcile()
+    assert harness.core.queue.holds(task.id, task.fence)
 
 
 def test_a_retry_mirrors_what_the_tag_shows_now(harness: Harness) -> None:
@@ -265,12 +263,12 @@ def test_a_retry_mirrors_what_the_tag_shows_now(harness: Harness) -> None:
     down.set()
     harness.registry.script(lambda q, _: Reply(403) if "/blobs/" in q.path and down.is_set() else None)
     job = harness.submit("team/app:1")
-    assert harness.perform(job).state == "failed"
+    assert harness.run_tasks(job).state == "failed"
     down.clear()
     harness.registry.put(new, "team/app", "1")
-    retry_job(harness.store, harness.queue, job.id)
-    done = harness.perform(job)
+    retry_job(harness.jobs, harness.core.queue, job.id)
+    done = harness.run_tasks(job)
     assert (done.state, done.attempt, done.digest) == ("succeeded", 2, str(new.digest))
     total = sum(map(len, new.blobs.values()))
     assert (done.bytes.total, done.bytes.copied) == (total, total)
-    assert len(harness.store.blobs_of([only_task(harness, job).id])[0]) == len(new.blobs)
+    assert len(harness.jobs.blobs_of([only_task(harness, job).id])[0]) == len(new.blobs)

@@ -1,4 +1,4 @@
-"""Whoever knows a digest cannot claim its image: a source has what it served, now or before, and nothing else."""
+"""A digest alone proves nothing: a source has the images that it served, now or before, and no others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.reference import Reference
 from mirror.records.job import Job
 from mirror.storage import layout
 from mirror.storage.provenance import ProvenanceStore
@@ -17,7 +18,6 @@ from tests import images
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import FakeRegistry, Reply, Request
 from tests.harness import Harness
-from tests.unit.worker.test_rounds import worked
 
 pytestmark = pytest.mark.parametrize("s3_server", ["rclone_s3"], indirect=True)
 
@@ -33,8 +33,8 @@ class Claimant:
     registry: FakeRegistry
 
     def mirror(self, path: str, target: str = TARGET) -> Job:
-        job, _ = self.harness.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target)])
-        return worked(self.harness, job)
+        job, _ = self.harness.core.submitter.submit([ImageRequest(f"{self.registry.host}/{path}", target)])
+        return self.harness.run_work_horses(job)
 
 
 def claim(request: Request, _: Reply) -> Reply | None:
@@ -43,7 +43,7 @@ def claim(request: Request, _: Reply) -> Reply | None:
 
 @pytest.fixture(params=["another registry", "another repository"])
 def claimant(request: pytest.FixtureRequest, harness: Harness) -> Iterator[Claimant]:
-    """The claimant's repository is ``evil/app``; IMAGE is ``team/app:1`` of the harness's own registry."""
+    """The claimant's repository is ``evil/app``. IMAGE is ``team/app:1`` of the harness's own registry."""
     harness.registry.put(IMAGE, "team/app", "1")
     if request.param == "another repository":
         harness.registry.script(lambda q, reply: claim(q, reply) if "/evil/" in q.path else None)
@@ -67,7 +67,7 @@ def assert_refused(claimant: Claimant, job: Job, target: str = TARGET) -> None:
     assert job.error is not None
     assert (job.state, job.error.code, job.digest) == ("failed", "MANIFEST_UNKNOWN", None)
     name = LocalImage.parse(target)
-    assert claimant.harness.index.entry(name.repository, str(name.tag)) is None
+    assert claimant.harness.core.index.entry(name.repository, str(name.tag)) is None
     assert not [key for key in claimant.harness.stored() if f"/{name.repository}/" in key]
     provenance = ProvenanceStore(claimant.harness.bucket)
     assert not provenance.has_blob_source(IMAGE.digest, claimant.registry.host, "evil/app")
@@ -111,7 +111,7 @@ def test_a_tag_that_shows_the_image_already_is_not_called_unchanged_for_a_claima
     job = claimant.mirror("evil/app:1")
     assert job.error is not None
     assert (job.state, job.error.code, job.digest) == ("failed", "MANIFEST_UNKNOWN", None)
-    entry = harness.index.entry("prod/app", "1")
+    entry = harness.core.index.entry("prod/app", "1")
     assert entry is not None
     assert (entry.source, harness.stored()) == (f"{harness.registry.host}/team/app:1", before)
     assert harness.mirror("team/app:1", TARGET).images.unchanged == 1
@@ -120,11 +120,11 @@ def test_a_tag_that_shows_the_image_already_is_not_called_unchanged_for_a_claima
 def test_without_an_index_the_bucket_says_whose_the_tag_is(claimant: Claimant) -> None:
     harness = claimant.harness
     assert harness.mirror("team/app:1", TARGET).state == "succeeded"
-    harness.index.remove("prod/app", "1")
+    harness.core.index.remove("prod/app", "1")
     job = claimant.mirror("evil/app:1")
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    assert harness.index.entry("prod/app", "1") is None
+    assert harness.core.index.entry("prod/app", "1") is None
     assert harness.mirror("team/app:1", TARGET).images.unchanged == 1
 
 
@@ -134,7 +134,7 @@ def test_a_digest_that_is_kept_already_is_not_called_unchanged_for_a_claimant(cl
     job = claimant.mirror(f"evil/app@{IMAGE.digest}", "prod/app")
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    assert harness.reader.digest(LocalImage.parse(name)) == IMAGE.digest
+    assert harness.core.reader.digest(LocalImage.parse(name)) == IMAGE.digest
     assert harness.mirror(f"team/app@{IMAGE.digest}", "prod/app").images.unchanged == 1
 
 
@@ -160,7 +160,7 @@ def test_a_retagged_image_is_not_taken_for_one_of_docker_hub_by_its_name(harness
     [listed] = harness.core.confirmer.indexed([LocalImage("prod/app", "1")])
     assert listed is not None
     assert listed.source == "held/app:1"
-    assert not listed.is_from("docker.io/held/app:1")
+    assert not listed.is_from(Reference.parse("docker.io/held/app:1"))
 
 
 def provenance(harness: Harness, repository: str, digest: Digest) -> tuple[str, set[Digest]]:

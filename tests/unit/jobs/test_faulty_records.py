@@ -13,8 +13,7 @@ import pytest
 
 from mirror.background import fault_counts
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.run import ClaimedTask
-from mirror.records.claims import Claim, Outcome
+from mirror.records.claims import Outcome
 from mirror.records.job import Job
 from mirror.records.task import Task
 from mirror.redis import keys
@@ -45,7 +44,7 @@ def lose_job(harness: Harness, task_id: str, _: str) -> None:
 
 
 def only_task(harness: Harness, job: Job) -> Task:
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     return task
 
 
@@ -55,7 +54,7 @@ def put(harness: Harness, *names: str) -> None:
 
 
 def state(harness: Harness, job: Job) -> tuple[str, str | None]:
-    now = harness.store.job(job.id)
+    now = harness.jobs.job(job.id)
     return now.state, now.error.code if now.error else None
 
 
@@ -73,11 +72,11 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         return reply
 
     harness.registry.script(hold)
-    before = fault_counts().get("keeping a claim", 0)
+    before = fault_counts().get("renewing a claim", 0)
     with ThreadPoolExecutor(3) as pool:
-        performed = {name: pool.submit(harness.perform, job) for name, job in jobs.items()}
+        performed = {name: pool.submit(harness.run_tasks, job) for name, job in jobs.items()}
         eventually(lambda: state(harness, jobs["faulty"])[0] == "failed", what="the faulty one has failed")
-        assert [harness.store.job(jobs[name].id).state for name in ("one", "two")] == ["running"] * 2
+        assert [harness.jobs.job(jobs[name].id).state for name in ("one", "two")] == ["running"] * 2
         gate.set()
         assert {name: done.result(60).state for name, done in performed.items() if name != "faulty"} == {
             "one": "succeeded",
@@ -86,19 +85,19 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         performed["faulty"].result(60)
     assert state(harness, jobs["faulty"]) == ("failed", "INTERNAL_ERROR")
     ended = only_task(harness, jobs["faulty"])
-    assert (ended.state, ended.spec, harness.store.job(jobs["faulty"].id).images.running) == (
+    assert (ended.state, ended.spec, harness.jobs.job(jobs["faulty"].id).images.running) == (
         "failed",
         faulty.spec,
         0,
     )
-    assert fault_counts()["keeping a claim"] > before
-    assert harness.store.retry(jobs["faulty"].id) != []
+    assert fault_counts()["renewing a claim"] > before
+    assert harness.jobs.retry(jobs["faulty"].id) != []
 
 
 @pytest.mark.parametrize("spoil", [replace_record, lose_job])
 def test_tasks_are_claimed_and_settled_together_though_one_of_them_cannot_be(harness: Harness, spoil: Break) -> None:
     job = harness.submit_all(("team/a:1", None), ("team/b:1", None), ("team/c:1", None))
-    first, second, third = harness.store.tasks(job.id, 3)
+    first, second, third = harness.jobs.tasks(job.id, 3)
     spoil(harness, second.id, job.id)
     claims = harness.core.claims.claim([(task.id, task.fence) for task in (first, second, third)])
     assert [claim is not None for claim in claims] == [True, False, True]
@@ -106,7 +105,7 @@ def test_tasks_are_claimed_and_settled_together_though_one_of_them_cannot_be(har
     spoil(harness, first.id, job.id)
     assert harness.core.claims.settle("succeeded", [(claim, Outcome()) for claim in held])[1]
     assert harness.core.claims.losses([first.id, second.id, third.id])[2] == 0
-    assert harness.store.job(job.id).images.succeeded == 1
+    assert harness.jobs.job(job.id).images.succeeded == 1
 
 
 def test_a_task_that_cannot_be_begun_fails_and_the_others_are_begun(harness: Harness) -> None:
@@ -115,11 +114,9 @@ def test_a_task_that_cannot_be_begun_fails_and_the_others_are_begun(harness: Har
     jobs = [harness.submit("team/one:1", "prod/one:1"), harness.submit("team/two:1", "prod/two:1")]
     harness.redis.call("SET", keys.tag_taken("prod/one"), "not a hash")
     entries = [(task.id, task.fence) for task in (only_task(harness, job) for job in jobs)]
-    told: list[Claim] = []
-    begun: list[ClaimedTask] = harness.performer.begin(entries, Cancellation(), claimed=told.append)
-    assert len(told) == 2
-    for claimed_task in begun:
-        harness.performer.mirror(claimed_task)
+    [claimed] = harness.core.claimer.claim(entries, Cancellation())
+    assert [claim.task.id for claim in harness.core.heartbeats.claims()] == [claimed.id]
+    harness.core.runner.run(claimed)
     assert [state(harness, job) for job in jobs] == [("failed", "INTERNAL_ERROR"), ("succeeded", None)]
 
 
@@ -141,8 +138,8 @@ def test_the_reconciler_passes_a_task_whose_record_cannot_be_used_and_finds_the_
     harness.redis.call("DEL", f"{keys.RQ_PREFIX}:queue:tasks")
     harness.redis.call("ZADD", watched, 2, tasks[0].id, 1, tasks[1].id)
     replace_record(harness, tasks[1].id, "")
-    harness.reconciler.reconcile()
-    assert harness.queue.holds(tasks[0].id, 0 if watched == keys.TASKS_QUEUED else 1)
-    assert harness.perform(good).state == "succeeded"
+    harness.reconcile()
+    assert harness.core.queue.holds(tasks[0].id, 0 if watched == keys.TASKS_QUEUED else 1)
+    assert harness.run_tasks(good).state == "succeeded"
     later = float(harness.redis.call("ZSCORE", watched, tasks[1].id))
     assert harness.redis.now() + 250_000 < later < harness.redis.now() + 350_000

@@ -1,4 +1,4 @@
-"""A bucket without space: its jobs wait, their sources are left alone, and all of it ends by itself."""
+"""A bucket without space: its jobs wait without asking their sources, and continue by themselves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture(params=[RcloneS3, pytest.param(VersityGateway, marks=pytest.mark.versitygw)])
 def server(request: pytest.FixtureRequest, disk: SmallDisk) -> Iterator[S3Server]:
-    """One whose objects are on the small disk, and its metadata beside it."""
+    """An S3 server whose objects are on the small disk. Its metadata is elsewhere."""
     disk.folder.joinpath("objects").mkdir()
     made = request.param(disk.folder.parent, data=disk.folder / "objects")
     with made as server:
@@ -56,12 +56,12 @@ def asked(harness: Harness, part: str = "/v2/") -> int:
 
 def next_round(harness: Harness, job: Job) -> Job:
     """The job after its wait has ended, and the breaker's too, and it was taken up."""
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     harness.redis.call("ZADD", keys.TASKS_PARKED, "XX", 1, task.id)
     if harness.redis.call("EXISTS", keys.STORAGE_TROUBLE):
         harness.redis.call("HSET", keys.STORAGE_TROUBLE, "next", 1)
-    harness.reconciler.reconcile()
-    return harness.perform(job)
+    harness.reconcile()
+    return harness.run_tasks(job)
 
 
 def test_a_job_waits_for_space_without_reading_its_source_again_and_ends_by_itself(

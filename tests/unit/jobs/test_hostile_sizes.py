@@ -41,11 +41,11 @@ def test_a_size_out_of_bounds_fails_its_job_and_no_other(harness: Harness, image
     hostile, honest = harness.submit("team/hostile:1"), harness.submit("team/honest:1")
     for again in (False, True):
         if again:
-            assert len(harness.store.retry(hostile.id)) == 1
-        failed = harness.perform(hostile)
+            assert len(harness.jobs.retry(hostile.id)) == 1
+        failed = harness.run_tasks(hostile)
         assert failed.error is not None
         assert (failed.state, failed.error.code) == ("failed", "SIZE_INVALID")
         assert str(MAX_SIZE) in failed.error.message
         assert failed.bytes.total >= 0
-    assert harness.perform(honest).state == "succeeded"
+    assert harness.run_tasks(honest).state == "succeeded"
     assert harness.registry.log(path="/v2/team/hostile/blobs/") == []

@@ -62,7 +62,7 @@ def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authori
         insecure_registries=frozenset({harness.registry.cdn_host}),
         docker_config=docker_config,
     )
-    job = known.perform(known.submitter.submit([ImageRequest(source)])[0])
+    job = known.run_tasks(known.core.submitter.submit([ImageRequest(source)])[0])
     known.core.close()
     assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
     assert job.spec is not None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.copying.cancellation import Cancellation
+from mirror.jobs.claim import ClaimedTask, TaskSettler
+from mirror.records.claims import Outcome
 from mirror.records.jobs import JobStore
 from mirror.records.task import TaskSpec
 from mirror.redis import keys
 from tests import images
 from tests.harness import Harness
 from tests.servers import RcloneS3
-from worker.task_pool import TaskPool
 
 WINDOW = 4
 IMAGES = 60
@@ -23,7 +23,7 @@ def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
     return rclone_s3
 
 
-def test_a_job_of_one_image_ends_while_a_large_job_runs(harness: Harness) -> None:
+def test_a_job_of_one_image_ends_while_a_large_job_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     image = images.image(images.layer("small"))
     for number in range(IMAGES):
         harness.registry.put(image, f"team/app{number}", "1")
@@ -31,20 +31,22 @@ def test_a_job_of_one_image_ends_while_a_large_job_runs(harness: Harness) -> Non
     host = harness.registry.host
     specs = [TaskSpec.parse(f"{host}/team/app{n}:1", f"team/app{n}:1") for n in range(IMAGES)]
     large, _, entries = JobStore(harness.redis, window=WINDOW).submit(specs)
-    harness.queue.enqueue(entries)
+    harness.core.queue.enqueue(entries)
     small = harness.submit("team/other:1")
     longest = 0
 
-    def note_length(_: str) -> None:
+    succeed = TaskSettler.succeed
+
+    def note_length(settler: TaskSettler, task: ClaimedTask, outcome: Outcome) -> None:
         nonlocal longest
+        succeed(settler, task, outcome)
         longest = max(longest, harness.redis.call("LLEN", f"{keys.RQ_PREFIX}:queue:tasks"))
 
-    pool = TaskPool(
-        harness.performer, harness.queue, Cancellation(), claimed=lambda _: None, settled=note_length, at_once=2
-    )
-    pool.work(*harness.queue.take(1)[0])
-    ended = harness.store.job(large.id)
-    other = harness.store.job(small.id)
+    monkeypatch.setattr(TaskSettler, "succeed", note_length)
+    harness.pool(at_once=2).run(*harness.take())
+    assert longest > 0
+    ended = harness.jobs.job(large.id)
+    other = harness.jobs.job(small.id)
     assert (ended.state, ended.images.succeeded, other.state) == ("succeeded", IMAGES, "succeeded")
     assert ended.finished_at is not None
     assert other.finished_at is not None

@@ -1,4 +1,4 @@
-"""Images with parts that nobody knows, or that cannot be read: what can be had is mirrored, the rest is named."""
+"""Images with unknown or unreadable parts: everything that is available is mirrored, and the rest is named."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def mirrored(harness: Harness, image: images.TestImage) -> Job:
     harness.registry.put(image, "team/app", "1")
     job = harness.mirror("team/app:1", str(TARGET))
     assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
-    assert harness.reader.manifest(TARGET).body == image.body
+    assert harness.core.reader.manifest(TARGET).body == image.body
     return job
 
 
 def report(harness: Harness, job: Job, digest: Digest) -> BlobReport:
-    [task] = harness.store.tasks(job.id, 1)
-    return {blob.digest: blob for blob in harness.store.blobs_of([task.id])[0]}[str(digest)]
+    [task] = harness.jobs.tasks(job.id, 1)
+    return {blob.digest: blob for blob in harness.jobs.blobs_of([task.id])[0]}[str(digest)]
 
 
 def serve(harness: Harness, content: bytes, media_type: str) -> None:
@@ -63,9 +63,9 @@ def serve(harness: Harness, content: bytes, media_type: str) -> None:
 
 def assert_pullable(harness: Harness) -> None:
     """The child for amd64 is whole, and the index can be given another tag."""
-    held = harness.reader.image(TARGET)
+    held = harness.core.reader.image(TARGET)
     assert AMD64.digest in {manifest.descriptor.digest for manifest in held.manifests}
-    assert all(harness.reader.blob_size("prod/app", blob.digest) for blob in held.blobs)
+    assert all(harness.core.reader.blob_size("prod/app", blob.digest) for blob in held.blobs)
     harness.core.retagger.retag(LocalImage("prod/app", "again"), TARGET, allowed=lambda _: True)
 
 
@@ -74,7 +74,7 @@ def test_a_child_of_an_unknown_type_is_copied_as_a_blob(harness: Harness) -> Non
     harness.registry.put_blob("team/app", digest, SBOM)
     job = mirrored(harness, index_of(described(SBOM, SBOM_TYPE)))
     assert report(harness, job, digest).state == "copied"
-    assert harness.reader.blob_size("prod/app", digest) == len(SBOM)
+    assert harness.core.reader.blob_size("prod/app", digest) == len(SBOM)
     assert_pullable(harness)
 
 
@@ -110,8 +110,8 @@ def test_a_child_without_a_type_is_what_its_body_says(harness: Harness, media_ty
     child = images.image(images.layer("untyped"))
     harness.registry.put(child, "team/app")
     mirrored(harness, index_of(described(child.body, media_type)))
-    assert harness.reader.image(LocalImage("prod/app", digest=child.digest)).root.body == child.body
-    assert child.digest in {manifest.descriptor.digest for manifest in harness.reader.image(TARGET).manifests}
+    assert harness.core.reader.image(LocalImage("prod/app", digest=child.digest)).root.body == child.body
+    assert child.digest in {manifest.descriptor.digest for manifest in harness.core.reader.image(TARGET).manifests}
     assert_pullable(harness)
 
 
@@ -148,7 +148,7 @@ def test_a_child_whose_body_is_of_an_unknown_kind_is_left_out_and_never_written_
 
 
 def test_a_child_that_is_served_under_an_odd_content_type_is_what_its_digest_says(harness: Harness) -> None:
-    """As by a web server with files; the root's own type stands in its body."""
+    """As a web server with files does it. The type of the root is in its body."""
     harness.registry.script(faults.faulty(faults.header("Content-Type", "application/octet-stream")))
     mirrored(harness, index_of())
     assert_pullable(harness)
@@ -182,7 +182,7 @@ def test_a_build_caches_blobs_are_needed(harness: Harness) -> None:
 )
 def test_no_children_may_be_written_as_null(harness: Harness, body: dict[str, Any], content_type: str) -> None:
     mirrored(harness, images.TestImage(json.dumps(body).encode(), content_type))
-    assert harness.reader.image(TARGET).manifests[0].parsed.blobs == ()
+    assert harness.core.reader.image(TARGET).manifests[0].parsed.blobs == ()
 
 
 def inline(content: bytes, entry: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def test_a_blob_that_cannot_be_read_is_taken_from_its_descriptor(harness: Harnes
     job = mirrored(harness, with_inline(image))
     for digest, content in image.blobs.items():
         assert report(harness, job, digest).state == "copied"
-        assert harness.reader.blob_size("prod/app", digest) == len(content)
+        assert harness.core.reader.blob_size("prod/app", digest) == len(content)
     assert harness.bucket.uploads.list_open("") == []
 
 
@@ -239,7 +239,7 @@ def test_a_child_that_cannot_be_read_is_taken_from_its_descriptor(harness: Harne
     harness.registry.put(child, "team/app")
     harness.registry.script(faults.faulty(faults.status(404), path=f"/manifests/{child.digest}"))
     mirrored(harness, index_of(inline(child.body, described(child.body, media_types.OCI_MANIFEST))))
-    assert harness.reader.manifest(LocalImage("prod/app", digest=child.digest)).body == child.body
+    assert harness.core.reader.manifest(LocalImage("prod/app", digest=child.digest)).body == child.body
 
 
 def configured(media_type: str, config: bytes, **fields: Any) -> images.TestImage:
@@ -270,10 +270,10 @@ def test_a_config_of_an_odd_type_shows_its_platform_if_it_names_one(
     harness: Harness, image: images.TestImage, platforms: tuple[str, ...]
 ) -> None:
     mirrored(harness, image)
-    entry = harness.index.entry("prod/app", "1")
+    entry = harness.core.index.entry("prod/app", "1")
     assert entry is not None
     assert entry.platforms == platforms
-    assert tuple(map(str, harness.reader.inspect(TARGET).platforms)) == platforms
+    assert tuple(map(str, harness.core.reader.inspect(TARGET).platforms)) == platforms
 
 
 def test_an_index_lists_only_the_platforms_that_it_holds(harness: Harness) -> None:
@@ -281,10 +281,10 @@ def test_an_index_lists_only_the_platforms_that_it_holds(harness: Harness) -> No
     serve(harness, content, media_types.DOCKER_MANIFEST)
     platform = {"os": "linux", "architecture": "s390x"}
     mirrored(harness, index_of(described(content, media_types.DOCKER_MANIFEST, platform=platform)))
-    entry = harness.index.entry("prod/app", "1")
+    entry = harness.core.index.entry("prod/app", "1")
     assert entry is not None
     assert entry.platforms == ("linux/amd64",)
-    assert tuple(map(str, harness.reader.inspect(TARGET).platforms)) == ("linux/amd64",)
+    assert tuple(map(str, harness.core.reader.inspect(TARGET).platforms)) == ("linux/amd64",)
 
 
 def test_a_registry_that_is_down_leaves_no_entry_out(harness: Harness) -> None:
@@ -297,7 +297,7 @@ def test_a_registry_that_is_down_leaves_no_entry_out(harness: Harness) -> None:
 
     harness.registry.script(down)
     job = harness.mirror("team/app:1", str(TARGET))
-    assert (job.state, harness.links.current("prod/app", "1")) == ("queued", None)
+    assert (job.state, harness.core.links.current("prod/app", "1")) == ("queued", None)
 
 
 @pytest.mark.parametrize(
@@ -309,11 +309,11 @@ def test_an_index_that_is_rebuilt_lists_them_as_before(harness: Harness, other: 
     harness.registry.put_blob("team/app", Digest.of(SBOM), SBOM)
     harness.registry.put_blob("team/app", Digest.of(b"{}"), b"{}")
     mirrored(harness, index_of(other, children=(images.image(images.layer("arm64"), platform="linux/arm64"), AMD64)))
-    before = harness.index.entry("prod/app", "1")
+    before = harness.core.index.entry("prod/app", "1")
     harness.redis.call("FLUSHALL")
     assert harness.core.rebuilder.rebuild(lambda: True)
     assert before is not None
-    assert harness.index.entry("prod/app", "1") == before
+    assert harness.core.index.entry("prod/app", "1") == before
 
 
 @pytest.mark.docker_registry

@@ -1,4 +1,4 @@
-"""Registries whose answers are odd and workable: a plain GET and the digest are enough for a job to succeed."""
+"""Registries with odd but usable responses: a plain GET and the digest are enough for a job to succeed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes import faults
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import Reply, Request, Script
 from tests.harness import Harness
-from tests.unit.worker.test_rounds import content, mirrored, ordered, shown, worked
+from tests.unit.jobs.test_unchanged import content, mirrored, shown, submitted
 
 pytestmark = pytest.mark.parametrize("s3_server", ["rclone_s3"], indirect=True)
 
@@ -42,8 +42,8 @@ def layer_of(app: images.TestImage) -> Digest:
 
 
 def blobs(harness: Harness, job: Job) -> list[BlobReport]:
-    [task] = harness.store.tasks(job.id, 1)
-    return harness.store.blobs_of([task.id])[0]
+    [task] = harness.jobs.tasks(job.id, 1)
+    return harness.jobs.blobs_of([task.id])[0]
 
 
 def head(reply: Callable[[Request], Reply]) -> Script:
@@ -104,7 +104,7 @@ def test_a_digest_that_the_user_gave_is_no_hint(harness: Harness) -> None:
     job = harness.mirror(f"team/app:1@{OTHER}", "prod/app:1")
     assert job.error is not None
     assert (job.error.code, asked(harness)) == ("MANIFEST_UNKNOWN", [f"GET {OTHER}"])
-    assert harness.links.current("prod/app", "1") is None
+    assert harness.core.links.current("prod/app", "1") is None
 
 
 def test_a_tag_that_moves_between_head_and_get_is_mirrored_as_it_is_then(
@@ -124,7 +124,7 @@ def test_a_tag_that_moves_between_head_and_get_is_mirrored_as_it_is_then(
 
 
 def gone(harness: Harness, path: str, *, then: Callable[[], None]) -> None:
-    """From its first request on nobody can read *path*, and *then* something happens at the registry."""
+    """From its first request on, *path* cannot be read. *then* changes something at the registry."""
     first = threading.Event()
 
     def script(request: Request, _: Reply) -> Reply | None:
@@ -146,7 +146,7 @@ def test_a_blob_that_vanished_since_its_tag_moved_leads_to_what_the_tag_shows_no
     gone(harness, str(old_layer), then=lambda: harness.registry.put(new, "team/app", "1"))
     job = harness.mirror("team/app:1", "prod/app:1")
     assert (job.state, job.digest) == ("succeeded", str(new.digest))
-    assert harness.links.current("prod/app", "1") == new.digest
+    assert harness.core.links.current("prod/app", "1") == new.digest
     assert {blob.digest for blob in blobs(harness, job)} == {str(digest) for digest in new.blobs}
 
 
@@ -291,7 +291,7 @@ def test_many_tags_that_have_not_changed_are_found_so_without_their_heads(harnes
     stored = harness.stored()
     harness.registry.put(content(7, "new"), "team/app", "v7")
     harness.registry.script(head(lambda _: Reply(reply.status, dict(reply.headers))))
-    job = worked(harness, ordered(harness, 10))
+    job = harness.run_work_horses(submitted(harness, 10))
     assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 10, 9)
     assert shown(harness, 7) == str(content(7, "new").digest)
     assert set(stored) < set(harness.stored())

@@ -27,15 +27,15 @@ def clock(harness: Harness) -> StoppedClock:
 
 def rest(harness: Harness, clock: StoppedClock, job: Job) -> float:
     """For how many seconds the job's task is parked from now on."""
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     return float(harness.redis.call("ZSCORE", keys.TASKS_PARKED, task.id)) / 1000 - clock()
 
 
 def later(harness: Harness, clock: StoppedClock, job: Job) -> Job:
     """The job when its wait is over: its task is queued and performed, or has failed."""
     clock.advance(max(0.0, rest(harness, clock, job)) + 0.01)
-    harness.reconciler.reconcile()
-    return harness.perform(job)
+    harness.reconcile()
+    return harness.run_tasks(job)
 
 
 @pytest.mark.parametrize("window", [999_999_999, 10**18])
@@ -100,24 +100,24 @@ def test_a_rest_that_would_outlast_the_patience_ends_with_it_and_the_task_fails_
     assert (failed.state, failed.error.code, failed.waiting_for) == ("failed", RateLimited.code, None)
     assert len(harness.registry.log()) == asked
     harness.registry.scripts.clear()
-    harness.store.retry(job.id)
-    assert harness.perform(failed).state == "succeeded"
+    harness.jobs.retry(job.id)
+    assert harness.run_tasks(failed).state == "succeeded"
 
 
 def test_a_task_that_an_older_release_parked_for_decades_is_queued(harness: Harness, clock: StoppedClock) -> None:
     job = harness.submit("team/app:1")
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     claim = harness.records.claim(task.id, 0)
     assert claim is not None
     harness.core.claims.release(claim, wait=600, waiting_for=WaitingFor("quota", "2058-01-01T00:00:00Z"))
     harness.redis.call("ZADD", keys.TASKS_PARKED, int((clock() + 32 * 365 * DAY) * 1000), task.id)
-    harness.reconciler.reconcile()
-    assert harness.perform(job).state == "succeeded"
+    harness.reconcile()
+    assert harness.run_tasks(job).state == "succeeded"
 
 
 def test_no_release_parks_a_task_for_longer_than_a_day(harness: Harness, clock: StoppedClock) -> None:
     job = harness.submit("team/app:1")
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     claim = harness.records.claim(task.id, 0)
     assert claim is not None
     harness.core.claims.release(claim, wait=1e12)
@@ -128,7 +128,7 @@ def test_patience_is_counted_for_each_reason_and_begins_anew_after_a_long_time_w
     harness: Harness, clock: StoppedClock
 ) -> None:
     job = harness.submit("team/app:1")
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     claim = harness.records.claim(task.id, 0)
     assert claim is not None
 

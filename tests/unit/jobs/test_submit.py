@@ -58,34 +58,34 @@ def test_a_name_that_clients_cannot_take_is_refused() -> None:
 
 def test_an_accepted_job_has_a_record_and_a_queue_entry(harness: Harness) -> None:
     job = harness.submit("team/app:1.0")
-    [task] = harness.store.tasks(job.id, 5)
-    assert harness.store.job(job.id).state == "queued"
-    assert harness.queue.holds(task.id, 0)
+    [task] = harness.jobs.tasks(job.id, 5)
+    assert harness.jobs.job(job.id).state == "queued"
+    assert harness.core.queue.holds(task.id, 0)
 
 
 def test_nothing_is_asked_of_the_network_and_nothing_stored_for_what_is_refused(harness: Harness) -> None:
     with pytest.raises(TargetReserved):
         harness.submit("team/app:1.0", "docker.io/library/app")
     assert harness.registry.log() == []
-    assert harness.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+    assert harness.jobs.page(limit=5, before=None, state=None, source=None) == ([], None)
 
 
 def test_a_job_of_several_images_has_a_task_for_each_in_their_order(harness: Harness) -> None:
     wanted = [("team/app:1", None), ("team/app:2", "team/two"), ("team/tool:1", "team/tool:new")]
     job = harness.submit_all(*wanted)
-    tasks = harness.store.tasks(job.id, 5)
+    tasks = harness.jobs.tasks(job.id, 5)
     assert [task.spec.source.repository for task in tasks] == ["team/app", "team/app", "team/tool"]
     assert [task.spec.source.tag for task in tasks] == ["1", "2", "1"]
     assert [str(task.spec.target) for task in tasks][1:] == ["team/two:2", "team/tool:new"]
     assert (job.spec, job.images.total) == (None, 3)
-    assert harness.store.job(job.id) == job
-    assert all(harness.queue.holds(task.id, 0) for task in tasks)
+    assert harness.jobs.job(job.id) == job
+    assert all(harness.core.queue.holds(task.id, 0) for task in tasks)
 
 
 def test_images_that_want_the_same_place_are_refused_together(harness: Harness) -> None:
     with pytest.raises(TargetRepeated, match="team/app:1"):
         harness.submit_all(("team/app:1", "team/app"), ("team/tool:1", None), ("elsewhere/app:7", "team/app:1"))
-    assert harness.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+    assert harness.jobs.page(limit=5, before=None, state=None, source=None) == ([], None)
 
 
 @pytest.mark.parametrize("count", [0, MOST_IMAGES + 1])
@@ -97,14 +97,14 @@ def test_a_job_has_between_one_and_ten_thousand_images(harness: Harness, count: 
 @pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1:5000"])
 def test_an_address_that_no_worker_may_connect_to_is_refused_at_once(harness: Harness, host: str) -> None:
     with pytest.raises(AddressNotAllowed):
-        harness.submitter.submit([ImageRequest(f"{host}/latest/meta-data")])
-    assert harness.store.page(limit=5, before=None, state=None, source=None) == ([], None)
+        harness.core.submitter.submit([ImageRequest(f"{host}/latest/meta-data")])
+    assert harness.jobs.page(limit=5, before=None, state=None, source=None) == ([], None)
 
 
 def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(harness: Harness) -> None:
     """Redis goes away before the entry is added. The reconciler adds it later."""
     away = open_client("redis://127.0.0.1:1/0", retries=0, decode_responses=False)
-    submitter = Submitter(harness.store, TaskQueue(away), harness.settings)
+    submitter = Submitter(harness.jobs, TaskQueue(away), harness.core.settings)
     job, _ = submitter.submit([ImageRequest(f"{harness.registry.host}/team/app:1")])
-    assert harness.store.job(job.id).state == "queued"
+    assert harness.jobs.job(job.id).state == "queued"
     away.close()

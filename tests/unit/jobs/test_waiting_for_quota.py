@@ -35,12 +35,12 @@ def limited(harness: Harness, limit: int, times: StoppedClock) -> PullLimit:
     return hub
 
 
-def perform_all(harness: Harness, jobs: list[Job]) -> list[Job]:
-    """Perform what is queued, several tasks at once; the jobs after that."""
-    queued = [job for job in jobs if harness.store.job(job.id).state == "queued"]
+def run_all(harness: Harness, jobs: list[Job]) -> list[Job]:
+    """Run the queued jobs, several at once. Return all jobs after that."""
+    queued = [job for job in jobs if harness.jobs.job(job.id).state == "queued"]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(harness.perform, queued))
-    return [harness.store.job(job.id) for job in jobs]
+        list(pool.map(harness.run_tasks, queued))
+    return [harness.jobs.job(job.id) for job in jobs]
 
 
 def due(harness: Harness, task_id: str) -> float:
@@ -51,7 +51,7 @@ def end_of_wait(harness: Harness, times: StoppedClock) -> None:
     """Let the time come at which every parked task is due, and queue them."""
     [latest] = harness.redis.call("ZRANGE", keys.TASKS_PARKED, -1, -1)
     times.advance(due(harness, latest) - times() + 0.01)
-    harness.reconciler.reconcile()
+    harness.reconcile()
 
 
 def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(
@@ -63,7 +63,7 @@ def test_sixty_tags_come_in_three_windows_of_twenty_and_not_one_read_is_refused(
         harness.registry.put(images.image(base, images.layer(f"own-{number}", 100)), "team/app", str(number))
     jobs = [harness.submit(f"team/app:{number}") for number in range(60)]
     for window in (1, 2, 3):
-        after = perform_all(harness, jobs)
+        after = run_all(harness, jobs)
         assert (hub.windows, hub.refused) == (window, 0)
         assert [job.state for job in after].count("succeeded") == 20 * window
         waiting = [job.waiting_for for job in after if job.state == "queued"]
@@ -107,11 +107,11 @@ def test_an_index_is_begun_whole_or_not_at_all_once_its_cost_is_known(harness: H
     harness.registry.put(images.image(images.layer("one", 100)), "team/app", "one")
     assert harness.mirror("team/app:a").state == "succeeded"
     second = harness.submit("team/app:b")
-    assert harness.perform(second).state == "queued"
+    assert harness.run_tasks(second).state == "queued"
     assert hub.used == 5  # its root was read, and none of its children
     end_of_wait(harness, times)
     assert harness.mirror("team/app:one").state == "succeeded"
-    assert harness.perform(second).state == "succeeded"
+    assert harness.run_tasks(second).state == "succeeded"
     assert (hub.used, hub.refused) == (4, 0)  # and its root not again
 
 
@@ -139,27 +139,27 @@ def test_a_task_that_waited_for_another_reason_reads_no_manifest_twice(harness: 
     job = harness.submit("team/app:1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blob_queue, "LONGEST_WAIT", 0.0)
-        waiting = harness.perform(job).waiting_for
+        waiting = harness.run_tasks(job).waiting_for
     assert waiting is not None
     assert (waiting.reason, hub.used) == ("blob_in_transfer", 4)
     harness.redis.call("DEL", keys.blob_lease(layer))
     end_of_wait(harness, times)
-    assert (harness.perform(job).state, hub.used) == ("succeeded", 4)
+    assert (harness.run_tasks(job).state, hub.used) == ("succeeded", 4)
 
 
 def test_indexes_that_share_a_small_limit_do_not_use_it_up_with_their_roots(
     harness: Harness, times: StoppedClock
 ) -> None:
-    """Each costs a whole window; in the first one all their roots are read, and never again for nothing."""
+    """Each needs a whole window. All roots are read in the first window, and none is read in vain after that."""
     hub = limited(harness, 4, times)
     for name in "abcde":
         harness.registry.put(images.three_platforms(name), "team/app", name)
     jobs = [harness.submit(f"team/app:{name}") for name in "abcde"]
     for _ in range(7):
-        if all(job.state == "succeeded" for job in perform_all(harness, jobs)):
+        if all(job.state == "succeeded" for job in run_all(harness, jobs)):
             break
         end_of_wait(harness, times)
-    assert {harness.store.job(job.id).state for job in jobs} == {"succeeded"}
+    assert {harness.jobs.job(job.id).state for job in jobs} == {"succeeded"}
     assert (hub.windows <= 7, hub.refused) == (True, 0)
 
 
@@ -171,10 +171,10 @@ def test_an_image_with_more_manifests_than_a_window_allows_comes_in_several(
     harness.registry.put(images.three_platforms("a"), "team/app", "1")
     job = harness.submit("team/app:1")
     for _ in range(4):
-        if perform_all(harness, [job])[0].state == "succeeded":
+        if run_all(harness, [job])[0].state == "succeeded":
             break
         end_of_wait(harness, times)
-    assert harness.store.job(job.id).state == "succeeded"
+    assert harness.jobs.job(job.id).state == "succeeded"
     assert hub.windows <= 3
 
 
@@ -190,7 +190,7 @@ def test_a_limit_that_others_have_used_up_is_waited_for_when_the_registry_says_s
     assert job.waiting_for is not None
     assert (job.waiting_for.reason, job.waiting_for.registry, hub.refused) == ("quota", harness.registry.host, 1)
     end_of_wait(harness, times)
-    assert harness.perform(job).state == "succeeded"
+    assert harness.run_tasks(job).state == "succeeded"
 
 
 def without_limits(reply: Reply) -> Reply:

@@ -1,4 +1,4 @@
-"""A registry that is known to work is waited for without a worker; a mistyped one is not."""
+"""Tasks wait without a worker for a registry that has worked before, and not for a mistyped one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def clock(harness: Harness) -> StoppedClock:
 
 @pytest.fixture
 def down(harness: Harness) -> faults.Script:
-    """A script with which the registry, which has answered before, answers 503."""
+    """Return a script for 503 responses. The registry has worked before."""
     harness.registry.put(images.image(images.layer("a", 100)), "team/app", "1")
     harness.registry.put(images.image(images.layer("b", 100)), "team/app", "2")
     assert harness.mirror("team/app:1").state == "succeeded"
@@ -35,11 +35,11 @@ def down(harness: Harness) -> faults.Script:
 
 def later(harness: Harness, clock: StoppedClock, job: Job) -> Job:
     """The job's task, performed when its wait is over."""
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     due = float(harness.redis.call("ZSCORE", keys.TASKS_PARKED, task.id)) / 1000
     clock.advance(max(0.0, due - clock()) + 0.01)
-    harness.reconciler.reconcile()
-    return harness.perform(job)
+    harness.reconcile()
+    return harness.run_tasks(job)
 
 
 def reason(job: Job) -> tuple[str, str, str | None]:
@@ -62,13 +62,13 @@ def test_many_jobs_for_a_dead_registry_cost_it_few_requests(harness: Harness, cl
     jobs = [harness.submit("team/app:2") for _ in range(12)]
     before = len(harness.registry.log())
     for job in jobs:
-        assert reason(harness.perform(job))[1] == "registry_failing"
+        assert reason(harness.run_tasks(job))[1] == "registry_failing"
     asked = len(harness.registry.log()) - before
-    assert asked == 5 * (1 + 4)  # five failures of a HEAD and four attempts of a GET each, then nobody asks
+    assert asked == 5 * (1 + 4)  # five failures of a HEAD and four attempts of a GET each, then none
     clock.advance(20)
-    harness.reconciler.reconcile()
+    harness.reconcile()
     for job in jobs:
-        assert reason(harness.perform(job))[1] == "registry_failing"
+        assert reason(harness.run_tasks(job))[1] == "registry_failing"
     assert len(harness.registry.log()) - before - asked == 1 + 4  # the one probe
 
 
@@ -89,7 +89,7 @@ def test_after_an_hour_the_job_fails(harness: Harness, clock: StoppedClock) -> N
 @pytest.mark.usefixtures("down")
 def test_an_outage_long_after_the_last_one_is_a_new_one(harness: Harness, clock: StoppedClock) -> None:
     job = harness.mirror("team/app:2")
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     since = keys.task_waits(task.id)
     patience = RegistryFailing.patience
     assert patience < int(harness.redis.call("TTL", since)) < 2 * patience
@@ -102,14 +102,14 @@ def test_a_mistyped_host_fails_at_once(harness: Harness) -> None:
     """Nothing listens there, and nothing ever did."""
     port = harness.registry.host.partition(":")[2]
     for _ in range(7):
-        job, _ = harness.submitter.submit([ImageRequest(f"{NOWHERE}:{port}/team/app:1")])
-        failed = harness.perform(job)
+        job, _ = harness.core.submitter.submit([ImageRequest(f"{NOWHERE}:{port}/team/app:1")])
+        failed = harness.run_tasks(job)
         assert failed.error is not None
         assert (failed.state, failed.error.code) == ("failed", "SOURCE_UNREACHABLE")
 
 
 def test_a_registry_that_never_answered_with_an_image_is_not_waited_for(harness: Harness) -> None:
-    """Some web server that answers everything, and then nothing, is no registry that is known to work."""
+    """A web server that responded to any request once, and then fails, has not worked as a registry."""
     assert harness.mirror("team/app:nothing").state == "failed"
     harness.registry.script(faults.faulty(faults.status(500)))
     failed = harness.mirror("team/app:1")

@@ -1,4 +1,4 @@
-"""Registries that never finish an answer, next to an honest one: what they can hold of a work horse, and how long."""
+"""Registries that never finish a response, next to an honest one: how much of a work horse they block, and how long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.cancel import cancel_job
-from mirror.jobs.run import HANDOVER
+from mirror.jobs.claim import HANDOVER
 from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
 from tests import images
@@ -21,7 +21,7 @@ from tests.fakes.registry import FakeRegistry, Reply, Tokens
 from tests.fakes.sockets import DrippingServer
 from tests.harness import Harness
 from tests.servers.s3 import RcloneS3
-from tests.unit.worker.test_shift import shift, states, taken
+from tests.unit.worker.test_task_pool import states
 
 OK = b"HTTP/1.1 200 OK\r\n"
 NO_HEAD = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
@@ -60,7 +60,9 @@ def insecure_hosts(registry: FakeRegistry, dripping: DrippingServer, luring: Fak
 
 def hostile(harness: Harness, host: str, count: int) -> list[Job]:
     """So many jobs for images of a registry, each in a repository of its own."""
-    return [harness.submitter.submit([ImageRequest(f"{host}/team/app{n}:1", f"bad/app{n}:1")])[0] for n in range(count)]
+    return [
+        harness.core.submitter.submit([ImageRequest(f"{host}/team/app{n}:1", f"bad/app{n}:1")])[0] for n in range(count)
+    ]
 
 
 def honest(harness: Harness, name: str = "honest") -> Job:
@@ -74,22 +76,22 @@ def put_images(registry: FakeRegistry, count: int, version: str = "old") -> None
 
 
 def succeeded(harness: Harness, job: Job) -> Callable[[], bool]:
-    return lambda: harness.store.job(job.id).state == "succeeded"
+    return lambda: harness.jobs.job(job.id).state == "succeeded"
 
 
 def cancel(harness: Harness, jobs: list[Job]) -> None:
     for job in jobs:
-        if harness.store.job(job.id).finished_at is None:
-            cancel_job(harness.store, job.id)
+        if harness.jobs.job(job.id).finished_at is None:
+            cancel_job(harness.jobs, job.id)
 
 
 @contextmanager
 def working(
     harness: Harness, *jobs: Job, tasks: int = 1_000, cancellation: Cancellation | None = None
 ) -> Iterator[None]:
-    """A work horse; at the end of the block the jobs are canceled, which ends it."""
+    """Run a work horse. At the end of the block the jobs are canceled, which ends it."""
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(shift(harness, cancellation, tasks=tasks).work, *taken(harness))
+        done = pool.submit(harness.pool(cancellation, tasks=tasks).run, *harness.take())
         try:
             yield
         finally:
@@ -110,7 +112,7 @@ def test_cancel_closes_every_connection_at_once_and_an_honest_job_succeeds(
         eventually(lambda: dripping.listeners == 0, what="all connections are closed")
     assert states(harness, jobs) == ["canceled"] * 8
     job = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert succeeded(harness, job)()
 
 
@@ -137,7 +139,7 @@ def test_cancel_ends_the_wait_for_a_token_that_another_thread_fetches(
 ) -> None:
     put_images(luring, 1)
     luring.tokens = Tokens(realm=f"http://{dripping.host}/token")
-    submit = harness.submitter.submit
+    submit = harness.core.submitter.submit
     jobs = [submit([ImageRequest(f"{luring.host}/team/app0:1", f"bad/app{n}:1")])[0] for n in range(4)]
     with working(harness, *jobs):
         eventually(lambda: dripping.listeners == 1 and len(luring.log()) >= 4, what="one asks, three wait for it")
@@ -155,7 +157,7 @@ def test_a_horse_that_is_to_stop_closes_every_connection_at_once_and_hands_its_t
         cancellation.cancel(HANDOVER)
         eventually(lambda: dripping.listeners == 0, what="all connections are closed")
     assert states(harness, jobs) == ["queued"] * 8
-    assert {harness.store.job(job.id).attempt for job in jobs} == {1}
+    assert {harness.jobs.job(job.id).attempt for job in jobs} == {1}
 
 
 @pytest.mark.parametrize(("head", "drip"), HOLDING.values(), ids=HOLDING.keys())
@@ -192,7 +194,7 @@ def test_an_honest_job_succeeds_while_two_hostile_registries_have_all_usual_slot
 
 def hostile_at(harness: Harness, registry: FakeRegistry, count: int) -> list[Job]:
     return [
-        harness.submitter.submit([ImageRequest(f"{registry.host}/team/app{n}:1", f"more/app{n}:1")])[0]
+        harness.core.submitter.submit([ImageRequest(f"{registry.host}/team/app{n}:1", f"more/app{n}:1")])[0]
         for n in range(count)
     ]
 
@@ -219,11 +221,11 @@ def test_unchanged_tags_are_settled_while_looks_at_a_hostile_registry_hang(
     good = [(f"{harness.registry.host}/team/good{n}:1", f"good/app{n}:1") for n in range(3)]
 
     def submitted(pairs: list[tuple[str, str]]) -> Job:
-        return harness.submitter.submit([ImageRequest(*pair) for pair in pairs])[0]
+        return harness.core.submitter.submit([ImageRequest(*pair) for pair in pairs])[0]
 
     for pairs in (bad, good):
-        assert harness.perform(submitted(pairs)).state == "succeeded"
-        while harness.queue.take(100):
+        assert harness.run_tasks(submitted(pairs)).state == "succeeded"
+        while harness.core.queue.take(100):
             pass
     never = threading.Event()
     luring.script(lambda request, _: hold(never) if request.method == "HEAD" else None)
@@ -232,8 +234,8 @@ def test_unchanged_tags_are_settled_while_looks_at_a_hostile_registry_hang(
     hostile_job, honest_job = submitted(bad), submitted(good)
     with working(harness, hostile_job):
         eventually(succeeded(harness, honest_job), what="the honest job has succeeded")
-        assert harness.store.job(hostile_job.id).images.unchanged == 0
-        assert harness.store.job(honest_job.id).images.unchanged == 2
+        assert harness.jobs.job(hostile_job.id).images.unchanged == 0
+        assert harness.jobs.job(honest_job.id).images.unchanged == 2
     never.set()
 
 
@@ -250,14 +252,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hundred_jobs_of_a_hostile_registry_cost_it_a_few_requests_and_no_slot_for_long(
     harness: Harness, dripping: DrippingServer
 ) -> None:
-    """Those that were asked for fail at their deadlines; the others at once, since the breaker has opened by then."""
-    job = harness.submitter.submit(
+    """Jobs that asked the registry fail at their deadlines. The others fail at once, because the breaker is open."""
+    job = harness.core.submitter.submit(
         [ImageRequest(f"{dripping.host}/team/app{n}:1", f"bad/app{n}:1") for n in range(100)]
     )[0]
     good = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert succeeded(harness, good)()
-    done = harness.store.job(job.id)
+    done = harness.jobs.job(job.id)
     assert (done.state, done.images.failed) == ("failed", 100)
     assert done.error is not None
     assert done.error.code == "SOURCE_FAILED"
@@ -272,10 +274,10 @@ def test_the_task_of_a_registry_that_is_known_to_work_is_parked_at_its_deadline(
 ) -> None:
     put_images(luring, 2)
     first, second = hostile(harness, luring.host, 2)
-    assert harness.perform(first).state == "succeeded"
+    assert harness.run_tasks(first).state == "succeeded"
     target = Reply(307, {"Location": f"http://{dripping.host}/manifest"})
     luring.script(faults.faulty(lambda _: target, path="/manifests/"))
-    waiting = harness.perform(second)
+    waiting = harness.run_tasks(second)
     assert waiting.waiting_for is not None
     assert (waiting.state, waiting.waiting_for.reason) == ("queued", "registry_failing")
     assert dripping.accepted == 1
@@ -298,7 +300,7 @@ def test_a_refusal_whose_body_never_ends_fails_its_job_and_holds_nothing(
     dripping.head, dripping.look = head, NO_HEAD
     jobs = hostile(harness, dripping.host, 8)
     good = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["failed"] * 8
     assert succeeded(harness, good)()
     assert dripping.accepted >= 8
@@ -314,6 +316,6 @@ def test_a_refusal_with_a_body_where_none_may_be_holds_nothing_beyond_the_deadli
     dripping.head = head
     jobs = hostile(harness, dripping.host, 8)
     good = honest(harness)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["failed"] * 8
     assert succeeded(harness, good)()

@@ -1,4 +1,4 @@
-"""What shows that the main loop of a worker or scheduler goes on, and when it is written."""
+"""Signs that the main loop of a worker or scheduler goes on, and when they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking tasks out of turn, for registries that have no slot of a work horse."""
+"""Extra slots of a work horse, for tasks of registries that have no usual one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import pytest
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.reference import Reference
 from mirror.records.job import Job
+from mirror.records.jobs import Entry
 from mirror.redis import keys
 from tests.harness import Harness
 from tests.servers.s3 import RcloneS3
 from worker import overflow
-from worker.overflow import OVERFLOW, OVERFLOW_OF_ONE, Entry, OverflowQueue, choose
+from worker.overflow import OVERFLOW, OVERFLOW_OF_ONE, OverflowQueue, choose
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def numbers(chosen: list[Entry]) -> list[int]:
     return [int(task_id.removeprefix("task")) for task_id, _ in chosen]
 
 
-def test_tasks_of_registries_that_have_slots_are_left_where_they_stand() -> None:
+def test_tasks_of_registries_that_have_slots_are_left_in_the_queue() -> None:
     assert numbers(choose(page("a", "b", "a", "c"), {"a"}, [])) == [1, 3]
 
 
@@ -54,18 +55,20 @@ def test_a_task_that_is_gone_or_has_lost_a_worker_is_left() -> None:
 
 
 def jobs(harness: Harness, *registries: str) -> list[Job]:
-    return [harness.submitter.submit([ImageRequest(f"{name}/team/app{n}:1")])[0] for n, name in enumerate(registries)]
+    return [
+        harness.core.submitter.submit([ImageRequest(f"{name}/team/app{n}:1")])[0] for n, name in enumerate(registries)
+    ]
 
 
 def entry(harness: Harness, job: Job) -> Entry:
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     return task.id, task.fence
 
 
 def others(harness: Harness, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
     monkeypatch.setattr(overflow, "PAGE", page)
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 0.0)
-    return OverflowQueue(harness.queue, harness.core.claims)
+    return OverflowQueue(harness.core.queue, harness.core.claims)
 
 
 def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
@@ -73,19 +76,19 @@ def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
 ) -> None:
     slow, good, more, last = jobs(harness, "slow.example", "good.example", "slow.example", "slow.example")
     assert others(harness, monkeypatch).take({"slow.example"}, []) == [entry(harness, good)]
-    assert harness.queue.take(10) == [entry(harness, job) for job in (slow, more, last)]
+    assert harness.core.queue.take(10) == [entry(harness, job) for job in (slow, more, last)]
 
 
 def test_an_entry_that_another_worker_has_taken_is_not_taken_twice(harness: Harness) -> None:
     first, second = (entry(harness, job) for job in jobs(harness, "a.example", "b.example"))
-    assert harness.queue.page(0, 10) == [first, second]
-    assert harness.queue.take(1) == [first]
-    assert harness.queue.take_these([first, second]) == [second]
-    assert harness.queue.page(0, 10) == []
-    assert harness.queue.rq.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
+    assert harness.core.queue.page(0, 10) == [first, second]
+    assert harness.core.queue.take(1) == [first]
+    assert harness.core.queue.take_these([first, second]) == [second]
+    assert harness.core.queue.page(0, 10) == []
+    assert harness.core.queue.rq.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
 
 
-def test_the_whole_queue_is_looked_through_page_by_page_and_again(
+def test_the_whole_queue_is_read_page_by_page_again_and_again(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looking = others(harness, monkeypatch, page=4)
@@ -97,15 +100,15 @@ def test_the_whole_queue_is_looked_through_page_by_page_and_again(
     assert [entry(harness, later)] in [looking.take({"slow.example"}, []) for _ in range(4)]
 
 
-def test_a_page_is_looked_through_now_and_then_only(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_read_only_now_and_then(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 3600.0)
-    looking = OverflowQueue(harness.queue, harness.core.claims)
+    looking = OverflowQueue(harness.core.queue, harness.core.claims)
     assert looking.take({"slow.example"}, []) == []
     jobs(harness, "good.example")
     assert looking.take({"slow.example"}, []) == []
 
 
-def test_a_task_that_has_lost_a_worker_is_left_to_a_horse_of_its_own(
+def test_a_task_that_has_lost_a_worker_is_left_to_a_work_horse_of_its_own(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = jobs(harness, "good.example")

@@ -34,7 +34,7 @@ def running(leases: Leases, *tasks: PeriodicTask) -> Iterator[PeriodicTasks]:
 
 
 class Runs:
-    """A task's runs, counted; each raises what it is to raise."""
+    """Counts the runs of a task. Each raises *error* if there is one."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -59,7 +59,7 @@ def test_a_task_runs_again_after_any_error(leases: Leases, error: Exception) -> 
         assert failing.wait_for(3)
 
 
-def test_a_task_that_takes_long_delays_no_other_and_is_told_of_the_end(leases: Leases) -> None:
+def test_a_long_task_delays_no_other_and_learns_of_the_end(leases: Leases) -> None:
     begun, ended, other = threading.Event(), threading.Event(), Runs()
 
     def long(alive: Alive) -> None:
@@ -87,7 +87,7 @@ def test_one_process_of_the_fleet_runs_a_task_and_another_takes_over(leases: Lea
         assert second.wait_for(1)
 
 
-def test_a_task_whose_lease_was_lost_is_told_so(leases: Leases, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_learns_that_its_lease_was_lost(leases: Leases, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.periodic.LEASE_SECONDS", 0.4)
     begun, stopped = threading.Event(), threading.Event()
 

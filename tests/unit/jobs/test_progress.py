@@ -1,4 +1,4 @@
-"""What reaches the record of what the engine tells, and what of it counts as progress when a worker is lost."""
+"""The progress that the record of a task shows, and which of it counts when a worker is lost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LOST = ErrorReport.of(WorkerLost("task", 3))
 
 
 def claimed(harness: Harness) -> Claim:
-    [task] = harness.store.tasks(harness.submit("team/app:1").id, 1)
+    [task] = harness.jobs.tasks(harness.submit("team/app:1").id, 1)
     claim = harness.records.claim(task.id, task.fence)
     assert claim is not None
     return claim
 
 
 def losses(harness: Harness, task_id: str) -> int:
-    """Lose the task's worker; the losses in a row."""
+    """Lose the task's worker. Return the losses in a row."""
     harness.redis.call("ZADD", keys.TASKS_RUNNING, 1, task_id)
     harness.core.recovery.expire(task_id, LOST)
-    task = harness.store.task(task_id)
+    task = harness.jobs.task(task_id)
     assert task is not None
     return task.losses
 
@@ -65,7 +65,7 @@ def test_nothing_is_written_where_nothing_changed(harness: Harness) -> None:
 
 def test_a_write_says_that_the_job_is_being_canceled(harness: Harness) -> None:
     claim = claimed(harness)
-    harness.store.cancel(claim.task.job)
+    harness.jobs.cancel(claim.task.job)
     reporter = TaskProgress(harness.core.claims, claim)
     reporter.resolved(BLOB.digest)
     assert reporter.flush() is ClaimState.CANCELING
@@ -81,9 +81,9 @@ def test_a_new_plan_takes_the_place_of_the_one_before(harness: Harness) -> None:
             assert reporter.flush() is ClaimState.HELD
             reporter.advanced(blob.digest, "copying", 3)
             assert reporter.flush() is ClaimState.HELD
-            [found] = harness.store.blobs_of([claim.task.id])[0]
+            [found] = harness.jobs.blobs_of([claim.task.id])[0]
             assert (found.digest, found.copied) == (str(blob.digest), 3)
-            assert harness.store.job(claim.task.job).bytes.total == blob.size
+            assert harness.jobs.job(claim.task.job).bytes.total == blob.size
 
 
 def test_a_blob_that_goes_on_after_all_has_no_reason_any_more(harness: Harness) -> None:
@@ -92,9 +92,9 @@ def test_a_blob_that_goes_on_after_all_has_no_reason_any_more(harness: Harness) 
     reporter.planned([PlannedBlob(BLOB, "waiting")])
     reporter.stopped(BLOB.digest, "failed", "it is gone", "BLOB_UNKNOWN")
     reporter.flush()
-    [failed] = harness.store.blobs_of([claim.task.id])[0]
+    [failed] = harness.jobs.blobs_of([claim.task.id])[0]
     assert (failed.state, failed.reason, failed.code) == ("failed", "it is gone", "BLOB_UNKNOWN")
     reporter.advanced(BLOB.digest, "copied", 100)
     reporter.flush()
-    [copied] = harness.store.blobs_of([claim.task.id])[0]
+    [copied] = harness.jobs.blobs_of([claim.task.id])[0]
     assert (copied.state, copied.reason, copied.code) == ("copied", None, None)

@@ -1,4 +1,4 @@
-"""Tags that are there already: looked at in rounds, settled together, and mirrored where that is needed after all."""
+"""Tags that are already mirrored: checked in batches, settled together, and copied if they have changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.cancel import cancel_job
-from mirror.jobs.run import HANDOVER
+from mirror.jobs.claim import HANDOVER
 from mirror.locks.lease import Leases
 from mirror.records.job import Job
 from mirror.redis import keys
@@ -20,7 +20,7 @@ from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes.registry import Reply, Request
 from tests.harness import Harness
-from tests.unit.worker.test_shift import held_back, lost, shift, taken
+from tests.unit.worker.test_task_pool import held_back, lost
 
 
 def content(number: int, version: str = "old") -> images.TestImage:
@@ -35,18 +35,11 @@ def mirrored(harness: Harness, count: int) -> None:
     """Hold *count* tags of one repository, each with an image of its own."""
     for number in range(count):
         harness.registry.put(content(number), "team/app", f"v{number}")
-    assert worked(harness, ordered(harness, count)).state == "succeeded"
+    assert harness.run_work_horses(submitted(harness, count)).state == "succeeded"
 
 
-def ordered(harness: Harness, count: int) -> Job:
+def submitted(harness: Harness, count: int) -> Job:
     return harness.submit_all(*((source(number), f"prod/app:v{number}") for number in range(count)))
-
-
-def worked(harness: Harness, job: Job) -> Job:
-    """The job after horses have worked as long as anything is queued."""
-    while entries := harness.queue.take(1):
-        shift(harness).work(*entries[0])
-    return harness.store.job(job.id)
 
 
 def changed(harness: Harness, numbers: Sequence[int]) -> None:
@@ -59,11 +52,11 @@ def asked(harness: Harness, since: int) -> list[str]:
 
 
 def shown(harness: Harness, number: int) -> str:
-    return str(harness.links.current("prod/app", f"v{number}"))
+    return str(harness.core.links.current("prod/app", f"v{number}"))
 
 
-def looks_held_up(harness: Harness, path: str = "/manifests/", *, times: int = 1_000) -> threading.Event:
-    """Let the source not answer the next HEADs of a path before the event comes."""
+def hold_heads(harness: Harness, path: str = "/manifests/", *, times: int = 1_000) -> threading.Event:
+    """Hold back the responses to the next HEADs of a path until the event is set."""
     gate, left = threading.Event(), iter(range(times))
 
     def hold(request: Request, _: Reply) -> None:
@@ -77,11 +70,11 @@ def looks_held_up(harness: Harness, path: str = "/manifests/", *, times: int = 1
 def test_tags_that_have_not_changed_cost_one_request_each_and_write_nothing(harness: Harness) -> None:
     mirrored(harness, 24)
     stored, before = harness.stored(), len(harness.registry.log())
-    job = worked(harness, ordered(harness, 24))
+    job = harness.run_work_horses(submitted(harness, 24))
     assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 24, 24)
     assert asked(harness, before) == ["HEAD"] * 24
     assert harness.stored() == stored
-    tasks = harness.store.tasks(job.id, 24)
+    tasks = harness.jobs.tasks(job.id, 24)
     assert [task.digest for task in tasks] == [str(content(number).digest) for number in range(24)]
 
 
@@ -91,7 +84,7 @@ def test_the_bucket_is_not_asked_where_unchanged_tags_came_from(
     mirrored(harness, 3)
     asked_for: list[object] = []
     monkeypatch.setattr(ProvenanceStore, "has_served", lambda *which, **_: asked_for.append(which))
-    assert worked(harness, ordered(harness, 3)).images.unchanged == 3
+    assert harness.run_work_horses(submitted(harness, 3)).images.unchanged == 3
     assert harness.mirror(source(1), "prod/app:v1").images.unchanged == 1
     assert asked_for == []
 
@@ -99,7 +92,7 @@ def test_the_bucket_is_not_asked_where_unchanged_tags_came_from(
 def test_another_source_of_the_same_images_is_remembered_when_the_bucket_has_told_of_it(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a registry was given a new name: its first job reads each manifest, later ones ask as usual."""
+    """As if a registry got a new name. The first job reads each manifest, later ones send HEADs as usual."""
     mirrored(harness, 6)
     for number in range(6):
         harness.registry.put(content(number), "moved/app", f"v{number}")
@@ -107,13 +100,13 @@ def test_another_source_of_the_same_images_is_remembered_when_the_bucket_has_tol
     def again() -> list[str]:
         before = len(harness.registry.log())
         job = harness.submit_all(*((f"moved/app:v{number}", f"prod/app:v{number}") for number in range(6)))
-        assert worked(harness, job).images.unchanged == 6
+        assert harness.run_work_horses(job).images.unchanged == 6
         return asked(harness, before)
 
     assert sorted(again()) == ["GET"] * 6 + ["HEAD"] * 6
     monkeypatch.setattr(ProvenanceStore, "has_served", lambda *_, **__: pytest.fail("the bucket was asked"))
     assert again() == ["HEAD"] * 6
-    entry = harness.index.entry("prod/app", "v0")
+    entry = harness.core.index.entry("prod/app", "v0")
     assert entry
     assert (entry.source, entry.also_from) == (
         f"{harness.registry.host}/team/app:v0",
@@ -121,38 +114,38 @@ def test_another_source_of_the_same_images_is_remembered_when_the_bucket_has_tol
     )
 
 
-def test_those_among_them_that_have_changed_are_mirrored(harness: Harness) -> None:
+def test_changed_tags_among_unchanged_ones_are_mirrored(harness: Harness) -> None:
     mirrored(harness, 24)
     new = range(5, 24, 3)
     changed(harness, new)
-    job = worked(harness, ordered(harness, 24))
+    job = harness.run_work_horses(submitted(harness, 24))
     assert (job.state, job.images.succeeded, job.images.unchanged) == ("succeeded", 24, 24 - len(new))
     for number in range(24):
         assert shown(harness, number) == str(content(number, "new" if number in new else "old").digest)
-    assert {task.attempt for task in harness.store.tasks(job.id, 24)} == {1}
+    assert {task.attempt for task in harness.jobs.tasks(job.id, 24)} == {1}
 
 
-def test_what_is_found_to_be_mirrored_beyond_a_horses_share_is_left_to_others(harness: Harness) -> None:
+def test_changed_tags_beyond_the_share_of_a_work_horse_are_left_to_others(harness: Harness) -> None:
     mirrored(harness, 12)
     changed(harness, range(12))
     gate, before = held_back(harness, "/blobs/"), len(harness.registry.log())
-    job = ordered(harness, 12)
+    job = submitted(harness, 12)
 
     def nine_were_given_back() -> bool:
         """Nothing is mirrored before all twelve were taken from the queue and looked at."""
         is_mirroring = any("/blobs/" in request.path for request in harness.registry.log()[before:])
-        return is_mirroring and harness.queue.rq.count == 9
+        return is_mirroring and harness.core.queue.rq.count == 9
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(shift(harness, at_once=3).work, *taken(harness))
+        first = pool.submit(harness.pool(at_once=3).run, *harness.take())
         eventually(nine_were_given_back, what="nine of twelve were given back")
-        assert harness.store.job(job.id).images.running == 3
-        second = pool.submit(shift(harness, at_once=9).work, *taken(harness))
-        eventually(lambda: harness.store.job(job.id).images.running == 12, what="another horse has the rest")
+        assert harness.jobs.job(job.id).images.running == 3
+        second = pool.submit(harness.pool(at_once=9).run, *harness.take())
+        eventually(lambda: harness.jobs.job(job.id).images.running == 12, what="another work horse has the rest")
         gate.set()
         first.result(60)
         second.result(60)
-    job = harness.store.job(job.id)
+    job = harness.jobs.job(job.id)
     assert (job.state, job.images.succeeded, job.images.unchanged, job.attempt) == ("succeeded", 12, 0, 1)
 
 
@@ -160,138 +153,138 @@ def test_a_tag_that_the_bucket_has_lost_is_mirrored_again_though_the_index_lists
     mirrored(harness, 14)
     stored = harness.stored()
     harness.bucket.delete([layout.tag_current_key("prod/app", "v7")])
-    job = worked(harness, ordered(harness, 14))
+    job = harness.run_work_horses(submitted(harness, 14))
     assert (job.state, job.images.unchanged) == ("succeeded", 13)
     assert harness.stored() == stored
 
 
-def test_a_tag_whose_link_is_damaged_is_mirrored_again_and_keeps_no_other_from_its_way(harness: Harness) -> None:
+def test_a_tag_whose_link_is_damaged_is_mirrored_again_and_affects_no_other(harness: Harness) -> None:
     mirrored(harness, 3)
     harness.bucket.put(layout.tag_current_key("prod/app", "v1"), b"no digest at all")
-    job = worked(harness, ordered(harness, 3))
+    job = harness.run_work_horses(submitted(harness, 3))
     assert (job.images.unchanged, job.images.failed) == (2, 1)
     assert job.error is not None
     assert job.error.code == "STORAGE_DAMAGED"
 
 
-def test_a_source_that_does_not_answer_keeps_no_other_tag_waiting(harness: Harness) -> None:
+def test_a_source_that_does_not_respond_delays_no_other_tag(harness: Harness) -> None:
     mirrored(harness, 16)
-    gate, job = looks_held_up(harness, "/manifests/v3"), ordered(harness, 16)
+    gate, job = hold_heads(harness, "/manifests/v3"), submitted(harness, 16)
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness).work, *taken(harness))
-        eventually(lambda: harness.store.job(job.id).images.unchanged == 15, what="the others have ended")
+        working = pool.submit(harness.pool().run, *harness.take())
+        eventually(lambda: harness.jobs.job(job.id).images.unchanged == 15, what="the others have ended")
         gate.set()
         working.result(60)
-    assert harness.store.job(job.id).images.unchanged == 16
+    assert harness.jobs.job(job.id).images.unchanged == 16
 
 
 def test_a_source_that_has_gone_fails_its_own_task(harness: Harness) -> None:
     mirrored(harness, 5)
     harness.registry.script(lambda q, _: Reply(404) if q.path.endswith("/manifests/v2") else None)
-    job = worked(harness, ordered(harness, 5))
+    job = harness.run_work_horses(submitted(harness, 5))
     assert (job.state, job.images.unchanged, job.images.failed) == ("partial", 4, 1)
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
 
 
-def test_a_source_that_knows_no_head_is_asked_for_its_manifest(harness: Harness) -> None:
+def test_a_source_without_head_is_asked_for_its_manifest(harness: Harness) -> None:
     mirrored(harness, 3)
     harness.registry.script(lambda q, _: Reply(405) if q.method == "HEAD" else None)
-    job = worked(harness, ordered(harness, 3))
+    job = harness.run_work_horses(submitted(harness, 3))
     assert (job.state, job.images.succeeded) == ("succeeded", 3)
 
 
-def test_an_interrupted_horse_hands_over_what_it_is_looking_at(harness: Harness) -> None:
+def test_an_interrupted_work_horse_hands_over_the_tasks_that_it_checks(harness: Harness) -> None:
     mirrored(harness, 14)
-    gate, cancellation, job = looks_held_up(harness), Cancellation(), ordered(harness, 14)
+    gate, cancellation, job = hold_heads(harness), Cancellation(), submitted(harness, 14)
     before = len(harness.registry.log())
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness, cancellation).work, *taken(harness))
-        eventually(lambda: len(asked(harness, before)) >= 8, what="they are looked at")
+        working = pool.submit(harness.pool(cancellation).run, *harness.take())
+        eventually(lambda: len(asked(harness, before)) >= 8, what="their sources are asked")
         cancellation.cancel(HANDOVER)
         gate.set()
         working.result(60)
-    done = worked(harness, job)
+    done = harness.run_work_horses(job)
     assert (done.state, done.images.succeeded, done.images.unchanged, done.attempt) == ("succeeded", 14, 14, 1)
 
 
-def test_a_job_that_is_canceled_while_it_is_looked_at_ends_without_its_source(harness: Harness) -> None:
+def test_a_job_that_is_canceled_during_the_check_ends_without_its_source(harness: Harness) -> None:
     mirrored(harness, 4)
-    gate, job = looks_held_up(harness), ordered(harness, 4)
+    gate, job = hold_heads(harness), submitted(harness, 4)
     before = len(harness.registry.log())
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness).work, *taken(harness))
-        eventually(lambda: len(asked(harness, before)) == 4, what="they are looked at")
-        cancel_job(harness.store, job.id)
-        eventually(lambda: harness.store.job(job.id).state == "canceled", what="the job has ended")
+        working = pool.submit(harness.pool().run, *harness.take())
+        eventually(lambda: len(asked(harness, before)) == 4, what="their sources are asked")
+        cancel_job(harness.jobs, job.id)
+        eventually(lambda: harness.jobs.job(job.id).state == "canceled", what="the job has ended")
         gate.set()
         working.result(60)
-    assert harness.store.job(job.id).images.canceled == 4
+    assert harness.jobs.job(job.id).images.canceled == 4
 
 
 def test_a_tag_that_another_job_is_changing_is_waited_for(harness: Harness) -> None:
     mirrored(harness, 3)
     assert Leases(harness.redis).take(keys.tag_lease("prod/app", "v1"), 1.0)
-    job = worked(harness, ordered(harness, 3))
+    job = harness.run_work_horses(submitted(harness, 3))
     assert (job.state, job.images.unchanged) == ("succeeded", 3)
 
 
-def test_two_tasks_for_one_tag_in_one_round_both_end(harness: Harness) -> None:
+def test_two_tasks_for_one_tag_in_one_batch_both_end(harness: Harness) -> None:
     mirrored(harness, 1)
-    jobs = [ordered(harness, 1), ordered(harness, 1)]
-    shift(harness).work(*taken(harness))
-    assert [harness.store.job(job.id).images.unchanged for job in jobs] == [1, 1]
+    jobs = [submitted(harness, 1), submitted(harness, 1)]
+    harness.pool().run(*harness.take())
+    assert [harness.jobs.job(job.id).images.unchanged for job in jobs] == [1, 1]
 
 
-def test_a_job_that_asked_its_source_before_a_later_one_is_told_that_it_was_superseded(harness: Harness) -> None:
-    """The earlier look is held up until the later job has moved the tag."""
+def test_a_job_that_asked_its_source_before_a_later_one_is_superseded(harness: Harness) -> None:
+    """The earlier HEAD is held back until the later job has moved the tag."""
     mirrored(harness, 1)
-    before, gate = len(harness.registry.log()), looks_held_up(harness, times=1)
-    earlier = ordered(harness, 1)
+    before, gate = len(harness.registry.log()), hold_heads(harness, times=1)
+    earlier = submitted(harness, 1)
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness, tasks=0).work, *taken(harness))
+        working = pool.submit(harness.pool(tasks=0).run, *harness.take())
         eventually(lambda: asked(harness, before), what="the earlier job has asked")
         changed(harness, [0])
-        later = harness.perform(ordered(harness, 1))
+        later = harness.run_tasks(submitted(harness, 1))
         gate.set()
         working.result(60)
-    [task] = harness.store.tasks(earlier.id, 1)
+    [task] = harness.jobs.tasks(earlier.id, 1)
     assert (task.state, task.digest, task.superseded_by) == ("succeeded", str(content(0).digest), later.id)
     assert shown(harness, 0) == str(content(0, "new").digest)
 
 
-def test_s3_that_is_away_leaves_each_task_to_wait_for_it(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_task_waits_for_an_s3_that_is_down(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     mirrored(harness, 3)
     endpoint = harness.bucket
-    job = ordered(harness, 3)
+    job = submitted(harness, 3)
     monkeypatch.setattr(endpoint, "name", "a-bucket-that-is-not-there")
-    worked(harness, job)
-    assert harness.store.job(job.id).images.unchanged == 0
-    assert harness.store.job(job.id).state in ("failed", "queued")
+    harness.run_work_horses(job)
+    assert harness.jobs.job(job.id).images.unchanged == 0
+    assert harness.jobs.job(job.id).state in ("failed", "queued")
 
 
-def test_a_task_that_lost_its_worker_is_not_looked_at_beside_others(harness: Harness) -> None:
+def test_a_task_that_lost_its_worker_is_not_checked_with_others(harness: Harness) -> None:
     mirrored(harness, 6)
     jobs = [harness.submit(source(number), f"prod/app:v{number}") for number in range(6)]
     lost(harness, jobs[3])
-    shift(harness).work(*taken(harness))
-    assert [harness.store.job(job.id).state for job in jobs] == ["succeeded"] * 3 + ["queued"] * 3
-    assert worked(harness, jobs[3]).images.unchanged == 1
+    harness.pool().run(*harness.take())
+    assert [harness.jobs.job(job.id).state for job in jobs] == ["succeeded"] * 3 + ["queued"] * 3
+    assert harness.run_work_horses(jobs[3]).images.unchanged == 1
 
 
-def test_new_images_among_them_do_not_fill_the_horse(harness: Harness) -> None:
-    """What is new is met only when it is claimed: beyond the horse's share it is given back."""
+def test_new_images_among_unchanged_ones_do_not_fill_the_work_horse(harness: Harness) -> None:
+    """A new image is noticed only after its claim. Beyond the share of the work horse it is handed back."""
     mirrored(harness, 4)
     for number in range(4, 16):
         harness.registry.put(content(number), "team/app", f"v{number}")
-    gate, job = held_back(harness, "/blobs/"), ordered(harness, 16)
+    gate, job = held_back(harness, "/blobs/"), submitted(harness, 16)
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness, at_once=2).work, *taken(harness))
+        working = pool.submit(harness.pool(at_once=2).run, *harness.take())
         eventually(
-            lambda: (harness.store.job(job.id).images.unchanged, harness.store.job(job.id).images.running) == (4, 2),
+            lambda: (harness.jobs.job(job.id).images.unchanged, harness.jobs.job(job.id).images.running) == (4, 2),
             what="what was there has ended, and two are mirrored",
         )
         gate.set()
         working.result(60)
-    done = harness.store.job(job.id)
+    done = harness.jobs.job(job.id)
     assert (done.state, done.images.succeeded, done.images.unchanged, done.attempt) == ("succeeded", 16, 4, 1)

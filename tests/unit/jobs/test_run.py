@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.run import HANDOVER
+from mirror.jobs.claim import HANDOVER
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import ByteCounts
@@ -39,10 +39,10 @@ def test_an_image_lands_byte_for_byte_under_its_sources_name(harness: Harness) -
     harness.registry.put(image, "team/app", "1.0")
     job = harness.mirror("team/app:1.0")
     assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
-    held = harness.reader.image(local(harness, "team/app:1.0"))
+    held = harness.core.reader.image(local(harness, "team/app:1.0"))
     assert held.root.body == image.body
     assert set(held.sizes) == {image.digest, *image.blobs}
-    assert harness.links.current(local(harness, "team/app").repository, "1.0") == image.digest
+    assert harness.core.links.current(local(harness, "team/app").repository, "1.0") == image.digest
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_image_lands_byte_for_byte_under_its_sources_name(harness: Harness) -
 def test_every_kind_of_manifest_is_mirrored_whole(harness: Harness, image: images.TestImage) -> None:
     harness.registry.put(image, "team/app", "1.0")
     assert harness.mirror("team/app:1.0").state == "succeeded"
-    held = harness.reader.image(local(harness, "team/app:1.0"))
+    held = harness.core.reader.image(local(harness, "team/app:1.0"))
     assert {m.descriptor.digest for m in held.manifests} == {m.digest for m in image.all_manifests()}
     assert {b.digest for b in held.blobs} == set(image.all_blobs())
 
@@ -74,22 +74,22 @@ def test_the_second_image_with_a_base_copies_only_its_own_layers(harness: Harnes
     own = sum(len(content) for digest, content in second.blobs.items() if digest != base.digest)
     assert job.bytes == ByteCounts(own + len(base.content), own, len(base.content))
     assert served_blobs(harness).count(str(base.digest)) == 1
-    [task] = harness.store.tasks(job.id, 1)
-    assert {b.digest: b.state for b in harness.store.blobs_of([task.id])[0]}[str(base.digest)] == "exists"
+    [task] = harness.jobs.tasks(job.id, 1)
+    assert {b.digest: b.state for b in harness.jobs.blobs_of([task.id])[0]}[str(base.digest)] == "exists"
 
 
 def test_a_job_of_several_images_is_partial_when_one_is_not_there(harness: Harness) -> None:
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     harness.registry.put(images.image(images.layer("b")), "team/app", "2")
-    job = harness.perform(
+    job = harness.run_tasks(
         harness.submit_all(("team/app:1", None), ("team/app:none", None), ("team/app:2", "prod/app:2"))
     )
     assert (job.state, job.images.succeeded, job.images.failed) == ("partial", 2, 1)
     assert job.error is not None
     assert job.error.code == "MANIFEST_UNKNOWN"
-    tasks = harness.store.tasks(job.id, 5)
+    tasks = harness.jobs.tasks(job.id, 5)
     assert [task.state for task in tasks] == ["succeeded", "failed", "succeeded"]
-    assert str(harness.links.current("prod/app", "2")) == tasks[2].digest
+    assert str(harness.core.links.current("prod/app", "2")) == tasks[2].digest
 
 
 def test_what_is_there_already_is_unchanged_and_costs_one_request(harness: Harness) -> None:
@@ -105,23 +105,23 @@ def test_what_is_there_already_is_unchanged_and_costs_one_request(harness: Harne
 def test_a_lost_index_does_not_make_a_copy_of_what_the_bucket_shows(harness: Harness) -> None:
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     harness.mirror("team/app:1", "prod/app:1")
-    harness.index.remove("prod/app", "1")
+    harness.core.index.remove("prod/app", "1")
     job = harness.mirror("team/app:1", "prod/app:1")
     assert (job.state, job.images.unchanged) == ("succeeded", 1)
-    assert harness.index.entry("prod/app", "1")
+    assert harness.core.index.entry("prod/app", "1")
 
 
 def test_a_tag_that_a_built_index_misses_is_published_once_more_without_its_layers(harness: Harness) -> None:
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     harness.mirror("team/app:1", "prod/app:1")
     mark_built(harness.redis)
-    harness.index.remove("prod/app", "1")
+    harness.core.index.remove("prod/app", "1")
     stored, served = harness.stored(), served_blobs(harness)
     job = harness.mirror("team/app:1", "prod/app:1")
     assert (job.state, job.images.unchanged) == ("succeeded", 0)
     assert served_blobs(harness) == served
     assert harness.stored() == stored
-    assert harness.index.entry("prod/app", "1")
+    assert harness.core.index.entry("prod/app", "1")
 
 
 def test_the_index_alone_makes_no_image_unchanged(harness: Harness) -> None:
@@ -139,8 +139,8 @@ def test_foreign_layers_are_left_out_and_named_in_the_job(harness: Harness) -> N
     foreign = images.foreign_layer("windows")
     harness.registry.put(images.image(images.layer("a"), foreign=[foreign]), "team/app", "1")
     job = harness.mirror("team/app:1")
-    [task] = harness.store.tasks(job.id, 1)
-    [left_out] = [b for b in harness.store.blobs_of([task.id])[0] if b.state == "skipped"]
+    [task] = harness.jobs.tasks(job.id, 1)
+    [left_out] = [b for b in harness.jobs.blobs_of([task.id])[0] if b.state == "skipped"]
     assert (job.state, left_out.digest) == ("succeeded", foreign["digest"])
     assert left_out.reason is not None
     assert foreign["digest"] not in "".join(served_blobs(harness))
@@ -153,7 +153,7 @@ def test_a_digest_without_a_tag_is_kept(harness: Harness) -> None:
     assert job.state == "succeeded"
     repository = local(harness, "team/app").repository
     assert layout.kept_key(repository, image.digest) in harness.stored()
-    assert harness.reader.digest(LocalImage(repository, digest=image.digest)) == image.digest
+    assert harness.core.reader.digest(LocalImage(repository, digest=image.digest)) == image.digest
     assert harness.mirror(f"team/app@{image.digest}").images.unchanged == 1
 
 
@@ -311,20 +311,20 @@ def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(harn
         return reply
 
     harness.registry.script(hold)
-    handed = harness.perform(harness.submit("team/app:1"), cancellation)
+    handed = harness.run_tasks(harness.submit("team/app:1"), cancellation)
     assert (handed.state, handed.attempt) == ("queued", 1)
     assert open_uploads(harness) == []
-    [task] = harness.store.tasks(handed.id, 1)
-    assert harness.queue.holds(task.id, task.fence)
+    [task] = harness.jobs.tasks(handed.id, 1)
+    assert harness.core.queue.holds(task.id, task.fence)
     gate.set()
-    assert harness.perform(handed).state == "succeeded"
+    assert harness.run_tasks(handed).state == "succeeded"
 
 
 @pytest.mark.parametrize("later_finishes_first", [True, False])
 def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
     harness: Harness, later_finishes_first: bool
 ) -> None:
-    """The earlier job has asked the source and is held at its layer; the tag moves upstream; the later job runs."""
+    """The earlier job has asked the source and waits for its layer. The tag moves upstream. The later job runs."""
     old, new = images.image(images.layer("old", 2**20)), images.image(images.layer("new"))
     harness.registry.put(old, "team/app", "1")
     gate, held = threading.Event(), threading.Event()
@@ -337,20 +337,20 @@ def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
 
     harness.registry.script(hold)
     earlier, later = harness.submit("team/app:1"), harness.submit("team/app:1")
-    thread = threading.Thread(target=harness.perform, args=(earlier,))
+    thread = threading.Thread(target=harness.run_tasks, args=(earlier,))
     thread.start()
     if later_finishes_first:
         assert held.wait(20)
     else:
         thread.join()
     harness.registry.put(new, "team/app", "1")
-    finished = harness.perform(later)
+    finished = harness.run_tasks(later)
     gate.set()
     thread.join()
     assert finished.state == "succeeded"
-    overtaken = harness.store.job(earlier.id)
+    overtaken = harness.jobs.job(earlier.id)
     assert (overtaken.state, overtaken.superseded_by) == ("succeeded", later.id if later_finishes_first else None)
-    assert harness.reader.digest(local(harness, "team/app:1")) == new.digest
+    assert harness.core.reader.digest(local(harness, "team/app:1")) == new.digest
 
 
 def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(harness: Harness) -> None:
@@ -370,14 +370,14 @@ def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(harness: 
 
     harness.registry.script(hold)
     job = harness.submit("team/app:1", "copy/app:1")
-    thread = threading.Thread(target=harness.perform, args=(job,))
+    thread = threading.Thread(target=harness.run_tasks, args=(job,))
     thread.start()
     assert held.wait(20)
     harness.core.deleter.delete(target, allowed=lambda _: True)
     gate.set()
     thread.join()
-    assert harness.store.job(job.id).superseded_by == "delete"
-    assert harness.links.current("copy/app", "1") is None
+    assert harness.jobs.job(job.id).superseded_by == "delete"
+    assert harness.core.links.current("copy/app", "1") is None
 
 
 def test_sha512_content_is_mirrored(harness: Harness) -> None:

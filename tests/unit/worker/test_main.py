@@ -1,4 +1,4 @@
-"""What a worker finds out before its first task."""
+"""What a worker checks before its first task."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from mirror.storage.bucket import Bucket
 from mirror.storage.s3 import S3Clients
 from tests.servers.process import REPOSITORY
-from worker.__main__ import look_at
+from worker.__main__ import check_bucket
 
 
-def test_a_bucket_that_answers_is_worth_no_word(bucket: Bucket) -> None:
+def test_nothing_is_logged_about_a_bucket_that_responds(bucket: Bucket) -> None:
     with capture_logs() as logged:
-        look_at(bucket)
+        check_bucket(bucket)
     assert logged == []
 
 
@@ -30,7 +30,7 @@ def test_a_worker_says_what_is_wrong_with_its_bucket_and_starts(monkeypatch: pyt
         endpoint = f"http://127.0.0.1:{gone.getsockname()[1]}"
     bucket = Bucket(S3Clients("us-east-1", endpoint), "images")
     with capture_logs() as logged:
-        look_at(bucket)
+        check_bucket(bucket)
     (warning,) = logged
     assert (warning["log_level"], warning["code"]) == ("warning", "STORAGE_UNAVAILABLE")
     assert "/readyz" in warning["hint"]

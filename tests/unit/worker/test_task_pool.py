@@ -1,20 +1,17 @@
-"""What one work horse does with the tasks that are queued, without the fork."""
+"""The threads of one work horse, run in this process without a fork."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from mirror.copying.cancellation import Cancellation
-from mirror.records.claims import Claim
 from mirror.records.job import Job
 from mirror.redis import keys
 from tests import images
 from tests.e2e.processes import eventually
 from tests.fakes.registry import Reply, Request
 from tests.harness import Harness
-from worker.task_pool import TaskPool
 
 
 def submitted(harness: Harness, count: int) -> list[Job]:
@@ -23,29 +20,12 @@ def submitted(harness: Harness, count: int) -> list[Job]:
     return [harness.submit(f"team/app{number}:1") for number in range(count)]
 
 
-def taken(harness: Harness) -> tuple[str, int]:
-    """What RQ would call the horse with."""
-    [entry] = harness.queue.take(1)
-    return entry
-
-
-def shift(harness: Harness, cancellation: Cancellation | None = None, **limits: int) -> TaskPool:
-    return TaskPool(
-        harness.performer,
-        harness.queue,
-        cancellation or Cancellation(),
-        claimed=lambda _: None,
-        settled=lambda _: None,
-        **limits,
-    )
-
-
 def states(harness: Harness, jobs: list[Job]) -> list[str]:
-    return [harness.store.job(job.id).state for job in jobs]
+    return [harness.jobs.job(job.id).state for job in jobs]
 
 
 def held_back(harness: Harness, part_of_path: str) -> threading.Event:
-    """Let every answer whose path has this in it wait for the event."""
+    """Make every response wait for the event whose path contains *part_of_path*."""
     gate = threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
@@ -57,18 +37,18 @@ def held_back(harness: Harness, part_of_path: str) -> threading.Event:
     return gate
 
 
-def test_a_horse_performs_everything_that_is_queued(harness: Harness) -> None:
+def test_a_work_horse_runs_everything_that_is_queued(harness: Harness) -> None:
     jobs = submitted(harness, 12)
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 12
-    assert harness.queue.take(1) == []
+    assert harness.core.queue.take(1) == []
 
 
-def test_a_task_that_waits_for_its_registry_keeps_no_other_waiting(harness: Harness) -> None:
+def test_a_task_that_waits_for_its_registry_delays_no_other(harness: Harness) -> None:
     jobs = submitted(harness, 4)
     gate = held_back(harness, "app0/manifests")
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness).work, *taken(harness))
+        working = pool.submit(harness.pool().run, *harness.take())
         eventually(lambda: states(harness, jobs[1:]) == ["succeeded"] * 3, what="the others have ended")
         assert states(harness, jobs[:1]) == ["running"]
         gate.set()
@@ -80,7 +60,7 @@ def test_no_more_tasks_are_claimed_than_may_run_at_once(harness: Harness) -> Non
     jobs = submitted(harness, 5)
     gate = held_back(harness, "/manifests/")
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness, at_once=2).work, *taken(harness))
+        working = pool.submit(harness.pool(at_once=2).run, *harness.take())
         eventually(lambda: states(harness, jobs).count("running") == 2, what="two are running")
         assert states(harness, jobs).count("queued") == 3
         gate.set()
@@ -88,86 +68,79 @@ def test_no_more_tasks_are_claimed_than_may_run_at_once(harness: Harness) -> Non
     assert states(harness, jobs) == ["succeeded"] * 5
 
 
-def test_a_horse_goes_on_when_all_that_it_performs_has_ended_at_once(harness: Harness) -> None:
+def test_a_work_horse_goes_on_when_all_of_its_tasks_end_at_once(harness: Harness) -> None:
     jobs = submitted(harness, 3)
-    shift(harness, at_once=1).work(*taken(harness))
+    harness.pool(at_once=1).run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 3
-    assert harness.queue.take(1) == []
+    assert harness.core.queue.take(1) == []
 
 
-def test_a_horse_leaves_what_is_beyond_its_share_to_the_next(harness: Harness) -> None:
+def test_a_work_horse_leaves_tasks_beyond_its_share_to_the_next(harness: Harness) -> None:
     jobs = submitted(harness, 5)
-    shift(harness, tasks=2).work(*taken(harness))
+    harness.pool(tasks=2).run(*harness.take())
     assert sorted(states(harness, jobs)) == ["queued"] * 2 + ["succeeded"] * 3
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 5
 
 
-def test_an_interrupted_horse_hands_over_what_it_has_and_takes_nothing_more(harness: Harness) -> None:
+def test_an_interrupted_work_horse_hands_over_its_tasks_and_takes_no_more(harness: Harness) -> None:
     jobs = submitted(harness, 5)
     gate, cancellation = held_back(harness, "/blobs/"), Cancellation()
     with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(shift(harness, cancellation, at_once=3).work, *taken(harness))
+        working = pool.submit(harness.pool(cancellation, at_once=3).run, *harness.take())
         eventually(lambda: len(harness.registry.log(path="/blobs/")) >= 3, what="three are copying")
         cancellation.cancel("the worker is shutting down")
         working.result(30)
     gate.set()
     assert states(harness, jobs) == ["queued"] * 5
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 5
-    assert {harness.store.job(job.id).attempt for job in jobs} == {1}
+    assert {harness.jobs.job(job.id).attempt for job in jobs} == {1}
 
 
 def lost(harness: Harness, job: Job) -> None:
     """Note that a worker died at the job's task."""
-    [task] = harness.store.tasks(job.id, 1)
+    [task] = harness.jobs.tasks(job.id, 1)
     harness.redis.call("HSET", keys.task(task.id), "losses", 1)
 
 
-def test_a_task_that_lost_its_worker_is_performed_alone(harness: Harness) -> None:
+def test_a_task_that_lost_its_worker_runs_alone(harness: Harness) -> None:
     jobs = submitted(harness, 3)
     lost(harness, jobs[0])
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded", "queued", "queued"]
 
 
-def test_a_task_that_lost_its_worker_is_left_to_a_horse_of_its_own(harness: Harness) -> None:
+def test_a_task_that_lost_its_worker_is_left_to_a_work_horse_of_its_own(harness: Harness) -> None:
     jobs = submitted(harness, 4)
     lost(harness, jobs[2])
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded", "succeeded", "queued", "queued"]
-    shift(harness).work(*taken(harness))
-    shift(harness).work(*taken(harness))
+    harness.pool().run(*harness.take())
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 4
 
 
 def test_a_stale_entry_is_passed_over(harness: Harness) -> None:
     jobs = submitted(harness, 2)
-    [task] = harness.store.tasks(jobs[1].id, 1)
-    harness.queue.enqueue([(task.id, 17)])
-    shift(harness).work(*taken(harness))
+    [task] = harness.jobs.tasks(jobs[1].id, 1)
+    harness.core.queue.enqueue([(task.id, 17)])
+    harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 2
 
 
-def test_every_claim_is_told_before_its_work_and_its_task_behind_it(harness: Harness) -> None:
-    told: list[str] = []
-    lock = threading.Lock()
-
-    def tell(what: str) -> Callable[[str], None]:
-        def note(task_id: str) -> None:
-            with lock:
-                told.append(f"{what} {task_id}")
-
-        return note
-
-    claimed, settled = tell("claimed"), tell("settled")
-
-    def note_claim(claim: Claim) -> None:
-        claimed(claim.task.id)
-
-    [job] = submitted(harness, 1)
-    [task] = harness.store.tasks(job.id, 1)
-    TaskPool(harness.performer, harness.queue, Cancellation(), claimed=note_claim, settled=settled).work(
-        *taken(harness)
-    )
-    assert told == [f"claimed {task.id}", f"settled {task.id}"]
+def test_a_work_horse_knows_the_claims_that_it_must_hand_over(harness: Harness) -> None:
+    """On SIGTERM its watchdog hands over all claims with a heartbeat: those that run, and none that has ended."""
+    jobs = submitted(harness, 2)
+    [waiting] = harness.jobs.tasks(jobs[0].id, 1)
+    gate = held_back(harness, "app0/manifests")
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(harness.pool().run, *harness.take())
+        eventually(lambda: states(harness, jobs[1:]) == ["succeeded"], what="the other has ended")
+        eventually(
+            lambda: [claim.task.id for claim in harness.core.heartbeats.claims()] == [waiting.id],
+            what="only the waiting task is still claimed",
+        )
+        gate.set()
+        working.result(30)
+    assert harness.core.heartbeats.claims() == []

@@ -1,4 +1,4 @@
-"""One thread that keeps every claim of a process."""
+"""The thread that renews every claim of a process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 
 from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.errors import RedisUnavailable
-from mirror.jobs import heartbeat as keeping
 from mirror.jobs.heartbeat import LOST, Heartbeat, Heartbeats
-from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
 from mirror.records.claims import Claim
 from mirror.redis import keys
@@ -19,65 +17,65 @@ from tests.harness import Harness
 
 
 @pytest.fixture
-def kept(harness: Harness) -> Heartbeats:
-    return Heartbeats(harness.core.claims, Pins(harness.redis))
+def heartbeats(harness: Harness) -> Heartbeats:
+    return harness.core.heartbeats
 
 
 def claims(harness: Harness, count: int) -> list[Claim]:
     job = harness.submit_all(*((f"team/app:{number}", None) for number in range(count)))
-    found = harness.core.claims.claim([(task.id, task.fence) for task in harness.store.tasks(job.id, count)])
+    found = harness.core.claims.claim([(task.id, task.fence) for task in harness.jobs.tasks(job.id, count)])
     return [claim for claim in found if claim]
 
 
 def threads() -> int:
-    return sum(thread.name == "claim-keeper" for thread in threading.enumerate())
+    return sum(thread.name == "heartbeats" for thread in threading.enumerate())
 
 
 def lease_ends(harness: Harness, claim: Claim) -> float:
     return float(harness.redis.call("ZSCORE", keys.TASKS_RUNNING, claim.task.id))
 
 
-def end_all(keepers: list[Heartbeat]) -> None:
-    for keeper in keepers:
-        keeper.end(failed=False)
+def end_all(started: list[Heartbeat]) -> None:
+    for heartbeat in started:
+        heartbeat.end(failed=False)
 
 
 def test_many_claims_are_renewed_by_one_thread_that_ends_with_the_last(
-    harness: Harness, kept: Heartbeats, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr("mirror.jobs.heartbeat.LEASE_SECONDS", 0.0)
     eventually(lambda: threads() == 0, what="the threads of other tests have ended")
     held = claims(harness, 20)
     before = [lease_ends(harness, claim) for claim in held]
-    keepers = [kept.keep(claim, Cancellation()) for claim in held]
+    started = [heartbeats.start(claim, Cancellation()) for claim in held]
     assert threads() == 1
     eventually(
         lambda: all(lease_ends(harness, c) > b for c, b in zip(held, before, strict=True)), what="all were renewed"
     )
-    end_all(keepers)
+    end_all(started)
     eventually(lambda: threads() == 0, what="the thread has ended")
     [again] = claims(harness, 1)
-    keeper = kept.keep(again, Cancellation())
+    heartbeat = heartbeats.start(again, Cancellation())
     assert threads() == 1
-    end_all([keeper])
+    end_all([heartbeat])
 
 
-def test_a_claim_that_was_taken_away_stops_its_own_work_alone(harness: Harness, kept: Heartbeats) -> None:
+def test_a_claim_that_was_taken_away_stops_its_own_work_alone(harness: Harness, heartbeats: Heartbeats) -> None:
     mine, lost = claims(harness, 2)
     going_on, stopped = Cancellation(), Cancellation()
-    keepers = [kept.keep(mine, going_on), kept.keep(lost, stopped)]
+    started = [heartbeats.start(mine, going_on), heartbeats.start(lost, stopped)]
     harness.redis.call("HSET", keys.task(lost.task.id), "holder", "somebody else")
     eventually(stopped.is_set, what="the work is stopped")
     with pytest.raises(OperationCanceled, match=LOST):
         stopped.check()
     assert not going_on.is_set()
-    end_all(keepers)
+    end_all(started)
 
 
 def test_a_redis_that_is_silent_for_a_moment_loses_no_claim(
-    harness: Harness, kept: Heartbeats, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr("mirror.jobs.heartbeat.LEASE_SECONDS", 0.0)
     [claim] = claims(harness, 1)
     before, renew = lease_ends(harness, claim), harness.core.claims.renew
     silent = iter([True, True])
@@ -89,33 +87,33 @@ def test_a_redis_that_is_silent_for_a_moment_loses_no_claim(
 
     monkeypatch.setattr(harness.core.claims, "renew", renewed)
     cancellation = Cancellation()
-    keeper = kept.keep(claim, cancellation)
-    eventually(lambda: lease_ends(harness, claim) > before, what="it was renewed after all")
+    heartbeat = heartbeats.start(claim, cancellation)
+    eventually(lambda: lease_ends(harness, claim) > before, what="it was renewed in spite of that")
     assert not cancellation.is_set()
-    end_all([keeper])
+    end_all([heartbeat])
 
 
-def test_nothing_is_written_behind_the_end_of_a_keeper(
-    harness: Harness, kept: Heartbeats, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_written_after_the_end_of_a_heartbeat(
+    harness: Harness, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [claim] = claims(harness, 1)
-    keeper = kept.keep(claim, Cancellation())
-    keeper.progress.resolved(Digest.of(b"an image"))
+    heartbeat = heartbeats.start(claim, Cancellation())
+    heartbeat.progress.resolved(Digest.of(b"an image"))
     writing, written = threading.Event(), threading.Event()
-    flush = keeper.progress.flush
+    flush = heartbeat.progress.flush
 
     def held_up() -> object:
         writing.set()
         assert written.wait(30)
         return flush()
 
-    monkeypatch.setattr(keeper.progress, "flush", held_up)
+    monkeypatch.setattr(heartbeat.progress, "flush", held_up)
     assert writing.wait(30)
-    ending = threading.Thread(target=end_all, args=([keeper],))
+    ending = threading.Thread(target=end_all, args=([heartbeat],))
     ending.start()
     ending.join(0.2)
     assert ending.is_alive(), "it waits for what is being written"
     written.set()
     ending.join(30)
     assert not ending.is_alive()
-    assert not keeper.write_and_renew()
+    assert not heartbeat.beat()

@@ -1,4 +1,4 @@
-"""Open uploads that nobody will go on with, on the S3 that lists them truthfully."""
+"""Open uploads that no task will complete, on the S3 that lists them truthfully."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ NOW = timedelta(seconds=-60)
 
 
 @pytest.fixture
-def sweeper(versitygw_bucket: Bucket, redis: Redis) -> UploadPurge:
-    return UploadPurge(versitygw_bucket, redis)
+def purge(versitygw_bucket: Bucket, redis: Redis) -> UploadPurge:
+    return UploadPurge(versitygw_bucket, redis, Leases(redis), Checkpoints(redis), Records.on(redis).jobs)
 
 
-def still_open(sweeper: UploadPurge) -> list[str]:
-    return [upload.upload_id for upload in sweeper.bucket.uploads.list_open("")]
+def still_open(purge: UploadPurge) -> list[str]:
+    return [upload.upload_id for upload in purge.bucket.uploads.list_open("")]
 
 
-def test_an_upload_that_is_nobodys_is_aborted(sweeper: UploadPurge) -> None:
-    upload_id = sweeper.bucket.uploads.create(KEY)
-    sweeper.bucket.uploads.upload_part(KEY, upload_id, 1, b"part")
-    assert sweeper.sweep(NOW) == 1
-    assert still_open(sweeper) == []
-    assert sweeper.sweep(NOW) == 0
+def test_an_upload_that_no_task_needs_is_aborted(purge: UploadPurge) -> None:
+    upload_id = purge.bucket.uploads.create(KEY)
+    purge.bucket.uploads.upload_part(KEY, upload_id, 1, b"part")
+    assert purge.purge(NOW) == 1
+    assert still_open(purge) == []
+    assert purge.purge(NOW) == 0
 
 
-def test_a_young_upload_is_left_alone(sweeper: UploadPurge) -> None:
-    upload_id = sweeper.bucket.uploads.create(KEY)
-    assert sweeper.sweep() == 0
-    assert still_open(sweeper) == [upload_id]
+def test_a_young_upload_is_left_alone(purge: UploadPurge) -> None:
+    upload_id = purge.bucket.uploads.create(KEY)
+    assert purge.purge() == 0
+    assert still_open(purge) == [upload_id]
 
 
-def test_an_upload_under_a_living_lease_is_left_alone(sweeper: UploadPurge, redis: Redis) -> None:
+def test_an_upload_under_a_living_lease_is_left_alone(purge: UploadPurge, redis: Redis) -> None:
     Leases(redis).take(keys.blob_lease(DIGEST), 60)
-    upload_id = sweeper.bucket.uploads.create(KEY)
-    assert sweeper.sweep(NOW) == 0
-    assert still_open(sweeper) == [upload_id]
+    upload_id = purge.bucket.uploads.create(KEY)
+    assert purge.purge(NOW) == 0
+    assert still_open(purge) == [upload_id]
 
 
 def begun(redis: Redis, upload_id: str, claim: Claim) -> None:
@@ -72,36 +72,36 @@ def claim(redis: Redis) -> Claim:
 
 
 def test_of_two_uploads_the_one_that_an_unfinished_tasks_checkpoint_names_is_left(
-    sweeper: UploadPurge, redis: Redis, claim: Claim
+    purge: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
-    lost, kept = sweeper.bucket.uploads.create(KEY), sweeper.bucket.uploads.create(KEY)
+    lost, kept = purge.bucket.uploads.create(KEY), purge.bucket.uploads.create(KEY)
     begun(redis, kept, claim)
-    assert sweeper.sweep(NOW) == 1
-    assert still_open(sweeper) == [kept] != [lost]
+    assert purge.purge(NOW) == 1
+    assert still_open(purge) == [kept] != [lost]
 
 
-def test_a_parked_tasks_upload_is_left(sweeper: UploadPurge, redis: Redis, claim: Claim) -> None:
-    upload_id = sweeper.bucket.uploads.create(KEY)
+def test_a_parked_tasks_upload_is_left(purge: UploadPurge, redis: Redis, claim: Claim) -> None:
+    upload_id = purge.bucket.uploads.create(KEY)
     begun(redis, upload_id, claim)
     assert Records.on(redis).claims.release(claim, wait=60, waiting_for=WaitingFor("quota", "later", None))
-    assert sweeper.sweep(NOW) == 0
-    assert still_open(sweeper) == [upload_id]
+    assert purge.purge(NOW) == 0
+    assert still_open(purge) == [upload_id]
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "canceled"])
 def test_an_upload_whose_task_has_ended_without_it_is_aborted_with_its_checkpoint(
-    sweeper: UploadPurge, redis: Redis, claim: Claim, state: str
+    purge: UploadPurge, redis: Redis, claim: Claim, state: str
 ) -> None:
-    begun(redis, sweeper.bucket.uploads.create(KEY), claim)
+    begun(redis, purge.bucket.uploads.create(KEY), claim)
     assert Records.on(redis).settle(claim, state, Outcome())
-    assert sweeper.sweep(NOW) == 1
-    assert still_open(sweeper) == []
+    assert purge.purge(NOW) == 1
+    assert still_open(purge) == []
     assert Checkpoints(redis).load(DIGEST) is None
     assert not redis.call("EXISTS", keys.blob_lease(DIGEST))
 
 
 def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
-    sweeper: UploadPurge, redis: Redis, claim: Claim
+    purge: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
     store = Records.on(redis)
     _, (task,), _ = store.jobs.submit([TaskSpec.parse("docker.io/library/redis:8", "redis:8")])
@@ -109,17 +109,17 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
     lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
     assert later is not None
     assert lease is not None
-    upload_id = sweeper.bucket.uploads.create(KEY)
+    upload_id = purge.bucket.uploads.create(KEY)
     Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=claim.holder)
     assert Checkpoints(redis).adopt(lease, DIGEST, holder=later.holder)
     Leases(redis).end(lease)
     store.settle(claim, "succeeded", Outcome())
-    assert sweeper.sweep(NOW) == 0
-    assert still_open(sweeper) == [upload_id]
+    assert purge.purge(NOW) == 0
+    assert still_open(purge) == [upload_id]
 
 
 @pytest.mark.parametrize("key", ["docker/registry/v2/repositories/a/_uploads/1/data", "other/thing"])
-def test_what_is_not_ours_is_never_touched(sweeper: UploadPurge, key: str) -> None:
-    upload_id = sweeper.bucket.uploads.create(key)
-    assert sweeper.sweep(NOW) == 0
-    assert still_open(sweeper) == [upload_id]
+def test_what_is_not_ours_is_never_touched(purge: UploadPurge, key: str) -> None:
+    upload_id = purge.bucket.uploads.create(key)
+    assert purge.purge(NOW) == 0
+    assert still_open(purge) == [upload_id]

@@ -1,4 +1,4 @@
-"""What a process keeps of buffers that it has freed, asked of the kernel in a process of its own."""
+"""Memory that a process keeps after it freed its buffers, measured by the kernel in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.e2e.processes import ROOT
 PROGRAM = """
 import re, sys
 from pathlib import Path
-from worker.malloc import give_large_buffers_back
+from worker.work_horse import configure_malloc
 
-assert give_large_buffers_back()
+assert configure_malloc()
 
 def kept():
     return int(re.search(r"^Pss:\\s+(\\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)[1]) // 1024

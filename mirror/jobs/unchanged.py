@@ -1,0 +1,174 @@
+"""Find tasks whose target already has what their source has, and settle many of them together.
+
+Most tasks of a schedule have nothing to do. One HEAD to the source and one read of the tag's link in S3 say so. Here
+many tasks take these steps together: one round trip to Redis locks their tags, one thread reads their links from S3,
+and a few threads for each registry ask the sources. Their outcomes are written in one round trip.
+
+Only S3 and the source decide that a task is unchanged. A wrong entry of the index costs a copy, never a wrong outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from mirror.background import record_fault
+from mirror.catalog.confirm import Confirmer, LockedTags
+from mirror.catalog.entry import is_current
+from mirror.catalog.tag_change import TagUpdate
+from mirror.copying.resolver import Resolver
+from mirror.errors import MirrorError, RedisUnavailable
+from mirror.jobs.claim import ClaimedTask, TaskSettler, tolerate_outage
+from mirror.records.claims import Outcome
+
+_THREADS: Final = 12
+"""Threads that ask one registry."""
+_WAIT_SECONDS: Final = 0.25
+"""Seconds for which a batch waits for its sources. A source that is slower is settled with a later batch."""
+_LOG = structlog.get_logger(__name__)
+
+
+def unchanged_outcome(update: TagUpdate) -> Outcome:
+    """Return the outcome of a task that read no image from its source and wrote none."""
+    by = update.superseded_by
+    return Outcome(str(update.digest), unchanged=by is None, superseded_by=by)
+
+
+class UnchangedCheck:
+    """The tasks of a work horse that are being checked, and the threads that ask their sources.
+
+    A context: its end waits for the threads.
+    """
+
+    def __init__(self, settler: TaskSettler, confirmer: Confirmer, resolver: Resolver) -> None:
+        self._settler = settler
+        self._confirmer = confirmer
+        self._resolver = resolver
+        self._lookups: dict[Future[bool], ClaimedTask] = {}
+        self._current: list[ClaimedTask] = []
+        self._threads = ExitStack()
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.close()
+
+    @property
+    def lookups(self) -> Mapping[Future[bool], ClaimedTask]:
+        """The requests to sources that are under way or have just ended."""
+        return self._lookups
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task is being checked."""
+        return not self._lookups and not self._current
+
+    @staticmethod
+    def accepts(task: ClaimedTask) -> bool:
+        """Return whether a check makes sense: the task is unchanged if its source still has what the mirror holds."""
+        return task.held is not None and is_current(task.spec, task.held.digest, task.held)
+
+    def settle(self, new: Sequence[ClaimedTask]) -> list[ClaimedTask]:
+        """Check *new* tasks too, and settle all that are unchanged. Return the tasks to be copied.
+
+        A task whose source has not responded yet stays here. Its outcome comes from a later call.
+        """
+        changed = self._collect()
+        batch = [*self._current, *new]  # in the order of their numbers in the sequences of tags
+        with self._locked(batch) as tags:  # S3 is read in parallel to the lookups, which would slow it down if first
+            wait(self._look_up(new), _WAIT_SECONDS)
+            changed += self._collect()
+            return changed + self._settle_current(set(batch), tags)
+
+    def _look_up(self, tasks: Sequence[ClaimedTask]) -> list[Future[bool]]:
+        lookups = {self._pool(task.registry).submit(self._find_digest, task): task for task in tasks}
+        self._lookups |= lookups
+        return list(lookups)
+
+    def _pool(self, registry: str) -> ThreadPoolExecutor:
+        """Return the threads of one registry. So a slow registry does not delay the others."""
+        if registry not in self._pools:
+            made = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookup")
+            self._pools[registry] = self._threads.enter_context(made)
+        return self._pools[registry]
+
+    def _find_digest(self, task: ClaimedTask) -> bool:
+        """In a thread of its own. Returns whether the work on the task goes on."""
+        found = None
+        with task.in_this_thread(), tolerate_outage([task.id]):
+            found = self._settler.attempt(task, partial(task.look_up, self._resolver))
+        return found is not None
+
+    def _collect(self) -> list[ClaimedTask]:
+        """Take the lookups that have ended. Return the tasks to be copied. The others join the current ones."""
+        ended = {future: self._lookups.pop(future) for future in list(self._lookups) if future.done()}
+        tasks = [task for future, task in ended.items() if future.result()]
+        current = [task for task in tasks if task.digest and is_current(task.spec, task.digest, task.held)]
+        self._current += current
+        return [task for task in tasks if task not in current]
+
+    @contextmanager
+    def _locked(self, tasks: Sequence[ClaimedTask]) -> Iterator[LockedTags | None]:
+        """Lock the tags of *tasks*, and begin to read from S3 which of them match the index.
+
+        Yields None if there are no tasks, or if that fails. Then each task is copied by itself, which shows the error.
+        """
+        with ExitStack() as stack:
+            tags = None
+            try:
+                wanted = [(task.change, task.held.digest) for task in tasks if task.held]
+                tags = stack.enter_context(self._confirmer.lock_tags(wanted)) if wanted else None
+            except MirrorError as error:
+                _note_failure(tasks, error)
+            except Exception as error:  # noqa: BLE001 - each is copied by itself then
+                record_fault("locking tags", error)
+            yield tags
+
+    def _settle_current(self, batch: AbstractSet[ClaimedTask], tags: LockedTags | None) -> list[ClaimedTask]:
+        """Settle the current tasks of *batch* whose tags match the index. Return the rest of them, to be copied."""
+        tasks = [task for task in self._current if task in batch]
+        self._current = [task for task in self._current if task not in batch]
+        left: list[ClaimedTask] = []
+        if not tasks:
+            return left
+        with tolerate_outage(task.id for task in tasks):
+            try:
+                updates = self._confirm(tasks, tags)
+                self._settler.succeed_unchanged([(task, unchanged_outcome(update)) for task, update in updates.items()])
+                left = [task for task in tasks if task not in updates]
+            except BaseException:
+                for task in tasks:
+                    task.end()
+                raise
+        return left
+
+    def _confirm(self, tasks: Sequence[ClaimedTask], tags: LockedTags | None) -> dict[ClaimedTask, TagUpdate]:
+        """Return the tasks whose tags match the index. None do if S3 could not be read. Raises RedisUnavailable."""
+        if tags is None:
+            return {}
+        try:
+            updates = tags.confirm([(task.change, task.digest) for task in tasks if task.digest])
+        except RedisUnavailable:
+            raise
+        except MirrorError as error:
+            _note_failure(tasks, error)
+            return {}
+        except Exception as error:  # noqa: BLE001 - each is copied by itself then
+            record_fault("confirming tags", error)
+            return {}
+        return {task: update for task, update in zip(tasks, updates, strict=True) if update}
+
+
+def _note_failure(tasks: Sequence[ClaimedTask], error: MirrorError) -> None:
+    _LOG.info("tags could not be checked together", tags=len(tasks), code=error.code)
