@@ -147,7 +147,7 @@ class TagChanges:
 
         Return for each change who recorded a later one. Such a change is not recorded.
         """
-        return self._sequence.publish_all([(*change.tag, change.number, change.by) for change in changes])
+        return self._sequence.publish([(*change.tag, change.number, change.by) for change in changes])
 
 
 def require_allowed(name: LocalImage, current: Digest | None, allowed: Precondition) -> None:

@@ -277,8 +277,10 @@ class _Transfers:
 
         The caller holds the blob's lease, so no other worker copies it now.
         """
-        is_recent = monotonic() - self._asked_at < NEWS_SECONDS and not self._context.checkpoints.has_come(blob.digest)
-        return not is_recent and self._context.blobs.held(blob.digest) == blob.size
+        is_recent = monotonic() - self._asked_at < NEWS_SECONDS
+        if is_recent and not self._context.checkpoints.is_announced(blob.digest):
+            return False
+        return self._context.blobs.held(blob.digest) == blob.size
 
     def _run(self, blob: Descriptor, transfer: BlobTransfer) -> bool:
         """Run the transfer. Return False if another worker took the blob over.

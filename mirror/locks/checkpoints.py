@@ -120,7 +120,7 @@ class Checkpoints:
         names = [keys.blob_checkpoint(digest), lease.key, keys.blob_brought(digest)]
         self._finish(names, [lease.token, NEWS_SECONDS])
 
-    def has_come(self, digest: Digest) -> bool:
+    def is_announced(self, digest: Digest) -> bool:
         """Return whether the blob was stored in the last `NEWS_SECONDS`."""
         return bool(self._redis.call("EXISTS", keys.blob_brought(digest)))
 

@@ -60,20 +60,11 @@ class TagSequence:
         last = self.published(repository, tag)
         return last.by if last and last.number > number else None
 
-    def publish(self, repository: str, tag: str, number: int, by: str) -> str | None:
-        """Note that the tag shows the change *number* now.
+    def publish(self, changes: Sequence[tuple[str, str, int, str]]) -> list[str | None]:
+        """Note that the tags show these changes now: (repository, tag, number, by).
 
-        Call it under the tag's lease, after the commit.
-
-        Return who published a higher number. Then nothing is noted.
-        """
-        [overtaken_by] = self.publish_all([(repository, tag, number, by)])
-        return overtaken_by
-
-    def publish_all(self, changes: Sequence[tuple[str, str, int, str]]) -> list[str | None]:
-        """Do what `publish` does for each (repository, tag, number, by).
-
-        It takes few round trips.
+        Call it under the tags' leases, after the commit. It takes few round trips. For each change return who published
+        a higher number, None if there is none. A change that was overtaken is not noted.
         """
         return self._publish.many(
             [

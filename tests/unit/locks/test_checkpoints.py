@@ -74,8 +74,8 @@ def test_a_finished_blob_is_announced_for_a_while_and_its_checkpoint_deleted(
     checkpoints: Checkpoints, lease: Lease, redis: Redis
 ) -> None:
     checkpoints.begin(lease, DIGEST, "an id", 5, holder="task-1")
-    assert not checkpoints.has_come(DIGEST)
+    assert not checkpoints.is_announced(DIGEST)
     checkpoints.finish(lease, DIGEST)
-    assert checkpoints.has_come(DIGEST)
+    assert checkpoints.is_announced(DIGEST)
     assert checkpoints.load(DIGEST) is None
     assert 0 < redis.call("TTL", keys.blob_brought(DIGEST)) <= NEWS_SECONDS
