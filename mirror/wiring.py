@@ -39,6 +39,7 @@ from mirror.records.recovery import RecoveryStore
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
+from mirror.registry.throttle import Throttle
 from mirror.settings import Settings
 from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
@@ -49,7 +50,6 @@ from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker
 from mirror.throttling.limiter import Limiter
 from mirror.throttling.pull_quota import PullQuota
-from mirror.throttling.shared_throttle import SharedThrottle
 from mirror.throttling.tolerance import Tolerance
 
 
@@ -64,7 +64,7 @@ class Core:
     bucket: Bucket
     leases: Leases
     processes: LiveProcesses
-    throttle: SharedThrottle
+    throttle: Throttle
     source: RegistryClient
     blobs: BlobStore
     links: LinkStore
@@ -92,7 +92,7 @@ class Core:
 
     def close(self) -> None:
         """Give back the shares in registries' limits and close every connection."""
-        self.throttle.close()
+        self.throttle.slots.close()
         self.source.close()
         self.redis.close()
         self.brisk_redis.close()
@@ -121,7 +121,7 @@ def build(
     bucket = bucket or Bucket.from_settings(settings)
 
     throttle = build_throttle(brisk, settings.registry_concurrency)
-    source = RegistryClient.from_settings(settings, admission=throttle, sleep=sleep, wakers=waking)
+    source = RegistryClient.from_settings(settings, throttle=throttle, sleep=sleep, on_cancel=waking)
     memory = MemoryBudget(settings.memory_budget)
     leases, pins = Leases(redis), Pins(redis)
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
@@ -176,11 +176,11 @@ def build(
     )
 
 
-def build_throttle(redis: Redis, concurrency: Mapping[str, int]) -> SharedThrottle:
+def build_throttle(redis: Redis, concurrency: Mapping[str, int]) -> Throttle:
     """Build what all workers share to be gentle to registries. *concurrency* is the highest limit of some registries.
 
     *redis* should have few retries: a request waits while Redis is away.
     """
     tolerance = Tolerance()
     limiter = Limiter(AimdLimits(redis, concurrency))
-    return SharedThrottle(limiter, CircuitBreaker(redis, tolerance), PullQuota(redis, tolerance))
+    return Throttle(CircuitBreaker(redis, tolerance), limiter, PullQuota(redis, tolerance))

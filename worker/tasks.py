@@ -16,4 +16,4 @@ def mirror_image(task_id: str, fence: int) -> None:
     try:
         TaskPool(core.runner, core.queue, CANCELLATION, claimed=claimed, settled=settled).work(task_id, fence)
     finally:
-        core.throttle.close()
+        core.throttle.slots.close()

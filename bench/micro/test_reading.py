@@ -18,6 +18,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
+from tests.fakes.throttle import UNTHROTTLED
 
 _SHAPE = Shape("reading", "one 64 MiB layer", (ImageSpec("bench/reading", "1", (LayerSpec("reading", 64 * MIB),)),))
 
@@ -38,7 +39,7 @@ def image(registry: Registry) -> SourceImage:
 def client(registry: Registry, tmp_path: Path) -> Iterator[RegistryClient]:
     loopback = (ipaddress.ip_network("127.0.0.0/8"),)
     settings = Settings(data_dir=tmp_path, allowed_networks=loopback, insecure_registries=frozenset({registry.host}))
-    client = RegistryClient.from_settings(settings)
+    client = RegistryClient.from_settings(settings, throttle=UNTHROTTLED)
     yield client
     client.close()
 

@@ -1,8 +1,9 @@
-"""Which addresses may be connected to. The address is judged, never the name: a name says what it likes.
+"""Which addresses may be connected to.
 
-Everything that is not plainly on the public internet is refused unless `MIRROR_ALLOWED_NETWORKS` names it: loopback,
-private and link-local networks with their metadata services, and the IPv6 forms that carry an IPv4 address inside,
-which other guards forgot (GHSA-r48c-v28r-pf6v; go-containerregistry #2284, #2292, #2440).
+The address is checked, never the name: DNS may return any address for a name. Everything that is not on the public
+internet is refused unless `MIRROR_ALLOWED_NETWORKS` names it. That covers loopback, private and link-local networks
+with their metadata services. It also covers the IPv6 forms that contain an IPv4 address, which other guards missed
+(GHSA-r48c-v28r-pf6v, go-containerregistry #2284, #2292, #2440).
 """
 
 from __future__ import annotations
@@ -56,13 +57,16 @@ _REFUSED: Final = tuple(
 
 
 class AddressGuard:
-    """The policy of one process: the public internet, and *allowed* networks."""
+    """Allows the public internet and the *allowed* networks."""
 
     def __init__(self, allowed: Sequence[Network] = ()) -> None:
         self._allowed = tuple(allowed)
 
     def problem(self, address: Address) -> str | None:
-        """Why *address* must not be connected to, as a noun phrase; None if it may."""
+        """Return why *address* must not be connected to, as a noun phrase.
+
+        None if it may be.
+        """
         if any(address in network for network in self._allowed):
             return None
         for network, what in _REFUSED:
@@ -71,11 +75,11 @@ class AddressGuard:
         return None if address.is_global else "not a public address"
 
     def require(self, host: str, address: str) -> None:
-        """Raise AddressNotAllowed unless *address*, to which *host* resolved, may be connected to.
+        """Raise AddressNotAllowed unless *address*, an address of *host*, is allowed.
 
-        An IPv6 zone (``fe80::1%eth0``) is part of an address that is refused in any case.
+        An IPv6 zone (``fe80::1%eth0``) is cut off. Only link-local addresses have one, and those are refused.
         """
-        judged = ipaddress.ip_address(address.partition("%")[0])
-        if what := self.problem(judged):
-            shown = host if host == str(judged) else f"{host} ({judged})"
+        checked = ipaddress.ip_address(address.partition("%")[0])
+        if what := self.problem(checked):
+            shown = host if host == str(checked) else f"{host} ({checked})"
             raise AddressNotAllowed(shown, f"it is {what}")

@@ -1,20 +1,15 @@
-"""Bounds in time for what is asked of a registry, and a way to end it from another thread.
+"""Time limits of requests, and a way to end a wait from another thread.
 
-A socket's timeout restarts with every byte, so a server that sends a byte now and then outlasts it. A `Deadline` does
-not restart: whoever waits for a registry asks it before every read how long may still be waited. That costs no thread
-and no lock, and ends a wait at the moment it should.
+A socket's timeout starts again with every byte, so a server that sends a byte now and then is never timed out. A
+`Deadline` does not start again: before every read, the remaining time becomes the socket's timeout. This needs no extra
+thread and no lock.
 
-========================================  ==============================================================
-a request of ours that is no blob         60 s for all of it: its token, its redirects, every connection,
-                                          the answer and its body
-a blob                                    60 s until its bytes begin, then 60 s for each MiB or less
-a body that nobody needs                  half a second, then its connection is closed
-the name of a host                        within the above; `getaddrinfo` cannot be interrupted, so a thread
-                                          of its own asks, and is left behind until the resolver gives up
-========================================  ==============================================================
-
-A request that ran out of its deadline is not made again while its task has a slot (`attempts`): the task is parked if
-the registry is known to work, and fails otherwise.
+- A request has 60 s for everything: every connection, the response and its body. Requests that belong together share
+  them, such as a request with its token and its redirects.
+- A large body has 60 s for each read, which asks for at most 1 MiB (`Response.read_into`).
+- A body that is not needed has half a second. Then its connection is closed.
+- The lookup of a host's name is part of the request. `getaddrinfo` cannot be interrupted, so it runs in a thread of its
+  own. That thread is abandoned if the request ends first.
 """
 
 from __future__ import annotations
@@ -27,27 +22,29 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic
 from typing import Any, Final, Protocol
 
-EXCHANGE_SECONDS: Final = 60.0
+REQUEST_SECONDS: Final = 60.0
 STALL_SECONDS: Final = 60.0
-"""For what is asked of a blob at a time, at most 1 MiB: a floor of about 17 kB/s per connection."""
+"""For one read of a large body, of at most 1 MiB: a minimum of about 17 kB/s per connection."""
 DRAIN_SECONDS: Final = 0.5
-"""For the rest of an answer that nobody needs. A well-behaved registry sends it in one go with the head."""
-SLICE_SECONDS: Final = 0.25
-"""Until a wait that cannot be woken looks whether it was ended."""
+"""For the rest of a body that is not needed. A well-behaved server sends it together with the head."""
+POLL_SECONDS: Final = 0.25
+"""Between two checks whether a wait was canceled, where the wait itself cannot be interrupted."""
 
-Wakers = Callable[[Callable[[], None]], AbstractContextManager[None]]
-"""Given what ends a wait: a context that calls it, from any thread, when the work of the calling thread is to stop. It
-raises at its beginning, or in the place of the block's error, if the work was stopped.
+OnCancel = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""Takes a function that ends a wait. Returns a context manager for the time of that wait.
+
+When the work of the calling thread is canceled meanwhile, the function is called, from any thread. If the work was
+canceled, the context manager raises on entry, or on exit in place of the block's error.
 """
 
 
-def never_woken(_cut: Callable[[], None]) -> AbstractContextManager[None]:
-    """The `Wakers` of a process that never stops its work."""
+def never_canceled(_cancel: Callable[[], None]) -> AbstractContextManager[None]:
+    """The `OnCancel` of a process whose work is never canceled."""
     return nullcontext()
 
 
 class Deadline:
-    """When something must have ended, *seconds* from now."""
+    """A moment *seconds* from now."""
 
     __slots__ = ("_until", "seconds")
 
@@ -58,73 +55,82 @@ class Deadline:
     def has_passed(self) -> bool:
         return monotonic() >= self._until
 
-    def left(self) -> float:
-        """The seconds that are left; raises TimeoutError if there are none."""
-        left = self._until - monotonic()
-        if left <= 0:
+    def remaining(self) -> float:
+        """Return the remaining seconds. Raises TimeoutError if there are none."""
+        remaining = self._until - monotonic()
+        if remaining <= 0:
             raise TimeoutError
-        return left
+        return remaining
 
 
-class Carrier(Protocol):
-    """A connection that can be cut from another thread."""
+class Interruptible(Protocol):
+    """A connection whose reader can be woken from another thread."""
 
-    def cut(self) -> None: ...
+    def interrupt(self) -> None: ...
 
 
-class Call:
-    """One request while a thread waits for it: its deadline, and the connection that carries it.
+class PendingRequest:
+    """A request that a thread waits for: its deadline and its connection.
 
-    A connection is cut under the lock that ends the wait: never once the wait has ended, when it may serve another
-    request.
+    The connection is interrupted under the lock that ends the wait. So it is never interrupted after the wait, when it
+    may serve another request.
     """
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self._lock = threading.Lock()
-        self._carrier: Carrier | None = None
-        self._is_cut = False
+        self._connection: Interruptible | None = None
+        self._is_canceled = False
 
-    def carried_by(self, carrier: Carrier | None) -> None:
-        """Say which connection is to be cut, None at the end of the wait; raises OSError if the call was cut before."""
+    def use_connection(self, connection: Interruptible | None) -> None:
+        """Set the connection to interrupt, None at the end of the wait.
+
+        Raises OSError if already canceled.
+        """
         with self._lock:
-            self._carrier = carrier
-        if carrier is not None:
-            self.check()
+            self._connection = connection
+        if connection is not None:
+            self.raise_if_canceled()
 
-    def cut(self) -> None:
+    def cancel(self) -> None:
         """End the wait, from any thread."""
         with self._lock:
-            self._is_cut = True
-            if self._carrier is not None:
-                self._carrier.cut()
+            self._is_canceled = True
+            if self._connection is not None:
+                self._connection.interrupt()
 
-    def check(self) -> None:
-        """Raise OSError if the call was cut."""
-        if self._is_cut:
+    def raise_if_canceled(self) -> None:
+        """Raise OSError if the request was canceled."""
+        if self._is_canceled:
             raise ConnectionAbortedError
 
-    def slice(self) -> float:
-        """Seconds to wait before the next look; raises OSError if the call was cut, or its deadline has passed."""
-        self.check()
-        return min(SLICE_SECONDS, self.deadline.left())
+    def poll_seconds(self) -> float:
+        """Return the seconds until the next check.
+
+        Raises OSError if canceled or if the deadline has passed.
+        """
+        self.raise_if_canceled()
+        return min(POLL_SECONDS, self.deadline.remaining())
 
 
 class _Thread(threading.local):
     deadline: Deadline | None = None
-    call: Call | None = None
+    request: PendingRequest | None = None
 
 
 _THREAD: Final = _Thread()
 
 
 @contextmanager
-def one_deadline() -> Iterator[None]:
-    """Let all requests that this thread makes in the block share a deadline, that of the outermost block."""
+def shared_deadline() -> Iterator[None]:
+    """Let all requests that this thread makes in the block share one deadline.
+
+    An inner block uses the outer one's.
+    """
     if _THREAD.deadline is not None:
         yield
         return
-    _THREAD.deadline = Deadline(EXCHANGE_SECONDS)
+    _THREAD.deadline = Deadline(REQUEST_SECONDS)
     try:
         yield
     finally:
@@ -132,40 +138,46 @@ def one_deadline() -> Iterator[None]:
 
 
 def current_deadline() -> Deadline:
-    """That of this thread's block, or a new one."""
-    return _THREAD.deadline or Deadline(EXCHANGE_SECONDS)
+    """Return the deadline of this thread's `shared_deadline` block, or a new one."""
+    return _THREAD.deadline or Deadline(REQUEST_SECONDS)
 
 
 @contextmanager
-def calling(call: Call, carrier: Carrier | None = None) -> Iterator[None]:
-    """Make *call* this thread's, carried by the connection that the block takes up or by *carrier*."""
-    _THREAD.call = call
+def waiting_for(request: PendingRequest, connection: Interruptible | None = None) -> Iterator[None]:
+    """Make *request* this thread's current one.
+
+    Its connection is *connection*, or the one that the block makes.
+    """
+    _THREAD.request = request
     try:
-        if carrier is not None:
-            call.carried_by(carrier)
+        if connection is not None:
+            request.use_connection(connection)
         yield
     finally:
-        _THREAD.call = None
-        call.carried_by(None)
+        _THREAD.request = None
+        request.use_connection(None)
 
 
-def current_call() -> Call:
-    """The request that this thread is making."""
-    return _THREAD.call or Call(current_deadline())
+def current_request() -> PendingRequest:
+    """Return the request that this thread waits for, or a new one."""
+    return _THREAD.request or PendingRequest(current_deadline())
 
 
-class TimedReader(io.RawIOBase):
-    """What http.client reads an answer from, in the place of a socket: every read keeps to the deadline."""
+class DeadlineReader(io.RawIOBase):
+    """Stands in for the socket that http.client reads a response from.
+
+    Every read keeps to the deadline.
+    """
 
     def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
         super().__init__()
         self.deadline = deadline
         self._socket = connected
-        self._file = connected.makefile("rb", buffering=0)  # keeps the socket open for as long as this is
-        self._longest = self._timeout = connected.gettimeout() or EXCHANGE_SECONDS
+        self._file = connected.makefile("rb", buffering=0)  # keeps the socket open until the reader is closed
+        self._longest = self._timeout = connected.gettimeout() or REQUEST_SECONDS
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """Called by http.client, which takes this for the socket."""
+        """Called by http.client, as it would be on a socket."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
@@ -175,8 +187,8 @@ class TimedReader(io.RawIOBase):
         return self._file.fileno()
 
     def readinto(self, buffer: Any) -> int:
-        timeout = min(self.deadline.left(), self._longest)
-        if timeout != self._timeout:  # a system call, needed in the last seconds only
+        timeout = min(self.deadline.remaining(), self._longest)
+        if timeout != self._timeout:  # a system call, needed only in the last seconds
             self._socket.settimeout(timeout)
             self._timeout = timeout
         return self._socket.recv_into(buffer)

@@ -1,11 +1,11 @@
-"""The one connection class of every outgoing request: it connects to addresses that were judged, and to no others.
+"""The connection class of every outgoing request.
 
-A name is resolved once. Every address it has is judged before a socket is opened, so a name that has one forbidden
-address is refused as a whole, and the socket is connected to the very address that was judged: a second answer of a
-rebinding DNS server is never asked for. TLS checks the name, as ever.
+It connects only to addresses that the guard has checked. A name is resolved once. All its addresses are checked before
+a socket is opened, so a name with one forbidden address is refused as a whole. The socket is connected to the very
+address that was checked: a rebinding DNS server is not asked again. TLS verifies the name as usual.
 
-Every wait on the way (the name, each address, TLS, the answer) keeps to the deadline of the thread's `Call`, and ends
-when that call is cut.
+Every wait keeps to the deadline of the thread's `PendingRequest`: name lookup, each address, TLS and response. It ends
+when that request is canceled.
 """
 
 from __future__ import annotations
@@ -27,73 +27,60 @@ from urllib3.exceptions import InvalidHeader
 
 from mirror.errors import SourceUnreachable
 from mirror.http.address_guard import AddressGuard
-from mirror.http.deadlines import Call, Deadline, TimedReader, current_call
+from mirror.http.deadlines import Deadline, PendingRequest, current_request
 from mirror.http.tolerant_response import TolerantResponse
 
-logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings print whole URLs, presigned ones too
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings contain whole URLs, also presigned ones
 
 Resolve = Callable[[str, int], Sequence[tuple[socket.AddressFamily, Any]]]
-"""From a host and a port to (family, socket address) pairs, as getaddrinfo gives them."""
+"""Takes a host and a port. Returns (family, socket address) pairs, as getaddrinfo does."""
 
 CONNECT_SECONDS: Final = 10.0
 """For each address of a host."""
 
 
 def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    """All TCP addresses of a host, in the system's order of preference; raises OSError or UnicodeError."""
+    """Return all TCP addresses of a host, in the system's order of preference.
+
+    Raises OSError or UnicodeError.
+    """
     return [(found[0], found[4]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-class ReadingInto(TolerantResponse):
-    """http.client's answer, which urllib3's stands before, reading into the buffer that was named instead of a new one.
-
-    `into` is named for one read at a time, by whoever reads. What urllib3 makes of a read stays: its errors, its
-    counting, and the connection's return to its pool. `reader` is where all bytes come from, within its deadline.
-    """
-
-    into: memoryview | None = None
-
-    def __init__(self, connected: socket.socket, *args: Any, **options: Any) -> None:
-        self.reader = TimedReader(connected, current_call().deadline)
-        super().__init__(self.reader, *args, **options)  # type: ignore[arg-type]  # http.client calls its `makefile` only
-
-    def read(self, amt: int | None = None) -> Any:
-        if self.into is None:
-            return super().read(amt)
-        return self.into[: self.readinto(self.into)]
-
-
 class GuardedConnection(HTTPConnection):
-    """A connection that knows the call which it carries, and can be cut from another thread."""
+    """A connection that another thread can interrupt while it carries a request."""
 
     live_socket: socket.socket | None = None
-    """What is cut. http.client forgets `sock` while the answer is still being read."""
+    """The socket to interrupt. http.client forgets `sock` while the response is still being read."""
+    incoming: TolerantResponse
+    """The response that is being read."""
 
     def connect(self) -> None:
-        current_call().carried_by(self)
+        current_request().use_connection(self)
         super().connect()
         self.live_socket = self.sock
 
     def request(self, *args: Any, **options: Any) -> None:
-        current_call().carried_by(self)
+        current_request().use_connection(self)
         super().request(*args, **options)
 
-    def response_class(self, *args: Any, **options: Any) -> ReadingInto:  # type: ignore[override]  # a class there
-        """Called by http.client to make an answer, which is remembered."""
-        self.answering = ReadingInto(*args, **options)
-        return self.answering
+    def response_class(self, *args: Any, **options: Any) -> TolerantResponse:  # type: ignore[override]  # a class there
+        """Make a response and remember it. Called by http.client."""
+        self.incoming = TolerantResponse(*args, **options)
+        return self.incoming
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 overrides http.client's
         try:
             return super().getresponse()
         except InvalidHeader:
-            _drop(self.live_socket)
+            _close_socket(self.live_socket)
             raise
 
-    def cut(self) -> None:
-        """Wake whoever waits for the connection, from any thread: its socket is shut down, not closed.
+    def interrupt(self) -> None:
+        """Wake the thread that waits for the connection, from any thread.
 
-        The base class's shutdown, since SSLSocket's own would turn the reader's socket into a plain one.
+        The socket is shut down, not closed. This calls the base class's shutdown. SSLSocket's own would turn the
+        reader's socket into a plain one.
         """
         if self.live_socket is not None:
             with suppress(OSError):  # not connected yet, or closed already
@@ -101,7 +88,7 @@ class GuardedConnection(HTTPConnection):
 
 
 def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3's pools by scheme, with connections that *guard* has judged."""
+    """Return urllib3's pool classes by scheme, with connections that *guard* checks."""
 
     class GuardedHTTPConnection(GuardedConnection):
         def _new_conn(self) -> socket.socket:
@@ -111,7 +98,7 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
         second_handle: socket.socket | None = None
 
         def _new_conn(self) -> socket.socket:
-            """TLS takes the socket over before its handshake: a second handle is what is cut meanwhile."""
+            """Keep a second handle to interrupt, because TLS takes over the socket."""
             connected = super()._new_conn()
             self.live_socket = self.second_handle = connected.dup()
             return connected
@@ -132,16 +119,16 @@ def pool_classes(guard: AddressGuard, resolve: Resolve) -> dict[str, type[HTTPCo
     return {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
 
 
-def _drop(live: socket.socket | None) -> None:
-    """Close a socket that an abandoned answer still holds; urllib3 leaves that to the garbage collector."""
+def _close_socket(live: socket.socket | None) -> None:
+    """Close a socket that an abandoned response still holds, as urllib3 does not."""
     if live is not None and (descriptor := live.detach()) >= 0:
         socket.close(descriptor)
 
 
 def _connect(connection: GuardedConnection, guard: AddressGuard, resolve: Resolve) -> socket.socket:
-    host, port, call = connection.host.strip("[]"), connection.port, current_call()
+    host, port, request = connection.host.strip("[]"), connection.port, current_request()
     try:
-        found = _resolved(resolve, host, port, call)
+        found = _addresses_of(host, port, resolve, request)
     except TimeoutError:
         raise SourceUnreachable(f"{host}:{port}", "its name was not resolved in time", out_of_time=True) from None
     except ConnectionAbortedError:
@@ -153,22 +140,27 @@ def _connect(connection: GuardedConnection, guard: AddressGuard, resolve: Resolv
     return _first_that_connects(connection, host, found)
 
 
-def _resolved(resolve: Resolve, host: str, port: int, call: Call) -> Sequence[tuple[socket.AddressFamily, Any]]:
-    """The addresses of a host. getaddrinfo cannot be interrupted: where it may ask a DNS server, a thread of its own
-    waits for it, and is left behind when the call ends before.
+def _addresses_of(
+    host: str, port: int, resolve: Resolve, request: PendingRequest
+) -> Sequence[tuple[socket.AddressFamily, Any]]:
+    """Resolve a host.
+
+    Raises what *resolve* raises, and OSError if the request is canceled or out of time. getaddrinfo cannot be
+    interrupted. If it may ask a DNS server, it runs in a thread of its own, which is abandoned if the request ends
+    first.
     """
     if ":" in host or host.replace(".", "").isdecimal():
         return resolve(host, port)
     outcome: Future[Sequence[tuple[socket.AddressFamily, Any]]] = Future()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
             outcome.set_result(resolve(host, port))
-        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
             outcome.set_exception(error)
 
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
-    while not wait([outcome], call.slice()).done:
+    threading.Thread(target=look_up, name="resolve", daemon=True).start()
+    while not wait([outcome], request.poll_seconds()).done:
         continue
     return outcome.result()
 
@@ -176,32 +168,35 @@ def _resolved(resolve: Resolve, host: str, port: int, call: Call) -> Sequence[tu
 def _first_that_connects(
     connection: GuardedConnection, host: str, found: Sequence[tuple[socket.AddressFamily, Any]]
 ) -> socket.socket:
-    place, call = f"{host}:{connection.port}", current_call()
+    place, request = f"{host}:{connection.port}", current_request()
     seconds = connection.timeout or CONNECT_SECONDS
-    has_time = call.deadline.left() > seconds
+    has_time = request.deadline.remaining() > seconds
     reason, timed_out = "its name has no address", False
     for family, address in found:
         attempt = connection.live_socket = socket.socket(family, socket.SOCK_STREAM)
         try:
             for option in connection.socket_options or ():
                 attempt.setsockopt(*option)
-            attempt.settimeout(_connected(attempt, address, call, seconds))
+            attempt.settimeout(_connect_socket(attempt, address, request, seconds))
         except OSError as error:
             attempt.close()
-            call.check()
+            request.raise_if_canceled()
             timed_out = isinstance(error, TimeoutError)
             reason = "the connection timed out" if timed_out else "the connection was refused"
         else:
             return attempt
-        if call.deadline.has_passed():
+        if request.deadline.has_passed():
             if not has_time:
-                raise TimeoutError  # what came before the connection took it
+                raise TimeoutError  # most of it was spent before the connection
             raise SourceUnreachable(place, "no connection was made in time", timed_out=True, out_of_time=True)
     raise SourceUnreachable(place, reason, timed_out=timed_out)
 
 
-def _connected(attempt: socket.socket, address: Any, call: Call, seconds: float) -> float:
-    """Connect within so many seconds, and within the call; the seconds that are left for TLS. Raises OSError."""
+def _connect_socket(attempt: socket.socket, address: Any, request: PendingRequest, seconds: float) -> float:
+    """Connect within *seconds* and the request's deadline.
+
+    Returns the seconds left for TLS. Raises OSError.
+    """
     limit = Deadline(seconds)
     attempt.settimeout(0)
     begun = attempt.connect_ex(address)
@@ -209,8 +204,8 @@ def _connected(attempt: socket.socket, address: Any, call: Call, seconds: float)
         raise OSError(begun, os.strerror(begun))
     connecting = select.poll()
     connecting.register(attempt, select.POLLOUT)
-    while not connecting.poll(1000 * min(call.slice(), limit.left())):
+    while not connecting.poll(1000 * min(request.poll_seconds(), limit.remaining())):
         continue
     if failed := attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(failed, os.strerror(failed))
-    return min(seconds, call.deadline.left())
+    return min(seconds, request.deadline.remaining())

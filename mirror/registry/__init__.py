@@ -1,1 +1,4 @@
-"""Reading upstream registries: guarded connections, tokens, credentials, manifests and blobs. Knows no Redis, no S3."""
+"""Read upstream registries: tokens, credentials, manifests and blobs.
+
+It knows no Redis and no S3.
+"""

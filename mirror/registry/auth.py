@@ -1,49 +1,73 @@
-"""Logging in: when a request carries an Authorization, and which.
+"""Log in: decide which requests carry an Authorization, and which one.
 
-A registry is asked without one until it wants one. Most say so with a 401 and a challenge. Some answer 404 or 403 to
-whoever is not logged in, or 401 without a challenge: where credentials are configured, these are asked for a challenge
-at ``/v2/``. What was learned is remembered for each registry.
+A registry receives none until it asks for one. Most registries ask with a 401 and a challenge in ``WWW-Authenticate``.
+Some reply 404 or 403 to an anonymous client, or 401 without a challenge. If credentials are configured, such a registry
+is asked for a challenge at ``/v2/``. What was learned is remembered for each registry.
 
-A token is for one registry, credential, repository and action; never a union of scopes, which outgrows header limits.
+A token is for one registry, credential, repository and action. It never combines scopes, which would outgrow the limits
+of headers.
 """
 
 from __future__ import annotations
 
+import string
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from mirror.errors import SourceFailed, Unauthorized
-from mirror.http.transport import Answer, Transport
-from mirror.registry.challenges import Challenge, names_nothing, parse_challenges
+from mirror.http.redirects import Redirects
+from mirror.http.response import Response
+from mirror.http.transport import Transport
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.redirects import Redirects
-from mirror.registry.response_errors import error_for_trouble
+from mirror.registry.response_errors import status_error
 from mirror.registry.token_server import TokenServers
 
+LONGEST_CHALLENGE: Final = 8192
+"""Characters in all lines of ``WWW-Authenticate`` together. A longer header is not read at all."""
 _CREDENTIAL_SECONDS: Final = 60.0
 _OPEN_SECONDS: Final = 600.0
-"""How long a registry whose ``/v2/`` wants no login is not asked again for one."""
+"""Seconds for which a registry whose ``/v2/`` asks for no login is not asked again."""
+_WORD: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+.^_`|~-")
+_BLANK: Final = frozenset(" \t")
+_BETWEEN: Final = frozenset(" \t,;")
+
+CredentialLookup = Callable[[str, str], Credential | None]
+"""Takes a registry and a repository. Returns the credential to log in with, None to stay anonymous."""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One scheme and its parameters.
+
+    The scheme and the names of parameters are in lower case.
+    """
+
+    scheme: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
 _UNNAMED: Final = Challenge("basic")
-"""What is tried where a registry wants a login and names no scheme at all.
+"""The challenge assumed for a registry that demands a login and names no scheme.
 
-Nothing is risked: the registry could have had the password by asking for it.
+Nothing is risked: the registry would have received the password if it had asked for Basic.
 """
-
-Ask = Callable[[str, str], Credential | None]
-"""From a registry and a repository to what to log in with, None to stay anonymous."""
 
 
 @dataclass(slots=True)
 class _Session:
-    """What is known for one repository. The lock is held while a token is fetched, so that many threads fetch one."""
+    """What is known for one repository.
+
+    The lock is held while a token is fetched, so that many threads fetch one.
+    """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     authorization: str | None = field(default=None, repr=False)
-    good_until: float = 0.0
+    valid_until: float = 0.0
     credential: Credential | None = None
     credential_until: float = 0.0
 
@@ -52,8 +76,8 @@ class _Session:
 class _Registry:
     """What is known for all repositories of a registry.
 
-    ``challenge`` is answered with every request. ``hidden`` is one that only ``/v2/`` tells: it is answered after a 403
-    or 404, until a login with it was accepted.
+    ``challenge`` is met with every request. ``hidden`` was found only at ``/v2/``. It is met after a 403 or 404, until
+    a login for it was accepted.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -63,22 +87,27 @@ class _Registry:
 
 
 class Authenticator:
-    """Gives every request its Authorization. Safe to share between threads."""
+    """Provides the Authorization of every request. Safe to share between threads."""
 
     def __init__(
-        self, transport: Transport, endpoints: Endpoints, ask: Ask, realms: Mapping[str, frozenset[str]] | None = None
+        self,
+        transport: Transport,
+        endpoints: Endpoints,
+        redirects: Redirects,
+        tokens: TokenServers,
+        find_credential: CredentialLookup,
     ) -> None:
         self._transport = transport
         self._endpoints = endpoints
-        self._redirects = Redirects(transport, endpoints)
-        self._tokens = TokenServers(transport, endpoints, realms or {})
-        self._ask = ask
+        self._redirects = redirects
+        self._tokens = tokens
+        self._find_credential = find_credential
         self._lock = threading.Lock()
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._registries: dict[str, _Registry] = {}
 
     def authorization(self, registry: str, repository: str) -> str | None:
-        """The header to send at once: None until the registry has asked for one, so that open registries see none."""
+        """Return the header to send at once. None until the registry has asked for one."""
         challenge = self._registry(registry).challenge
         if challenge is None:
             return None
@@ -86,27 +115,27 @@ class Authenticator:
         with self._transport.holding(session.lock, registry):
             return self._renewed(session, challenge, registry, repository)
 
-    def answer(self, registry: str, repository: str, refusal: Answer, refused: str | None) -> str:
-        """The header to send after *refusal*, a 401, to a request that carried *refused*.
+    def log_in(self, registry: str, repository: str, response: Response, refused: str | None) -> str:
+        """Return the header to send after a 401 to a request that carried *refused*.
 
-        Raises Unauthorized, Denied, RealmNotAllowed, CredentialsUnavailable, or what the token server's failure is.
+        Raises Unauthorized, Denied, RealmNotAllowed, CredentialsUnavailable, or the token server's error.
         """
         session = self._session(registry, repository)
         with self._transport.holding(session.lock, registry):
             if session.authorization == refused:
-                session.good_until = 0.0  # else another thread has renewed it meanwhile
-            challenge = self._challenge(session, refusal, registry, repository)
+                session.valid_until = 0.0  # else another thread has renewed it meanwhile
+            challenge = self._challenge(session, response, registry, repository)
             authorization = self._renewed(session, challenge, registry, repository)
             if authorization is None:
-                raise Unauthorized(registry, repository, with_credentials=session.credential is not None)
+                raise self.unauthorized(registry, repository)
             self._registry(registry).challenge = challenge
             return authorization
 
-    def hidden_login(self, registry: str, repository: str) -> str | None:
-        """The header to try after a 403 or 404 to a request without one; None if the answer stands.
+    def log_in_without_challenge(self, registry: str, repository: str) -> str | None:
+        """Return the header to try after a 403 or 404 to an anonymous request.
 
-        It stands where no credentials are configured, and where the registry's ``/v2/`` wants no login either.
-        Raises what `answer` does.
+        None if that response is final. It is final if no credentials are configured, or if the registry's ``/v2/`` asks
+        for no login either. Raises what `log_in` raises.
         """
         session = self._session(registry, repository)
         with self._transport.holding(session.lock, registry):
@@ -115,18 +144,24 @@ class Authenticator:
             challenge = self._hidden_challenge(session, registry)
             return self._renewed(session, challenge, registry, repository) if challenge else None
 
-    def accepted(self, registry: str) -> None:
-        """Note that a hidden login was not refused: from now on it goes with every request."""
+    def login_accepted(self, registry: str) -> None:
+        """Record that a login without a challenge was accepted.
+
+        From now on it is sent with every request.
+        """
         known = self._registry(registry)
         known.challenge = known.challenge or known.hidden
 
-    def refusal(self, registry: str, repository: str) -> Unauthorized:
-        """The error for a 401 to a request that carried the best we have."""
+    def unauthorized(self, registry: str, repository: str) -> Unauthorized:
+        """Return the error for a 401 to a request that carried the best login we have."""
         session = self._session(registry, repository)
         return Unauthorized(registry, repository, with_credentials=session.credential is not None)
 
-    def login(self, registry: str, repository: str) -> str | None:
-        """Whom the registry knows us as, as far as it has asked; None while we are anonymous."""
+    def username(self, registry: str, repository: str) -> str | None:
+        """Return the user that the registry knows us as.
+
+        None while it has asked for no login.
+        """
         if self._registry(registry).challenge is None:
             return None
         credential = self._session(registry, repository).credential
@@ -143,81 +178,190 @@ class Authenticator:
     def _credential(self, session: _Session, registry: str, repository: str) -> Credential | None:
         now = monotonic()
         if now >= session.credential_until:
-            session.credential = self._ask(registry, repository)
+            session.credential = self._find_credential(registry, repository)
             session.credential_until = now + _CREDENTIAL_SECONDS
         return session.credential
 
     def _renewed(self, session: _Session, challenge: Challenge, registry: str, repository: str) -> str | None:
-        """The session's header, made anew if it is no longer good; None for Basic without a password."""
+        """Return the session's header, renewed if it has expired.
+
+        None for Basic without a password.
+        """
         now = monotonic()
-        if now < session.good_until:
+        if now < session.valid_until:
             return session.authorization
         credential = self._credential(session, registry, repository)
-        session.authorization, session.good_until = None, 0.0
+        session.authorization, session.valid_until = None, 0.0
         if credential and credential.registry_token:
             session.authorization = f"Bearer {credential.registry_token}"
-            session.good_until = now + _CREDENTIAL_SECONDS
+            session.valid_until = now + _CREDENTIAL_SECONDS
         elif challenge.scheme == "basic":
             session.authorization = credential.basic if credential else None
-            session.good_until = now + _CREDENTIAL_SECONDS
+            session.valid_until = now + _CREDENTIAL_SECONDS
         else:
-            token = self._tokens.fetch(challenge, credential, registry, repository)
+            realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
+            token = self._tokens.fetch(realm, service, credential, registry, repository)
             session.authorization = f"Bearer {token.text}"
-            session.good_until = now + token.seconds - min(10.0, token.seconds / 10)
+            session.valid_until = now + token.seconds - min(10.0, token.seconds / 10)
         return session.authorization
 
-    def _challenge(self, session: _Session, refusal: Answer, registry: str, repository: str) -> Challenge:
-        """What to answer a 401 with. Where it names no scheme we know and there are credentials, ``/v2/`` is asked."""
+    def _challenge(self, session: _Session, response: Response, registry: str, repository: str) -> Challenge:
+        """Return the challenge of a 401.
+
+        If it names no known scheme and there are credentials, ask ``/v2/``.
+        """
         credential = self._credential(session, registry, repository)
-        lines = _header_lines(refusal)
+        lines = response.headers.lines("WWW-Authenticate")
         challenge = _choose(lines, credential)
         if challenge is None and credential:
-            root = self._root(registry) or []
+            root = self._root_challenge(registry) or []
             challenge = _choose(root, credential)
-            if challenge is None and names_nothing([*lines, *root]) and credential.basic:
+            if challenge is None and is_blank([*lines, *root]) and credential.basic:
                 challenge = _UNNAMED
         if challenge is None:
             raise SourceFailed(registry, "it wants a login and names no scheme that is known")
         return challenge
 
     def _hidden_challenge(self, session: _Session, registry: str) -> Challenge | None:
-        """What ``/v2/`` wants, asked at most once in a while by all threads together; None if it wants nothing."""
+        """Return the challenge of ``/v2/``, None if it has none.
+
+        All threads together ask once in ten minutes.
+        """
         known = self._registry(registry)
         with self._transport.holding(known.lock, registry):
             if known.challenge or known.hidden:
                 return known.challenge or known.hidden
             if monotonic() < known.open_until:
                 return None
-            root = self._root(registry)
+            root = self._root_challenge(registry)
             if root is not None:
-                known.hidden = _choose(root, session.credential) or (_UNNAMED if names_nothing(root) else None)
+                known.hidden = _choose(root, session.credential) or (_UNNAMED if is_blank(root) else None)
             if known.hidden is None:
                 known.open_until = monotonic() + _OPEN_SECONDS
             return known.hidden
 
-    def _root(self, registry: str) -> list[str] | None:
-        """The lines of the challenge at ``/v2/``; None if that answers anything but 401. Trouble is raised."""
+    def _root_challenge(self, registry: str) -> list[str] | None:
+        """Return the lines of the challenge at ``/v2/``, None if its status is not 401.
+
+        Raises for a 429 or 5xx.
+        """
         url = f"{self._endpoints.base_url(registry)}/v2/"
+        permits = partial(self._endpoints.permits, registry)
         try:
-            followed = self._redirects.follow("GET", url, {}, None, registry)
+            final = self._redirects.follow("GET", url, {}, None, server=registry, permits=permits)
         except SourceFailed:
-            return None  # it redirects to where we do not go, or to what lets nobody in
-        answer = followed.answer
-        answer.dismiss()
-        if answer.status == 429 or answer.status >= 500:
-            raise error_for_trouble(registry, answer.status, answer.headers, what="/v2/ answered")
-        return _header_lines(answer) if answer.status == 401 else None
+            return None  # it redirects to where we may not go, or where a login is demanded
+        response = final.response
+        response.discard()
+        if response.status == 429 or response.status >= 500:
+            raise status_error(registry, response.status, response.headers, subject="/v2/")
+        return response.headers.lines("WWW-Authenticate") if response.status == 401 else None
 
 
-def _header_lines(answer: Answer) -> list[str]:
-    """Each line of the challenge by itself, so that a damaged one harms no other."""
-    return list(answer.response.headers.getlist("WWW-Authenticate"))
+def parse_challenges(*lines: str) -> list[Challenge]:
+    """Return every challenge in ``WWW-Authenticate`` (RFC 9110, section 11).
+
+    What cannot be parsed is skipped. Each line is parsed by itself, so a damaged one harms no other. The parser looks
+    at each character a fixed number of times. So a hostile header costs no more than an honest one of the same length.
+    """
+    if sum(map(len, lines)) > LONGEST_CHALLENGE:
+        return []
+    return [challenge for line in lines for challenge in _ChallengeParser(line).challenges()]
+
+
+def is_blank(lines: Iterable[str]) -> bool:
+    """Whether ``WWW-Authenticate`` is absent or blank: it names no scheme at all."""
+    return not any(line.strip() for line in lines)
 
 
 def _choose(lines: Sequence[str], credential: Credential | None) -> Challenge | None:
-    """Bearer if the registry offers it with a realm, else Basic. A registry token needs no offer."""
+    """Choose Bearer if the registry offers it with a realm, else Basic.
+
+    A registry token needs no offer.
+    """
     challenges = parse_challenges(*lines)
     bearer = (c for c in challenges if c.scheme == "bearer" and c.parameters.get("realm"))
     basic = (c for c in challenges if c.scheme == "basic")
     token_alone = _UNNAMED if credential and credential.registry_token else None
     return next(bearer, None) or next(basic, None) or token_alone
+
+
+class _ChallengeParser:
+    """Parses one line from left to right, without ever going back."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._at = 0
+
+    def challenges(self) -> list[Challenge]:
+        """Parse the line.
+
+        A word that is followed by ``=`` is a parameter of the last scheme. Any other word is a scheme. The exception is
+        a word that follows a scheme without a comma: that is credentials (token68), and is skipped.
+        """
+        found: list[tuple[str, dict[str, str]]] = []
+        after_scheme = False  # the last word was a scheme, and no comma followed it
+        while self._at < len(self._line):
+            after_scheme = "," not in self._run(_BETWEEN) and after_scheme
+            word = self._run(_WORD)
+            if self._is_odd(word):
+                self._rest_of_word()
+            elif self._is_parameter():
+                value = self._value()
+                if found and value is not None:
+                    found[-1][1][word.lower()] = value
+                after_scheme = False
+            elif word and not after_scheme:
+                found.append((word.lower(), {}))
+                after_scheme = True
+        return [Challenge(scheme, parameters) for scheme, parameters in found]
+
+    def _is_odd(self, word: str) -> bool:
+        """Whether the next character is neither the end of a word nor the ``=`` after it."""
+        if self._at == len(self._line):
+            return False
+        following = self._line[self._at]
+        return following not in _BETWEEN and (following != "=" or not word)
+
+    def _is_parameter(self) -> bool:
+        """Whether ``=`` is next, perhaps after blanks."""
+        self._run(_BLANK)
+        return self._peek() == "="
+
+    def _value(self) -> str | None:
+        """Read the value after ``=``. None for a quoted string that is never closed."""
+        self._at += 1
+        self._run(_BLANK)
+        return self._quoted() if self._peek() == '"' else self._rest_of_word()
+
+    def _quoted(self) -> str | None:
+        """Read a quoted string, without the backslashes that escape its characters."""
+        self._at += 1
+        characters: list[str] = []
+        while self._at < len(self._line):
+            character = self._line[self._at]
+            self._at += 1
+            if character == '"':
+                return "".join(characters)
+            if character == "\\" and self._at < len(self._line):
+                character = self._line[self._at]
+                self._at += 1
+            characters.append(character)
+        return None
+
+    def _run(self, characters: frozenset[str]) -> str:
+        """Read as many of *characters* as follow."""
+        start = self._at
+        while self._at < len(self._line) and self._line[self._at] in characters:
+            self._at += 1
+        return self._line[start : self._at]
+
+    def _rest_of_word(self) -> str:
+        """Read up to the next blank or comma."""
+        start = self._at
+        while self._at < len(self._line) and self._line[self._at] not in " \t,":
+            self._at += 1
+        return self._line[start : self._at]
+
+    def _peek(self) -> str:
+        return self._line[self._at] if self._at < len(self._line) else ""

@@ -1,27 +1,28 @@
-"""One exchange with a registry: the request, logged in, its redirects followed; and what the answer's status means."""
+"""Send one request to a registry: log in, follow redirects, translate the status."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from mirror.errors import Denied, MirrorError
-from mirror.http.deadlines import one_deadline
-from mirror.http.translation import wants_tls
-from mirror.http.transport import Answer
+from mirror.http.deadlines import shared_deadline
+from mirror.http.failures import wants_tls
+from mirror.http.redirects import FinalResponse, Redirects
+from mirror.http.response import Response
 from mirror.oci.reference import Reference
 from mirror.registry.auth import Authenticator
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.redirects import Followed, Redirects
-from mirror.registry.response_errors import error_for_trouble
+from mirror.registry.response_errors import status_error
 
 _HIDING: Final = frozenset({403, 404})
 _TLS_REFUSALS: Final = frozenset({400, 403, 426, 497})
 _TLS_WANTED: Final = re.compile(
     rb"http request to an https server|plain http request was sent to https|speaking plain http to an ssl|requires? tls"
 )
-"""What Go, nginx, Apache and Tomcat say, in lower case."""
+"""What Go, nginx, Apache and Tomcat reply to plain HTTP, in lower case."""
 _REFUSAL_SIZE: Final = 64 * 1024
 
 
@@ -33,75 +34,77 @@ class AuthorizedRequests:
         self._redirects = redirects
         self._auth = auth
 
-    def send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> Followed:
-        """Send the request, logging in and following redirects; the answer's status is the caller's business.
+    def send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> FinalResponse:
+        """Send the request, log in if the registry asks for it, and follow redirects.
 
-        All of it has one deadline, and so has the answer's body if it is read with `Answer.read`.
+        The response may have any status. Everything together has one deadline, which also bounds `Response.read`.
         """
-        with one_deadline():
+        with shared_deadline():
             return self._send(method, reference, path, headers)
 
-    def _send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> Followed:
+    def _send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> FinalResponse:
         registry, repository = reference.registry, reference.repository
         url = f"{self._endpoints.base_url(registry)}/v2/{repository}/{path}"
+        follow = partial(self._redirects.follow, server=registry, permits=partial(self._endpoints.permits, registry))
         authorization = self._auth.authorization(registry, repository)
-        followed = self._redirects.follow(method, url, headers, authorization, registry)
-        if followed.answer.status == 401:
-            followed.answer.dismiss()
-            authorization = self._auth.answer(registry, repository, followed.answer, authorization)
-            return self._redirects.follow(method, url, headers, authorization, registry)
-        if followed.answer.status in _HIDING and authorization is None and followed.target is None:
-            if (login := self._hidden_login(method, reference, followed.answer)) is None:
-                return followed
-            followed.answer.dismiss()
-            followed = self._redirects.follow(method, url, headers, login, registry)
-            if followed.answer.status != 401:
-                self._auth.accepted(registry)
-        return followed
+        final = follow(method, url, headers, authorization)
+        if final.response.status == 401:
+            final.response.discard()
+            authorization = self._auth.log_in(registry, repository, final.response, authorization)
+            return follow(method, url, headers, authorization)
+        if final.response.status in _HIDING and authorization is None and final.target is None:
+            if (login := self._login_without_challenge(method, reference, final.response)) is None:
+                return final
+            final.response.discard()
+            final = follow(method, url, headers, login)
+            if final.response.status != 401:
+                self._auth.login_accepted(registry)
+        return final
 
-    def _hidden_login(self, method: str, reference: Reference, answer: Answer) -> str | None:
-        """What to log in with after a 403 or 404, which may hide what is there from those who are not logged in.
+    def _login_without_challenge(self, method: str, reference: Reference, response: Response) -> str | None:
+        """Return the Authorization to try after a 403 or 404, which may hide the image.
 
-        A HEAD is only a short cut: a login that fails is for the GET after it to tell.
+        After a HEAD, a failed login is not raised: the GET that follows meets it too.
         """
         try:
-            return self._auth.hidden_login(reference.registry, reference.repository)
+            return self._auth.log_in_without_challenge(reference.registry, reference.repository)
         except MirrorError as error:
             if method == "HEAD" and not error.retryable:
                 return None
-            answer.close()
+            response.close()
             raise
 
-    def require_ok(
+    def require_status(
         self,
-        answer: Answer,
+        response: Response,
         reference: Reference,
         unknown: MirrorError,
         accepted: tuple[int, ...] = (200,),
         *,
-        asked_for: str = "",
+        what: str = "",
     ) -> None:
-        """Raise what the answer's status means: *unknown* for a 404. *asked_for* names what was requested."""
-        if answer.status in accepted:
+        """Raise the error for a status that is not *accepted*: *unknown* for a 404.
+
+        *what* names what was requested.
+        """
+        if response.status in accepted:
             return
-        if _says_it_wants_tls(answer):
-            raise wants_tls(answer.registry, answer.url)
-        if answer.status == 401:
-            raise self._auth.refusal(reference.registry, reference.repository)
-        if answer.status == 403:
+        if _says_it_wants_tls(response):
+            raise wants_tls(response.server, response.url)
+        if response.status == 401:
+            raise self._auth.unauthorized(reference.registry, reference.repository)
+        if response.status == 403:
             raise Denied(reference.registry, reference.repository)
-        if answer.status == 404:
+        if response.status == 404:
             raise unknown
-        raise error_for_trouble(
-            reference.registry, answer.status, answer.headers, what="it answered", asked_for=asked_for
-        )
+        raise status_error(reference.registry, response.status, response.headers, subject="it", what=what)
 
 
-def _says_it_wants_tls(answer: Answer) -> bool:
-    """Whether plain HTTP was refused for being that."""
-    if answer.status not in _TLS_REFUSALS or not answer.url.startswith("http://"):
+def _says_it_wants_tls(response: Response) -> bool:
+    """Whether the server refused the request because it was plain HTTP."""
+    if response.status not in _TLS_REFUSALS or not response.url.startswith("http://"):
         return False
     try:
-        return bool(_TLS_WANTED.search(answer.read_at_once(_REFUSAL_SIZE, "a refusal").lower()))
+        return bool(_TLS_WANTED.search(response.read_quickly(_REFUSAL_SIZE, "a refusal").lower()))
     except MirrorError:
         return False

@@ -1,31 +1,55 @@
-"""Credentials as Docker keeps them: ``auths``, ``credHelpers`` and ``credsStore`` of a config.json.
+"""Credentials from a config.json: ``auths``, ``credHelpers`` and ``credsStore``.
 
-Keys are read as image names are: case, a scheme, ``:443``, a path after a scheme, and Docker Hub's many names make no
-difference. Helper programs follow docker-credential-helpers' protocol: `mirror.registry.credential_helper`.
+Keys are compared as image names are. Case, a scheme, ``:443``, a path after a scheme, and Docker Hub's many names make
+no difference.
+
+A credential helper is a program of docker-credential-helpers' protocol. ``docker-credential-<name> get`` reads the
+server's address from stdin and writes JSON to stdout. It runs without a shell, with bounded time and output. Its output
+is never shown, and its environment has none of our secrets.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import signal
+import subprocess
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from mirror.errors import CredentialsUnavailable, InvalidReference, quoted
 from mirror.oci.reference import DOCKER_HUB, normalise_registry
-from mirror.registry.credential_helper import HELPER_SECONDS, ask_helper
 
+HELPER_SECONDS: Final = 10
 _CONFIG_SIZE: Final = 1024 * 1024
 _DOCKER_HUB_KEYS: Final = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
 _IDENTITY_TOKEN_USER: Final = "<token>"  # noqa: S105 - a user name that says the secret is a token
 _KEY: Final = re.compile(r"(https?://)?(?:[^/@]*@)?([^/]+)/*(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 _VERSIONS: Final = ("", "v1", "v2")
-"""What stands behind a host's slash where old clients wrote an API's path: no namespace."""
+"""Paths after a host that old clients wrote for the API version. They are no namespace."""
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
 _HEADER_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,65536}", re.ASCII)
+_HELPER_OUTPUT: Final = 64 * 1024
+_HELPER_NAME: Final = re.compile(r"[a-z0-9-]+", re.ASCII)
+_OWN_PREFIXES: Final = ("MIRROR_", "RCLONE_")
+"""Prefixes of our settings, among them the admin token and the Redis URL, and of the embedded S3's keys."""
+_BUCKET_KEYS: Final = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SECRET_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_SECURITY_TOKEN",
+    }
+)
+"""The bucket's keys, in all spellings that AWS SDKs read. A helper for ECR uses a profile or a role instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +57,7 @@ class Credential:
     """A user and password, an identity token, or a registry token.
 
     An identity token is exchanged at the token server (OAuth2 refresh token). A registry token is sent to the registry
-    itself, as Bearer. User and password may hold any bytes: those that are not UTF-8 are kept as surrogate escapes.
+    itself, as Bearer. User and password may hold any bytes. Bytes that are not UTF-8 are kept as surrogate escapes.
     """
 
     username: str
@@ -43,37 +67,44 @@ class Credential:
 
     @property
     def basic(self) -> str | None:
-        """The Authorization of scheme Basic; None for a token."""
+        """The Authorization header of scheme Basic. None for a token."""
         if self.identity_token or self.registry_token:
             return None
         return "Basic " + base64.b64encode(to_bytes(f"{self.username}:{self.password}")).decode()
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes of a user, password or token, as they were configured."""
+    """Return the bytes of a user, password or token, as they were configured."""
     return text.encode("utf-8", "surrogateescape")
 
 
 class DockerConfig:
-    """A config.json, read anew for every question, so that a login is seen without a restart."""
+    """A config.json.
+
+    It is read again for every lookup, so that a login is seen without a restart.
+    """
 
     def __init__(self, path: Path, *, helper_seconds: float = HELPER_SECONDS) -> None:
         self._path = path
         self._helper_seconds = helper_seconds
 
     def credential(self, registry: str, repository: str) -> Credential | None:
-        """The most specific entry: a helper of the registry, the longest ``registry/namespace``, the general store."""
+        """Return the most specific credential, None if there is none.
+
+        Raises CredentialsUnavailable. A helper of the registry comes first, then the longest ``registry/namespace``,
+        then the general store.
+        """
         config = self._load(registry)
         for key, helper in _entries(config, "credHelpers", registry, registry):
             if helper:
-                return self._ask(str(helper), key, registry)
+                return self._from_helper(str(helper), key, registry)
         for name in _names(registry, repository):
             for _, entry in _entries(config, "auths", registry, name):
                 if found := _Entry(entry, name, registry).credential():
                     return found
         if store := config.get("credsStore"):
-            answers = (self._ask(str(store), key, registry) for key in _keys(registry))
-            return next((answer for answer in answers if answer), None)
+            found_by_key = (self._from_helper(str(store), key, registry) for key in _keys(registry))
+            return next((credential for credential in found_by_key if credential), None)
         return None
 
     def _load(self, registry: str) -> dict[str, Any]:
@@ -92,21 +123,24 @@ class DockerConfig:
                 raise CredentialsUnavailable(registry, f"'{name}' in {self._path} is not a JSON object")
         return config
 
-    def _ask(self, helper: str, server: str, registry: str) -> Credential | None:
-        answer = ask_helper(helper, server, registry, self._helper_seconds)
-        if answer is None or not answer[1]:
+    def _from_helper(self, helper: str, server: str, registry: str) -> Credential | None:
+        found = _run_helper(helper, server, registry, self._helper_seconds)
+        if found is None or not found[1]:
             return None
-        username, secret = (_sendable(text, f"the answer of docker-credential-{helper}", registry) for text in answer)
+        username, secret = (_encodable(text, f"the answer of docker-credential-{helper}", registry) for text in found)
         return _credential(username, secret)
 
 
 def _keys(registry: str) -> tuple[str, ...]:
-    """The keys that Docker itself writes for a registry, the best one first."""
+    """Return the keys that Docker itself writes for a registry, the best one first."""
     return _DOCKER_HUB_KEYS if registry == DOCKER_HUB else (registry, f"https://{registry}")
 
 
 def _names(registry: str, repository: str) -> Iterator[str]:
-    """What an entry of ``auths`` may be for, the most specific first: ``registry/namespace``, then the registry."""
+    """Yield the names to look up in ``auths``, the most specific first.
+
+    That is each ``registry/namespace``, the longest first, then the registry.
+    """
     parts = repository.split("/")
     for length in range(len(parts), 0, -1):
         yield f"{registry}/{'/'.join(parts[:length])}"
@@ -114,17 +148,20 @@ def _names(registry: str, repository: str) -> Iterator[str]:
 
 
 def _entries(config: Mapping[str, Any], kind: str, registry: str, name: str) -> list[tuple[str, Any]]:
-    """The keys that mean *name*, with their values: first those that Docker writes, then the others by the alphabet."""
-    found = [(key, value) for key, value in (config.get(kind) or {}).items() if _meaning(key) == name]
+    """Return the keys that stand for *name*, with their values.
+
+    Keys that Docker writes come first, then by alphabet.
+    """
+    found = [(key, value) for key, value in (config.get(kind) or {}).items() if _normalise_key(key) == name]
     preferred = {key: rank for rank, key in enumerate(_keys(registry))}
     return sorted(found, key=lambda item: (item[0] != name, preferred.get(item[0], len(preferred)), item[0]))
 
 
-def _meaning(key: str) -> str | None:
-    """The registry, or ``registry/namespace``, that a key of config.json stands for; None if it is no name.
+def _normalise_key(key: str) -> str | None:
+    """Return the registry, or ``registry/namespace``, that a key stands for.
 
-    Behind a scheme stands a host and a path that says nothing, as in ``https://index.docker.io/v1/``. Only without a
-    scheme is the path a namespace.
+    None if it is no name. With a scheme, the path has no meaning, as in ``https://index.docker.io/v1/``. Without one it
+    is a namespace.
     """
     match = _KEY.fullmatch(key.strip()) if key.isascii() else None
     if match is None:
@@ -141,7 +178,10 @@ def _meaning(key: str) -> str | None:
 
 
 class _Entry:
-    """One entry of ``auths``; *name* is what it is for, and what errors call it."""
+    """One entry of ``auths``.
+
+    *name* is the registry or namespace that it is for. Errors use it.
+    """
 
     def __init__(self, value: object, name: str, registry: str) -> None:
         self._value = value
@@ -149,9 +189,10 @@ class _Entry:
         self._registry = registry
 
     def credential(self) -> Credential | None:
-        """None for an empty entry, which is what a credential store leaves behind.
+        """Return the entry's credential.
 
-        Where several are given, a registry token wins, then an identity token, then ``auth`` over user and password.
+        None for an empty entry, which Docker writes if a credential store is used. A registry token wins over an
+        identity token, that over ``auth``, and that over user and password.
         """
         if self._value is None:
             return None
@@ -169,9 +210,9 @@ class _Entry:
         return _credential(user, password) if user and password else None
 
     def _decoded(self, auth: str) -> Credential:
-        """Read ``auth`` as Go's base64.StdEncoding does: line breaks are skipped anywhere, and any bytes are kept.
+        """Decode ``auth`` as Go does: skip line breaks, and keep any bytes.
 
-        Padding that is missing is not missed. NULs around the password are cut off, as Docker does.
+        Missing padding is accepted. NULs around the password are cut off, as Docker does.
         """
         text = auth.replace("\r", "").replace("\n", "")
         digits = text.rstrip("=")
@@ -188,16 +229,19 @@ class _Entry:
         value = self._value.get(field_name)
         if value is not None and not isinstance(value, str):
             raise self._unusable("is not a string", field_name)
-        return _sendable(value or "", f"'{field_name}' of {quoted(self._name)}", self._registry)
+        return _encodable(value or "", f"'{field_name}' of {quoted(self._name)}", self._registry)
 
     def _unusable(self, problem: str, field_name: str = "") -> CredentialsUnavailable:
-        """Names the entry and its field, never what stands there."""
+        """Return an error that names the entry and its field, never their content."""
         what = f"'{field_name}' of {quoted(self._name)}" if field_name else f"the entry {quoted(self._name)}"
         return CredentialsUnavailable(self._registry, f"{what} in 'auths' of the config.json {problem}")
 
 
-def _sendable(text: str, what: str, registry: str) -> str:
-    """*text* if it can be written as bytes; JSON can spell half characters, which cannot."""
+def _encodable(text: str, what: str, registry: str) -> str:
+    """Return *text* if it can be encoded.
+
+    JSON can contain half a surrogate pair, which cannot.
+    """
     try:
         to_bytes(text)
     except UnicodeEncodeError:
@@ -207,3 +251,82 @@ def _sendable(text: str, what: str, registry: str) -> str:
 
 def _credential(username: str, secret: str) -> Credential:
     return Credential(username, "", secret) if username == _IDENTITY_TOKEN_USER else Credential(username, secret)
+
+
+def _run_helper(name: str, server: str, registry: str, seconds: float) -> tuple[str, str] | None:
+    """Run a credential helper.
+
+    Returns a user and a secret, or None if it has nothing for the server. Raises CredentialsUnavailable.
+    """
+    if not _HELPER_NAME.fullmatch(name):
+        raise CredentialsUnavailable(registry, "the name of its credential helper is malformed")
+    program = f"docker-credential-{name}"
+    output, failed = _run_program(program, server, registry, seconds)
+    if failed:
+        if b"credentials not found" in output:
+            return None
+        raise CredentialsUnavailable(registry, f"{program} failed")
+    try:
+        reply = json.loads(output)
+        username, secret = reply["Username"], reply["Secret"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CredentialsUnavailable(registry, f"{program} answered in no known form") from None
+    if not isinstance(username, str) or not isinstance(secret, str):
+        raise CredentialsUnavailable(registry, f"{program} answered in no known form")
+    return username, secret
+
+
+def _run_program(program: str, server: str, registry: str, seconds: float) -> tuple[bytes, bool]:
+    """Return what the program printed and whether it failed.
+
+    It is killed if it takes too long or prints too much.
+    """
+    try:
+        child = subprocess.Popen(
+            [program, "get"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={n: v for n, v in os.environ.items() if n not in _BUCKET_KEYS and not n.startswith(_OWN_PREFIXES)},
+            start_new_session=True,
+        )
+    except OSError:
+        raise CredentialsUnavailable(registry, f"{program} is not installed or cannot be run") from None
+    alarm = threading.Timer(seconds, _kill, [child])
+    alarm.start()
+    try:
+        with child:
+            output = _communicate(child, server)
+    finally:
+        alarm.cancel()
+    if len(output) > _HELPER_OUTPUT:
+        raise CredentialsUnavailable(registry, f"{program} printed more than {_HELPER_OUTPUT} bytes")
+    if child.returncode < 0:
+        raise CredentialsUnavailable(registry, f"{program} did not end within {seconds:g} s, or was killed")
+    return output, child.returncode != 0
+
+
+def _communicate(child: subprocess.Popen[bytes], server: str) -> bytes:
+    """Write the server's address and read the reply.
+
+    At most one byte more than allowed is read. A child that writes more is killed.
+    """
+    assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - both are pipes
+    try:
+        child.stdin.write(server.encode())
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it replies without reading
+    output = child.stdout.read(_HELPER_OUTPUT + 1)
+    if len(output) > _HELPER_OUTPUT:
+        _kill(child)
+    return output
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill the helper and all processes that it started.
+
+    One that survives would keep the pipe open.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)

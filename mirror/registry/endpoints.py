@@ -1,4 +1,4 @@
-"""Where a registry's API is, and where it may be spoken to without TLS."""
+"""Where a registry's API is, and where plain HTTP is allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCKER_HUB_API: Final = "https://registry-1.docker.io"
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """From a registry's name to its URL: an endpoint of the settings, Docker Hub's API host, or the name itself."""
+    """Maps a registry's name to its URL, by the settings or by the name itself."""
 
     insecure: frozenset[str] = frozenset()
     overrides: Mapping[str, str] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Endpoints:
         return cls(settings.insecure_registries, settings.registry_endpoints)
 
     def base_url(self, registry: str) -> str:
-        """Scheme, host and perhaps a path, without a slash at the end."""
+        """Return the scheme, the host and perhaps a path, without a slash at the end."""
         if registry in self.overrides:
             return self.overrides[registry]
         if registry == DOCKER_HUB:
@@ -33,10 +33,11 @@ class Endpoints:
         return f"http://{registry}" if registry in self.insecure else f"https://{registry}"
 
     def permits(self, registry: str, origin: Origin) -> bool:
-        """Whether *registry* may send us to *origin* at all: over https anywhere, over http where the settings say so.
+        """Whether *registry* may send us to *origin*: by http only where allowed.
 
-        An ``http://`` endpoint permits exactly its own host and port. A name in MIRROR_INSECURE_REGISTRIES permits
-        itself to every registry, and to itself its host on any port, since its token server may listen on another.
+        An ``http://`` endpoint permits exactly its own host and port. Every registry may send us to a name in
+        MIRROR_INSECURE_REGISTRIES. The registry of that name may also use other ports of its host, since its token
+        server may listen on another one.
         """
         if origin.scheme == "https" or {str(origin), f"{origin.host}:{origin.port}"} & self.insecure:
             return True

@@ -1,111 +1,249 @@
-"""Reading the manifests of one image under a pull limit: what it will cost is reserved before it is spent."""
+"""Read single manifests, and those of one image within the registry's pull limit."""
 
 from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self, TypeVar
 
-from mirror.errors import QuotaExhausted
+import structlog
+
+from mirror.errors import DigestMismatch, InvalidDigest, ManifestUnknown, QuotaExhausted, SizeInvalid
+from mirror.http.response import Headers
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import MAX_MANIFEST_SIZE
+from mirror.oci.media_types import ACCEPTED
 from mirror.oci.reference import Reference
-from mirror.registry.pull_limit import LimitReader
-from mirror.registry.throttle import Account, PullLimits, Verdict, Wait
+from mirror.registry.authorized_request import AuthorizedRequests
+from mirror.registry.pull_limit import PullAccounts
+from mirror.registry.retry import Retries
+from mirror.registry.throttle import Account, Breaker, QuotaGrant, QuotaLedger, RequestSlot, Sleep, Slots
 
-_FRESH: Final = 1.0
-"""Seconds for which a refusal of the ledger needs no new HEAD."""
-_PATIENCE: Final = 5.0
-_LOOK_AGAIN: Final = 0.1
+_ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
+_NO_HEAD_SECONDS: Final = 900.0
+"""Seconds for which a registry is sent no HEAD after its HEADs were of no use. A GET costs little there."""
+_MAX_RECORDS: Final = 512
+_FRESH_SECONDS: Final = 1.0
+"""After a refusal by the ledger, no new HEAD is sent if the registry's last statement is younger than this."""
+_UNDECIDED_SECONDS: Final = 5.0
+"""Seconds to wait for the responses to other readers, which decide whether enough of the quota is left."""
+_POLL_SECONDS: Final = 0.1
+_LOG = structlog.get_logger(__name__)
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteManifest:
-    """A manifest's exact bytes, the Content-Type they came with (None if none did), and the digest they have."""
+class FetchedManifest:
+    """A manifest's exact bytes, their Content-Type (None if absent) and their digest."""
 
     body: bytes
     media_type: str | None
     digest: Digest
 
 
-class Fetch(Protocol):
-    """One manifest read, with *take* called for every attempt."""
+class HeadSupport:
+    """Whether a registry's HEADs of manifests are of use.
 
-    def __call__(
-        self, reference: Reference, expect: Descriptor | None, take: Callable[[], str | None]
-    ) -> RemoteManifest: ...
+    Combines what this process and others found out. Safe to share between threads.
+
+    A HEAD that fails proves little: the tag may be missing. Only if a GET of the same name works afterwards are the
+    registry's HEADs of no use.
+    """
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+        self._lock = threading.Lock()
+        self._failed: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._useless_until: OrderedDict[str, float] = OrderedDict()
+
+    def is_useless(self, registry: str) -> bool:
+        """Whether to send no HEAD for now.
+
+        Call it after the breaker has permitted the request.
+        """
+        with self._lock:
+            if monotonic() < self._useless_until.get(registry, 0.0):
+                return True
+        return self._breaker.is_headless(registry)
+
+    def head_failed(self, reference: Reference) -> None:
+        """Record that a HEAD of *reference* failed, named no digest, or was skipped."""
+        if self.is_useless(reference.registry):
+            return
+        with self._lock:
+            _put(self._failed, _name(reference), None)
+
+    def get_worked(self, reference: Reference) -> None:
+        """Record that a GET of *reference* worked."""
+        with self._lock:
+            if _name(reference) not in self._failed:
+                return
+            del self._failed[_name(reference)]
+            _put(self._useless_until, reference.registry, monotonic() + _NO_HEAD_SECONDS)
+        self._breaker.note_headless(reference.registry)
+        _LOG.info("HEADs are of no use at this registry", registry=reference.registry, skipped_for=_NO_HEAD_SECONDS)
 
 
-class FetchOnce(Protocol):
-    """One manifest read in one attempt; None where it failed in a way that says nothing about other requests."""
+class ManifestSource:
+    """Sends HEAD and GET requests for single manifests.
 
-    def __call__(self, reference: Reference, take: Callable[[], str | None]) -> RemoteManifest | None: ...
-
-
-class ManifestReader:
-    """Reads manifests of the image *reference* names. What it reserved and did not spend is given back at the end.
-
-    An image that did not fit into what was left is remembered with its cost, so that the next try reserves all of it at
-    once, before its root is read: otherwise the roots of many images could use up every window.
+    Safe to share between threads.
     """
 
     def __init__(
         self,
-        limits: PullLimits,
-        reader: LimitReader,
-        reference: Reference,
-        *,
-        peek: Callable[[Reference], object],
-        fetch: Fetch,
-        fetch_once: FetchOnce,
-        wait: Wait,
+        requests: AuthorizedRequests,
+        slots: Slots,
+        head_support: HeadSupport,
+        accounts: PullAccounts,
+        retries: Retries,
+        sleep: Sleep,
     ) -> None:
-        self._limits = limits
-        self._reader = reader
+        self.head_support = head_support
+        self._requests = requests
+        self._slots = slots
+        self._accounts = accounts
+        self._retries = retries
+        self._sleep = sleep
+
+    def head(self, reference: Reference) -> Digest | None:
+        """Return the digest that the reference has now, by a HEAD. None if that fails.
+
+        A HEAD is a shortcut. Many registries answer it with an error where a GET works, so it is tried once. Of its
+        failures only a 401 and a 429 are raised. If a GET works afterwards, HEADs are skipped for a while.
+        """
+        digest = self._retries.run_optional(reference, partial(self._head_once, reference))
+        if digest is None:
+            self.head_support.head_failed(reference)
+        return digest
+
+    def get_once(self, reference: Reference, expect: Descriptor | None, unit: str | None) -> FetchedManifest:
+        """GET a manifest in one attempt. Check it against all named digests and *expect*.
+
+        *unit* was reserved for it. Raises as `RegistryManifests.get` does.
+        """
+        started = monotonic()
+        with (
+            RequestSlot(self._slots, reference.registry, "manifests", self._sleep),
+            self._requests.send("GET", reference, f"manifests/{reference.target}", _ACCEPT).response as response,
+        ):
+            self._accounts.record(reference, response, started, unit)
+            if response.status == 429 and (exhausted := self._accounts.quota_error(reference, response)):
+                raise exhausted
+            self._requests.require_status(response, reference, self._unknown(reference), what=_what(reference))
+            named = (reference.digest, expect and expect.digest, content_digest(response.headers))
+            body = response.read(MAX_MANIFEST_SIZE, _what(reference))
+            media_type = response.headers.media_type
+        if expect and len(body) != expect.size:
+            raise SizeInvalid(str(expect.digest), expect.size, len(body))
+        digests = [digest for digest in named if digest]
+        for digest in digests:
+            if (actual := Digest.of(body, digest.algorithm)) != digest:
+                raise DigestMismatch(str(digest), str(actual))
+        return FetchedManifest(body, media_type, digests[0] if digests else Digest.of(body))
+
+    def _head_once(self, reference: Reference) -> Digest | None:
+        """Send the HEAD. Return None instead if HEADs are of no use and a GET is free."""
+        if self.head_support.is_useless(reference.registry) and self._accounts.account(reference) is None:
+            return None
+        started = monotonic()
+        with RequestSlot(self._slots, reference.registry, "manifests", self._sleep):
+            response = self._requests.send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT).response
+            if response.status == 200:
+                response.discard()
+            else:  # a server without HEAD sends a body, which would be read as the next response
+                response.close()
+            self._accounts.record(reference, response, started)
+            self._requests.require_status(response, reference, self._unknown(reference), what=_what(reference))
+            return content_digest(response.headers)
+
+    def _unknown(self, reference: Reference) -> ManifestUnknown:
+        return ManifestUnknown(str(reference), logged_in=self._accounts.username(reference) is not None)
+
+
+class RegistryManifests:
+    """Reads the manifests of one image within the registry's pull limit.
+
+    It is a context manager. On exit it gives back the quota that it did not use. If an image needs more quota than is
+    left, its cost is remembered. The next try reserves all of it before it reads the root. Otherwise the roots of many
+    images could use up every window.
+    """
+
+    def __init__(
+        self,
+        source: ManifestSource,
+        quota: QuotaLedger,
+        accounts: PullAccounts,
+        retries: Retries,
+        sleep: Sleep,
+        reference: Reference,
+    ) -> None:
+        self._source = source
+        self._quota = quota
+        self._accounts = accounts
+        self._retries = retries
+        self._sleep = sleep
         self._reference = reference
-        self._peek = peek
-        self._fetch = fetch
-        self._fetch_once = fetch_once
-        self._wait = wait
         self._lock = threading.RLock()
         self._id = secrets.token_hex(8)
         self._count = 0  # units named so far
         self._free: list[str] = []  # of these, reserved and not spent
-        self._needed = 0  # units for the whole image, as far as that is known
+        self._needed = 0  # units for the whole image, as far as known
 
     def is_limited(self) -> bool:
-        """Whether the registry has told of a pull limit that counts these reads."""
+        """Whether the registry has stated a pull limit that counts these reads."""
         with self._lock:
             return self._account() is not None
 
-    def get(self, reference: Reference, *, expect: Descriptor | None = None) -> RemoteManifest:
-        """A manifest by tag or digest, at most 4 MiB, checked against every digest that was named, and *expect*.
+    def get(self, reference: Reference, *, expect: Descriptor | None = None) -> FetchedManifest:
+        """Return a manifest, checked against all named digests and *expect*.
 
-        Raises QuotaExhausted before the registry is asked, ManifestUnknown, DigestMismatch, SizeInvalid,
-        AnswerTooLarge, and what all requests raise.
+        It has at most 4 MiB. Raises QuotaExhausted before a request is sent. Raises ManifestUnknown, DigestMismatch,
+        SizeInvalid, AnswerTooLarge, and what every request raises.
         """
-        return self._fetch(reference, expect, self._take)
+        manifest = self._retries.run(reference, partial(self._get_once, reference, expect))
+        self._source.head_support.get_worked(reference)
+        return manifest
 
-    def get_hinted(self, reference: Reference) -> RemoteManifest | None:
-        """A manifest by a digest that only a HEAD has named. None where it cannot be had so: its tag may show another.
+    def get_hinted(self, reference: Reference) -> FetchedManifest | None:
+        """Return a manifest by a digest that only a HEAD has named, in one attempt.
 
-        It is tried once. Raises QuotaExhausted, and what a login or a limit of the registry demands.
+        None if that fails. The tag may show another manifest then. Raises QuotaExhausted, and a registry's demand for a
+        login or a wait.
         """
-        return self._fetch_once(reference, self._take)
+        return self._retries.run_optional(reference, partial(self._get_once, reference, None))
 
     def expect(self, count: int) -> None:
-        """So many more manifests will be read: raises QuotaExhausted, nothing spent on them, if too few are left."""
+        """Reserve the quota for *count* more manifests.
+
+        Raises QuotaExhausted, spending nothing, if too little is left.
+        """
         with self._lock:
             self._needed = self._count - len(self._free) + count
             missing = count - len(self._free)
             if missing > 0:
                 self._reserve(missing)
 
-    def _take(self) -> str | None:
+    def close(self) -> None:
+        """Give back the quota that was not spent."""
+        with self._lock:
+            account = self._accounts.account(self._reference)
+            if account and self._free:
+                self._quota.give_back(account, self._free)
+            self._free = []
+
+    def _get_once(self, reference: Reference, expect: Descriptor | None) -> FetchedManifest:
+        return self._source.get_once(reference, expect, self._take_unit())
+
+    def _take_unit(self) -> str | None:
         with self._lock:
             if not self._free:
                 self._reserve(self._first_cost() if self._count == 0 else 1)
@@ -113,13 +251,16 @@ class ManifestReader:
 
     def _first_cost(self) -> int:
         digest = self._reference.digest
-        return self._limits.cost(str(digest)) if digest and self._account() else 1
+        return self._quota.cost(str(digest)) if digest and self._account() else 1
 
     def _account(self) -> Account | None:
-        """Whose limit counts. A HEAD tells, where nothing was heard and others have heard of a limit."""
-        if not self._reader.has_heard(self._reference) and self._limits.is_limited(self._reference.registry):
-            self._peek(self._reference)
-        return self._reader.account(self._reference)
+        """Return the account that is counted.
+
+        A HEAD finds it if only other clients know of a limit.
+        """
+        if not self._accounts.is_known(self._reference) and self._quota.is_limited(self._reference.registry):
+            self._source.head(self._reference)
+        return self._accounts.account(self._reference)
 
     def _reserve(self, count: int) -> None:
         account = self._account()
@@ -127,31 +268,26 @@ class ManifestReader:
             self._count += count
             return
         units = [f"{self._id}:{n}" for n in range(self._count, self._count + count)]
-        verdict = self._decision(account, units, asked=False)
-        if not verdict.granted and not verdict.undecided and verdict.told_ago > _FRESH:
-            self._peek(self._reference)
-            verdict = self._decision(account, units, asked=True)
-        if not verdict.granted:
+        grant = self._decision(account, units, asked=False)
+        if not grant.granted and not grant.undecided and grant.told_ago > _FRESH_SECONDS:
+            self._source.head(self._reference)
+            grant = self._decision(account, units, asked=True)
+        if not grant.granted:
             if self._reference.digest and self._needed > 1:
-                self._limits.note_cost(str(self._reference.digest), self._needed)
-            raise QuotaExhausted(self._reference.registry, verdict.wait)
+                self._quota.note_cost(str(self._reference.digest), self._needed)
+            raise QuotaExhausted(self._reference.registry, grant.wait)
         self._count += count
         self._free += units
 
-    def _decision(self, account: Account, units: Sequence[str], *, asked: bool) -> Verdict:
-        """The ledger's verdict, when other readers' answers that are under way have come, or have taken too long."""
-        patient_until = monotonic() + _PATIENCE
-        while (verdict := self._limits.reserve(account, units, asked=asked)).undecided and monotonic() < patient_until:
-            self._wait(_LOOK_AGAIN)
-        return verdict
+    def _decision(self, account: Account, units: Sequence[str], *, asked: bool) -> QuotaGrant:
+        """Return the ledger's decision.
 
-    def close(self) -> None:
-        """Give back what was not spent."""
-        with self._lock:
-            account = self._reader.account(self._reference)
-            if account and self._free:
-                self._limits.give_back(account, self._free)
-            self._free = []
+        Wait a moment for it while it depends on responses to other readers.
+        """
+        until = monotonic() + _UNDECIDED_SECONDS
+        while (grant := self._quota.reserve(account, units, asked=asked)).undecided and monotonic() < until:
+            self._sleep(_POLL_SECONDS)
+        return grant
 
     def __enter__(self) -> Self:
         return self
@@ -160,3 +296,30 @@ class ManifestReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _what(reference: Reference) -> str:
+    return f"the manifest of {reference}"
+
+
+def content_digest(headers: Headers) -> Digest | None:
+    """Return the Docker-Content-Digest.
+
+    None if it is absent or unusable: it is a hint, and the bytes decide.
+    """
+    try:
+        return Digest.parse(headers.only_element("Docker-Content-Digest") or "")
+    except InvalidDigest:
+        return None
+
+
+def _name(reference: Reference) -> tuple[str, str, str]:
+    return reference.registry, reference.repository, reference.target
+
+
+def _put(records: OrderedDict[K, V], key: K, value: V) -> None:
+    """Put a record, and drop the oldest one if there are too many."""
+    records[key] = value
+    records.move_to_end(key)
+    if len(records) > _MAX_RECORDS:
+        records.popitem(last=False)

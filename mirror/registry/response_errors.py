@@ -1,7 +1,7 @@
-"""HTTP statuses that mean trouble, as errors; and every time that a registry names, within bounds.
+"""Errors for HTTP statuses, and durations that a registry names, within bounds.
 
-Nothing else in the client reads a number of seconds from an answer. A hostile or broken registry could park a task for
-decades else, and fill Redis with keys that never expire.
+Nothing else in the client reads a number of seconds from a response. Otherwise a hostile or broken registry could park
+a task for decades, and fill Redis with keys that never expire.
 """
 
 from __future__ import annotations
@@ -12,38 +12,31 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from mirror.errors import LONGEST_REST, MirrorError, RateLimited, SourceFailed
+from mirror.http.failures import ServerFailed
 
 DEFAULT_WAIT: Final = 60.0
 LONGEST_WAIT: Final = 6 * 3600.0
-"""Seconds of a Retry-After: Docker Hub's pull limit has windows of six hours. Who asks for more is asked then."""
+"""Seconds of a Retry-After. Docker Hub's pull limit has windows of six hours. A longer wait is cut to this."""
 LONGEST_WINDOW: Final = LONGEST_REST
-"""Seconds of a pull limit's window: the longest that is known is a day."""
+"""Seconds of a pull limit's window. The longest known one is a day."""
 LONGEST_TOKEN: Final = 12 * 3600.0
-"""Seconds for which a token is used without a new one. One that is refused earlier is renewed at once."""
+"""Seconds for which a token is used without a new one. A token that is refused earlier is renewed at once."""
 DEFAULT_TOKEN: Final = 60.0
-"""What a token without a usable ``expires_in`` is good for (distribution spec, token authentication)."""
+"""Seconds for which a token without a usable ``expires_in`` is valid (distribution spec, token authentication)."""
 _OVERLOADED: Final = frozenset({502, 503, 504})
-"""Of a proxy or a server that is overloaded: with Retry-After they are waited for (RFC 9110, 15.6.4)."""
+"""Statuses of an overloaded proxy or server. With Retry-After they are waited for (RFC 9110, 15.6.4)."""
 
 
-class ServerFailed(SourceFailed):
-    """A 5xx, or what amounts to one: the same request may succeed in a moment."""
-
-    def __init__(self, registry: str, reason: str, *, overloaded: bool = False) -> None:
-        super().__init__(registry, reason)
-        self.overloaded = overloaded
-
-
-def error_for_trouble(
-    registry: str, status: int, headers: Mapping[str, str], *, what: str, asked_for: str = ""
+def status_error(
+    registry: str, status: int, headers: Mapping[str, str], *, subject: str, what: str = ""
 ) -> MirrorError:
-    """The error that a status means; *asked_for* names what was requested.
+    """Return the error for a status. *subject* returned it, and *what* was requested.
 
     RateLimited for a 429, and for a 502, 503 or 504 that says how long to wait. ServerFailed for any other 5xx.
-    SourceFailed for what the protocol does not foresee.
+    SourceFailed for every status that the protocol does not expect.
     """
     wait = asked_wait(headers)
-    reason = f"{what} {status} for {asked_for}" if asked_for else f"{what} {status}"
+    reason = f"{subject} answered {status} for {what}" if what else f"{subject} answered {status}"
     if status == 429:
         return RateLimited(registry, DEFAULT_WAIT if wait is None else wait, asked=wait is not None)
     if status in _OVERLOADED and wait:
@@ -54,10 +47,13 @@ def error_for_trouble(
 
 
 def token_seconds(expires_in: object) -> float:
-    """How long a token may be used, from ``expires_in``: a number, or one in a string, or anything."""
+    """Return the seconds for which a token may be used.
+
+    ``expires_in`` may be a number, a string, or anything.
+    """
     known = isinstance(expires_in, int | float | str) and not isinstance(expires_in, bool)
     try:
-        seconds = float(expires_in) if known else 0.0  # type: ignore[arg-type]  # mypy forgets what is known
+        seconds = float(expires_in) if known else 0.0  # type: ignore[arg-type]  # mypy does not narrow by `known`
     except ValueError:
         return DEFAULT_TOKEN
     except OverflowError:
@@ -66,12 +62,15 @@ def token_seconds(expires_in: object) -> float:
 
 
 def window_seconds(text: str) -> float:
-    """How long a pull limit's window is, from decimal digits."""
+    """Return the seconds of a pull limit's window, from decimal digits."""
     return min(float(text), LONGEST_WINDOW)
 
 
 def asked_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from Retry-After in either of its forms (RFC 9110, 10.2.3), within bounds; None without one."""
+    """Return the seconds of Retry-After (RFC 9110, 10.2.3), None without one.
+
+    It may be a number or a date. The result is at most `LONGEST_WAIT`.
+    """
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdecimal():
         return min(float(text[:10]), LONGEST_WAIT)

@@ -1,9 +1,13 @@
-"""Asking again: what may pass in a moment is tried up to four times; what takes longer is the caller's to wait for."""
+"""Repeat requests.
+
+A short failure is retried here, up to four attempts. A longer wait is left to the caller.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 import structlog
 from tenacity import (
@@ -30,17 +34,18 @@ from mirror.errors import (
     SourceUnreachable,
     Unauthorized,
 )
-from mirror.registry.response_errors import ServerFailed
-from mirror.registry.throttle import Throttle, Wait
+from mirror.http.failures import ServerFailed
+from mirror.oci.reference import Reference
+from mirror.registry.throttle import Breaker, Sleep
 
 ATTEMPTS: Final = 4
 LONGEST_PAUSE: Final = 5.0
-"""Seconds that are waited here; a registry that asks for more parks the task."""
+"""Seconds that are waited here. If a registry asks for more, the task is parked."""
 RETRY_SECONDS: Final = 30.0
-"""After the first failure, in which another attempt may begin: attempts that take long are no matter of a moment."""
+"""Seconds after the first failure in which another attempt may start. Slow attempts show no short failure."""
 _JITTER: Final = wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE)
-_REACHED: Final = (Unauthorized, Denied, ManifestUnknown, BlobUnknown, RateLimited)
-"""Refusals: they show that the registry answers."""
+_REFUSALS: Final = (Unauthorized, Denied, ManifestUnknown, BlobUnknown, RateLimited)
+"""These show that the registry works."""
 _INCONCLUSIVE: Final = (
     AddressNotAllowed,
     AnswerTooLarge,
@@ -52,99 +57,106 @@ _INCONCLUSIVE: Final = (
     SourceTooSlow,
     SourceUnreachable,
 )
-"""Failures of a shortcut. What is left are demands for a login and for patience, which hold for every request."""
+"""Failures of an optional request that are not raised. The others demand a login or a wait from every request."""
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
-P = ParamSpec("P")
 
 
 class Retries:
-    """Makes requests under the registry's breaker, and makes them again over what may pass.
+    """Runs requests under the circuit breaker, and retries failures that may pass.
 
-    That is a lost connection, a 5xx, and, once, a 429 that asks for at most 5 s. A request that ran out of its deadline
-    is not made again: it occupied its task's slot for a minute, and four of them would for four.
+    These are a lost connection, a 5xx, and, once, a 429 that asks for at most 5 s. A request that exceeded its deadline
+    is not retried: it has occupied its task's slot for a minute, and four attempts would occupy it for four. Its task
+    is parked if the registry is known to work, and fails otherwise.
     """
 
-    def __init__(self, admission: Throttle, sleep: Wait) -> None:
-        self._admission = admission
+    def __init__(self, breaker: Breaker, sleep: Sleep) -> None:
+        self._breaker = breaker
         self._sleep = sleep
 
-    def __call__(self, registry: str, request: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Raises what the last attempt did; RegistryDown in its place where the registry is known to work."""
-        self._admission.permit(registry)
+    def run(self, reference: Reference, request: Callable[[], T]) -> T:
+        """Run *request* and return its result.
+
+        Raises the last attempt's error, or RegistryDown or RegistryFailing if the registry is known to work.
+        """
+        registry = reference.registry
+        self._breaker.permit(registry)
         try:
-            result = self._tried(_MayPass(), request, *args, **named)
+            result = self._retried(_MayPass(), reference, request)
         except (SourceUnreachable, SourceTooSlow, ServerFailed) as error:
-            raise self._admission.failed(registry, error) from None
-        except _REACHED:
-            self._admission.answered(registry, served=False)
+            raise self._breaker.failed(registry, error) from None
+        except _REFUSALS:
+            self._breaker.answered(registry, served=False)
             raise
         except MirrorError:
-            self._admission.undecided(registry)
+            self._breaker.undecided(registry)
             raise
-        self._admission.answered(registry, served=True)
+        self._breaker.answered(registry, served=True)
         return result
 
-    def shortcut(self, registry: str, request: Callable[P, T | None], *args: P.args, **named: P.kwargs) -> T | None:
-        """Make a request that only saves others: None where it failed, or told nothing. Only over a 429 is it repeated.
+    def run_optional(self, reference: Reference, request: Callable[[], T | None]) -> T | None:
+        """Run a request that only saves others.
 
-        Raises what would hold for the other requests as well: a demand for a login, or for patience. A failure does
-        not count for the breaker, since the request that is made instead decides. But one that ran out of its deadline
-        does, and is raised: its task has had its slot for a minute.
+        Returns None if it failed. Only a 429 is retried. Raises what every other request would raise too: a demand for
+        a login or for a wait. A failure does not count for the breaker, because the request that follows decides. An
+        exceeded deadline counts, and is raised: the task has occupied its slot for a minute.
         """
-        self._admission.permit(registry)
+        registry = reference.registry
+        self._breaker.permit(registry)
         try:
-            result: T | None = self._tried(_MayPass(only_limits=True), request, *args, **named)
+            result: T | None = self._retried(_MayPass(only_limits=True), reference, request)
         except _INCONCLUSIVE as error:
-            if _ran_out_of_time(error):
-                raise self._admission.failed(registry, error) from None
+            if _exceeded_deadline(error):
+                raise self._breaker.failed(registry, error) from None
             result = None
         except RateLimited as error:
             if error.answered == 429:
-                self._admission.answered(registry, served=False)
+                self._breaker.answered(registry, served=False)
                 raise
             result = None
-        except _REACHED:
-            self._admission.answered(registry, served=False)
+        except _REFUSALS:
+            self._breaker.answered(registry, served=False)
             raise
         except MirrorError:
-            self._admission.undecided(registry)
+            self._breaker.undecided(registry)
             raise
         if result is None:
-            self._admission.undecided(registry)
+            self._breaker.undecided(registry)
         else:
-            self._admission.answered(registry, served=True)
+            self._breaker.answered(registry, served=True)
         return result
 
-    def _tried(self, may_pass: _MayPass, request: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Most requests need one attempt, and tenacity's accounts are a tenth of the CPU of a HEAD: it is told of the
-        first one only if that failed.
+    def _retried(self, may_pass: _MayPass, reference: Reference, request: Callable[[], T]) -> T:
+        """Run *request* under tenacity, except its first attempt, which is run directly.
+
+        Most requests need one attempt, and tenacity costs a tenth of the CPU of a HEAD. If the first attempt fails, its
+        error is handed to tenacity as the result of attempt 1.
         """
         try:
-            return request(*args, **named)
+            return request()
         except MirrorError as error:
             first = [error]
 
-        def attempt(*args: P.args, **named: P.kwargs) -> T:
+        def attempt() -> T:
             if first:
                 raise first.pop()
-            return request(*args, **named)
+            return request()
 
         retrying = Retrying(
             retry=may_pass,
             stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(RETRY_SECONDS),
             wait=_pause,
             sleep=self._sleep,
-            before_sleep=_note,
+            before_sleep=partial(_log_retry, reference),
             reraise=True,
         )
-        return retrying(attempt, *args, **named)
+        return retrying(attempt)
 
 
 class _MayPass(retry_base):
-    """Whether the same request may succeed in a moment; used for one request.
+    """Whether the same request may succeed in a moment. Made anew for each request.
 
-    With *only_limits* that is a 429 alone.
+    With *only_limits*, only a 429 counts.
     """
 
     def __init__(self, *, only_limits: bool = False) -> None:
@@ -159,25 +171,25 @@ class _MayPass(retry_base):
             may, self._has_waited = not self._has_waited and error.asked and error.retry_after <= LONGEST_PAUSE, True
             return may
         passing = isinstance(error, SourceUnreachable | SourceTooSlow | ServerFailed | AnswerTruncated)
-        return passing and not _ran_out_of_time(error)
+        return passing and not _exceeded_deadline(error)
 
 
-def _ran_out_of_time(error: BaseException | None) -> bool:
+def _exceeded_deadline(error: BaseException | None) -> bool:
     return isinstance(error, SourceUnreachable | SourceTooSlow) and error.out_of_time
 
 
 def _pause(state: RetryCallState) -> float:
-    """What the registry asks for, else full jitter."""
+    """Return the seconds that the registry asks for, else full jitter."""
     error = state.outcome.exception() if state.outcome else None
     return error.retry_after if isinstance(error, RateLimited) else _JITTER(state)
 
 
-def _note(state: RetryCallState) -> None:
+def _log_retry(reference: Reference, state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, MirrorError):
         _LOG.info(
             "trying the registry again",
-            source=str(state.args[0]),
+            source=str(reference),
             attempt=state.attempt_number,
             code=error.code,
             reason=error.message,

@@ -1,8 +1,8 @@
-"""Asking a token server: where credentials may go, what is asked for, and how its answer is read.
+"""Fetch tokens from token servers, and decide where credentials may be sent.
 
-Credentials leave for a realm only after it was found to be the registry's own or one that the registry may name: a
-registry that names any other realm is after somebody's password (CVE-2026-33540). Without credentials nothing is at
-stake but the token itself, so any https realm on an allowed address will do.
+Credentials are sent to a realm only if it is on the registry's own host, or if it is listed for that registry. A
+registry that names any other realm may want to steal a password (CVE-2026-33540). Without credentials only the token
+itself is at risk, so any https realm on an allowed address will do.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any, Final
 from urllib.parse import unquote_plus, urlencode, urljoin, urlsplit, urlunsplit
 
 from mirror.errors import Denied, RealmNotAllowed, SourceFailed, Unauthorized
-from mirror.http.transport import Answer, Origin, Transport
-from mirror.registry.challenges import Challenge
+from mirror.http.redirects import MAX_REDIRECTS, redirect_location
+from mirror.http.response import Response
+from mirror.http.transport import Origin, Transport
 from mirror.registry.credentials import Credential, to_bytes
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.redirects import REDIRECTING, REDIRECTS
-from mirror.registry.response_errors import error_for_trouble, token_seconds
+from mirror.registry.response_errors import status_error, token_seconds
 
 KNOWN_REALMS: Final = {
     "docker.io": frozenset({"auth.docker.io"}),
     "docker.elastic.co": frozenset({"docker-auth.elastic.co"}),
     "registry.gitlab.com": frozenset({"gitlab.com"}),
 }
-"""Token servers that are not on their registry's own host; GHCR, GCR, quay.io, ACR and most others are."""
-_TOKEN_ANSWER: Final = 1024 * 1024
+"""Token servers on another host than their registry. GHCR, GCR, quay.io, ACR and most others use the same host."""
+_MAX_TOKEN_REPLY: Final = 1024 * 1024
 _LONGEST_SERVICE: Final = 1024
-_OURS: Final = frozenset({"scope", "account"})
-"""Parameters of a realm's own query that are dropped: for what and for whom we ask is never the registry's choice."""
+_RESERVED: Final = frozenset({"scope", "account"})
+"""Parameters that are dropped from a realm's own query. The registry must not choose the scope or the account."""
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]{1,65536}", re.ASCII)
 _RELATIVE: Final = re.compile(r"\.{0,2}/[\x21-\x5b\x5d-\x7e]*", re.ASCII)
 _NO_URL: Final = "Ask the registry's operator to name the token server by its whole URL, such as 'https://host/token'."
@@ -41,15 +41,15 @@ _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and the seconds it is good for, counted from before it was asked for."""
+    """A token and the seconds for which it is valid, counted from before its request."""
 
     text: str = field(repr=False)
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
-    """One request to a token server."""
+class _TokenRequest:
+    """A request to a token server."""
 
     method: str
     url: str = field(repr=False)
@@ -58,48 +58,57 @@ class _Call:
 
 
 class TokenServers:
-    """Fetches tokens. *realms* maps a registry to more hosts that may be sent its credentials."""
+    """Fetches tokens.
+
+    *realms* maps a registry to more hosts that may be sent its credentials.
+    """
 
     def __init__(self, transport: Transport, endpoints: Endpoints, realms: Mapping[str, frozenset[str]]) -> None:
         self._transport = transport
         self._endpoints = endpoints
         self._realms = realms
 
-    def fetch(self, challenge: Challenge, credential: Credential | None, registry: str, repository: str) -> Token:
-        """Fetch a token to pull *repository*, whatever scope the challenge names.
+    def fetch(self, realm: str, service: str, credential: Credential | None, registry: str, repository: str) -> Token:
+        """Fetch a token to pull *repository*.
 
-        Raises Unauthorized, Denied, RealmNotAllowed, or what the token server's failure is.
+        *realm* and *service* are those of the challenge. Its scope is ignored. Raises Unauthorized, Denied,
+        RealmNotAllowed, or the error for the token server's reply.
         """
-        realm = self._realm(registry, challenge.parameters.get("realm", ""), credential)
+        url = self._realm(registry, realm, credential)
         wanted = {"scope": f"repository:{repository}:pull".encode()}
-        service = challenge.parameters.get("service", "").encode("latin-1", "replace")
-        if 0 < len(service) <= _LONGEST_SERVICE:
-            wanted["service"] = service
-        call = _exchange(realm, wanted, credential) if _is_refreshed(credential) else _get(realm, wanted, credential)
-        with self._send(call, registry, anonymous=credential is None) as answer:
-            if answer.status == 401 or (answer.status == 400 and call.method == "POST"):
+        service_bytes = service.encode("latin-1", "replace")
+        if 0 < len(service_bytes) <= _LONGEST_SERVICE:
+            wanted["service"] = service_bytes
+        request = _token_request(url, wanted, credential)
+        with self._send(request, registry, anonymous=credential is None) as response:
+            if response.status == 401 or (response.status == 400 and request.method == "POST"):
                 raise Unauthorized(registry, repository, with_credentials=credential is not None)
-            if answer.status == 403:
+            if response.status == 403:
                 raise Denied(registry, repository)
-            if not 200 <= answer.status < 300:
-                raise error_for_trouble(registry, answer.status, answer.headers, what="its token server answered")
-            return _token(answer.read(_TOKEN_ANSWER, "a token"), registry)
+            if not 200 <= response.status < 300:
+                raise status_error(registry, response.status, response.headers, subject="its token server")
+            return _token(response.read(_MAX_TOKEN_REPLY, "a token"), registry)
 
-    def _send(self, call: _Call, registry: str, *, anonymous: bool) -> Answer:
-        """Send the call, and again where it is redirected to within the token server's own origin."""
-        for _ in range(REDIRECTS + 1):
-            answer = self._transport.request(call.method, call.url, call.headers, registry=registry, body=call.body)
-            location = answer.headers.get("Location")
-            if answer.status not in REDIRECTING or not location:
-                return answer
-            answer.dismiss()
-            call = _redirected(call, answer.status, location, registry, anonymous=anonymous)
-        raise SourceFailed(registry, f"its token server redirects more than {REDIRECTS} times")
+    def _send(self, request: _TokenRequest, registry: str, *, anonymous: bool) -> Response:
+        """Send the request.
+
+        Send it again for redirects within the token server's own origin.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._transport.request(
+                request.method, request.url, request.headers, server=registry, body=request.body
+            )
+            location = redirect_location(response)
+            if location is None:
+                return response
+            response.discard()
+            request = _redirected(request, response.status, location, registry, anonymous=anonymous)
+        raise SourceFailed(registry, f"its token server redirects more than {MAX_REDIRECTS} times")
 
     def _realm(self, registry: str, realm: str, credential: Credential | None) -> str:
-        """The realm as a URL that may be asked; raises RealmNotAllowed.
+        """Return the realm as a URL that may be requested. Raises RealmNotAllowed.
 
-        A relative realm is one of the registry itself.
+        A relative realm belongs to the registry itself.
         """
         base = self._endpoints.base_url(registry)
         try:
@@ -116,35 +125,35 @@ class TokenServers:
         return url
 
     def _may_have_credentials(self, registry: str, realm: Origin, base: str) -> bool:
-        """Whether *realm* is on the registry's own host, on whatever port, or is named for the registry."""
+        """Whether *realm* is on the registry's host, or listed for the registry."""
         if realm.host in {Origin.of(base).host, registry.partition(":")[0]}:
             return True
         named = KNOWN_REALMS.get(registry, frozenset()) | self._realms.get(registry, frozenset())
         return bool({realm.host, f"{realm.host}:{realm.port}"} & named)
 
 
-def _is_refreshed(credential: Credential | None) -> bool:
-    return credential is not None and bool(credential.identity_token)
+def _token_request(realm: str, wanted: Mapping[str, bytes], credential: Credential | None) -> _TokenRequest:
+    """Build the exchange of an identity token (OAuth2), else the spec's GET.
 
-
-def _get(realm: str, wanted: Mapping[str, bytes], credential: Credential | None) -> _Call:
-    """The distribution spec's token request, logged in with Basic where there is a password."""
+    The GET is logged in with Basic if there is a password.
+    """
+    if credential and credential.identity_token:
+        token = to_bytes(credential.identity_token)
+        form = {"grant_type": b"refresh_token", "client_id": b"image-mirror", **wanted, "refresh_token": token}
+        return _TokenRequest("POST", _with_query(realm, {}), _FORM, urlencode(form).encode())
     account = {"account": to_bytes(credential.username)} if credential else {}
     basic = credential.basic if credential else None
-    return _Call("GET", _with_query(realm, {**wanted, **account}), {"Authorization": basic} if basic else {})
-
-
-def _exchange(realm: str, wanted: Mapping[str, bytes], credential: Credential | None) -> _Call:
-    """The OAuth2 exchange of an identity token."""
-    token = to_bytes(credential.identity_token) if credential else b""
-    form = {"grant_type": b"refresh_token", "client_id": b"image-mirror", **wanted, "refresh_token": token}
-    return _Call("POST", _with_query(realm, {}), _FORM, urlencode(form).encode())
+    headers = {"Authorization": basic} if basic else {}
+    return _TokenRequest("GET", _with_query(realm, {**wanted, **account}), headers)
 
 
 def _with_query(url: str, more: Mapping[str, bytes]) -> str:
-    """*url* with more parameters. Its own stay as they are spelled, but those that we alone decide on are dropped."""
+    """Return *url* with more parameters.
+
+    Its own are kept as they are spelled, except the reserved ones.
+    """
     parts = urlsplit(url)
-    own = [part for part in re.split("[&;]", parts.query) if part and _parameter(part) not in _OURS | set(more)]
+    own = [part for part in re.split("[&;]", parts.query) if part and _parameter(part) not in _RESERVED | set(more)]
     query = "&".join([*own, *([urlencode(more)] if more else [])])
     return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
@@ -153,15 +162,16 @@ def _parameter(part: str) -> str:
     return unquote_plus(part.partition("=")[0]).strip().lower()
 
 
-def _redirected(call: _Call, status: int, location: str, registry: str, *, anonymous: bool) -> _Call:
-    """The call to make after a redirect; raises SourceFailed where we may not go.
+def _redirected(request: _TokenRequest, status: int, location: str, registry: str, *, anonymous: bool) -> _TokenRequest:
+    """Return the request to send after a redirect.
 
-    Method and body stay, but after a 303. RFC 9110 (15.4) lets a client repeat a POST after a 301 or 302, and a token
-    server that only adds a slash means just that. A Location without a query keeps ours.
+    Raises SourceFailed if it leads to another origin. Method and body are kept, except after a 303. RFC 9110 (15.4)
+    lets a client repeat a POST after a 301 or 302, and a token server that only adds a slash means that. A Location
+    without a query keeps ours.
     """
-    here = Origin.of(call.url)
+    here = Origin.of(request.url)
     try:
-        url = urljoin(call.url, location)
+        url = urljoin(request.url, location)
         there = Origin.of(url)
     except ValueError:
         raise SourceFailed(registry, "its token server redirects to what is no http or https URL") from None
@@ -171,26 +181,27 @@ def _redirected(call: _Call, status: int, location: str, registry: str, *, anony
             registry,
             f"its token server {here} redirects to another origin, {there.scheme}://{there}, which is not followed",
         )
-    query = urlsplit(call.url).query
+    query = urlsplit(request.url).query
     if query and not urlsplit(url).query:
         url = urlunsplit((*urlsplit(url)[:3], query, ""))
-    if status == 303 and call.method == "POST":
-        return _Call("GET", url, {})
-    return _Call(call.method, url, call.headers, call.body)
+    if status == 303 and request.method == "POST":
+        return _TokenRequest("GET", url, {})
+    return _TokenRequest(request.method, url, request.headers, request.body)
 
 
 def _token(body: bytes, registry: str) -> Token:
-    """Read a token server's answer: the first usable of ``token`` and ``access_token``.
+    """Parse a token server's reply: the first usable ``token`` or ``access_token``.
 
-    ``issued_at`` is ignored: it is told by another clock. A token that ends earlier is refused, and fetched anew once.
+    ``issued_at`` is ignored, because it comes from another clock. If a token expires earlier, the registry refuses it,
+    and a new one is fetched once.
     """
     try:
-        answer: Any = json.loads(body)
+        reply: Any = json.loads(body)
     except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
+        reply = None
+    if not isinstance(reply, dict):
         raise SourceFailed(registry, "its token server's answer is not a JSON object")
-    for text in (answer.get("token"), answer.get("access_token")):
+    for text in (reply.get("token"), reply.get("access_token")):
         if isinstance(text, str) and _HEADER_VALUE.fullmatch(text.strip(" \r\n\t")):
-            return Token(text.strip(" \r\n\t"), token_seconds(answer.get("expires_in")))
+            return Token(text.strip(" \r\n\t"), token_seconds(reply.get("expires_in")))
     raise SourceFailed(registry, "its token server's answer has no usable token")

@@ -29,11 +29,11 @@ from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer, bucket_for
 from tests.e2e.page import Section, documentation, sections
+from tests.fakes.certificates import Authority, Issued
 from tests.harness import mark_built
 from tests.servers import RcloneS3, ValkeyServer, program
 from tests.servers.node import NAME, Node
 from tests.servers.process import in_ci
-from tests.unit.registry.certificates import Authority, Issued
 
 pytestmark = pytest.mark.node_clients
 

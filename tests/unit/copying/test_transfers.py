@@ -42,11 +42,11 @@ def engine_on(
         insecure_registries=frozenset({registry.host}), allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),)
     )
     redis = Redis.connect(redis_url)
-    admission = build_throttle(redis, {registry.host: connections})
-    client = RegistryClient.from_settings(chosen, admission=admission, sleep=lambda _: None, wakers=waking)
+    throttle = build_throttle(redis, {registry.host: connections})
+    client = RegistryClient.from_settings(chosen, throttle=throttle, sleep=lambda _: None, on_cancel=waking)
     yield Engine(registry, client, bucket, redis)
     client.close()
-    admission.close()
+    throttle.slots.close()
     redis.close()
 
 

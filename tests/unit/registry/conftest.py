@@ -1,4 +1,4 @@
-"""A scripted registry, and clients of it that do not really wait between attempts."""
+"""A scripted registry, and clients of it that do not wait between attempts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
+from mirror.registry.manifests import FetchedManifest
 from tests.conftest import MakeSettings
 from tests.fakes.registry import FakeRegistry, Tokens
+from tests.fakes.throttle import UNTHROTTLED
 from tests.images import TestImage, image, layer
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
@@ -24,6 +27,12 @@ LOGIN = ("gordon", "s3cret:with:colons")
 """A user and password, as `docker login` takes them."""
 
 MakeClient = Callable[..., RegistryClient]
+
+
+def get_manifest(client: RegistryClient, reference: Reference, *, expect: Descriptor | None = None) -> FetchedManifest:
+    """Read one manifest."""
+    with client.reading(reference) as manifests:
+        return manifests.get(reference, expect=expect)
 
 
 def login_entry() -> dict[str, str]:
@@ -71,19 +80,20 @@ def reference(registry: FakeRegistry) -> Reference:
 
 @pytest.fixture
 def waits() -> list[float]:
-    """The seconds that clients wanted to wait between attempts."""
+    """The seconds that clients would have waited between attempts."""
     return []
 
 
 @pytest.fixture
 def client_of(settings: MakeSettings, waits: list[float]) -> Iterator[MakeClient]:
-    """Makes clients that may speak to loopback, and plain HTTP to the registries they are given."""
+    """Makes clients that may use loopback, and plain HTTP for the given registries."""
     made: list[RegistryClient] = []
 
     def make(*registries: FakeRegistry, **fields: Any) -> RegistryClient:
         insecure = frozenset(registry.host for registry in registries)
         place = {"allowed_networks": LOOPBACK, "insecure_registries": insecure}
-        made.append(RegistryClient.from_settings(settings(**{**place, **fields}), sleep=waits.append))
+        chosen = settings(**{**place, **fields})
+        made.append(RegistryClient.from_settings(chosen, throttle=UNTHROTTLED, sleep=waits.append))
         return made[-1]
 
     yield make

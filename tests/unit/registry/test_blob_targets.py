@@ -1,4 +1,4 @@
-"""The target of a blob's redirect is reused for its ranges until it expires; it sees no login, and the log no query."""
+"""The target of a blob's redirect is reused, without a login, until it expires."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mirror.errors import SourceError
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
+from mirror.registry.blobs import MAX_TARGETS, TARGET_SECONDS, BlobTargets
 from mirror.registry.client import RegistryClient
-from mirror.registry.redirects import TARGET_SECONDS, TARGETS, BlobTargets
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Synthetic, Tokens
 from tests.fakes.server import HttpServer
@@ -25,14 +25,14 @@ BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), SIZE)
 
 @pytest.fixture
 def registry(registry: FakeRegistry) -> FakeRegistry:
-    """It sends blob reads to another origin."""
+    """A registry that redirects blob reads to another origin."""
     registry.put_blob(REPOSITORY, BLOB.digest, Synthetic(SIZE))
     registry.redirect_blobs = True
     return registry
 
 
 def in_ranges(client: RegistryClient, reference: Reference) -> bytes:
-    """The blob, read in five ranges."""
+    """Read the blob in five ranges."""
     whole = b""
     for offset in range(0, SIZE, PIECE):
         buffer = memoryview(bytearray(PIECE))
@@ -43,11 +43,11 @@ def in_ranges(client: RegistryClient, reference: Reference) -> bytes:
 
 
 def asked(registry: FakeRegistry) -> tuple[int, int]:
-    """How many blob reads came to the registry, and how many to the target."""
+    """Return the number of blob reads at the registry, and at the target."""
     return len(registry.log("api", path="/blobs/")), len(registry.log("cdn"))
 
 
-def test_one_request_to_the_registry_is_enough_for_many_ranges(
+def test_many_ranges_need_one_request_to_the_registry(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     assert in_ranges(client, reference) == CONTENT
@@ -58,7 +58,7 @@ def test_one_request_to_the_registry_is_enough_for_many_ranges(
 def test_no_login_goes_to_the_target(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path
 ) -> None:
-    """It would answer 400."""
+    """The target would reply 400."""
     registry.tokens = Tokens(login=LOGIN)
     assert in_ranges(client_of(registry, docker_config=config), reference) == CONTENT
     assert all("Authorization" not in request.headers for request in registry.log("cdn"))
@@ -66,7 +66,7 @@ def test_no_login_goes_to_the_target(
 
 
 @pytest.mark.parametrize("change", [faults.status(403), faults.status(404), faults.status(503), faults.status(302)])
-def test_a_target_that_answers_no_more_sends_us_back_to_the_registry(
+def test_after_a_failure_of_the_target_the_registry_is_asked_again(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, change: faults.Change, waits: list[float]
 ) -> None:
     with client.open_blob(reference, BLOB, length=1):
@@ -77,7 +77,7 @@ def test_a_target_that_answers_no_more_sends_us_back_to_the_registry(
     assert waits == []
 
 
-def test_a_target_that_cannot_be_reached_any_more_sends_us_back_to_the_registry(
+def test_after_the_target_became_unreachable_the_registry_is_asked_again(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     with HttpServer("away", lambda _: Reply(206, {"Content-Range": f"bytes 0-0/{SIZE}"}, CONTENT[:1])) as away:
@@ -90,7 +90,7 @@ def test_a_target_that_cannot_be_reached_any_more_sends_us_back_to_the_registry(
     assert asked(registry) == (2, 5)
 
 
-def test_a_target_that_breaks_off_is_not_gone_straight_to_again(
+def test_a_target_that_breaks_off_is_not_used_again(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     in_ranges(client, reference)
@@ -101,7 +101,7 @@ def test_a_target_that_breaks_off_is_not_gone_straight_to_again(
     assert asked(registry)[0] == 2
 
 
-def test_a_target_that_sends_another_range_is_not_trusted_again(
+def test_a_target_that_sends_another_range_is_not_used_again(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     in_ranges(client, reference)
@@ -110,7 +110,7 @@ def test_a_target_that_sends_another_range_is_not_trusted_again(
     assert asked(registry) == (2, 5 + 1 + 5)
 
 
-def test_a_target_serves_the_repository_it_was_given_to_alone(
+def test_a_target_is_used_for_its_repository_only(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     in_ranges(client, reference)
@@ -122,7 +122,7 @@ def test_a_target_serves_the_repository_it_was_given_to_alone(
 def test_a_redirect_within_the_registry_is_asked_for_each_time(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
-    """Its target wants the login that is not sent to targets."""
+    """Its target needs the login, which is not sent to remembered targets."""
     registry.redirect_blobs = False
     registry.put_blob("moved/app", BLOB.digest, Synthetic(SIZE))
     away = faults.status(307, Location=f"/v2/moved/app/blobs/{BLOB.digest}")
@@ -158,7 +158,7 @@ def test_a_target_is_forgotten_before_presigned_urls_expire() -> None:
 
 def test_the_least_recently_used_targets_go_first() -> None:
     targets, reference = BlobTargets(), Reference.parse("registry.example/team/app:1")
-    digests = [Digest.of(str(number).encode()) for number in range(TARGETS + 1)]
+    digests = [Digest.of(str(number).encode()) for number in range(MAX_TARGETS + 1)]
     for digest in digests[:-1]:
         targets.remember(reference, digest, f"https://cdn.example/{digest}")
     assert targets.get(reference, digests[0])

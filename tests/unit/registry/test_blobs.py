@@ -1,4 +1,4 @@
-"""Blobs: streams that never give more than was described, resume where the server can, and can be interrupted."""
+"""Blobs: never longer than described, resumable, and interruptible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mirror.errors import AnswerTruncated, BlobUnknown, MirrorError, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
-from mirror.registry.blob_stream import BlobStream
+from mirror.registry.blobs import BlobResponse
 from mirror.registry.client import RegistryClient
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Synthetic
@@ -24,19 +24,19 @@ BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), SIZE)
 
 
 @pytest.fixture(autouse=True)
-def _held(registry: FakeRegistry) -> None:
+def _stored(registry: FakeRegistry) -> None:
     registry.put_blob(REPOSITORY, BLOB.digest, Synthetic(SIZE))
 
 
 @pytest.fixture
-def gate() -> Iterator[threading.Event]:
+def never() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
 
 
-def _read(stream: BlobStream, piece: int = 1024 * 1024) -> bytes:
-    """Everything up to the end that `readinto` tells."""
+def _read(stream: BlobResponse, piece: int = 1024 * 1024) -> bytes:
+    """Read to the end."""
     buffer, whole = memoryview(bytearray(piece)), bytearray()
     while count := stream.readinto(buffer):
         whole += buffer[:count]
@@ -44,7 +44,7 @@ def _read(stream: BlobStream, piece: int = 1024 * 1024) -> bytes:
 
 
 @pytest.mark.parametrize("piece", [1, 1000, 1024 * 1024, 2 * SIZE])
-def test_a_blob_is_its_bytes_whatever_the_buffer(client: RegistryClient, reference: Reference, piece: int) -> None:
+def test_a_blob_is_read_byte_for_byte_with_any_buffer(client: RegistryClient, reference: Reference, piece: int) -> None:
     small = 5000 if piece < 1024 else SIZE
     blob = Descriptor(BLOB.media_type, BLOB.digest, SIZE)
     with client.open_blob(reference, blob, offset=SIZE - small) as stream:
@@ -74,7 +74,7 @@ def test_an_empty_blob_ends_at_once(client: RegistryClient, registry: FakeRegist
         assert _read(stream) == b""
 
 
-def test_a_blob_that_is_read_to_its_end_gives_its_connection_back(
+def test_a_blob_that_was_read_completely_returns_its_connection(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     for _ in range(3):
@@ -83,7 +83,7 @@ def test_a_blob_that_is_read_to_its_end_gives_its_connection_back(
     assert registry.connections["api"] == 1
 
 
-def test_a_blob_that_is_given_up_leaves_nothing_for_the_next_request(
+def test_a_blob_that_is_closed_early_leaves_nothing_for_the_next_request(
     client: RegistryClient, reference: Reference
 ) -> None:
     with client.open_blob(reference, BLOB) as stream:
@@ -92,7 +92,7 @@ def test_a_blob_that_is_given_up_leaves_nothing_for_the_next_request(
         assert _read(stream) == CONTENT
 
 
-def test_a_server_with_ranges_continues_where_it_is_told(
+def test_a_server_with_ranges_continues_at_the_offset(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     with client.open_blob(reference, BLOB, offset=2_000_000) as stream:
@@ -108,7 +108,7 @@ def test_a_server_without_ranges_starts_over_and_the_stream_says_so(
         assert (stream.start, _read(stream)) == (0, CONTENT)
 
 
-def test_no_range_is_asked_for_from_the_first_byte(
+def test_the_whole_blob_is_requested_without_a_range(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     with client.open_blob(reference, BLOB) as stream:
@@ -124,7 +124,7 @@ def test_a_size_that_is_not_the_described_one_is_refused_before_a_byte_is_read(
         client.open_blob(reference, Descriptor(BLOB.media_type, BLOB.digest, described))
 
 
-def test_more_bytes_than_described_are_refused_where_no_length_was_told(
+def test_more_bytes_than_described_are_refused_without_a_content_length(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.chunked()))
@@ -136,7 +136,7 @@ def test_more_bytes_than_described_are_refused_where_no_length_was_told(
 
 @pytest.mark.parametrize("count", [0, 1, 1024 * 1024, SIZE - 1])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_blob_that_ends_early_is_never_taken_for_whole(
+def test_a_blob_that_ends_early_is_truncated(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, count: int, *, chunked: bool
 ) -> None:
     if chunked:
@@ -154,9 +154,7 @@ def test_fewer_bytes_than_described_in_chunks_are_truncated(
         _read(stream)
 
 
-def test_a_reset_connection_is_an_error_that_can_be_resumed(
-    client: RegistryClient, registry: FakeRegistry, reference: Reference
-) -> None:
+def test_a_reset_connection_is_retryable(client: RegistryClient, registry: FakeRegistry, reference: Reference) -> None:
     registry.script(faults.faulty(faults.reset_after(2_000_000), times=1))
     with client.open_blob(reference, BLOB) as stream, pytest.raises(MirrorError) as caught:
         _read(stream)
@@ -173,10 +171,10 @@ def test_a_missing_blob_is_named(client: RegistryClient, reference: Reference) -
 
 @pytest.mark.parametrize("after", [0, 1_000_000])
 def test_a_read_that_waits_is_woken_by_an_interrupt(
-    client: RegistryClient, registry: FakeRegistry, reference: Reference, gate: threading.Event, after: int
+    client: RegistryClient, registry: FakeRegistry, reference: Reference, never: threading.Event, after: int
 ) -> None:
-    """The gate stays shut: only the interrupt can end the read."""
-    registry.script(faults.faulty(faults.gated(gate, after)))
+    """The server never continues, so only the interrupt can end the read."""
+    registry.script(faults.faulty(faults.gated(never, after)))
     with client.open_blob(reference, BLOB) as stream, ThreadPoolExecutor(1) as pool:
         if after:
             stream.readinto(memoryview(bytearray(after)))

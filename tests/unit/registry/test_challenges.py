@@ -1,4 +1,4 @@
-"""``WWW-Authenticate`` in the forms that registries send, and in those that they should not."""
+"""``WWW-Authenticate`` in valid and invalid forms."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.registry import challenges
-from mirror.registry.challenges import LONGEST, Challenge, names_nothing, parse_challenges
+from mirror.registry import auth
+from mirror.registry.auth import LONGEST_CHALLENGE, Challenge, is_blank, parse_challenges
 
 HUB = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/redis:pull"'
 
@@ -79,19 +79,19 @@ def test_each_line_of_the_header_is_read_by_itself() -> None:
     assert parse_challenges(*[f'Basic realm="{"a" * 4000}"'] * 3) == []
 
 
-def test_a_header_that_is_absent_or_blank_names_nothing() -> None:
-    assert names_nothing([])
-    assert names_nothing(["", " "])
-    assert not names_nothing(["", "Negotiate"])
+def test_a_header_that_is_absent_or_blank_is_blank() -> None:
+    assert is_blank([])
+    assert is_blank(["", " "])
+    assert not is_blank(["", "Negotiate"])
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=300))
-def test_any_header_is_read_without_an_error(header: str) -> None:
+def test_any_header_is_parsed_without_an_error(header: str) -> None:
     parse_challenges(header)
 
 
 @given(st.lists(st.sampled_from(["Bearer", " ", ",", "=", '"', "\\", "realm", "a"]), max_size=60).map("".join))
-def test_headers_made_of_the_grammars_own_parts_are_read_without_an_error(header: str) -> None:
+def test_random_parts_of_the_grammar_are_parsed_without_an_error(header: str) -> None:
     for challenge in parse_challenges(header):
         assert challenge.scheme == challenge.scheme.lower()
 
@@ -107,12 +107,12 @@ def test_headers_made_of_the_grammars_own_parts_are_read_without_an_error(header
         max_size=4,
     )
 )
-def test_what_is_written_after_the_grammar_is_read_back(written: list[tuple[str, dict[str, str]]]) -> None:
+def test_challenges_written_by_the_grammar_are_parsed_back(written: list[tuple[str, dict[str, str]]]) -> None:
     def quoted(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     header = ", ".join(f"{s} " + ",".join(f"{n}={quoted(v)}" for n, v in p.items()) for s, p in written)
-    if len(header) <= LONGEST:
+    if len(header) <= LONGEST_CHALLENGE:
         assert [(c.scheme, c.parameters) for c in parse_challenges(header)] == [(s.lower(), p) for s, p in written]
 
 
@@ -124,26 +124,32 @@ _PIECES = st.sampled_from(
 @settings(deadline=None, max_examples=50)
 @given(st.lists(_PIECES, min_size=1, max_size=5).map("".join), st.integers(1, 100))
 def test_reading_takes_steps_in_proportion_to_the_length(piece: str, times: int) -> None:
-    """A piece that is repeated is what makes a reader go back again and again, if it ever does."""
-    header = (piece * times)[:LONGEST]
+    """A repeated piece would show a parser that goes back again and again."""
+    header = (piece * times)[:LONGEST_CHALLENGE]
     assert _steps(header) <= 60 * len(header) + 100
 
 
 @pytest.mark.parametrize("piece", ["a ", "a", "a=", 'a="', '\\"', 'a="\\', "= ", " ,", 'a="b",', "Basic a=b "])
 def test_the_longest_header_takes_no_more_steps_for_each_character_than_a_short_one(piece: str) -> None:
-    short, long = (piece * LONGEST)[: LONGEST // 16], (piece * LONGEST)[:LONGEST]
+    short, long = (
+        (piece * LONGEST_CHALLENGE)[: LONGEST_CHALLENGE // 16],
+        (piece * LONGEST_CHALLENGE)[:LONGEST_CHALLENGE],
+    )
     assert _steps(long) <= 16 * _steps(short) + 100
 
 
 def _steps(header: str) -> int:
-    """Lines of the reader's code that are executed. Each looks at one character: there is no regular expression."""
-    assert not hasattr(challenges, "re")
+    """Count the lines of the parser that are executed.
+
+    Each looks at one character, because the parser uses no regular expression.
+    """
+    assert not hasattr(auth, "re")
     steps = 0
 
     def count(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal steps
         steps += event == "line"
-        return count if frame.f_code.co_filename == challenges.__file__ else None
+        return count if frame.f_code.co_filename == auth.__file__ else None
 
     before = sys.gettrace()
     sys.settrace(count)

@@ -1,4 +1,4 @@
-"""Credentials as Docker keeps them, and helper programs that misbehave."""
+"""Credentials as Docker keeps them, and credential helpers that misbehave."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_a_damaged_entry_harms_no_other_registry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["identitytoken", "registrytoken", "password"])
-def test_half_a_character_is_an_error(tmp_path: Path, field: str) -> None:
+def test_half_a_surrogate_pair_is_an_error(tmp_path: Path, field: str) -> None:
     with pytest.raises(CredentialsUnavailable):
         _found(_config(tmp_path, auths={"reg.example": {"username": "u", "password": "p", field: "secret\ud800"}}))
 
@@ -260,13 +260,13 @@ def test_of_several_secrets_in_an_entry_docker_s_choice_wins(
     assert {name: value for name, value in secrets.items() if value} == {kind: secret}
 
 
-def test_user_and_password_may_stand_in_fields_of_their_own(tmp_path: Path) -> None:
+def test_user_and_password_may_have_their_own_fields(tmp_path: Path) -> None:
     config = _config(tmp_path, auths={"reg.example": {"username": "user", "password": "pass"}})
     assert _found(config) == ("user", "pass")
 
 
 @pytest.mark.parametrize("entry", [{"identitytoken": "secret-token"}, _auth("<token>", "secret-token")])
-def test_an_identity_token_is_told_from_a_password(tmp_path: Path, entry: dict[str, str]) -> None:
+def test_an_identity_token_is_distinguished_from_a_password(tmp_path: Path, entry: dict[str, str]) -> None:
     credential = _config(tmp_path, auths={"reg.example": entry}).credential("reg.example", "team/app")
     assert credential is not None
     assert (credential.identity_token, credential.password) == ("secret-token", "")
@@ -384,7 +384,7 @@ def test_a_helper_of_one_registry_is_not_asked_for_another(tmp_path: Path, helpe
     assert not (tmp_path / "asked").exists()
 
 
-def test_the_store_is_asked_for_every_registry(tmp_path: Path, helper: Helper) -> None:
+def test_the_credential_store_is_asked_for_every_registry(tmp_path: Path, helper: Helper) -> None:
     helper("store", """echo '{"Username": "u", "Secret": "s"}'""")
     assert _found(_config(tmp_path, credsStore="store", auths={"reg.example": {}})) == ("u", "s")
 
@@ -426,7 +426,7 @@ def test_a_helper_that_fails_is_an_error_that_shows_nothing_it_said(
 
 
 def test_a_helper_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path, helper: Helper) -> None:
-    """Its child holds the pipe open: were it left alive, the answer would not end."""
+    """Its child holds the pipe open. If it survived, the output would never end."""
     helper("slow", "sleep 1000 & wait")
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"credHelpers": {"reg.example": "slow"}}))

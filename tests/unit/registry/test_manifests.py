@@ -1,4 +1,4 @@
-"""Manifests: the exact bytes, every digest that was named, and no more bytes than a manifest may have."""
+"""Manifests: exact bytes, checked digests, and a limited size."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from mirror.registry.client import RegistryClient
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
 from tests.images import TestImage
+from tests.unit.registry.conftest import get_manifest
 
 WRONG = Digest.of(b"something else")
 
@@ -34,13 +35,13 @@ def _by_digest(reference: Reference, app: TestImage) -> Reference:
     return replace(reference, tag=None, digest=app.digest)
 
 
-def test_a_manifest_is_its_exact_bytes(client: RegistryClient, reference: Reference, app: TestImage) -> None:
-    found = client.get_manifest(reference)
+def test_a_manifest_is_read_byte_for_byte(client: RegistryClient, reference: Reference, app: TestImage) -> None:
+    found = get_manifest(client, reference)
     assert (found.body, found.media_type, found.digest) == (app.body, app.media_type, app.digest)
-    assert client.get_manifest(_by_digest(reference, app)) == found
+    assert get_manifest(client, _by_digest(reference, app)) == found
 
 
-def test_a_head_says_the_digest_and_gets_no_manifest(
+def test_a_head_returns_the_digest_without_the_manifest(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     assert client.head_manifest(reference) == app.digest
@@ -50,23 +51,23 @@ def test_a_head_says_the_digest_and_gets_no_manifest(
 def test_requests_reuse_one_connection(client: RegistryClient, registry: FakeRegistry, reference: Reference) -> None:
     for _ in range(3):
         client.head_manifest(reference)
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert registry.connections["api"] == 1
 
 
 @pytest.mark.parametrize("change", [faults.header("Docker-Content-Digest", None), faults.status(405)])
-def test_a_registry_that_names_no_digest_leaves_it_open(
+def test_a_head_without_a_digest_returns_none(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change, method="HEAD"))
     assert client.head_manifest(reference) is None
 
 
-def test_a_manifest_without_a_named_digest_has_that_of_its_bytes(
+def test_a_manifest_without_a_digest_header_gets_the_digest_of_its_bytes(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.header("Docker-Content-Digest", None)))
-    assert client.get_manifest(reference).digest == app.digest
+    assert get_manifest(client, reference).digest == app.digest
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_the_media_type_comes_without_parameters(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, sent: str | None, expected: str | None
 ) -> None:
     registry.script(faults.faulty(faults.header("Content-Type", sent)))
-    assert client.get_manifest(reference).media_type == expected
+    assert get_manifest(client, reference).media_type == expected
 
 
 def test_a_sha512_digest_is_checked_as_such(
@@ -90,35 +91,35 @@ def test_a_sha512_digest_is_checked_as_such(
 ) -> None:
     digest = Digest.of(app.body, "sha512")
     registry.script(faults.faulty(faults.both(faults.body(app.body), lambda reply: replace(reply, status=200))))
-    found = client.get_manifest(replace(reference, digest=digest))
+    found = get_manifest(client, replace(reference, digest=digest))
     assert found.digest == digest
 
 
 @pytest.mark.parametrize("by_digest", [False, True])
-def test_one_wrong_bit_is_noticed(
+def test_one_wrong_bit_is_detected(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, *, by_digest: bool
 ) -> None:
     registry.script(faults.faulty(faults.wrong_byte(20)))
     with pytest.raises(DigestMismatch):
-        client.get_manifest(_by_digest(reference, app) if by_digest else reference)
+        get_manifest(client, _by_digest(reference, app) if by_digest else reference)
 
 
 @pytest.mark.parametrize("by_digest", [False, True])
-def test_a_lying_docker_content_digest_is_noticed(
+def test_a_wrong_docker_content_digest_is_detected(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, *, by_digest: bool
 ) -> None:
     registry.script(faults.faulty(faults.header("Docker-Content-Digest", str(WRONG))))
     with pytest.raises(DigestMismatch):
-        client.get_manifest(_by_digest(reference, app) if by_digest else reference)
+        get_manifest(client, _by_digest(reference, app) if by_digest else reference)
 
 
 def test_an_expected_descriptor_is_checked(client: RegistryClient, reference: Reference, app: TestImage) -> None:
     expected = Descriptor(app.media_type, app.digest, len(app.body))
-    assert client.get_manifest(reference, expect=expected).body == app.body
+    assert get_manifest(client, reference, expect=expected).body == app.body
     with pytest.raises(SizeInvalid):
-        client.get_manifest(reference, expect=replace(expected, size=len(app.body) + 1))
+        get_manifest(client, reference, expect=replace(expected, size=len(app.body) + 1))
     with pytest.raises(DigestMismatch):
-        client.get_manifest(reference, expect=replace(expected, digest=WRONG))
+        get_manifest(client, reference, expect=replace(expected, digest=WRONG))
 
 
 @pytest.mark.parametrize(
@@ -139,14 +140,14 @@ def test_a_status_becomes_an_error(
 ) -> None:
     registry.script(faults.faulty(faults.status(status)))
     with pytest.raises(error):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 def test_a_manifest_of_four_mebibytes_is_read(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(_body_alone(b" " * MAX_MANIFEST_SIZE)))
-    assert len(client.get_manifest(reference).body) == MAX_MANIFEST_SIZE
+    assert len(get_manifest(client, reference).body) == MAX_MANIFEST_SIZE
 
 
 def test_a_larger_manifest_is_refused_before_it_is_read(
@@ -154,33 +155,33 @@ def test_a_larger_manifest_is_refused_before_it_is_read(
 ) -> None:
     registry.script(faults.faulty(faults.header("Content-Length", str(2**40))))
     with pytest.raises(AnswerTooLarge):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
-def test_a_manifest_that_never_ends_is_not_read_to_its_end(
+def test_an_endless_manifest_is_refused_at_the_size_limit(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     sent = itertools.count()
     registry.script(faults.faulty(faults.body(b"x" * 65536 for _ in sent)))
     with pytest.raises(AnswerTooLarge):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert next(sent) < 2 * MAX_MANIFEST_SIZE / 65536 + 200  # what the sockets' own buffers hold came on top
 
 
-def test_a_manifest_in_chunks_is_read(
+def test_a_chunked_manifest_is_read(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.chunked()))
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
 
 
 @pytest.mark.parametrize("change", [faults.cut_after(10), faults.both(faults.chunked(), faults.cut_after(10))])
-def test_a_manifest_that_is_cut_is_told_from_a_short_one(
+def test_a_truncated_manifest_is_distinguished_from_a_short_one(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change))
     with pytest.raises(AnswerTruncated):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 def test_a_connection_that_is_reset_is_unreachable(
@@ -188,7 +189,7 @@ def test_a_connection_that_is_reset_is_unreachable(
 ) -> None:
     registry.script(faults.faulty(faults.reset_after(10)))
     with pytest.raises((SourceUnreachable, AnswerTruncated)):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 def _body_alone(content: bytes) -> faults.Change:

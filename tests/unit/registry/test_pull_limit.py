@@ -1,30 +1,28 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
-from mirror.registry.pull_limit import PullLimit, hashed
+from mirror.registry.pull_limit import PullLimit
 from mirror.registry.response_errors import LONGEST_WINDOW
 
 
 def test_docker_hubs_headers_are_understood() -> None:
-    told = PullLimit.of(
+    stated = PullLimit.of(
         {
             "ratelimit-limit": "100;w=21600",
             "ratelimit-remaining": "76;w=21600",
             "docker-ratelimit-source": "192.0.2.7",
         }
     )
-    assert told == PullLimit(100, 21600, 76, hashed("192.0.2.7"))
+    assert stated == PullLimit(100, 21600, 76, hashlib.sha256(b"192.0.2.7").hexdigest()[:16])
 
 
 @pytest.mark.parametrize("window", [86_401, 999_999_999, 10**18])
-def test_a_window_is_taken_for_no_longer_than_a_day(window: int) -> None:
-    told = PullLimit.of({"ratelimit-limit": f"100;w={window}", "ratelimit-remaining": f"0;w={window}"})
-    assert told == PullLimit(100, LONGEST_WINDOW, 0, "-")
-
-
-def test_an_address_is_not_kept() -> None:
-    assert "192.0.2.7" not in hashed("192.0.2.7")
+def test_a_window_is_at_most_a_day(window: int) -> None:
+    stated = PullLimit.of({"ratelimit-limit": f"100;w={window}", "ratelimit-remaining": f"0;w={window}"})
+    assert stated == PullLimit(100, LONGEST_WINDOW, 0, "-")
 
 
 @pytest.mark.parametrize(
@@ -46,8 +44,8 @@ def test_an_address_is_not_kept() -> None:
         ("100;w=60;x=1", "7", None),
     ],
 )
-def test_what_is_told_in_another_way_is_no_limit(
+def test_a_limit_in_another_form_is_ignored(
     limit: str | None, remaining: str | None, expected: PullLimit | None
 ) -> None:
-    told = {"ratelimit-limit": limit, "ratelimit-remaining": remaining}
-    assert PullLimit.of({name: value for name, value in told.items() if value is not None}) == expected
+    stated = {"ratelimit-limit": limit, "ratelimit-remaining": remaining}
+    assert PullLimit.of({name: value for name, value in stated.items() if value is not None}) == expected

@@ -1,4 +1,4 @@
-"""Where credentials may go: to a token server that is the registry's own, for what was asked for, and nowhere else."""
+"""Credentials go only to a token server that belongs to the registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Tokens
 from tests.fakes.server import HttpServer
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config, login_entry
+from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config, get_manifest, login_entry
 
 
 @pytest.fixture
@@ -54,12 +54,12 @@ def registry(app: TestImage) -> Iterator[FakeRegistry]:
         "127.0.0.1/token",
     ],
 )
-def test_credentials_never_leave_for_a_realm_that_is_not_the_registrys(
+def test_credentials_are_not_sent_to_a_realm_of_another_host(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path, realm: str
 ) -> None:
     tokens.realm = realm.encode().decode("latin-1")  # http.server writes headers so
     with pytest.raises(RealmNotAllowed):
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert not registry.log("token")
 
 
@@ -73,19 +73,19 @@ def test_a_refused_realm_says_what_to_do(
     ):
         tokens.realm = realm
         with pytest.raises(RealmNotAllowed) as refused:
-            client_of(registry, docker_config=config).get_manifest(reference)
+            get_manifest(client_of(registry, docker_config=config), reference)
         assert hint in refused.value.hint
 
 
-def test_an_anonymous_realm_may_be_on_any_host_that_may_be_spoken_to(
+def test_an_anonymous_realm_may_be_on_any_permitted_host(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, app: TestImage
 ) -> None:
-    """Without credentials there is nothing that a token server elsewhere could steal."""
+    """Without credentials, a token server elsewhere has nothing to steal."""
     with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
         host = elsewhere.host.replace("127.0.0.1", "localhost")
         tokens.realm = f"http://{host}/token"
         client = client_of(registry, insecure_registries={registry.host, host})
-        assert client.get_manifest(reference).body == app.body
+        assert get_manifest(client, reference).body == app.body
         assert elsewhere.connections == 1
 
 
@@ -94,19 +94,19 @@ def test_an_anonymous_realm_is_asked_over_https_if_nothing_else_is_permitted(
 ) -> None:
     tokens.realm = "http://tokens.example/token"
     with pytest.raises(RealmNotAllowed, match=r"tokens\.example.*https"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1", "[::1]", "[fd00:ec2::254]", "0.0.0.0"])
-def test_an_anonymous_realm_in_a_private_network_is_not_asked(
+def test_an_anonymous_realm_in_a_private_network_is_not_contacted(
     client: RegistryClient, reference: Reference, tokens: Tokens, host: str
 ) -> None:
     tokens.realm = f"https://{host}/token"
     with pytest.raises(AddressNotAllowed):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
-def test_credentials_do_not_go_where_an_anonymous_request_may(
+def test_credentials_are_not_sent_everywhere_an_anonymous_request_is(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path
 ) -> None:
     with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
@@ -114,7 +114,7 @@ def test_credentials_do_not_go_where_an_anonymous_request_may(
         tokens.realm = f"http://{host}/token"
         client = client_of(registry, docker_config=config, insecure_registries={registry.host, host})
         with pytest.raises(RealmNotAllowed, match="not sent credentials"):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
         assert elsewhere.connections == 0
 
 
@@ -126,12 +126,15 @@ def test_credentials_go_to_a_realm_that_the_settings_name(
     with HttpServer("elsewhere", tokens.reply_to) as elsewhere:
         port = elsewhere.server_address[1]
         tokens.realm = f"http://localhost:{port}/token"
-        client_of(
-            registry,
-            docker_config=config,
-            insecure_registries={registry.host, f"localhost:{port}"},
-            token_realms={registry.host: frozenset({named.format(port=port)})},
-        ).get_manifest(reference)
+        get_manifest(
+            client_of(
+                registry,
+                docker_config=config,
+                insecure_registries={registry.host, f"localhost:{port}"},
+                token_realms={registry.host: frozenset({named.format(port=port)})},
+            ),
+            reference,
+        )
         assert elsewhere.connections == 1
 
 
@@ -145,7 +148,7 @@ def test_a_relative_realm_is_one_of_the_registry_itself(
         registry.tokens.realm = realm.format(host=registry.host)
         config = docker_config(tmp_path, registry.host, login_entry())
         reference = Reference.parse(f"{registry.host}/{REPOSITORY}:1")
-        assert client_of(registry, docker_config=config).get_manifest(reference).body == app.body
+        assert get_manifest(client_of(registry, docker_config=config), reference).body == app.body
         assert registry.log(path="/token")[0].headers["Authorization"] == basic(LOGIN)
 
 
@@ -154,18 +157,18 @@ def test_an_http_endpoint_does_not_permit_a_plain_realm_on_another_port(
 ) -> None:
     client = client_of(registry_endpoints={"docker.io": registry.url})
     with pytest.raises(RealmNotAllowed, match="https"):
-        client.get_manifest(Reference.parse("team/app:1"))
+        get_manifest(client, Reference.parse("team/app:1"))
     assert not registry.log("token")
 
 
-def test_an_endpoint_in_docker_hubs_place_is_logged_in_to_with_docker_hubs_credentials(
+def test_an_endpoint_for_docker_hub_receives_docker_hubs_credentials(
     client_of: MakeClient, app: TestImage, tmp_path: Path
 ) -> None:
     config = docker_config(tmp_path, "https://index.docker.io/v1/", login_entry())
     with FakeRegistry(tokens=Tokens(login=LOGIN), token_on_api=True) as hub:
         hub.put(app, "library/redis", "7")
         client = client_of(registry_endpoints={"docker.io": hub.url}, docker_config=config)
-        assert client.get_manifest(Reference.parse("redis:7")).body == app.body
+        assert get_manifest(client, Reference.parse("redis:7")).body == app.body
         assert hub.log("api", path="/token")[0].headers["Authorization"] == basic(LOGIN)
 
 
@@ -182,12 +185,12 @@ def test_an_endpoint_in_docker_hubs_place_is_logged_in_to_with_docker_hubs_crede
         "x" * 5000,
     ],
 )
-def test_a_registry_cannot_have_us_fetch_it_more_than_a_pull_of_what_we_asked_for(
+def test_a_registry_cannot_choose_the_scope_of_a_token(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, scope: str
 ) -> None:
     lie = faults.header("WWW-Authenticate", f'Bearer realm="{registry.token_url}",scope="{scope}"')
     registry.script(faults.faulty(lie, server="api", times=1))
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     assert [request.query["scope"] for request in registry.log("token")] == [["repository:team/app:pull"]]
 
 
@@ -200,7 +203,7 @@ def test_a_registry_cannot_have_us_fetch_it_more_than_a_pull_of_what_we_asked_fo
         ("service=another&scope&=", {}),
     ],
 )
-def test_a_realms_own_query_asks_for_no_more(
+def test_a_realms_own_query_cannot_extend_the_scope(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -209,7 +212,7 @@ def test_a_realms_own_query_asks_for_no_more(
     kept: dict[str, list[str]],
 ) -> None:
     tokens.realm = f"{registry.token_url}?{query}"
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     (asked,) = registry.log("token")
     assert asked.query == {**kept, "service": ["registry.test"], "scope": ["repository:team/app:pull"]}
 
@@ -224,7 +227,7 @@ def test_a_realms_own_query_asks_for_no_more(
         ("", None),
     ],
 )
-def test_the_service_is_the_challenges_encoded_and_bounded(
+def test_the_service_of_the_challenge_is_encoded_and_bounded(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -233,7 +236,7 @@ def test_the_service_is_the_challenges_encoded_and_bounded(
     asked: list[str] | None,
 ) -> None:
     tokens.service = service.encode().decode("latin-1")  # http.server writes headers so
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     (request,) = registry.log("token")
     assert request.query.get("service") == asked
     assert request.query["scope"] == ["repository:team/app:pull"]

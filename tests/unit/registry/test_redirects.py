@@ -1,4 +1,4 @@
-"""Redirects: followed to where they may lead, and without anybody's credentials once they leave home."""
+"""Redirects: where they may lead, and that they carry no credentials elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.server import HttpServer
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient
+from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, get_manifest
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_login_never_follows_to_another_origin(
     config: Path,
     login: str,
 ) -> None:
-    """The fake's CDN answers 400 to a login, as S3 does; it is another port of the same host."""
+    """The fake's CDN is another port of the same host. Like S3, it refuses logins."""
     registry.redirect_blobs = True
     if login == "tokens":
         registry.tokens = Tokens(login=LOGIN)
@@ -77,7 +77,7 @@ def test_a_login_stays_on_a_redirect_within_the_registry(
     assert _content(client_of(registry, docker_config=config), reference, blob) == app.blobs[blob.digest]
 
 
-def test_a_login_is_not_added_again_when_a_redirect_comes_home(
+def test_a_dropped_login_is_not_added_again_by_a_redirect_back(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, app: TestImage, blob: Descriptor, config: Path
 ) -> None:
     registry.basic = LOGIN
@@ -116,11 +116,11 @@ def test_a_manifest_may_be_redirected_too(
 ) -> None:
     registry.put(app, "moved/app", "1")
     registry.script(faults.faulty(faults.status(307, Location="/v2/moved/app/manifests/1"), path=REPOSITORY))
-    assert client.get_manifest(reference).digest == app.digest
+    assert get_manifest(client, reference).digest == app.digest
     assert client.head_manifest(reference) == app.digest
 
 
-def test_a_circle_of_redirects_ends(
+def test_a_redirect_loop_ends(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
 ) -> None:
     _redirecting(registry, f"/v2/{REPOSITORY}/blobs/{blob.digest}")
@@ -144,7 +144,7 @@ def test_a_circle_of_redirects_ends(
         "https://files .example/",
     ],
 )
-def test_a_redirect_to_what_is_no_web_address_is_refused(
+def test_a_redirect_to_no_http_url_is_refused(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor, location: str
 ) -> None:
     _redirecting(registry, location)
@@ -152,7 +152,7 @@ def test_a_redirect_to_what_is_no_web_address_is_refused(
         client.open_blob(reference, blob)
 
 
-def test_a_redirect_to_plain_http_is_refused_where_it_was_not_permitted(
+def test_a_redirect_to_plain_http_is_refused_unless_permitted(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
 ) -> None:
     _redirecting(registry, "http://files.example/blob")
@@ -189,7 +189,7 @@ def test_a_redirect_into_a_private_network_is_not_followed(
         client.open_blob(reference, blob)
 
 
-def test_a_redirect_without_a_target_is_the_registrys_failure(
+def test_a_redirect_without_a_location_is_a_registry_failure(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
 ) -> None:
     registry.script(faults.faulty(faults.status(307)))
@@ -197,7 +197,7 @@ def test_a_redirect_without_a_target_is_the_registrys_failure(
         client.open_blob(reference, blob)
 
 
-def test_a_target_that_has_expired_is_asked_for_anew_at_the_registry(
+def test_an_expired_target_is_requested_again_from_the_registry(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, app: TestImage, blob: Descriptor
 ) -> None:
     registry.redirect_blobs = True
@@ -206,7 +206,7 @@ def test_a_target_that_has_expired_is_asked_for_anew_at_the_registry(
     assert (len(registry.log("api")), len(registry.log("cdn"))) == (2, 2)
 
 
-def test_a_target_that_never_lets_us_in_is_no_question_of_credentials(
+def test_a_target_that_always_refuses_is_not_reported_as_unauthorized(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
 ) -> None:
     registry.redirect_blobs = True
@@ -246,7 +246,7 @@ def test_no_library_logs_a_presigned_url(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A header without a name makes urllib3 warn, with the URL."""
+    """A header without a name makes urllib3 log a warning with the URL."""
     registry.redirect_blobs = True
     registry.script(faults.faulty(faults.header("", "a header without a name"), server="cdn"))
     with caplog.at_level("INFO"):

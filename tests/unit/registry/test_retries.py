@@ -1,4 +1,4 @@
-"""When the same request is made again, how long is waited, and when it is given up at once."""
+"""Which requests are retried, after how long, and which are not."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from mirror.registry.retry import ATTEMPTS, LONGEST_PAUSE
 from tests.conftest import MakeSettings
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.throttle import UNTHROTTLED
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOOPBACK, MakeClient
+from tests.unit.registry.conftest import LOOPBACK, MakeClient, get_manifest
 
 
 @pytest.mark.parametrize("change", [faults.status(500), faults.status(503), faults.reset_after(0), faults.cut_after(3)])
-def test_what_may_pass_is_tried_four_times(
+def test_a_failure_that_may_pass_is_tried_four_times(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -38,38 +39,38 @@ def test_what_may_pass_is_tried_four_times(
     waits: list[float],
 ) -> None:
     registry.script(faults.faulty(change, times=ATTEMPTS - 1))
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     assert len(registry.log()) == ATTEMPTS == len(waits) + 1
     assert all(0 <= wait <= LONGEST_PAUSE for wait in waits)
 
 
-def test_after_the_last_attempt_the_failure_is_told(
+def test_after_the_last_attempt_the_failure_is_raised(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(503)))
     with pytest.raises(SourceFailed, match="503"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log()) == ATTEMPTS
 
 
-def test_after_some_time_what_may_pass_is_not_tried_again(
+def test_a_late_failure_is_not_retried(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Retries that take long would hold their task's slot for long."""
+    """Slow retries would occupy their task's slot for long."""
     monkeypatch.setattr("mirror.registry.retry.RETRY_SECONDS", 0.0)
     registry.script(faults.faulty(faults.status(503)))
     with pytest.raises(SourceFailed, match="503"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log()) == 1
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 451])
-def test_what_will_not_pass_is_tried_once(
+def test_a_permanent_failure_is_tried_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float], status: int
 ) -> None:
     registry.script(faults.faulty(faults.status(status)))
     with pytest.raises(MirrorError):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert (len(registry.log()), waits) == (1, [])
 
 
@@ -79,24 +80,24 @@ def test_the_waits_have_full_jitter(
     registry.script(faults.faulty(faults.status(503)))
     for _ in range(10):
         with pytest.raises(SourceFailed):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     assert len(set(waits)) == len(waits)
 
 
-def test_a_short_wait_that_a_registry_asks_for_is_kept_to_the_letter_once(
+def test_a_short_retry_after_is_obeyed_exactly_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, waits: list[float]
 ) -> None:
     """Retrying a 429 again and again amplifies an outage."""
     registry.script(faults.faulty(faults.status(429, Retry_After="5"), times=3))
     with pytest.raises(RateLimited):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert (len(registry.log()), waits) == (2, [5])
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     assert waits == [5, 5]
 
 
 @pytest.mark.parametrize("header", ["6", "3600", None])
-def test_a_longer_wait_is_the_callers_to_make(
+def test_a_longer_wait_is_left_to_the_caller(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, waits: list[float], header: str | None
 ) -> None:
     change = faults.status(429) if header is None else faults.status(429, Retry_After=header)
@@ -154,7 +155,7 @@ def test_a_token_is_used_for_no_longer_than_half_a_day(expires_in: object, secon
     assert token_seconds(expires_in) == seconds
 
 
-def test_a_date_is_as_many_seconds_away() -> None:
+def test_a_retry_after_date_becomes_seconds() -> None:
     headers: Mapping[str, str] = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)}
     assert 0 < (asked_wait(headers) or 0) <= 3600
 
@@ -166,11 +167,11 @@ def test_a_registry_that_is_down_is_unreachable(
     nowhere = registry.host.replace("127.0.0.1", "127.0.0.2")
     client = client_of(insecure_registries=frozenset({nowhere}))
     with pytest.raises(SourceUnreachable, match="refused"):
-        client.get_manifest(Reference.parse(f"{nowhere}/team/app:1"))
+        get_manifest(client, Reference.parse(f"{nowhere}/team/app:1"))
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_wait_can_be_ended_by_whoever_sleeps(
+def test_the_sleep_function_can_end_a_wait(
     settings: MakeSettings, registry: FakeRegistry, reference: Reference
 ) -> None:
     class Stopped(Exception):
@@ -181,9 +182,9 @@ def test_a_wait_can_be_ended_by_whoever_sleeps(
 
     registry.script(faults.faulty(faults.status(503)))
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    client = RegistryClient.from_settings(place, sleep=sleep)
+    client = RegistryClient.from_settings(place, throttle=UNTHROTTLED, sleep=sleep)
     with pytest.raises(Stopped):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log()) == 1
     client.close()
 
@@ -192,7 +193,7 @@ def test_a_retry_is_logged_without_headers_or_query(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry.script(faults.faulty(faults.status(503, X_Secret="very-secret"), times=1))
-    client_of(registry).get_manifest(reference)
+    get_manifest(client_of(registry), reference)
     printed = capsys.readouterr().out
     assert str(reference) in printed
     assert "very-secret" not in printed

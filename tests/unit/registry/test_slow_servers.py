@@ -1,14 +1,13 @@
-"""Servers that send a byte now and then, which no timeout between two reads ever ends."""
+"""Servers that send a byte now and then: a timeout between reads never ends them."""
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,11 +19,8 @@ from mirror.errors import (
     RateLimited,
     SourceFailed,
     SourceTooSlow,
-    SourceUnreachable,
     Unauthorized,
 )
-from mirror.http.address_guard import AddressGuard
-from mirror.http.transport import Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
@@ -32,7 +28,7 @@ from tests.e2e.processes import eventually
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.fakes.sockets import DrippingServer
-from tests.unit.registry.conftest import LOOPBACK, MakeClient
+from tests.unit.registry.conftest import MakeClient, get_manifest
 
 OK = b"HTTP/1.1 200 OK\r\n"
 BLOB = Descriptor("application/octet-stream", Digest.of(b"content"), 7)
@@ -42,7 +38,7 @@ ENDLESS = {
     "a header": (OK + b"X: ", b"a"),
     "headers": (OK, b"X: a\r\n"),
     "a body": (OK + b"Content-Length: 100000\r\n\r\n", b"a"),
-    "a body of no told length": (OK + b"\r\n", b"a"),
+    "a body without a length": (OK + b"\r\n", b"a"),
     "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "headers of an interim answer": (b"HTTP/1.1 103 Early Hints\r\n", b"Link: a\r\n"),
     "a chunk's size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
@@ -54,9 +50,9 @@ IN_A_HEAD = ("a status line", "a header", "interim answers", "headers of an inte
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up after moments instead of a minute, and long before the timeout between two reads."""
-    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.3)
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the deadline of every request end after 0.3 s, before any other timeout."""
+    monkeypatch.setattr("mirror.http.deadlines.REQUEST_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -69,15 +65,15 @@ def _reference(server: DrippingServer) -> Reference:
     return Reference.parse(f"{server.host}/team/app:1")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize(("head", "drip"), ENDLESS.values(), ids=ENDLESS.keys())
-def test_a_manifest_that_never_ends_is_given_up_at_its_deadline_and_not_asked_for_again(
+def test_an_endless_manifest_ends_at_its_deadline_and_is_not_retried(
     servers: ExitStack, client_of: MakeClient, waits: list[float], head: bytes, drip: bytes
 ) -> None:
     server = servers.enter_context(DrippingServer(head, drip))
     client = client_of(insecure_registries=frozenset({server.host}))
     with pytest.raises(MirrorError) as caught:
-        client.get_manifest(_reference(server))
+        get_manifest(client, _reference(server))
     assert "did not finish its answer within" in caught.value.message or "headers" in caught.value.message
     assert "reached" not in caught.value.message
     assert caught.value.code == "SOURCE_FAILED"
@@ -85,22 +81,20 @@ def test_a_manifest_that_never_ends_is_given_up_at_its_deadline_and_not_asked_fo
     eventually(lambda: server.listeners == 0, what="its connection is closed")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"0"])
-def test_a_server_that_sends_without_end_and_without_a_pause_is_given_up_too(
-    servers: ExitStack, client_of: MakeClient, drip: bytes
-) -> None:
+def test_an_endless_fast_response_ends_too(servers: ExitStack, client_of: MakeClient, drip: bytes) -> None:
     head = b"" if drip.startswith(b"HTTP") else OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: "
     server = servers.enter_context(DrippingServer(head, drip * 100, seconds=0))
     client = client_of(insecure_registries=frozenset({server.host}))
     with pytest.raises(MirrorError):
-        client.get_manifest(_reference(server))
+        get_manifest(client, _reference(server))
     eventually(lambda: server.listeners == 0, what="its connection is closed")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize("name", IN_A_HEAD)
-def test_a_look_and_the_head_of_a_blob_have_a_deadline_too(
+def test_a_head_request_and_the_start_of_a_blob_have_a_deadline(
     servers: ExitStack, client_of: MakeClient, name: str
 ) -> None:
     server = servers.enter_context(DrippingServer(*ENDLESS[name]))
@@ -111,70 +105,14 @@ def test_a_look_and_the_head_of_a_blob_have_a_deadline_too(
     assert server.accepted == 2
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_tls_handshake_that_never_ends_is_given_up_at_the_deadline(servers: ExitStack, client_of: MakeClient) -> None:
-    """A record of 16 KiB is announced, and comes byte by byte."""
+@pytest.mark.usefixtures("short_deadline")
+def test_an_endless_tls_handshake_ends_at_the_deadline(servers: ExitStack, client_of: MakeClient) -> None:
+    """The server announces a record of 16 KiB and sends it byte by byte."""
     server = servers.enter_context(DrippingServer(b"\x16\x03\x03\x40\x00", b"\x00", at_once=True))
     with pytest.raises(SourceTooSlow):
-        client_of().get_manifest(_reference(server))
+        get_manifest(client_of(), _reference(server))
     assert server.accepted == 1
     eventually(lambda: server.listeners == 0, what="its connection is closed")
-
-
-def _full_backlog(running: ExitStack) -> int:
-    """The port of a socket that is listened on and never accepts: to connect to it takes for ever."""
-    listening = running.enter_context(socket.socket())
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(0)
-    for _ in range(3):
-        filling = running.enter_context(socket.socket())
-        filling.settimeout(0)
-        filling.connect_ex(listening.getsockname())
-    return int(listening.getsockname()[1])
-
-
-def _addresses(count: int, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    return [(socket.AF_INET, ("127.0.0.1", port))] * count
-
-
-def test_many_addresses_that_do_not_answer_have_one_deadline_together(
-    servers: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.5)
-    monkeypatch.setattr("mirror.http.guarded_connections.CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr("mirror.http.transport.CONNECT_SECONDS", 0.1)
-    tried: list[int] = []
-
-    port = _full_backlog(servers)
-    connect = socket.socket.connect_ex
-
-    def counting(self: socket.socket, address: Any) -> int:
-        tried.append(1)
-        return connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect_ex", counting)
-    transport = Transport(AddressGuard(LOOPBACK), resolve=lambda _host, port: _addresses(100, port))
-    with pytest.raises(SourceUnreachable, match="no connection was made in time") as caught:
-        transport.request("GET", f"http://many.example:{port}/", {}, registry="many.example")
-    assert caught.value.out_of_time
-    assert len(tried) < 10
-    transport.close()
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_name_that_is_not_resolved_holds_nobody_up() -> None:
-    answered = threading.Event()
-
-    def resolve(_host: str, _port: int) -> list[tuple[socket.AddressFamily, Any]]:
-        assert answered.wait(60)
-        return []
-
-    transport = Transport(AddressGuard(LOOPBACK), resolve=resolve)
-    with pytest.raises(SourceUnreachable, match="not resolved in time") as caught:
-        transport.request("GET", "http://slow.example/", {}, registry="slow.example")
-    assert caught.value.out_of_time
-    answered.set()
-    transport.close()
 
 
 REFUSALS = [
@@ -189,7 +127,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("length", [b"Content-Length: 1000\r\n", b"Content-Length: 9999999\r\n", b"", b"chunked"])
 @pytest.mark.parametrize(("status", "header", "expected"), REFUSALS, ids=lambda value: str(value)[:20])
-def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed(
+def test_an_unneeded_slow_body_is_not_waited_for_and_its_connection_is_closed(
     servers: ExitStack,
     client_of: MakeClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -198,24 +136,22 @@ def test_a_body_that_nobody_needs_is_not_waited_for_and_its_connection_is_closed
     expected: type[MirrorError] | tuple[type[MirrorError], ...],
     length: bytes,
 ) -> None:
-    """Long before the deadline of the request, which is a minute here."""
+    """It is closed long before the deadline of the request, which is a minute here."""
     monkeypatch.setattr("mirror.http.deadlines.DRAIN_SECONDS", 0.05)
     drip = b"a"
     if length == b"chunked":
         length, drip = b"Transfer-Encoding: chunked\r\n", b"1\r\na\r\n"
     server = servers.enter_context(DrippingServer(b"HTTP/1.1 " + status + b"\r\n" + header + length + b"\r\n", drip))
     client = client_of(insecure_registries=frozenset({server.host}))
-    for ask in (client.get_manifest, lambda reference: client.open_blob(reference, BLOB)):
+    for ask in (partial(get_manifest, client), lambda reference: client.open_blob(reference, BLOB)):
         with pytest.raises(expected):
             ask(_reference(server))
         eventually(lambda: server.listeners == 0, what="all connections are closed")
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_token_that_never_comes_is_given_up_by_all_who_wait_for_it(
-    client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One thread asks for the token, and the others have deadlines of their own: not one after the other."""
+@pytest.mark.usefixtures("short_deadline")
+def test_all_threads_give_up_a_token_that_never_arrives(client_of: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread fetches the token. The others wait within deadlines of their own."""
     never = threading.Event()
     with FakeRegistry(tokens=Tokens()) as registry:
         registry.script(faults.faulty(faults.gated(never, 3), server="token"))
@@ -233,11 +169,11 @@ def test_a_token_that_never_comes_is_given_up_by_all_who_wait_for_it(
         never.set()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_challenge_that_never_comes_is_given_up_by_all_who_wait_for_it(
+@pytest.mark.usefixtures("short_deadline")
+def test_all_threads_give_up_a_challenge_that_never_arrives(
     client_of: MakeClient, registry: FakeRegistry, config: Path
 ) -> None:
-    """As a registry's that hides what it has from those who are not logged in: its ``/v2/`` is asked then."""
+    """The registry hides its images from anonymous clients, so ``/v2/`` is asked."""
     answered = threading.Event()
 
     def hold(request: Request, _: Reply) -> None:
@@ -249,7 +185,7 @@ def test_a_challenge_that_never_comes_is_given_up_by_all_who_wait_for_it(
 
     def ask(number: int) -> None:
         with pytest.raises(SourceTooSlow, match="within"):
-            client.get_manifest(Reference.parse(f"{registry.host}/hidden/app{number}:1"))
+            get_manifest(client, Reference.parse(f"{registry.host}/hidden/app{number}:1"))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(8)))
@@ -257,8 +193,8 @@ def test_a_challenge_that_never_comes_is_given_up_by_all_who_wait_for_it(
     answered.set()
 
 
-def test_a_registry_in_good_order_is_asked_over_one_connection(client_of: MakeClient) -> None:
-    """The refusal before the token and the redirect are read to their ends, though they arrive in several pieces."""
+def test_a_well_behaved_registry_is_read_over_one_connection(client_of: MakeClient) -> None:
+    """The 401 and the redirect are read completely, though they arrive in pieces."""
     with FakeRegistry(tokens=Tokens(), redirect_blobs=True) as registry:
         content = b"0123456789"
         digest = Digest.of(content)

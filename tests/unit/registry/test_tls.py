@@ -1,4 +1,4 @@
-"""The whole of a pull over TLS: token server and CDN included, and a blocked read is woken there too."""
+"""A whole pull over TLS, with token server and CDN."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.registry.endpoints import Endpoints
 from tests.fakes import faults
+from tests.fakes.certificates import Authority, Issued
 from tests.fakes.registry import FakeRegistry, Tokens
 from tests.fakes.server import HttpServer, Reply
+from tests.fakes.throttle import UNTHROTTLED
 from tests.images import TestImage
-from tests.unit.registry.certificates import Authority, Issued
-from tests.unit.registry.conftest import LOOPBACK, REPOSITORY
+from tests.unit.registry.conftest import LOOPBACK, REPOSITORY, get_manifest
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def registry(app: TestImage, issued: Issued) -> Iterator[FakeRegistry]:
 @pytest.fixture
 def client(issued: Issued) -> Iterator[RegistryClient]:
     transport = Transport(AddressGuard(LOOPBACK), ca_certs=str(issued.authority))
-    made = RegistryClient(transport, Endpoints(), lambda *_: None, sleep=lambda _: None)
+    made = RegistryClient(transport, Endpoints(), lambda *_: None, throttle=UNTHROTTLED, sleep=lambda _: None)
     yield made
     made.close()
 
@@ -53,7 +54,7 @@ def blob(app: TestImage) -> Descriptor:
 def test_a_pull_over_tls_needs_no_setting(
     client: RegistryClient, reference: Reference, app: TestImage, blob: Descriptor
 ) -> None:
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     with client.open_blob(reference, blob) as stream:
         buffer = memoryview(bytearray(blob.size))
         assert stream.readinto(buffer) == blob.size
@@ -63,16 +64,16 @@ def test_a_pull_over_tls_needs_no_setting(
 def test_a_read_that_waits_is_woken_by_an_interrupt(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, blob: Descriptor
 ) -> None:
-    """The gate stays shut: only the interrupt can end the read."""
-    gate = threading.Event()
-    registry.script(faults.faulty(faults.gated(gate, 1000), server="cdn"))
+    """The server never continues, so only the interrupt can end the read."""
+    never = threading.Event()
+    registry.script(faults.faulty(faults.gated(never, 1000), server="cdn"))
     with client.open_blob(reference, blob) as stream, ThreadPoolExecutor(1) as pool:
         assert stream.readinto(memoryview(bytearray(1000))) == 1000
         reading = pool.submit(stream.readinto, memoryview(bytearray(blob.size)))
         stream.interrupt()
         with pytest.raises(SourceError):
             reading.result()
-    gate.set()
+    never.set()
 
 
 def test_a_redirect_from_tls_to_plain_http_is_refused(

@@ -1,9 +1,10 @@
-"""The token flow: how many tokens are fetched, for what, with whose credentials, and from where they are not."""
+"""The token flow: how many tokens are fetched, for what, and with which login."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.fakes import faults
 from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Reply, Tokens
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config
+from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config, get_manifest
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def _other(registry: FakeRegistry) -> Reference:
 def test_an_anonymous_token_opens_a_public_repository(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     (asked,) = registry.log("token")
     assert asked.query == {"service": ["registry.test"], "scope": [f"repository:{REPOSITORY}:pull"]}
     assert "Authorization" not in asked.headers
@@ -45,26 +46,26 @@ def test_many_threads_fetch_one_token_per_repository(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(client.get_manifest, [reference, _other(registry)] * 8))
+        list(pool.map(partial(get_manifest, client), [reference, _other(registry)] * 8))
     scopes = sorted(request.query["scope"][0] for request in registry.log("token"))
     assert scopes == ["repository:team/app:pull", "repository:team/other:pull"]
 
 
-def test_a_registry_that_has_asked_once_gets_the_token_at_once(
+def test_after_the_first_challenge_the_token_is_sent_at_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
-    client.get_manifest(reference)
-    client.get_manifest(reference)
-    client.get_manifest(_other(registry))
+    get_manifest(client, reference)
+    get_manifest(client, reference)
+    get_manifest(client, _other(registry))
     sent = [request.headers.get("Authorization", "").partition("-")[0] for request in registry.log("api")]
     assert sent == ["", "Bearer token", "Bearer token", "Bearer token"]
 
 
-def test_a_token_is_for_one_repository_and_never_for_a_union(
+def test_a_token_is_for_one_repository_only(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
-    client.get_manifest(reference)
-    client.get_manifest(_other(registry))
+    get_manifest(client, reference)
+    get_manifest(client, _other(registry))
     assert [len(request.query["scope"]) for request in registry.log("token")] == [1, 1]
     assert [request.query["scope"][0].count(":") for request in registry.log("token")] == [2, 2]
 
@@ -72,20 +73,20 @@ def test_a_token_is_for_one_repository_and_never_for_a_union(
 def test_every_request_has_the_same_headers_after_a_login(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens
 ) -> None:
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     tokens.revoke()
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     accepts = {request.headers["Accept"] for request in registry.log("api")}
     assert accepts == {", ".join(ACCEPTED)}
     assert len(registry.log("api")) == 4
 
 
-def test_a_revoked_token_is_fetched_anew_once(
+def test_a_revoked_token_is_replaced_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, app: TestImage
 ) -> None:
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     tokens.revoke()
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     assert len(registry.log("token")) == 2
 
 
@@ -94,17 +95,17 @@ def test_an_expired_token_is_not_sent_again(
 ) -> None:
     clock = _Clock()
     monkeypatch.setattr("mirror.registry.auth.monotonic", clock)
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     clock.now += 289
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     assert len(registry.log("token")) == 1
     clock.now += 2  # ten seconds before its end
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     assert len(registry.log("token")) == 2
     assert len(registry.log("api")) == 4
 
 
-def test_a_token_without_a_term_is_good_for_a_minute(
+def test_a_token_without_expires_in_is_valid_for_a_minute(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -114,23 +115,23 @@ def test_a_token_without_a_term_is_good_for_a_minute(
     clock = _Clock()
     monkeypatch.setattr("mirror.registry.auth.monotonic", clock)
     tokens.expires_in = None
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     clock.now += 50
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     assert len(registry.log("token")) == 1
     clock.now += 10
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     assert len(registry.log("token")) == 2
 
 
-def test_a_fresh_token_that_is_refused_ends_the_attempt(
+def test_a_new_token_that_is_refused_is_not_replaced(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(
         faults.faulty(faults.status(401, WWW_Authenticate=f'Bearer realm="{registry.token_url}"'), server="api")
     )
     with pytest.raises(Unauthorized):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log("token")) == 1
     assert len(registry.log("api")) == 2
 
@@ -140,21 +141,21 @@ def test_a_token_that_may_not_read_means_denied(
 ) -> None:
     registry.script(lambda q, _: Reply(403) if "Authorization" in q.headers else None)
     with pytest.raises(Denied):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 def test_access_token_is_read_where_token_is_missing(
     client: RegistryClient, reference: Reference, tokens: Tokens, app: TestImage
 ) -> None:
     tokens.field_name = "access_token"
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
 
 
 def test_credentials_go_to_the_token_server_and_only_there(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, config: Path
 ) -> None:
     tokens.login = LOGIN
-    client_of(registry, docker_config=config).get_manifest(reference)
+    get_manifest(client_of(registry, docker_config=config), reference)
     (asked,) = registry.log("token")
     assert asked.headers["Authorization"] == basic(LOGIN)
     assert not any(basic(LOGIN) in request.headers.values() for request in registry.log("api"))
@@ -165,7 +166,7 @@ def test_wrong_credentials_are_tried_once(
 ) -> None:
     tokens.login = ("gordon", "another")
     with pytest.raises(Unauthorized, match="refuses our credentials") as caught:
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert "s3cret" not in str(caught.value)
     assert len(registry.log("token")) == 1
 
@@ -175,7 +176,7 @@ def test_a_private_repository_without_credentials_says_so(
 ) -> None:
     tokens.login = LOGIN
     with pytest.raises(Unauthorized, match="none are configured"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 def test_an_identity_token_is_exchanged_by_post(
@@ -183,7 +184,7 @@ def test_an_identity_token_is_exchanged_by_post(
 ) -> None:
     tokens.login, tokens.identity = LOGIN, "identity+token/with=signs"
     config = docker_config(tmp_path, registry.host, {"identitytoken": "identity+token/with=signs"})
-    client_of(registry, docker_config=config).get_manifest(reference)
+    get_manifest(client_of(registry, docker_config=config), reference)
     (asked,) = registry.log("token")
     assert asked.method == "POST"
     assert b"grant_type=refresh_token" in asked.body
@@ -191,13 +192,13 @@ def test_an_identity_token_is_exchanged_by_post(
     assert "Authorization" not in asked.headers
 
 
-def test_a_registry_with_basic_gets_the_credentials_themselves(
+def test_a_registry_with_basic_receives_the_credentials(
     client_of: MakeClient, reference: Reference, registry: FakeRegistry, config: Path
 ) -> None:
     registry.basic = LOGIN
     client = client_of(registry, docker_config=config)
-    client.get_manifest(reference)
-    client.get_manifest(reference)
+    get_manifest(client, reference)
+    get_manifest(client, reference)
     assert [request.headers.get("Authorization") for request in registry.log("api")] == [
         None,
         basic(LOGIN),
@@ -205,12 +206,12 @@ def test_a_registry_with_basic_gets_the_credentials_themselves(
     ]
 
 
-def test_a_registry_with_basic_refuses_those_who_have_none(
+def test_a_registry_with_basic_refuses_anonymous_clients(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.basic = LOGIN
     with pytest.raises(Unauthorized, match="none are configured"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log("api")) == 1
 
 
@@ -232,25 +233,25 @@ def test_a_registry_with_basic_refuses_those_who_have_none(
         b"\xff\xfe",
     ],
 )
-def test_an_unusable_token_is_the_registrys_failure(
+def test_an_unusable_token_is_a_registry_failure(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, body: bytes
 ) -> None:
     registry.script(faults.faulty(faults.body(body), server="token"))
     with pytest.raises(SourceFailed):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log("token")) == 1
 
 
 @pytest.mark.parametrize("seconds", ["-1", "0", "true", '"300"', "1e999", "NaN", "[]"])
-def test_an_odd_term_counts_as_a_minute(
+def test_an_unusable_expires_in_counts_as_a_minute(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, tokens: Tokens, seconds: str
 ) -> None:
     token = f"odd-{seconds.strip(chr(34))}"
     tokens.issued[token] = f"repository:{REPOSITORY}:pull"
     body = f'{{"token": "{token}", "expires_in": {seconds}}}'.encode()
     registry.script(faults.faulty(faults.body(body), server="token"))
-    client.get_manifest(reference)
-    client.get_manifest(reference)
+    get_manifest(client, reference)
+    get_manifest(client, reference)
     assert len(registry.log("token")) == 1
 
 
@@ -259,24 +260,24 @@ def test_a_token_servers_limit_is_a_limit_of_the_registry(
 ) -> None:
     registry.script(faults.faulty(faults.status(429, Retry_After="90"), server="token"))
     with pytest.raises(RateLimited) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert caught.value.retry_after == 90
 
 
-def test_a_token_server_that_stumbles_is_asked_again(
+def test_a_failing_token_server_is_retried(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.status(503), server="token", times=2))
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
 
 
 @pytest.mark.parametrize("header", ["", "Negotiate", "Bearer", 'Bearer service="no realm"', "nonsense=", "x" * 9000])
-def test_a_challenge_that_names_no_known_scheme_is_the_registrys_failure(
+def test_a_challenge_without_a_known_scheme_is_a_registry_failure(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, header: str
 ) -> None:
     registry.script(faults.faulty(faults.status(401, WWW_Authenticate=header), server="api"))
     with pytest.raises(SourceFailed, match="scheme"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 class _Clock:

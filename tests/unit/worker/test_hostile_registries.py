@@ -243,7 +243,7 @@ def hold(event: threading.Event) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirror.http.deadlines.EXCHANGE_SECONDS", 0.3)
+    monkeypatch.setattr("mirror.http.deadlines.REQUEST_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")

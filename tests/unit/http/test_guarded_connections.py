@@ -1,4 +1,4 @@
-"""The address that was judged is the address that is connected to, and TLS still checks the name."""
+"""Connections go to the checked address, and TLS still verifies the name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import pytest
 from mirror.errors import AddressNotAllowed, CertificateInvalid, SourceUnreachable
 from mirror.http.address_guard import AddressGuard
 from mirror.http.transport import Transport
+from tests.fakes.certificates import Authority
 from tests.fakes.server import HttpServer, Reply
-from tests.unit.registry.certificates import Authority
-from tests.unit.registry.conftest import LOOPBACK
+from tests.unit.http.conftest import LOOPBACK
 
 Found = list[tuple[socket.AddressFamily, Any]]
 
 
 class Resolver:
-    """Answers what it is told, in turn, the last answer for good; remembers what it was asked."""
+    """Returns the given addresses in order, then always the last ones."""
 
     def __init__(self, *answers: list[str]) -> None:
         self._answers = list(answers)
@@ -45,8 +46,8 @@ def _port(server: HttpServer) -> int:
 
 
 def _get(transport: Transport, url: str) -> bytes:
-    with transport.request("GET", url, {}, registry="registry.example") as answer:
-        return answer.read(1000, "a greeting")
+    with transport.request("GET", url, {}, server="registry.example") as response:
+        return response.read(1000, "a greeting")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_name_with_one_forbidden_address_is_refused_before_any_connection(
     assert server.connections == 0
 
 
-def test_a_name_is_resolved_once_so_a_second_answer_cannot_mislead(server: HttpServer) -> None:
+def test_a_name_is_resolved_once_so_rebinding_has_no_effect(server: HttpServer) -> None:
     resolver = Resolver(["127.0.0.1"], ["169.254.169.254"])
     transport = Transport(AddressGuard(LOOPBACK), resolve=resolver)
     assert _get(transport, f"http://rebind.example:{_port(server)}/") == b"hello"
@@ -88,8 +89,8 @@ def test_a_name_is_resolved_once_so_a_second_answer_cannot_mislead(server: HttpS
     transport.close()
 
 
-def test_a_name_that_turns_to_loopback_later_is_refused_then(server: HttpServer) -> None:
-    """The first answer may be connected to, and nothing listens there; the second is what the attacker is after."""
+def test_a_name_that_later_resolves_to_loopback_is_refused_then(server: HttpServer) -> None:
+    """The first address is allowed and refuses. The attacker wants the second one."""
     guard = AddressGuard([ipaddress.ip_network("127.0.0.2/32")])
     transport = Transport(guard, resolve=Resolver(["127.0.0.2"], ["127.0.0.1"]))
     with pytest.raises(SourceUnreachable):
@@ -99,7 +100,7 @@ def test_a_name_that_turns_to_loopback_later_is_refused_then(server: HttpServer)
     assert server.connections == 0
 
 
-def test_the_next_address_is_tried_where_one_does_not_answer(server: HttpServer) -> None:
+def test_the_next_address_is_tried_if_one_refuses(server: HttpServer) -> None:
     transport = Transport(AddressGuard(LOOPBACK), resolve=Resolver(["127.0.0.2", "127.0.0.1"]))
     assert _get(transport, f"http://two.example:{_port(server)}/") == b"hello"
     transport.close()
@@ -111,7 +112,7 @@ def test_a_name_without_addresses_is_unreachable() -> None:
         _get(transport, "http://nowhere.example/")
 
 
-def test_a_proxy_in_the_environment_is_not_asked(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_in_the_environment_is_ignored(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with HttpServer("proxy", lambda _: Reply(200, body=b"from the proxy")) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://{proxy.host}")
@@ -132,7 +133,7 @@ def test_a_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         transport.close()
 
 
-def test_tls_checks_the_name_while_the_judged_address_is_connected_to(tmp_path: Path) -> None:
+def test_tls_verifies_the_name_though_the_address_is_connected_to(tmp_path: Path) -> None:
     names: list[str | None] = []
     issued = Authority(tmp_path).issue("registry.example")
     context = issued.context()
@@ -161,4 +162,61 @@ def test_one_transport_serves_many_threads(server: HttpServer) -> None:
     for thread in threads:
         thread.join()
     assert found == [b"hello"] * 16
+    transport.close()
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """The port of a listening socket that never accepts. Connecting to it never ends."""
+    with ExitStack() as running:
+        listening = running.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(3):
+            filling = running.enter_context(socket.socket())
+            filling.settimeout(0)
+            filling.connect_ex(listening.getsockname())
+        yield int(listening.getsockname()[1])
+
+
+def _addresses(count: int, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    return [(socket.AF_INET, ("127.0.0.1", port))] * count
+
+
+def test_many_addresses_that_do_not_answer_have_one_deadline_together(
+    full_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirror.http.deadlines.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("mirror.http.guarded_connections.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("mirror.http.transport.CONNECT_SECONDS", 0.1)
+    tried: list[int] = []
+
+    connect = socket.socket.connect_ex
+
+    def counting(self: socket.socket, address: Any) -> int:
+        tried.append(1)
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", counting)
+    transport = Transport(AddressGuard(LOOPBACK), resolve=lambda _host, port: _addresses(100, port))
+    with pytest.raises(SourceUnreachable, match="no connection was made in time") as caught:
+        transport.request("GET", f"http://many.example:{full_port}/", {}, server="many.example")
+    assert caught.value.out_of_time
+    assert len(tried) < 10
+    transport.close()
+
+
+@pytest.mark.usefixtures("short_deadline")
+def test_a_name_that_is_not_resolved_in_time_is_unreachable() -> None:
+    answered = threading.Event()
+
+    def resolve(_host: str, _port: int) -> list[tuple[socket.AddressFamily, Any]]:
+        assert answered.wait(60)
+        return []
+
+    transport = Transport(AddressGuard(LOOPBACK), resolve=resolve)
+    with pytest.raises(SourceUnreachable, match="not resolved in time") as caught:
+        transport.request("GET", "http://slow.example/", {}, server="slow.example")
+    assert caught.value.out_of_time
+    answered.set()
     transport.close()

@@ -1,4 +1,4 @@
-"""Ranges of a blob: exactly the bytes that were asked for, or the whole blob and a stream that says so."""
+"""Ranges of a blob: exactly the requested bytes, or a stream that says otherwise."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from mirror.errors import (
     SourceError,
     SourceFailed,
 )
-from mirror.http.transport import Origin
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
-from mirror.registry.blob_stream import BlobStream
-from mirror.registry.byte_range import SMALLEST_PIECE
+from mirror.registry.blobs import SMALLEST_PIECE, BlobResponse
 from mirror.registry.client import RegistryClient
-from mirror.registry.redirects import REFUSAL_SECONDS, RangeRefusals
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry, Reply, Request, Synthetic
 from tests.unit.registry.conftest import REPOSITORY
@@ -33,7 +30,7 @@ BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), SIZE)
 
 
 @pytest.fixture(autouse=True)
-def _held(registry: FakeRegistry) -> None:
+def _stored(registry: FakeRegistry) -> None:
     registry.put_blob(REPOSITORY, BLOB.digest, Synthetic(SIZE))
 
 
@@ -42,12 +39,12 @@ def whole(content: Synthetic) -> bytes:
 
 
 def ranges_asked(registry: FakeRegistry, server: str = "api") -> list[str | None]:
-    """The Range of each request so far, None for none."""
+    """Return the Range of each request so far, None for none."""
     return [request.headers.get("Range") for request in registry.log(server)]
 
 
 def only_with_a_range(change: faults.Change, *, server: str | None = None) -> faults.Script:
-    """Change the replies to requests with a Range alone."""
+    """Change only the replies to requests with a Range."""
     changed = faults.faulty(change, server=server)
 
     def script(request: Request, reply: Reply) -> Reply | None:
@@ -56,8 +53,8 @@ def only_with_a_range(change: faults.Change, *, server: str | None = None) -> fa
     return script
 
 
-def read(stream: BlobStream) -> bytes:
-    """Everything up to the end that `readinto` tells."""
+def read(stream: BlobResponse) -> bytes:
+    """Read to the end."""
     buffer, whole = memoryview(bytearray(1024 * 1024)), bytearray()
     while count := stream.readinto(buffer):
         whole += buffer[:count]
@@ -67,7 +64,7 @@ def read(stream: BlobStream) -> bytes:
 @pytest.mark.parametrize(
     ("offset", "length"), [(0, 1), (0, SIZE - 1), (1, SIZE - 1), (1_000_000, 1_000_000), (SIZE - 1, 1), (7, 0)]
 )
-def test_a_range_is_its_bytes_and_no_more(
+def test_a_range_has_exactly_its_bytes(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, offset: int, length: int
 ) -> None:
     with client.open_blob(reference, BLOB, offset=offset, length=length) as stream:
@@ -78,7 +75,7 @@ def test_a_range_is_its_bytes_and_no_more(
         assert registry.log("api")[0].headers["Range"] == f"bytes={offset}-{offset + length - 1}"
 
 
-def test_the_whole_blob_is_asked_for_without_a_range(
+def test_a_range_of_the_whole_blob_sends_no_range_header(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     with client.open_blob(reference, BLOB, length=SIZE) as stream:
@@ -87,7 +84,7 @@ def test_the_whole_blob_is_asked_for_without_a_range(
 
 
 @pytest.mark.parametrize(("offset", "length"), [(-1, 5), (0, SIZE + 1), (SIZE, 1), (5, -1)])
-def test_no_range_beyond_the_blob_is_asked_for(
+def test_a_range_outside_the_blob_is_a_value_error(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, offset: int, length: int
 ) -> None:
     with pytest.raises(ValueError, match="not within"):
@@ -103,7 +100,7 @@ def test_a_server_without_ranges_sends_the_whole_blob_and_the_stream_says_so(
         assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
 
 
-def test_a_range_that_is_sent_with_status_200_is_known_by_its_content_range(
+def test_a_range_with_status_200_is_recognised_by_its_content_range(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(lambda _, reply: replace(reply, status=200))
@@ -133,12 +130,12 @@ WRONG = [
 
 @pytest.mark.parametrize("status", [200, 206])
 @pytest.mark.parametrize("content_range", WRONG)
-def test_another_range_than_asked_for_is_not_used_and_the_blob_is_read_without(
+def test_another_range_than_requested_is_not_used_and_the_whole_blob_is_read(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, content_range: str | None, status: int
 ) -> None:
-    """The script spoils the answer without a range, too: there the Content-Range means nothing."""
-    told = faults.header("Content-Range", content_range)
-    registry.script(faults.faulty(lambda reply: replace(told(reply), status=status)))
+    """The script also changes the reply without a range. Its Content-Range is ignored."""
+    content_range_header = faults.header("Content-Range", content_range)
+    registry.script(faults.faulty(lambda reply: replace(content_range_header(reply), status=status)))
     with client.open_blob(reference, BLOB, offset=1000, length=1000) as stream:
         assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
     assert ranges_asked(registry) == ["bytes=1000-1999", None]
@@ -159,7 +156,7 @@ def test_another_range_than_asked_for_is_not_used_and_the_blob_is_read_without(
         "bytes 1000-1999",
     ],
 )
-def test_a_content_range_is_understood_however_it_is_written(
+def test_a_content_range_is_parsed_in_all_spellings(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, content_range: str
 ) -> None:
     registry.script(faults.faulty(faults.header("Content-Range", content_range)))
@@ -169,7 +166,7 @@ def test_a_content_range_is_understood_however_it_is_written(
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_content_range_that_stands_several_times_is_taken_as_one(
+def test_a_repeated_content_range_counts_once(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, times: int
 ) -> None:
     same = [faults.again("Content-Range", f"bytes 1000-1999/{SIZE}")] * times
@@ -179,7 +176,7 @@ def test_a_content_range_that_stands_several_times_is_taken_as_one(
 
 
 def part(start: int, end: int) -> faults.Change:
-    """That stretch of the blob, whatever was asked for."""
+    """Reply with that part of the blob, whatever was requested."""
 
     def change(_: Reply) -> Reply:
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{SIZE}", "Content-Length": str(end - start)}
@@ -198,10 +195,8 @@ def test_a_shorter_piece_than_asked_for_is_used(
     assert len(registry.log("api")) == 1
 
 
-def test_a_piece_of_next_to_nothing_is_not_used(
-    client: RegistryClient, registry: FakeRegistry, reference: Reference
-) -> None:
-    """A server that gives a byte for each request would hold a worker for ever."""
+def test_a_tiny_piece_is_not_used(client: RegistryClient, registry: FakeRegistry, reference: Reference) -> None:
+    """A server that sends one byte per request would occupy a worker for ever."""
     registry.script(only_with_a_range(part(1000, 1001)))
     with client.open_blob(reference, BLOB, offset=1000, length=1_000_000) as stream:
         assert (stream.start, stream.length, read(stream)) == (0, SIZE, CONTENT)
@@ -215,7 +210,7 @@ def test_a_longer_piece_than_asked_for_is_used(
         assert (stream.start, stream.length, read(stream)) == (1000, SIZE - 1007, CONTENT[1000 : SIZE - 7])
 
 
-def test_the_whole_blob_may_come_as_a_range(
+def test_the_whole_blob_may_arrive_as_a_range(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(part(0, SIZE)))
@@ -225,7 +220,7 @@ def test_the_whole_blob_may_come_as_a_range(
     assert len(registry.log("api")) == 2
 
 
-def test_a_first_piece_may_come_where_the_whole_was_asked_for(
+def test_a_first_piece_is_accepted_when_the_whole_blob_was_requested(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(part(0, 1_000_000)))
@@ -251,10 +246,10 @@ def test_a_range_of_a_blob_of_another_size_is_refused(
             client.open_blob(reference, replace(BLOB, size=described), offset=described - 1000, length=1000)
 
 
-def test_a_blob_that_was_described_wrongly_costs_no_other_blob_its_ranges(
+def test_a_wrongly_described_blob_does_not_stop_ranges_of_others(
     client: RegistryClient, reference: Reference, registry: FakeRegistry
 ) -> None:
-    """Whoever may push there could slow everybody down."""
+    """Otherwise one user of a registry could slow down all others."""
     for size, offset in ((SIZE + 2000, SIZE + 1000), (SIZE + 1, 1000), (SIZE - 1, 1000)):
         with pytest.raises(SizeInvalid):
             client.open_blob(reference, replace(BLOB, size=size), offset=offset, length=1000)
@@ -263,7 +258,7 @@ def test_a_blob_that_was_described_wrongly_costs_no_other_blob_its_ranges(
 
 
 @pytest.mark.parametrize("status", [200, 206])
-def test_no_byte_at_all_for_a_range_is_of_no_use(
+def test_an_empty_body_for_a_range_is_refused(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int
 ) -> None:
     registry.script(only_with_a_range(faults.status(status)))
@@ -271,7 +266,7 @@ def test_no_byte_at_all_for_a_range_is_of_no_use(
         assert (stream.start, read(stream)) == (0, CONTENT)
 
 
-def test_an_empty_answer_for_a_blob_that_is_not_is_refused(
+def test_an_empty_body_for_a_blob_with_bytes_is_refused(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(200)))
@@ -284,7 +279,7 @@ REFUSING = [400, 403, 405, 406, 412, 415, 416, 422, 501]
 
 
 @pytest.mark.parametrize("status", REFUSING)
-def test_a_refused_range_is_asked_for_once_and_then_no_more(
+def test_a_server_that_refuses_ranges_is_sent_one_range_only(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int
 ) -> None:
     registry.script(only_with_a_range(faults.status(status)))
@@ -295,10 +290,10 @@ def test_a_refused_range_is_asked_for_once_and_then_no_more(
 
 
 @pytest.mark.parametrize("status", REFUSING)
-def test_storage_that_refuses_ranges_is_asked_once_and_then_no_more(
+def test_storage_that_refuses_ranges_is_sent_one_range_only(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int
 ) -> None:
-    """It is the storage that is remembered: the registry's requests stay what they were, for another blob, too."""
+    """The storage is remembered, not the registry: its requests keep their Range."""
     registry.redirect_blobs = True
     registry.script(only_with_a_range(faults.status(status), server="cdn"))
     other = Synthetic(SIZE, "other")
@@ -310,7 +305,7 @@ def test_storage_that_refuses_ranges_is_asked_once_and_then_no_more(
     assert ranges_asked(registry) == ["bytes=1000-1999"] * 2
 
 
-def test_a_registry_that_refuses_ranges_may_redirect_to_storage_that_gives_them(
+def test_a_registry_that_refuses_ranges_may_redirect_to_storage_that_serves_them(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.redirect_blobs = True
@@ -320,18 +315,8 @@ def test_a_registry_that_refuses_ranges_may_redirect_to_storage_that_gives_them(
     assert ranges_asked(registry, "cdn") == ["bytes=1000-1999"]
 
 
-def test_a_refusal_is_forgotten_after_a_while() -> None:
-    now = 0.0
-    refusals = RangeRefusals(clock=lambda: now)
-    origin, other = Origin.of("https://registry.example/v2/"), Origin.of("http://registry.example/v2/")
-    refusals.remember(origin)
-    assert (refusals.knows(origin), refusals.knows(other)) == (True, False)
-    now = REFUSAL_SECONDS
-    assert not refusals.knows(origin)
-
-
 @pytest.mark.parametrize(("status", "error"), [(403, Denied), (400, SourceFailed), (501, SourceFailed)])
-def test_what_is_refused_without_a_range_too_is_refused(
+def test_a_request_that_is_refused_without_its_range_too_fails(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int, error: type[SourceError]
 ) -> None:
     registry.script(faults.faulty(faults.status(status)))
@@ -344,7 +329,7 @@ def test_what_is_refused_without_a_range_too_is_refused(
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, BlobUnknown), (429, RateLimited), (410, SourceFailed)])
-def test_a_refusal_that_is_not_about_the_range_is_not_tried_without(
+def test_a_refusal_for_another_reason_is_not_retried_without_the_range(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int, error: type[SourceError]
 ) -> None:
     registry.script(faults.faulty(faults.status(status)))
@@ -353,7 +338,7 @@ def test_a_refusal_that_is_not_about_the_range_is_not_tried_without(
     assert ranges_asked(registry) == ["bytes=1000-1999"]
 
 
-def test_a_length_that_is_not_the_ranges_is_refused_before_a_byte_is_read(
+def test_a_content_length_that_differs_from_the_range_is_refused_before_reading(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.too_long()))
@@ -361,7 +346,7 @@ def test_a_length_that_is_not_the_ranges_is_refused_before_a_byte_is_read(
         client.open_blob(reference, BLOB, offset=1000, length=1000)
 
 
-def test_more_bytes_than_the_range_are_refused_where_no_length_was_told(
+def test_more_bytes_than_the_range_are_refused_without_a_content_length(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.body(iter([CONTENT[1000:2001]]))))
@@ -369,7 +354,7 @@ def test_more_bytes_than_the_range_are_refused_where_no_length_was_told(
         read(stream)
 
 
-def test_a_range_that_ends_early_is_never_taken_for_whole(
+def test_a_range_that_ends_early_is_truncated(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.cut_after(999)))
@@ -377,10 +362,10 @@ def test_a_range_that_ends_early_is_never_taken_for_whole(
         read(stream)
 
 
-def test_a_range_whose_bytes_were_all_read_gives_its_connection_back(
+def test_a_range_that_was_read_completely_returns_its_connection(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
-    """Not even the read that answers 0 is needed."""
+    """The last read, which returns 0, is not needed for that."""
     buffer = memoryview(bytearray(1000))
     for offset in range(0, 5000, 1000):
         with client.open_blob(reference, BLOB, offset=offset, length=1000) as stream:

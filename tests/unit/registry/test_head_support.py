@@ -1,4 +1,4 @@
-"""A HEAD is a shortcut: whatever it is answered with, a GET decides, and a HEAD of no use is not sent again."""
+"""A failed HEAD is replaced by a GET, and a useless HEAD is not sent again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes import faults
 from tests.fakes.docker_hub import PullLimit
 from tests.fakes.registry import FakeRegistry, Reply, Request
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOOPBACK
+from tests.unit.registry.conftest import LOOPBACK, get_manifest
 
 USELESS = {
     "400": faults.status(400),
@@ -46,13 +46,13 @@ def asked(registry: FakeRegistry, since: int = 0) -> list[str]:
 
 
 def read(client: RegistryClient, reference: Reference) -> bytes:
-    """As the resolver does: a HEAD, and a GET if that tells nothing."""
+    """Send a HEAD, and a GET if that fails, as the resolver does."""
     digest = client.head_manifest(reference)
-    return client.get_manifest(replace(reference, digest=digest) if digest else reference).body
+    return get_manifest(client, replace(reference, digest=digest) if digest else reference).body
 
 
 @pytest.mark.parametrize("change", USELESS.values(), ids=USELESS.keys())
-def test_a_head_that_tells_nothing_is_tried_once_and_not_again_where_a_get_has_worked(
+def test_a_useless_head_is_sent_once_and_not_again_after_a_get_worked(
     client: RegistryClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -69,15 +69,15 @@ def test_a_head_that_tells_nothing_is_tried_once_and_not_again_where_a_get_has_w
     assert asked(registry, before) == ["GET", "GET"]
 
 
-def test_a_head_that_is_answered_with_a_body_spoils_no_later_answer(
+def test_a_body_after_a_head_does_not_disturb_the_next_response(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
-    """What is left of it in the connection may be read as the beginning of the next answer, which then is no HTTP."""
+    """The rest of that body could be read as the start of the next response."""
     registry.script(lambda q, _: Reply(404, {}, b"not found\n" * 9, also_to_head=True) if q.method == "HEAD" else None)
     assert [read(client, reference) for _ in range(3)] == [app.body] * 3
 
 
-def test_a_well_behaved_registry_is_asked_by_head_every_time(
+def test_a_well_behaved_registry_is_sent_a_head_every_time(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     for _ in range(3):
@@ -96,7 +96,7 @@ def test_a_tag_that_is_missing_says_nothing_about_heads(
     assert client.head_manifest(reference) == app.digest
 
 
-def test_another_registrys_heads_are_not_judged_by_it(
+def test_another_registry_is_still_sent_heads(
     client_of: object, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     with FakeRegistry() as other:
@@ -109,7 +109,7 @@ def test_another_registrys_heads_are_not_judged_by_it(
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, Unauthorized), (429, RateLimited)])
-def test_a_head_that_asks_for_a_login_or_for_patience_decides(
+def test_a_head_that_demands_a_login_or_a_wait_raises(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, status: int, error: type[Exception]
 ) -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="' + registry.token_url + '"', "Retry-After": "60"}
@@ -120,7 +120,7 @@ def test_a_head_that_asks_for_a_login_or_for_patience_decides(
     assert "GET" not in [request.method for request in registry.log(path="/manifests/")]
 
 
-def test_a_head_that_asks_for_a_moment_is_sent_again_after_it(
+def test_a_head_is_sent_again_after_a_short_retry_after(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, waits: list[float]
 ) -> None:
     registry.script(faults.faulty(faults.status(429, Retry_After="3"), times=1))
@@ -128,10 +128,10 @@ def test_a_head_that_asks_for_a_moment_is_sent_again_after_it(
     assert (asked(registry), waits) == (["HEAD", "HEAD"], [3])
 
 
-def test_where_reads_are_counted_a_head_that_failed_is_tried_every_time(
+def test_with_a_pull_limit_a_failed_head_is_sent_again_next_time(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
-    """It costs nothing there, and a GET would."""
+    """It costs no quota, and a GET would."""
     registry.script(faults.faulty(faults.status(502), method="HEAD", times=1))
     registry.script(PullLimit(100, window=600))
     read(client, reference)
@@ -142,17 +142,17 @@ def test_where_reads_are_counted_a_head_that_failed_is_tried_every_time(
 
 @pytest.fixture
 def workers(redis: Redis, registry: FakeRegistry, settings: MakeSettings) -> Iterator[list[RegistryClient]]:
-    """Clients of two processes that share what they find out."""
+    """Clients of two processes with a shared throttle."""
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    admissions = [build_throttle(redis, {}) for _ in range(2)]
-    made = [RegistryClient.from_settings(place, admission=each, sleep=lambda _: None) for each in admissions]
+    throttles = [build_throttle(redis, {}) for _ in range(2)]
+    made = [RegistryClient.from_settings(place, throttle=each, sleep=lambda _: None) for each in throttles]
     yield made
-    for client, admission in zip(made, admissions, strict=True):
+    for client, throttle in zip(made, throttles, strict=True):
         client.close()
-        admission.close()
+        throttle.slots.close()
 
 
-def test_what_one_worker_finds_out_spares_all_others_the_head(
+def test_all_workers_skip_heads_that_one_found_useless(
     workers: list[RegistryClient], registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.script(faults.faulty(faults.status(404), method="HEAD"))
@@ -160,10 +160,10 @@ def test_what_one_worker_finds_out_spares_all_others_the_head(
     assert asked(registry) == ["HEAD", "GET", "GET"]
 
 
-def test_heads_that_fail_do_not_open_the_breaker_nor_hold_its_probe(
+def test_failing_heads_neither_open_the_breaker_nor_occupy_its_probe(
     workers: list[RegistryClient], registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
-    """A registry whose HEADs always fail would otherwise never be found to be back."""
+    """Otherwise a registry whose HEADs always fail would stay marked as down."""
     failing = faults.faulty(faults.status(500))
     registry.script(failing)
     for client in itertools.islice(itertools.cycle(workers), 6):
@@ -173,7 +173,7 @@ def test_heads_that_fail_do_not_open_the_breaker_nor_hold_its_probe(
     assert read(workers[0], reference) == app.body
 
 
-def test_a_digest_that_is_only_a_hint_is_read_once_and_what_goes_wrong_is_left_to_the_tag(
+def test_a_hinted_digest_is_read_once_and_failures_are_not_raised(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, waits: list[float]
 ) -> None:
     hinted = replace(reference, digest=app.digest)
@@ -189,7 +189,7 @@ def test_a_digest_that_is_only_a_hint_is_read_once_and_what_goes_wrong_is_left_t
     assert waits == []
 
 
-def test_the_probe_of_a_registry_that_was_down_is_a_get_where_the_head_tells_nothing(
+def test_a_registry_that_was_down_is_probed_by_a_get_if_heads_are_useless(
     workers: list[RegistryClient], registry: FakeRegistry, reference: Reference, app: TestImage, redis: Redis
 ) -> None:
     client = workers[0]
@@ -198,7 +198,7 @@ def test_the_probe_of_a_registry_that_was_down_is_a_get_where_the_head_tells_not
     registry.script(down)
     for _ in range(5):
         with pytest.raises(Exception, match="500"):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     registry.scripts.remove(down)
 
     def only_gets(request: Request, _: Reply) -> Reply | None:

@@ -1,4 +1,4 @@
-"""The client under a shared admission: what it asks of a registry, together with other processes."""
+"""The client under a throttle that it shares with other processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mirror.oci.reference import Reference
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.registry.client import RegistryClient
-from mirror.throttling.shared_throttle import SharedThrottle
+from mirror.registry.throttle import Throttle
 from mirror.wiring import build_throttle
 from tests.conftest import MakeSettings
 from tests.e2e.processes import ROOT, eventually
@@ -34,24 +34,24 @@ from tests.fakes.docker_hub import REFUSAL, PullLimit
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.images import TestImage
 from tests.servers import ValkeyServer
-from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY
+from tests.unit.registry.conftest import LOGIN, LOOPBACK, REPOSITORY, get_manifest
 
 SLOTS = 3
 
 
 @pytest.fixture
-def admission(redis: Redis, registry: FakeRegistry) -> Iterator[SharedThrottle]:
+def throttle(redis: Redis, registry: FakeRegistry) -> Iterator[Throttle]:
     shared = build_throttle(redis, {registry.host: SLOTS})
     yield shared
-    shared.close()
+    shared.slots.close()
 
 
 @pytest.fixture
 def client(
-    settings: MakeSettings, registry: FakeRegistry, admission: SharedThrottle, config: Path
+    settings: MakeSettings, registry: FakeRegistry, throttle: Throttle, config: Path
 ) -> Iterator[RegistryClient]:
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}), docker_config=config)
-    client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
+    client = RegistryClient.from_settings(place, throttle=throttle, sleep=lambda _: None)
     yield client
     client.close()
 
@@ -66,8 +66,8 @@ def limit(redis: Redis, registry: FakeRegistry, action: str = "manifests") -> fl
     return float(redis.call("HGET", keys.limiter("limit", registry.host, action), "limit"))
 
 
-class Crowd:
-    """Counts the requests that are with a registry at once; they stay until they are let go."""
+class RequestCounter:
+    """Counts the requests at a registry at once. They stay until they are released."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
@@ -83,10 +83,10 @@ class Crowd:
             self.now -= 1
 
 
-def test_two_processes_together_never_ask_for_more_at_once_than_is_set(registry: FakeRegistry, redis_url: str) -> None:
-    crowd = Crowd()
+def test_two_processes_together_keep_to_the_limit_of_requests(registry: FakeRegistry, redis_url: str) -> None:
+    crowd = RequestCounter()
     registry.script(crowd)
-    command = [sys.executable, "-m", "tests.unit.registry.asking", registry.host, str(SLOTS), "8"]
+    command = [sys.executable, "-m", "tests.unit.registry.client_process", registry.host, str(SLOTS), "8"]
     environment = {**os.environ, "MIRROR_REDIS_URL": redis_url}
     asking = [subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
@@ -118,9 +118,9 @@ def test_a_blob_holds_its_slot_until_its_last_byte(
         stream.close()
 
 
-def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
+def test_a_canceled_task_does_not_wait_for_a_slot(
     client: RegistryClient,
-    admission: SharedThrottle,
+    throttle: Throttle,
     registry: FakeRegistry,
     settings: MakeSettings,
     reference: Reference,
@@ -129,11 +129,11 @@ def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
     class Canceled(Exception):
         pass
 
-    def called_away(_: float) -> None:
+    def cancel(_: float) -> None:
         raise Canceled
 
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
-    stopping = RegistryClient.from_settings(place, admission=admission, sleep=called_away)
+    stopping = RegistryClient.from_settings(place, throttle=throttle, sleep=cancel)
     streams = [client.open_blob(reference, blob) for _ in range(SLOTS)]
     with pytest.raises(Canceled):
         stopping.open_blob(reference, blob)
@@ -144,45 +144,45 @@ def test_a_task_that_is_called_away_does_not_wait_for_a_slot(
 
 
 @pytest.mark.parametrize("change", [faults.status(429, Retry_After="60"), faults.status(429), faults.status(503)])
-def test_an_overloaded_registry_is_asked_for_half_as_much(
+def test_an_overloaded_registry_is_sent_half_as_many_requests(
     client: RegistryClient, registry: FakeRegistry, redis: Redis, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change))
     with pytest.raises((RateLimited, SourceFailed)):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert limit(redis, registry) == SLOTS / 2
 
 
 @pytest.mark.parametrize("change", [faults.status(500), faults.status(404)])
-def test_other_failures_are_no_overload(
+def test_other_failures_do_not_count_as_overload(
     client: RegistryClient, registry: FakeRegistry, redis: Redis, reference: Reference, change: faults.Change
 ) -> None:
     registry.script(faults.faulty(change))
     with pytest.raises((ManifestUnknown, SourceFailed)):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert limit(redis, registry) == SLOTS
 
 
-def test_a_429_that_names_no_time_is_backed_off_from_and_one_that_does_is_obeyed(
+def test_a_429_without_a_time_backs_off_and_one_with_a_time_is_obeyed(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(429, body=b"Too Many Requests")))
     with pytest.raises(RateLimited) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert 1 <= caught.value.retry_after <= 10
     registry.script(faults.faulty(faults.status(429, Retry_After="1000")))
     with pytest.raises(RateLimited) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert caught.value.retry_after == 1000
     assert len(registry.log()) == 2
 
 
-def test_the_pull_limits_refusal_is_told_from_the_one_against_abuse(
+def test_the_429_of_the_pull_limit_is_distinguished_from_the_one_against_abuse(
     client: RegistryClient, registry: FakeRegistry, redis: Redis, reference: Reference
 ) -> None:
     registry.script(faults.faulty(faults.status(429, body=REFUSAL, Retry_After="77"), method="GET"))
     with pytest.raises(QuotaExhausted) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert caught.value.retry_after == 77
     assert limit(redis, registry) == SLOTS
 
@@ -192,35 +192,33 @@ def test_a_login_has_a_ledger_of_its_own_and_no_user_or_address_is_kept(
 ) -> None:
     registry.tokens = Tokens(login=LOGIN)
     registry.script(PullLimit(10, window=60))
-    client.get_manifest(reference)
+    get_manifest(client, reference)
     ledgers = [key for key in redis.call("KEYS", "mirror:*") if ":ledger:" in key]
     assert len(ledgers) == 1
     assert not any(secret in ledgers[0] for secret in (*LOGIN, "192.0.2.7", "anonymous"))
 
 
-def test_a_process_that_heard_nothing_yet_asks_with_a_head_before_it_spends(
+def test_a_process_that_knows_no_limit_sends_a_head_before_it_spends_quota(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, redis: Redis
 ) -> None:
-    """A reference by digest is read without a HEAD otherwise."""
+    """Without a limit, a reference by digest is read without a HEAD."""
     hub = PullLimit(1, window=60)
     registry.script(hub)
     hub(Request("api", "GET", "/v2/x/manifests/1", {}, {}), Reply())
     redis.call("SET", keys.quota("limited", registry.host), 1)
     with pytest.raises(QuotaExhausted):
-        client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}@{app.digest}"))
+        get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}@{app.digest}"))
     assert (hub.refused, [request.method for request in registry.log("api")]) == (0, ["HEAD"])
 
 
-def test_what_was_reserved_and_not_read_is_given_back(
-    client: RegistryClient, registry: FakeRegistry, reference: Reference
-) -> None:
+def test_unused_quota_is_given_back(client: RegistryClient, registry: FakeRegistry, reference: Reference) -> None:
     registry.script(PullLimit(4, window=60))
     with client.reading(reference) as manifests:
         manifests.get(reference)
         manifests.expect(3)
         with client.reading(reference) as others, pytest.raises(QuotaExhausted):
             others.get(reference)
-    client.get_manifest(reference)
+    get_manifest(client, reference)
 
 
 def test_a_registry_that_is_known_to_work_is_not_asked_while_it_is_down(
@@ -230,22 +228,22 @@ def test_a_registry_that_is_known_to_work_is_not_asked_while_it_is_down(
     registry.script(faults.faulty(faults.status(502)))
     for _ in range(5):
         with pytest.raises(RegistryFailing, match="502"):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     asked = len(registry.log())
     with pytest.raises(
         RegistryFailing, match=f"answered 502 for the manifest of {reference}.*several failures"
     ) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len(registry.log()) == asked
     assert caught.value.waits_for == "registry_failing"
     assert 10 < caught.value.retry_after <= 18
 
 
-def test_a_registry_that_never_answered_is_nobodys_to_wait_for(client: RegistryClient, registry: FakeRegistry) -> None:
+def test_a_registry_that_never_served_is_not_waited_for(client: RegistryClient, registry: FakeRegistry) -> None:
     nowhere = Reference.parse(f"{registry.host.replace('127.0.0.1', '127.0.0.2')}/team/app:1")
     for _ in range(7):
         with pytest.raises(SourceUnreachable) as caught:
-            client.get_manifest(nowhere)
+            get_manifest(client, nowhere)
         assert caught.value.waits_for is None
 
 
@@ -256,12 +254,12 @@ def test_a_registry_that_refuses_is_not_down(
     registry.script(faults.faulty(faults.status(status)))
     for _ in range(10):
         with pytest.raises(Exception, match=REPOSITORY):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     assert not redis.call("EXISTS", keys.breaker(registry.host))
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_with_redis_gone_images_are_read_all_the_same(
+def test_images_are_read_while_redis_is_away(
     registry: FakeRegistry,
     reference: Reference,
     app: TestImage,
@@ -271,21 +269,21 @@ def test_with_redis_gone_images_are_read_all_the_same(
     *,
     before: bool,
 ) -> None:
-    """Whether it went *before* the first request or after it."""
+    """Redis goes away *before* the first request, or after it."""
     registry.script(PullLimit(100, window=60))
     place = settings(allowed_networks=LOOPBACK, insecure_registries=frozenset({registry.host}))
     with ValkeyServer(tmp_path) as server:
         redis = Redis.connect(server.url, retries=0)
-        admission = build_throttle(redis, {})
-        client = RegistryClient.from_settings(place, admission=admission, sleep=lambda _: None)
+        throttle = build_throttle(redis, {})
+        client = RegistryClient.from_settings(place, throttle=throttle, sleep=lambda _: None)
         if not before:
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     assert client.head_manifest(reference) == app.digest
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     client.open_blob(reference, blob).close()
     registry.script(faults.faulty(faults.status(503)))
     with pytest.raises(SourceFailed, match="503"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     client.close()
-    admission.close()
+    throttle.slots.close()
     redis.close()

@@ -1,4 +1,4 @@
-"""Registries that do not say with a challenge that they want a login, and what a login costs in requests."""
+"""Registries that ask for no login and hide images, and what a login costs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,13 @@ from tests.fakes import faults
 from tests.fakes.docker_hub import basic
 from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config
+from tests.unit.registry.conftest import LOGIN, REPOSITORY, MakeClient, docker_config, get_manifest
 
 ROOT = "/v2/"
 
 
 def _hides(status: int, **headers: str) -> faults.Script:
-    """A registry that answers *status* to whoever is not logged in, and its challenge at /v2/ alone."""
+    """Reply *status* to anonymous clients, and a challenge only at /v2/."""
 
     def script(request: Request, reply: Reply) -> Reply | None:
         return Reply(status, dict(headers)) if reply.status == 401 and request.path != ROOT else None
@@ -43,7 +44,7 @@ def _hides(status: int, **headers: str) -> faults.Script:
 
 
 def _asked(registry: FakeRegistry, *, path: str = "") -> list[tuple[str, str]]:
-    """Method and kind of login of every request to the API."""
+    """Return the method and the kind of login of every request to the API."""
     return [(r.method, r.headers.get("Authorization", "-").split(" ")[0]) for r in registry.log("api", path=path)]
 
 
@@ -64,7 +65,7 @@ def hiding(request: pytest.FixtureRequest, registry: FakeRegistry) -> FakeRegist
 
 
 def _read_manifest(client: RegistryClient, reference: Reference, _: Descriptor) -> object:
-    return client.get_manifest(reference)
+    return get_manifest(client, reference)
 
 
 def _head_manifest(client: RegistryClient, reference: Reference, _: Descriptor) -> object:
@@ -78,7 +79,7 @@ def _read_blob(client: RegistryClient, reference: Reference, blob: Descriptor) -
 
 @pytest.mark.parametrize("read", [_read_manifest, _head_manifest, _read_blob])
 @pytest.mark.parametrize("status", [403, 404])
-def test_what_is_hidden_until_login_is_read(
+def test_an_image_that_is_hidden_from_anonymous_clients_is_read(
     client_of: MakeClient,
     hiding: FakeRegistry,
     reference: Reference,
@@ -98,7 +99,7 @@ def test_what_is_hidden_until_login_is_read(
     assert _asked(hiding)[3:] == [(method, kind)]
 
 
-def test_the_challenge_is_asked_for_once_for_all_repositories_and_threads(
+def test_the_root_is_asked_once_for_all_repositories_and_threads(
     client_of: MakeClient, hiding: FakeRegistry, app: TestImage, config: Path
 ) -> None:
     hiding.script(_hides(404))
@@ -107,7 +108,7 @@ def test_the_challenge_is_asked_for_once_for_all_repositories_and_threads(
         hiding.put(app, reference.repository, "1")
     client = client_of(hiding, docker_config=config)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(client.get_manifest, references * 4))
+        list(pool.map(partial(get_manifest, client), references * 4))
     assert len([request for request in hiding.log("api") if request.path == ROOT]) == 1
 
 
@@ -119,11 +120,11 @@ def test_without_credentials_a_404_is_a_404(
     others = docker_config(tmp_path, "other.example", {"username": "u", "password": "p"})
     for client in (client_of(registry), client_of(registry, docker_config=others)):
         with pytest.raises(ManifestUnknown):
-            client.get_manifest(reference)
+            get_manifest(client, reference)
     assert _asked(registry) == [("GET", "-")] * 2
 
 
-def test_where_no_login_is_wanted_the_answer_stands_and_is_asked_for_once(
+def test_if_the_root_asks_for_no_login_the_first_response_is_final(
     client_of: MakeClient, registry: FakeRegistry, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
@@ -136,11 +137,11 @@ def test_where_no_login_is_wanted_the_answer_stands_and_is_asked_for_once(
     for repository in (REPOSITORY, "team/other"):
         for _ in range(2):
             with pytest.raises(ManifestUnknown):
-                client.get_manifest(Reference.parse(f"{registry.host}/{repository}:absent"))
+                get_manifest(client, Reference.parse(f"{registry.host}/{repository}:absent"))
     assert roots() == 1
     now[0] += 601
     with pytest.raises(ManifestUnknown):
-        client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}:absent"))
+        get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}:absent"))
     assert roots() == 2
     assert all(login == "-" for _, login in _asked(registry))
 
@@ -156,54 +157,54 @@ def test_where_no_login_is_wanted_the_answer_stands_and_is_asked_for_once(
         faults.status(307, Location="/v2/"),
     ],
 )
-def test_a_root_that_is_odd_leaves_the_answer_as_it_is(
+def test_with_an_odd_root_the_first_response_is_final(
     client_of: MakeClient, registry: FakeRegistry, config: Path, root: faults.Change
 ) -> None:
     registry.script(lambda request, reply: root(reply) if request.path == ROOT else None)
     client = client_of(registry, docker_config=config)
     with pytest.raises(ManifestUnknown):
-        client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}:absent"))
+        get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}:absent"))
     registry.script(faults.faulty(faults.status(403), path="/manifests/"))
     with pytest.raises(Denied):
-        client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}:1"))
+        get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}:1"))
 
 
-def test_a_root_that_is_in_trouble_decides_nothing(
+def test_a_failing_root_is_not_remembered(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path
 ) -> None:
-    """The image may be there for those who are logged in, so its 404 is not believed."""
+    """The image may exist for logged-in clients, so its 404 is not final."""
     registry.basic = LOGIN
     registry.script(_hides(404))
     troubled = [faults.status(429, Retry_After="90"), faults.status(502)]
     registry.script(lambda request, reply: troubled[0](reply) if request.path == ROOT and troubled else None)
     client = client_of(registry, docker_config=config)
     with pytest.raises(RateLimited):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     troubled.pop(0)
     with pytest.raises(SourceFailed, match="/v2/ answered 502"):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert len([request for request in registry.log("api") if request.path == ROOT]) == 1 + ATTEMPTS
     troubled.clear()
-    client.get_manifest(reference)
+    get_manifest(client, reference)
 
 
-def test_what_is_not_there_after_login_either_is_not_there(
+def test_an_image_that_is_missing_after_login_is_unknown(
     client_of: MakeClient, hiding: FakeRegistry, reference: Reference, config: Path, app: TestImage
 ) -> None:
     hiding.script(_hides(404))
     client = client_of(hiding, docker_config=config)
     absent = Descriptor("application/octet-stream", app.digest, 1)
     with pytest.raises(ManifestUnknown):
-        client.get_manifest(Reference.parse(f"{hiding.host}/{REPOSITORY}:absent"))
+        get_manifest(client, Reference.parse(f"{hiding.host}/{REPOSITORY}:absent"))
     with pytest.raises(BlobUnknown):
         client.open_blob(reference, absent)
     assert len(hiding.log("api")) == 4
 
 
-def test_a_refused_login_is_named_and_does_no_harm_to_what_is_public(
+def test_a_refused_login_is_reported_and_public_images_stay_readable(
     client_of: MakeClient, registry: FakeRegistry, config: Path
 ) -> None:
-    """The registry shows this image to everybody, and wants a login for what it does not have."""
+    """The registry serves this image to anonymous clients, and hides missing ones."""
     registry.basic = ("gordon", "another password")
 
     def public(request: Request, reply: Reply) -> Reply | None:
@@ -215,8 +216,8 @@ def test_a_refused_login_is_named_and_does_no_harm_to_what_is_public(
     client = client_of(registry, docker_config=config)
     for _ in range(2):
         with pytest.raises(Unauthorized, match="refuses our credentials"):
-            client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}:absent"))
-        client.get_manifest(Reference.parse(f"{registry.host}/{REPOSITORY}:1"))
+            get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}:absent"))
+        get_manifest(client, Reference.parse(f"{registry.host}/{REPOSITORY}:1"))
     once = [("GET", "-"), ("GET", "Basic"), ("GET", "-")]
     assert _asked(registry) == [*once[:1], ("GET", "-"), *once[1:], *once]
 
@@ -228,11 +229,11 @@ def test_a_hidden_challenge_gets_credentials_for_its_own_realm_only(
     registry.tokens = Tokens(login=LOGIN, realm=realm)
     registry.script(_hides(404))
     with pytest.raises(RealmNotAllowed):
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert all(login == "-" for _, login in _asked(registry))
 
 
-def test_a_target_of_a_redirect_that_has_nothing_wants_no_login(
+def test_a_404_of_a_redirect_target_is_not_answered_with_a_login(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, blob: Descriptor, config: Path
 ) -> None:
     registry.redirect_blobs = True
@@ -242,44 +243,44 @@ def test_a_target_of_a_redirect_that_has_nothing_wants_no_login(
     assert len(registry.log("api")) == 1
 
 
-def test_credentials_that_cannot_be_had_are_named(
+def test_unavailable_credentials_are_reported(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tmp_path: Path
 ) -> None:
     registry.basic = LOGIN
     registry.script(_hides(404))
     path = docker_config(tmp_path, registry.host, {"auth": "no base64!"})
     with pytest.raises(CredentialsUnavailable, match="'auth'"):
-        client_of(registry, docker_config=path).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=path), reference)
 
 
 @pytest.mark.parametrize("lines", [{}, {"WWW-Authenticate": ""}, {"WWW-Authenticate": "Negotiate"}, {"X": "nothing"}])
-def test_a_401_without_a_usable_challenge_is_asked_for_one_at_the_root(
+def test_after_a_401_without_a_usable_challenge_the_root_is_asked_for_one(
     client_of: MakeClient, hiding: FakeRegistry, reference: Reference, config: Path, lines: dict[str, str]
 ) -> None:
     hiding.script(
         lambda request, reply: Reply(401, dict(lines)) if reply.status == 401 and request.path != ROOT else None
     )
     client = client_of(hiding, docker_config=config)
-    client.get_manifest(reference)
-    client.get_manifest(reference)
+    get_manifest(client, reference)
+    get_manifest(client, reference)
     kind = "Basic" if hiding.basic else "Bearer"
     assert _asked(hiding) == [("GET", "-"), ("GET", "-"), ("GET", kind), ("GET", kind)]
 
 
 @pytest.mark.parametrize("root", [200, 401, 404])
-def test_a_401_that_never_names_a_scheme_gets_the_password(
+def test_a_401_without_any_scheme_is_answered_with_basic(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, app: TestImage, config: Path, root: int
 ) -> None:
     registry.basic = LOGIN
     registry.script(
         lambda request, reply: Reply(root if request.path == ROOT else 401) if reply.status == 401 else None
     )
-    assert client_of(registry, docker_config=config).get_manifest(reference).body == app.body
+    assert get_manifest(client_of(registry, docker_config=config), reference).body == app.body
     assert registry.log("api")[-1].headers["Authorization"] == basic(LOGIN)
 
 
 @pytest.mark.parametrize("entry", [None, {"identitytoken": "no password"}])
-def test_a_401_that_never_names_a_scheme_is_the_registrys_failure_without_a_password(
+def test_a_401_without_any_scheme_fails_without_a_password(
     client_of: MakeClient,
     registry: FakeRegistry,
     reference: Reference,
@@ -289,7 +290,7 @@ def test_a_401_that_never_names_a_scheme_is_the_registrys_failure_without_a_pass
     registry.script(faults.faulty(faults.status(401)))
     config = docker_config(tmp_path, registry.host, entry) if entry else None
     with pytest.raises(SourceFailed, match="scheme"):
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert len(registry.log("api")) == (2 if entry else 1)
 
 
@@ -303,12 +304,12 @@ def test_a_401_that_never_names_a_scheme_is_the_registrys_failure_without_a_pass
         {"WWW-Authenticate": 'Bearer service="no realm", Basic realm="x"'},
     ],
 )
-def test_the_scheme_that_is_known_is_found_among_others(
+def test_the_known_scheme_is_found_among_others(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, config: Path, lines: dict[str, str]
 ) -> None:
     registry.basic = LOGIN
     registry.script(lambda _, reply: Reply(401, dict(lines)) if reply.status == 401 else None)
-    client_of(registry, docker_config=config).get_manifest(reference)
+    get_manifest(client_of(registry, docker_config=config), reference)
     assert _asked(registry) == [("GET", "-"), ("GET", "Basic")]
 
 
@@ -328,7 +329,7 @@ def test_bearer_is_preferred_to_basic_in_any_order(
     names = ("WWW-Authenticate", "www-authenticate")
     lines = {names[0]: ", ".join(offers)} if in_one_line else dict(zip(names, offers, strict=True))
     registry.script(lambda _, reply: Reply(401, dict(lines)) if reply.status == 401 else None)
-    client_of(registry, docker_config=config).get_manifest(reference)
+    get_manifest(client_of(registry, docker_config=config), reference)
     assert _asked(registry) == [("GET", "-"), ("GET", "Bearer")]
 
 
@@ -345,8 +346,8 @@ def test_a_registry_token_is_sent_as_bearer_and_no_token_server_is_asked(
 
     registry.script(wants_the_token)
     client = client_of(registry, docker_config=config)
-    client.get_manifest(reference)
-    client.get_manifest(reference)
+    get_manifest(client, reference)
+    get_manifest(client, reference)
     assert _asked(registry) == [("GET", "-"), ("GET", "Bearer"), ("GET", "Bearer")]
 
 
@@ -360,18 +361,18 @@ def test_a_registry_token_is_for_the_repositories_it_is_configured_for(
     path.write_text(json.dumps({"auths": {f"{registry.host}/team": {"registrytoken": "T"}}}))
     client = client_of(registry, docker_config=path)
     for _ in range(2):
-        client.get_manifest(reference)
-        client.get_manifest(Reference.parse(f"{registry.host}/other/app:1"))
+        get_manifest(client, reference)
+        get_manifest(client, Reference.parse(f"{registry.host}/other/app:1"))
     assert [request.query["scope"] for request in registry.log("token")] == [["repository:other/app:pull"]]
 
 
-def test_a_registry_token_that_is_refused_ends_the_attempt(
+def test_a_refused_registry_token_is_not_sent_again(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, tmp_path: Path
 ) -> None:
     registry.basic = LOGIN
     config = docker_config(tmp_path, registry.host, {"registrytoken": "expired-token"})
     with pytest.raises(Unauthorized, match="refuses our credentials") as caught:
-        client_of(registry, docker_config=config).get_manifest(reference)
+        get_manifest(client_of(registry, docker_config=config), reference)
     assert "expired-token" not in str(caught.value)
     assert len(registry.log("api")) == 2
 
@@ -393,5 +394,5 @@ def test_a_password_reaches_the_registry_byte_by_byte(
         )
 
     registry.script(wants_it)
-    client_of(registry, docker_config=path).get_manifest(reference)
+    get_manifest(client_of(registry, docker_config=path), reference)
     assert len(registry.log("api")) == 2

@@ -1,15 +1,16 @@
-"""Headers that stand twice, are joined, empty or of no use; and heads that are more than a head may be."""
+"""Registries with repeated, unusable or too many headers, or with broken HTTP."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from urllib3 import HTTPHeaderDict
 
 from mirror.errors import AnswerTruncated, MirrorError, RateLimited, SourceFailed, SourceUnreachable
 from mirror.http.address_guard import AddressGuard
-from mirror.http.headers import Headers, codings, declared_length, media_type, named_digest
+from mirror.http.response import Headers
 from mirror.http.transport import Transport
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
@@ -17,12 +18,14 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.throttle import Unthrottled
+from mirror.registry.manifests import content_digest
+from mirror.registry.throttle import Throttle
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.sockets import RawServer
+from tests.fakes.throttle import ClosedBreaker, UnlimitedQuota, UnlimitedSlots
 from tests.images import TestImage
-from tests.unit.registry.conftest import LOGIN, LOOPBACK, MakeClient
+from tests.unit.registry.conftest import LOGIN, LOOPBACK, MakeClient, get_manifest
 
 CONTENT = b"0123456789"
 BLOB = Descriptor("application/octet-stream", Digest.of(CONTENT), len(CONTENT))
@@ -32,59 +35,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 def headers(*lines: tuple[str, str]) -> Headers:
     return Headers(HTTPHeaderDict(lines))
-
-
-# -- one value of several lines
-
-
-def test_a_header_that_may_stand_once_is_its_first_line() -> None:
-    found = headers(("Location", "/first"), ("Location", "/second"), ("X", " \tpadded "), ("Y", ""), ("Y", "filled"))
-    assert (found["location"], found["X"], found["Y"], found.get("Z")) == ("/first", "padded", "filled", None)
-    assert "Z" not in found
-    assert found.lines("LOCATION") == ["/first", "/second"]
-
-
-def test_a_header_that_is_a_list_is_all_its_lines() -> None:
-    challenges = headers(("WWW-Authenticate", "Basic"), ("WWW-Authenticate", 'Bearer realm="x"'))
-    assert challenges["www-authenticate"] == 'Basic, Bearer realm="x"'
-    assert codings(headers(("Content-Encoding", "Identity, gzip"), ("Content-Encoding", "X-GZIP"))) == [
-        "gzip",
-        "x-gzip",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("lines", "length"),
-    [
-        (["10"], 10),
-        (["10", "10"], 10),
-        (["10, 10"], 10),
-        (["10", "9"], 0),
-        ([""], 0),
-        (["-1"], 0),
-        (["1e3"], 0),
-        (["9" * 20], 0),
-        (["٣"], 0),
-        ([], 0),
-    ],
-)
-def test_a_length_is_known_where_all_lines_agree(lines: list[str], length: int) -> None:
-    assert declared_length(headers(*(("Content-Length", line) for line in lines))) == length
-
-
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        (["Application/JSON; charset=utf-8"], "application/json"),
-        (["application/json", "text/plain"], "application/json"),
-        (["application/json, text/plain"], "application/json"),
-        (["", "application/json"], "application/json"),
-        ([" ; charset=utf-8"], None),
-        ([], None),
-    ],
-)
-def test_a_media_type_is_the_first_that_is_named(lines: list[str], expected: str | None) -> None:
-    assert media_type(headers(*(("Content-Type", line) for line in lines))) == expected
 
 
 DIGEST = Digest.of(CONTENT)
@@ -104,14 +54,16 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize("text", UNUSABLE)
-def test_a_digest_that_cannot_be_used_counts_as_absent(text: str) -> None:
-    assert named_digest(headers(("Docker-Content-Digest", text))) is None
+def test_an_unusable_digest_header_counts_as_absent(text: str) -> None:
+    assert content_digest(headers(("Docker-Content-Digest", text))) is None
 
 
-def test_a_digest_that_is_repeated_is_one_and_two_are_none() -> None:
+def test_a_repeated_digest_header_counts_once_and_different_ones_count_as_absent() -> None:
     once, twice = ("Docker-Content-Digest", str(DIGEST)), ("Docker-Content-Digest", f"{DIGEST} , {DIGEST}")
-    assert named_digest(headers(once)) == named_digest(headers(once, once)) == named_digest(headers(twice)) == DIGEST
-    assert named_digest(headers(once, ("Docker-Content-Digest", str(OTHER)))) is None
+    assert (
+        content_digest(headers(once)) == content_digest(headers(once, once)) == content_digest(headers(twice)) == DIGEST
+    )
+    assert content_digest(headers(once, ("Docker-Content-Digest", str(OTHER)))) is None
 
 
 @pytest.mark.parametrize("text", UNUSABLE)
@@ -120,10 +72,10 @@ def test_a_manifest_is_read_whatever_its_digest_header_says(
 ) -> None:
     registry.script(faults.faulty(faults.header("Docker-Content-Digest", text)))
     assert client.head_manifest(reference) is None
-    assert client.get_manifest(reference).digest == app.digest
+    assert get_manifest(client, reference).digest == app.digest
 
 
-def test_headers_that_stand_twice_do_no_harm_to_a_manifest(
+def test_repeated_headers_do_not_disturb_a_manifest(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     twice = [
@@ -133,38 +85,38 @@ def test_headers_that_stand_twice_do_no_harm_to_a_manifest(
     ]
     registry.script(faults.faulty(faults.both(*twice)))
     assert client.head_manifest(reference) == app.digest
-    found = client.get_manifest(reference)
+    found = get_manifest(client, reference)
     assert (found.body, found.media_type, found.digest) == (app.body, media_types.OCI_MANIFEST, app.digest)
     assert registry.connections["api"] == 1
 
 
-def test_a_redirect_that_names_two_places_leads_to_the_first(
+def test_of_two_locations_the_first_is_followed(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage
 ) -> None:
     registry.put(app, "moved/app", "1")
     away = faults.status(307, Location="/v2/moved/app/manifests/1")
     registry.script(faults.faulty(faults.both(away, faults.again("Location", "/nowhere")), path="team/app"))
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
 
 
-def test_a_wait_that_is_asked_for_twice_is_the_first(
+def test_of_two_retry_after_headers_the_first_counts(
     client: RegistryClient, registry: FakeRegistry, reference: Reference
 ) -> None:
     limited = faults.both(faults.status(429, Retry_After="77"), faults.again("Retry-After", "5"))
     registry.script(faults.faulty(limited))
     with pytest.raises(RateLimited) as caught:
-        client.get_manifest(reference)
+        get_manifest(client, reference)
     assert caught.value.retry_after == 77
 
 
-def test_a_challenge_of_several_lines_is_read_whole(
+def test_a_challenge_of_several_lines_is_read(
     client_of: MakeClient, registry: FakeRegistry, reference: Reference, app: TestImage, config: object
 ) -> None:
     registry.basic = LOGIN
     unknown = faults.header("WWW-Authenticate", 'Negotiate realm="x"')
     more = faults.both(unknown, faults.again("WWW-Authenticate", 'Basic realm="y"'))
     registry.script(lambda _, reply: more(reply) if reply.status == 401 else None)
-    assert client_of(registry, docker_config=config).get_manifest(reference).body == app.body
+    assert get_manifest(client_of(registry, docker_config=config), reference).body == app.body
 
 
 # -- what comes before an answer
@@ -182,12 +134,12 @@ def test_a_challenge_of_several_lines_is_read_whole(
     ],
     ids=["100", "102", "103 with headers", "unknown ones", "all of them", "many"],
 )
-def test_interim_answers_are_skipped(
+def test_interim_responses_are_skipped(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, app: TestImage, heads: list[bytes]
 ) -> None:
     registry.script(faults.faulty(faults.interim(*heads)))
     assert client.head_manifest(reference) == app.digest
-    assert client.get_manifest(reference).body == app.body
+    assert get_manifest(client, reference).body == app.body
     [(digest, content), *_] = app.blobs.items()
     with client.open_blob(reference, Descriptor("application/octet-stream", digest, len(content)), offset=1) as stream:
         buffer = memoryview(bytearray(len(content)))
@@ -198,8 +150,8 @@ def test_interim_answers_are_skipped(
 # -- below HTTP
 
 
-class Listening(Unthrottled):
-    """Notes what the breaker would be told."""
+class RecordingBreaker(ClosedBreaker):
+    """Records the failures that count for the breaker."""
 
     def __init__(self) -> None:
         self.failures: list[MirrorError] = []
@@ -216,8 +168,8 @@ def server() -> Iterator[RawServer]:
 
 
 @pytest.fixture
-def waiting() -> Iterator[RawServer]:
-    """It leaves every connection open, as HTTP/1.1 servers do."""
+def open_server() -> Iterator[RawServer]:
+    """A server that leaves every connection open, as HTTP/1.1 servers do."""
     with RawServer(keeps_open=True) as running:
         yield running
 
@@ -266,40 +218,41 @@ REASONS = {
 
 
 @pytest.mark.parametrize(("answer", "reason"), REASONS.values(), ids=REASONS.keys())
-def test_what_breaks_http_is_called_by_its_name_and_never_unreachable(
+def test_a_violation_of_http_is_named_and_never_called_unreachable(
     server: RawServer, client_of: MakeClient, answer: bytes, reason: str
 ) -> None:
     server.answer = answer
-    listening = Listening()
+    breaker = RecordingBreaker()
+    throttle = Throttle(breaker, UnlimitedSlots(), UnlimitedQuota())
     endpoints = Endpoints(insecure=frozenset({server.host}))
     client = RegistryClient(
-        Transport(AddressGuard(LOOPBACK)), endpoints, lambda *_: None, admission=listening, sleep=lambda _: None
+        Transport(AddressGuard(LOOPBACK)), endpoints, lambda *_: None, throttle=throttle, sleep=lambda _: None
     )
     reference = Reference.parse(f"{server.host}/team/app:1")
-    for ask in (client.get_manifest, lambda asked: read_blob(client, asked)):
+    for ask in (partial(get_manifest, client), lambda asked: read_blob(client, asked)):
         with pytest.raises(SourceFailed, match=reason) as caught:
             ask(reference)
         assert "reached" not in caught.value.message
     assert client.head_manifest(reference) is None
     client.close()
-    assert listening.failures == []
+    assert breaker.failures == []
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"chunked, br"])
 def test_a_transfer_that_is_compressed_is_refused(server: RawServer, client_of: MakeClient, coding: bytes) -> None:
     server.answer = OK + b"Transfer-Encoding: " + coding + b"\r\n\r\n0\r\n\r\n"
     client, reference = raw_client(client_of, server)
-    for ask in (client.get_manifest, lambda asked: read_blob(client, asked)):
+    for ask in (partial(get_manifest, client), lambda asked: read_blob(client, asked)):
         with pytest.raises(SourceFailed, match="Transfer-Encoding"):
             ask(reference)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 20", b"HTT", OK + b"Content-Length: 10\r\n\r\n12345"])
-def test_a_connection_that_was_cut_is_called_that(server: RawServer, client_of: MakeClient, answer: bytes) -> None:
+def test_a_cut_connection_is_reported_as_such(server: RawServer, client_of: MakeClient, answer: bytes) -> None:
     server.answer = answer
     client, reference = raw_client(client_of, server)
     with pytest.raises((SourceUnreachable, AnswerTruncated)):
-        client.get_manifest(reference)
+        get_manifest(client, reference)
 
 
 @pytest.mark.parametrize(
@@ -312,20 +265,22 @@ def test_a_connection_that_was_cut_is_called_that(server: RawServer, client_of: 
         b"X: a\r\n" * 90 + b"Content-Length: 10",
     ],
 )
-def test_a_length_that_is_repeated_ends_the_body(waiting: RawServer, client_of: MakeClient, head: bytes) -> None:
-    """The connection stays open: whoever does not know the length would wait for its end."""
-    waiting.answer = OK + head + b"\r\n\r\n" + CONTENT
-    client, reference = raw_client(client_of, waiting)
+def test_a_length_that_is_repeated_ends_the_body(open_server: RawServer, client_of: MakeClient, head: bytes) -> None:
+    """The connection stays open. Without the length, a client would wait for its end."""
+    open_server.answer = OK + head + b"\r\n\r\n" + CONTENT
+    client, reference = raw_client(client_of, open_server)
     for _ in range(2):
         assert read_blob(client, reference) == CONTENT
-        assert client.get_manifest(reference).body == CONTENT
+        assert get_manifest(client, reference).body == CONTENT
 
 
 @pytest.mark.parametrize(
     "head", [b"chunked", b"Chunked", b"identity, chunked", b"chunked\r\nTransfer-Encoding: chunked"]
 )
-def test_chunks_are_known_however_they_are_announced(waiting: RawServer, client_of: MakeClient, head: bytes) -> None:
-    waiting.answer = OK + b"Transfer-Encoding: " + head + b"\r\n\r\n4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"
-    client, reference = raw_client(client_of, waiting)
+def test_chunked_bodies_are_recognised_in_all_spellings(
+    open_server: RawServer, client_of: MakeClient, head: bytes
+) -> None:
+    open_server.answer = OK + b"Transfer-Encoding: " + head + b"\r\n\r\n4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n"
+    client, reference = raw_client(client_of, open_server)
     assert read_blob(client, reference) == CONTENT
-    assert client.get_manifest(reference).body == CONTENT
+    assert get_manifest(client, reference).body == CONTENT

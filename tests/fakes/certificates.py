@@ -31,21 +31,21 @@ _SIGNS = x509.KeyUsage(
 
 @dataclass(frozen=True)
 class Issued:
-    """PEM files: a server's certificate and key, and the authority that vouches for it."""
+    """PEM files: a server's certificate and key, and the authority that signed it."""
 
     certificate: Path
     key: Path
     authority: Path
 
     def context(self) -> ssl.SSLContext:
-        """What a server needs to speak TLS under this certificate."""
+        """Return the context that a server needs to speak TLS with this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         return context
 
 
 class Authority:
-    """Issues certificates that, unless told otherwise, expire with nobody who reads this."""
+    """Issues certificates that are valid for decades by default."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -62,7 +62,7 @@ class Authority:
     def issue(
         self, host: str, *, not_before: datetime.datetime = _NOT_BEFORE, not_after: datetime.datetime = _NOT_AFTER
     ) -> Issued:
-        """A certificate for one DNS name or IP address."""
+        """Issue a certificate for one DNS name or IP address."""
         key = ec.generate_private_key(ec.SECP256R1())
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (

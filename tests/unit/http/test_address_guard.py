@@ -1,4 +1,4 @@
-"""The public internet and allowed networks may be connected to; nothing else, however its address is dressed up."""
+"""Only the public internet and allowed networks may be connected to."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ PUBLIC = ["8.8.8.8", "1.1.1.1", "99.255.255.255", "172.32.0.1", "192.167.0.1", "
 
 
 @pytest.mark.parametrize("address", HOSTILE)
-def test_an_address_off_the_public_internet_is_refused(address: str) -> None:
+def test_an_address_outside_the_public_internet_is_refused(address: str) -> None:
     with pytest.raises(AddressNotAllowed):
         AddressGuard().require("registry.example", address)
 

@@ -6,17 +6,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from mirror.http.deadlines import Call, Deadline, TimedReader, calling, current_call, current_deadline, one_deadline
+from mirror.http.deadlines import (
+    Deadline,
+    DeadlineReader,
+    PendingRequest,
+    current_deadline,
+    current_request,
+    shared_deadline,
+    waiting_for,
+)
 
 
-class Line:
-    """A connection that only notes whether it was cut."""
+class RecordingConnection:
+    """Counts how often it was interrupted."""
 
     def __init__(self) -> None:
-        self.cuts = 0
+        self.interrupts = 0
 
-    def cut(self) -> None:
-        self.cuts += 1
+    def interrupt(self) -> None:
+        self.interrupts += 1
 
 
 @pytest.fixture
@@ -27,34 +35,34 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_a_call_that_is_cut_cuts_the_connection_that_carries_it() -> None:
-    call, line = Call(Deadline(60)), Line()
-    with calling(call):
-        current_call().carried_by(line)
-        call.cut()
-    assert line.cuts == 1
+def test_canceling_a_request_interrupts_its_connection() -> None:
+    request, connection = PendingRequest(Deadline(60)), RecordingConnection()
+    with waiting_for(request):
+        current_request().use_connection(connection)
+        request.cancel()
+    assert connection.interrupts == 1
 
 
-def test_a_call_that_was_cut_before_takes_no_connection() -> None:
-    call, line = Call(Deadline(60)), Line()
-    call.cut()
-    with calling(call), pytest.raises(ConnectionAbortedError):
-        current_call().carried_by(line)
+def test_a_canceled_request_takes_no_connection() -> None:
+    request, connection = PendingRequest(Deadline(60)), RecordingConnection()
+    request.cancel()
+    with waiting_for(request), pytest.raises(ConnectionAbortedError):
+        current_request().use_connection(connection)
 
 
-def test_a_connection_is_not_cut_once_its_call_has_ended() -> None:
+def test_a_connection_is_not_interrupted_after_its_request_has_ended() -> None:
     """It may serve another request by then."""
-    call, line = Call(Deadline(60)), Line()
-    with calling(call, line):
+    request, connection = PendingRequest(Deadline(60)), RecordingConnection()
+    with waiting_for(request, connection):
         pass
-    call.cut()
-    assert line.cuts == 0
+    request.cancel()
+    assert connection.interrupts == 0
 
 
-def test_requests_of_one_block_have_one_deadline_and_others_have_their_own() -> None:
-    with one_deadline():
+def test_requests_of_one_block_share_a_deadline_and_others_have_their_own() -> None:
+    with shared_deadline():
         outer = current_deadline()
-        with one_deadline():
+        with shared_deadline():
             assert current_deadline() is outer
         assert current_deadline() is outer
         found: list[Deadline] = []
@@ -69,12 +77,12 @@ def test_a_deadline_that_has_passed_leaves_no_time() -> None:
     deadline = Deadline(0)
     assert deadline.has_passed()
     with pytest.raises(TimeoutError):
-        deadline.left()
+        deadline.remaining()
 
 
-def test_bytes_that_keep_coming_do_not_move_the_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_arriving_bytes_do_not_move_the_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    reader, over = TimedReader(ours, Deadline(0.2)), threading.Event()
+    reader, over = DeadlineReader(ours, Deadline(0.2)), threading.Event()
 
     def drip() -> None:
         while not over.wait(0.01):
@@ -88,7 +96,7 @@ def test_bytes_that_keep_coming_do_not_move_the_deadline(pair: tuple[socket.sock
     thread.join()
 
 
-def test_a_peer_that_is_silent_is_given_up_at_the_deadline_or_after_the_sockets_own_timeout(
+def test_a_silent_peer_times_out_at_the_deadline_or_the_sockets_timeout(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, _ = pair
@@ -96,13 +104,13 @@ def test_a_peer_that_is_silent_is_given_up_at_the_deadline_or_after_the_sockets_
         ours.settimeout(timeout)
         deadline = Deadline(seconds)
         with pytest.raises(TimeoutError):
-            TimedReader(ours, deadline).makefile("rb").read(1)
+            DeadlineReader(ours, deadline).makefile("rb").read(1)
         assert deadline.has_passed() == (seconds < 1)
 
 
 def test_a_later_deadline_gives_the_socket_its_timeout_back(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    reader = TimedReader(ours, Deadline(5))
+    reader = DeadlineReader(ours, Deadline(5))
     theirs.send(b"ab")
     assert reader.readinto(bytearray(1)) == 1
     assert 0 < (ours.gettimeout() or 0) <= 5
@@ -111,10 +119,10 @@ def test_a_later_deadline_gives_the_socket_its_timeout_back(pair: tuple[socket.s
     assert ours.gettimeout() == 10
 
 
-def test_the_socket_stays_open_for_as_long_as_an_answer_is_read(pair: tuple[socket.socket, socket.socket]) -> None:
-    """http.client closes the connection's socket where the answer says so, and reads the answer then."""
+def test_the_socket_stays_open_while_a_response_is_read(pair: tuple[socket.socket, socket.socket]) -> None:
+    """http.client may close the socket of the connection before it reads the body."""
     ours, theirs = pair
-    stream = TimedReader(ours, Deadline(10)).makefile("rb")
+    stream = DeadlineReader(ours, Deadline(10)).makefile("rb")
     theirs.send(b"the rest")
     theirs.close()
     ours.close()

@@ -1,6 +1,7 @@
-"""A process that asks a registry as a worker does: ``python -m tests.unit.registry.asking HOST LIMIT THREADS``.
+"""A process that reads a registry as a worker does.
 
-It prints how many of its requests were answered. ``MIRROR_REDIS_URL`` says which Redis it shares with others.
+Run ``python -m tests.unit.registry.client_process HOST LIMIT THREADS``. It prints how many of its requests succeeded.
+``MIRROR_REDIS_URL`` names the Redis that it shares with others.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from mirror.wiring import build_throttle
 
 def main(host: str, limit: int, threads: int) -> int:
     settings = Settings(insecure_registries=frozenset({host}), allowed_networks=(ip_network("127.0.0.0/8"),))
-    admission = build_throttle(Redis.connect(os.environ["MIRROR_REDIS_URL"]), {host: limit})
-    client = RegistryClient.from_settings(settings, admission=admission)
+    throttle = build_throttle(Redis.connect(os.environ["MIRROR_REDIS_URL"]), {host: limit})
+    client = RegistryClient.from_settings(settings, throttle=throttle)
     reference = Reference.parse(f"{host}/team/app:1")
 
     def ask(_: int) -> int:
@@ -33,7 +34,7 @@ def main(host: str, limit: int, threads: int) -> int:
 
     with ThreadPoolExecutor(threads) as pool:
         sys.stdout.write(f"{sum(pool.map(ask, range(10 * threads)))}\n")
-    admission.close()
+    throttle.slots.close()
     return 0
 
 
