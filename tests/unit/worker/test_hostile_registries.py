@@ -148,7 +148,7 @@ def test_cancel_ends_the_wait_for_a_token_that_another_thread_fetches(
     assert dripping.listeners == 0
 
 
-def test_a_horse_that_is_to_stop_closes_every_connection_at_once_and_hands_its_tasks_over(
+def test_a_work_horse_that_is_to_stop_closes_every_connection_at_once_and_hands_its_tasks_over(
     harness: Harness, dripping: DrippingServer
 ) -> None:
     jobs, cancellation = hostile(harness, dripping.host, 8), Cancellation()
@@ -199,10 +199,10 @@ def hostile_at(harness: Harness, registry: FakeRegistry, count: int) -> list[Job
     ]
 
 
-def test_a_horse_that_takes_no_more_tasks_still_begins_those_of_other_registries(
+def test_a_work_horse_that_takes_no_more_tasks_still_begins_those_of_other_registries(
     harness: Harness, dripping: DrippingServer
 ) -> None:
-    """One hostile task must not keep a worker from all others until its horse has ended."""
+    """One hostile task must not keep a worker from all others until its work horse ends."""
     jobs = hostile(harness, dripping.host, 3)
     good = [honest(harness, f"honest{n}") for n in range(3)]
     with working(harness, *jobs, tasks=1):
