@@ -99,8 +99,11 @@ def test_many_unknown_fields_are_not_all_echoed(api: FlaskClient) -> None:
     assert len(response.get_json()["errors"]) == 20
 
 
-def test_a_body_without_a_length_is_bounded_too(api: FlaskClient) -> None:
-    builder = EnvironBuilder(path="/v1/jobs", method="POST", data=b'{"source": "' + b"x" * 70_000 + b'"}')
+@pytest.mark.parametrize(
+    ("method", "path", "size"), [("POST", "/v1/jobs", 4 * 2**20), ("PUT", "/v1/images/team/app:1", 64 * 1024)]
+)
+def test_a_body_without_a_length_is_bounded_too(api: FlaskClient, method: str, path: str, size: int) -> None:
+    builder = EnvironBuilder(path=path, method=method, data=b'{"source": "' + b"x" * size + b'"}')
     environ = {**builder.get_environ(), "wsgi.input_terminated": True, "HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
     del environ["CONTENT_LENGTH"]
     assert api.open(environ).status_code == 413
