@@ -140,7 +140,9 @@ class ClaimStore:
 
     def losses(self, task_ids: Sequence[str]) -> list[int]:
         """Return how many workers in a row each task has lost without getting further."""
-        found = self._redis.answers([["HGET", keys.task(task_id), "losses"] for task_id in task_ids])
+        found = self._redis.calls(
+            [["HGET", keys.task(task_id), "losses"] for task_id in task_ids], raise_on_error=False
+        )
         return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
 
     def sources(self, task_ids: Sequence[str]) -> list[Reference | None]:
@@ -149,7 +151,7 @@ class ClaimStore:
         None for a task that is gone, cannot be read, or has lost a worker before.
         """
         commands = [["HMGET", keys.task(task_id), "losses", "spec", "source", "target"] for task_id in task_ids]
-        return [_source(fields) for fields in self._redis.answers(commands)]
+        return [_source(fields) for fields in self._redis.calls(commands, raise_on_error=False)]
 
     def claim(self, entries: Sequence[Entry]) -> list[Claim | None]:
         """Claim the tasks of queue entries in few round trips.

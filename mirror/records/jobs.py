@@ -104,7 +104,7 @@ class JobStore:
         """Return at most *limit* tasks after the task *after*, in the order of the images."""
         start = f"({after}" if after else "-"
         ids = self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), start, "+", "LIMIT", 0, limit)
-        found = self._redis.answers([["HGETALL", keys.task(i)] for i in ids])
+        found = self._redis.calls([["HGETALL", keys.task(i)] for i in ids], raise_on_error=False)
         tasks = [_readable_task(fields) for fields in found if fields and not isinstance(fields, ResponseError)]
         return [task for task in tasks if task]
 
@@ -115,7 +115,9 @@ class JobStore:
         way, and then those that wait.
         """
         places = [SHOWN_FIELD, *range(SHOWN_BLOBS)]
-        found = self._redis.answers([["HMGET", keys.task_blobs(task_id), *places] for task_id in task_ids])
+        found = self._redis.calls(
+            [["HMGET", keys.task_blobs(task_id), *places] for task_id in task_ids], raise_on_error=False
+        )
         return [_shown_blobs(texts) if not isinstance(texts, ResponseError) else [] for texts in found]
 
     def blobs(self, job_id: str, task_id: str, *, limit: int, after: int | None) -> tuple[list[BlobReport], int | None]:

@@ -17,8 +17,6 @@ from redis.maint_notifications import MaintNotificationsConfig
 from mirror.redis.failures import BRISK, RedisRetry, raise_refusals, translated
 from mirror.redis.scripts import Script, load_script
 
-NOW: Final = load_script("mirror.redis", "clock.lua")
-"""Lua: Redis' own time in ms, which never goes back."""
 _NOW: Final = load_script("mirror.redis", "now.lua")
 
 
@@ -43,26 +41,17 @@ class Redis:
         with translated():
             return self.client.execute_command(*command)
 
-    def calls(self, commands: Sequence[Sequence[str | float]]) -> list[Any]:
+    def calls(self, commands: Sequence[Sequence[str | float]], *, raise_on_error: bool = True) -> list[Any]:
         """Send several commands in one round trip, not as a transaction.
 
-        Raises the first error of a command.
+        Raises the first error of a command. Without *raise_on_error*, a command that failed has its ResponseError in
+        place of its reply.
         """
-        return self._send(commands, raise_on_error=True)
-
-    def answers(self, commands: Sequence[Sequence[str | float]]) -> list[Any]:
-        """Send several commands in one round trip, and tolerate errors of single ones.
-
-        A command that failed has its ResponseError in place of its reply.
-        """
-        return raise_refusals(self._send(commands, raise_on_error=False))
-
-    def _send(self, commands: Sequence[Sequence[str | float]], *, raise_on_error: bool) -> list[Any]:
         pipeline = self.client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         with translated():
-            return list(pipeline.execute(raise_on_error=raise_on_error))
+            return raise_refusals(pipeline.execute(raise_on_error=raise_on_error))
 
     def script(self, source: str) -> Script:
         """Register a script that `load_script` returned. Nothing is sent yet."""

@@ -24,8 +24,6 @@ PROBE: Final = f"{_ROOT}:probe"
 
 JOBS: Final = f"{_ROOT}:jobs"
 """Set of all job ids, lexical. ULIDs sort by time."""
-JOBS_BY_STATE: Final = f"{_ROOT}:jobs:state:"
-JOBS_BY_SOURCE: Final = f"{_ROOT}:jobs:source:"
 JOBS_ENDED: Final = f"{_ROOT}:jobs:ended"
 """Sorted set of ended jobs, by the time when each is removed."""
 JOBS_WATCHED: Final = f"{_ROOT}:jobs:watched"
@@ -35,8 +33,6 @@ They have a cancel or retry under way, or pending tasks.
 """
 JOBS_LEFTOVER: Final = f"{_ROOT}:jobs:leftover"
 """Sorted set of jobs without a record whose tasks are to be deleted, by the time of that."""
-JOB: Final = f"{_ROOT}:job:"
-TASK: Final = f"{_ROOT}:task:"
 TASKS_QUEUED: Final = f"{_ROOT}:tasks:queued"
 """Sorted set of task ids, by the time when each was queued."""
 TASKS_RUNNING: Final = f"{_ROOT}:tasks:running"
@@ -97,32 +93,32 @@ def blob_brought(digest: Digest) -> str:
 
 def jobs_by_source(reference: str) -> str:
     """Set of the ids of the jobs with that source, lexical."""
-    return f"{JOBS_BY_SOURCE}{reference}"
+    return f"{_ROOT}:jobs:source:{reference}"
 
 
 def jobs_by_state(state: str) -> str:
     """Set of the ids of the jobs in that state, lexical."""
-    return f"{JOBS_BY_STATE}{state}"
+    return f"{_ROOT}:jobs:state:{state}"
 
 
 def job(job_id: str) -> str:
     """A job's record."""
-    return f"{JOB}{job_id}"
+    return f"{_ROOT}:job:{job_id}"
 
 
 def job_tasks(job_id: str) -> str:
     """Set of the ids of the job's tasks, lexical."""
-    return f"{JOB}{job_id}:tasks"
+    return f"{_ROOT}:job:{job_id}:tasks"
 
 
 def job_pending(job_id: str) -> str:
     """List of the ids of the job's tasks that are not released into the window yet."""
-    return f"{JOB}{job_id}:pending"
+    return f"{_ROOT}:job:{job_id}:pending"
 
 
 def task(task_id: str) -> str:
     """A task's record."""
-    return f"{TASK}{task_id}"
+    return f"{_ROOT}:task:{task_id}"
 
 
 def task_blobs(task_id: str) -> str:
@@ -132,7 +128,7 @@ def task_blobs(task_id: str) -> str:
 
     ``shown`` is the list of the positions to show, if there are more than 100.
     """
-    return f"{TASK}{task_id}:blobs"
+    return f"{_ROOT}:task:{task_id}:blobs"
 
 
 def task_waits(task_id: str) -> str:
@@ -140,12 +136,12 @@ def task_waits(task_id: str) -> str:
 
     ``<reason>:until`` is the time when its last rest ends.
     """
-    return f"{TASK}{task_id}:waits"
+    return f"{_ROOT}:task:{task_id}:waits"
 
 
 def task_needs(task_id: str) -> str:
     """The bytes that the task's image needs on a disk that had no room for it."""
-    return f"{TASK}{task_id}:needs"
+    return f"{_ROOT}:task:{task_id}:needs"
 
 
 def tag_taken(repository: str) -> str:
