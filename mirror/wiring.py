@@ -18,7 +18,7 @@ from mirror.catalog.rebuild import Rebuilder
 from mirror.catalog.relist import Relister
 from mirror.catalog.retag import Retagger
 from mirror.catalog.tag_change import TagChanges
-from mirror.copying.cancellation import pause, waking
+from mirror.copying.cancellation import on_cancel, pause
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.copying.resolver import Resolver
@@ -98,7 +98,7 @@ class Core:
 
     def close(self) -> None:
         """Give back the shares in registries' limits and close every connection."""
-        self.throttle.slots.close()
+        self.throttle.limiter.close()
         self.source.close()
         self.redis.close()
         self.brisk_redis.close()
@@ -127,7 +127,7 @@ def build(
     bucket = bucket or Bucket.from_settings(settings)
 
     throttle = build_throttle(brisk, settings.registry_concurrency)
-    source = RegistryClient.from_settings(settings, throttle=throttle, sleep=sleep, on_cancel=waking)
+    source = RegistryClient.from_settings(settings, throttle=throttle, sleep=sleep, on_cancel=on_cancel)
     memory = MemoryBudget(settings.memory_budget)
     leases, pins, checkpoints = Leases(redis), Pins(redis), Checkpoints(redis)
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))

@@ -15,4 +15,4 @@ def mirror_image(task_id: str, fence: int) -> None:
     try:
         TaskPool(core, CANCELLATION).run(task_id, fence)
     finally:
-        core.throttle.slots.close()
+        core.throttle.limiter.close()

@@ -39,7 +39,7 @@ class BlobQueue:
 
         Raises BlobBusy when other workers have had all remaining blobs for `LONGEST_WAIT`, or OperationCanceled.
         """
-        with self._changed, self._cancellation.waking(self._wake):
+        with self._changed, self._cancellation.on_cancel(self._wake):
             while True:
                 self._cancellation.check()
                 if not self._waiting:

@@ -63,7 +63,7 @@ class Cancellation:
         self.check()
 
     @contextmanager
-    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+    def on_cancel(self, wake: Callable[[], None]) -> Iterator[None]:
         """Call *wake* if the copy is canceled during the block. Raises OperationCanceled if it was canceled before."""
         with self._lock:
             self.check()
@@ -86,7 +86,7 @@ class Cancellation:
             with changed:
                 changed.notify_all()
 
-        with self.waking(wake):
+        with self.on_cancel(wake):
             came = changed.wait_for(lambda: self.is_set() or predicate(), timeout)
             self.check()
             return bool(came)
@@ -95,16 +95,16 @@ class Cancellation:
     def child(self) -> Iterator[Self]:
         """Yield a cancellation that is set with this one. Set alone, it stops a group of threads and not the rest."""
         inner = type(self)()
-        with self.waking(lambda: inner.cancel(self._reason, resumable=self._resumable)):
+        with self.on_cancel(lambda: inner.cancel(self._reason, resumable=self._resumable)):
             yield inner
 
     def bind_thread(self) -> None:
-        """Let `pause` and `waking` in the calling thread end with this cancellation, from now on."""
+        """Let `pause` and `on_cancel` in the calling thread end with this cancellation, from now on."""
         _THREAD.cancellation = self
 
     @contextmanager
     def bound_to_thread(self) -> Iterator[None]:
-        """Let `pause` and `waking` in the calling thread end with this cancellation during the block."""
+        """Let `pause` and `on_cancel` in the calling thread end with this cancellation during the block."""
         before: Cancellation | None = getattr(_THREAD, "cancellation", None)
         _THREAD.cancellation = self
         try:
@@ -129,7 +129,7 @@ def pause(seconds: float) -> None:
 
 
 @contextmanager
-def waking(wake: Callable[[], None]) -> Iterator[None]:
+def on_cancel(wake: Callable[[], None]) -> Iterator[None]:
     """Call *wake* if the cancellation that the thread is bound to is set during the block. For libraries, like `pause`.
 
     Raises OperationCanceled at the start if it was set before. If it is set during the block, OperationCanceled
@@ -139,7 +139,7 @@ def waking(wake: Callable[[], None]) -> Iterator[None]:
     if cancellation is None:
         yield
         return
-    with cancellation.waking(wake):
+    with cancellation.on_cancel(wake):
         try:
             yield
         except Exception:

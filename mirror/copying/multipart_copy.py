@@ -151,7 +151,7 @@ class MultipartCopy:
             part_size = self._upload.part_size
             self._write(partial(checkpoints.begin, self._lease, digest, upload_id, part_size, holder=holder))
         else:
-            self._write(partial(checkpoints.adopt, self._lease, digest, holder=holder))
+            self._write(partial(checkpoints.take_over, self._lease, digest, holder=holder))
 
     def _coordinate(self) -> None:
         buffer = self._buffer(self._first)

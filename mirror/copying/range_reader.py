@@ -139,7 +139,7 @@ class RangeReader:
             with self._cancellation.bound_to_thread():
                 opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
             stream = self._open.enter_context(opened)
-            self._open.enter_context(self._cancellation.waking(stream.interrupt))
+            self._open.enter_context(self._cancellation.on_cancel(stream.interrupt))
             if self._only_ranges and stream.start < self._reached:
                 raise RangesWithdrawn
             self._skip(stream, self._reached - stream.start)

@@ -40,13 +40,13 @@ class StorageGuard:
         """
         if self._bucket.disk.is_known and (needed := self._redis.call("GET", keys.task_needs(claim.task.id))):
             self._bucket.disk.require_room(int(needed))
-        admission = self._breaker.admit(claim.token)
-        if admission.wait is None and not admission.is_trial:
+        permit = self._breaker.admit(claim.token)
+        if permit.wait is None and not permit.is_trial:
             return False
         trouble = self._breaker.trouble()
         if trouble is None:
             return False
-        if admission.wait is not None:
+        if permit.wait is not None:
             raise _as_error(trouble)
         self._bucket.probe(min(trouble.size, LARGEST_PROBE))
         if trouble.code != StorageFull.code or self._bucket.disk.is_known:

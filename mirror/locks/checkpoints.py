@@ -89,7 +89,7 @@ class Checkpoints:
         ]
         return self._write_fields(lease, digest, values, new=True)
 
-    def adopt(self, lease: Lease, digest: Digest, *, holder: str) -> bool:
+    def take_over(self, lease: Lease, digest: Digest, *, holder: str) -> bool:
         """Note that *holder* continues the upload."""
         return self._write_fields(lease, digest, ["holder", holder], new=False)
 

@@ -23,7 +23,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.authorized_request import AuthorizedRequests
-from mirror.registry.throttle import RequestSlot, Sleep, Slots
+from mirror.registry.throttle import ConcurrencyLimiter, RequestSlot, Sleep
 
 SMALLEST_PIECE: Final = 64 * 1024
 """A server that sends less than this of a longer range is asked without ranges."""
@@ -217,10 +217,12 @@ class BlobResponse:
 class BlobSource:
     """Opens ranges of blobs, in one attempt each. Safe to share between threads."""
 
-    def __init__(self, requests: AuthorizedRequests, redirects: Redirects, slots: Slots, sleep: Sleep) -> None:
+    def __init__(
+        self, requests: AuthorizedRequests, redirects: Redirects, limiter: ConcurrencyLimiter, sleep: Sleep
+    ) -> None:
         self._requests = requests
         self._redirects = redirects
-        self._slots = slots
+        self._limiter = limiter
         self._sleep = sleep
         self._targets = BlobTargets()
 
@@ -230,7 +232,7 @@ class BlobSource:
         The response holds a slot until its last byte is read or it is closed. Raises BlobUnknown, SizeInvalid,
         SourceFailed, and what every request raises.
         """
-        slot = RequestSlot(self._slots, reference.registry, "blobs", self._sleep)
+        slot = RequestSlot(self._limiter, reference.registry, "blobs", self._sleep)
         try:
             with shared_deadline():
                 return self._open(reference, blob, wanted, slot)

@@ -58,9 +58,9 @@ class RegistryClient:
         self._accounts = PullAccounts(throttle.quota, auth)
         self._retries = Retries(throttle.breaker, sleep)
         self._manifests = ManifestSource(
-            requests, throttle.slots, HeadSupport(throttle.breaker), self._accounts, self._retries, sleep
+            requests, throttle.limiter, HeadSupport(throttle.breaker), self._accounts, self._retries, sleep
         )
-        self._blobs = BlobSource(requests, redirects, throttle.slots, sleep)
+        self._blobs = BlobSource(requests, redirects, throttle.limiter, sleep)
 
     @classmethod
     def from_settings(

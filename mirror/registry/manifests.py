@@ -24,7 +24,7 @@ from mirror.oci.reference import Reference
 from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.retry import Retries
-from mirror.registry.throttle import Account, Breaker, QuotaGrant, QuotaLedger, RequestSlot, Sleep, Slots
+from mirror.registry.throttle import Account, Breaker, ConcurrencyLimiter, QuotaGrant, QuotaLedger, RequestSlot, Sleep
 
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
 _NO_HEAD_SECONDS: Final = 900.0
@@ -101,7 +101,7 @@ class ManifestSource:
     def __init__(
         self,
         requests: AuthorizedRequests,
-        slots: Slots,
+        limiter: ConcurrencyLimiter,
         head_support: HeadSupport,
         accounts: PullAccounts,
         retries: Retries,
@@ -109,7 +109,7 @@ class ManifestSource:
     ) -> None:
         self.head_support = head_support
         self._requests = requests
-        self._slots = slots
+        self._limiter = limiter
         self._accounts = accounts
         self._retries = retries
         self._sleep = sleep
@@ -132,7 +132,7 @@ class ManifestSource:
         """
         started = monotonic()
         with (
-            RequestSlot(self._slots, reference.registry, "manifests", self._sleep),
+            RequestSlot(self._limiter, reference.registry, "manifests", self._sleep),
             self._requests.send("GET", reference, f"manifests/{reference.target}", _ACCEPT).response as response,
         ):
             self._accounts.record(reference, response, started, unit)
@@ -155,7 +155,7 @@ class ManifestSource:
         if self.head_support.is_useless(reference.registry) and self._accounts.account(reference) is None:
             return None
         started = monotonic()
-        with RequestSlot(self._slots, reference.registry, "manifests", self._sleep):
+        with RequestSlot(self._limiter, reference.registry, "manifests", self._sleep):
             response = self._requests.send("HEAD", reference, f"manifests/{reference.target}", _ACCEPT).response
             if response.status == 200:
                 response.discard()

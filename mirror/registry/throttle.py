@@ -59,7 +59,7 @@ class Breaker(Protocol):
         """Whether a client recorded that lately. Known from the last `permit`."""
 
 
-class Slots(Protocol):
+class ConcurrencyLimiter(Protocol):
     """The number of requests that a registry is sent at once."""
 
     def enter(self, registry: str, action: Action, wait: Sleep) -> Callable[[bool], None]:
@@ -138,7 +138,7 @@ class Throttle:
     """What keeps a client gentle to registries. Usually shared with other clients."""
 
     breaker: Breaker
-    slots: Slots
+    limiter: ConcurrencyLimiter
     quota: QuotaLedger
 
 
@@ -148,12 +148,12 @@ class RequestSlot:
     A `with` block gives it back, or `release`, or `failed`.
     """
 
-    def __init__(self, slots: Slots, registry: str, action: Action, sleep: Sleep) -> None:
-        self._slots = slots
+    def __init__(self, limiter: ConcurrencyLimiter, registry: str, action: Action, sleep: Sleep) -> None:
+        self._limiter = limiter
         self._registry = registry
         self._action = action
         self._lock = threading.Lock()
-        self._leave = slots.enter(registry, action, sleep)
+        self._leave = limiter.enter(registry, action, sleep)
         self._is_released = False
 
     def release(self, *, succeeded: bool) -> None:
@@ -170,7 +170,7 @@ class RequestSlot:
         For a 429 that names no time to wait, the `retry_after` of *error* is set.
         """
         if not self._is_released and _is_overload(error):
-            backoff = self._slots.troubled(self._registry, self._action)
+            backoff = self._limiter.troubled(self._registry, self._action)
             if isinstance(error, RateLimited) and not error.asked and backoff is not None:
                 error.retry_after = backoff
         self.release(succeeded=False)

@@ -107,7 +107,7 @@ class Hold:
     def __call__(self, request: Request, reply: Reply) -> Reply | None:
         if self._digest not in request.path or self._opened.is_set() or start_of(reply) < self._beyond:
             return None
-        reply.gate = (self._given, self._opened)
+        reply.hold = (self._given, self._opened)
         self.reached.set()
         return reply
 
@@ -131,7 +131,7 @@ def held_layer(registry: FakeRegistry, name: str, *, size: int = 2**20) -> HeldL
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if str(layer.digest) in request.path and not held.opened.is_set():
-            reply.gate = (1000, held.opened)
+            reply.hold = (1000, held.opened)
             held.reached.set()
         return reply
 

@@ -78,11 +78,11 @@ def test_a_job_is_canceled_in_the_middle_of_a_blob_and_retried(mirror: Mirror) -
     big, small = images.layer("big", 40 * MIB), images.layer("small")
     image = images.image(big, small)
     mirror.registry.put(image, "team/app", "1")
-    gate = threading.Event()
+    release = threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if str(big.digest) in request.path:
-            reply.gate = (MIB, gate)
+            reply.hold = (MIB, release)
         return reply
 
     mirror.registry.script(hold)
@@ -105,7 +105,7 @@ def test_a_job_is_canceled_in_the_middle_of_a_blob_and_retried(mirror: Mirror) -
     assert mirror.ended(mirror.post("team/next"))["state"] == "succeeded"
     assert mirror.worker.child.poll() is None
 
-    gate.set()
+    release.set()
     assert mirror.call("POST", f"/{job_id}/retry")["attempt"] == 2
     again = mirror.ended(job_id)
     assert (again["state"], again["digest"]) == ("succeeded", str(image.digest))

@@ -243,7 +243,7 @@ def test_after_a_killed_supervisor_the_next_start_works_and_the_job_goes_on(
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if str(layer.digest) in request.path and not opened.is_set():
-            reply.gate = (18 * 2**20, opened)
+            reply.hold = (18 * 2**20, opened)
             reached.set()
         return reply
 
@@ -272,7 +272,7 @@ def test_a_stop_during_a_copy_leaves_no_process_and_the_next_start_finishes_the_
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if str(layer.digest) in request.path and not opened.is_set():
-            reply.gate = (18 * 2**20, opened)
+            reply.hold = (18 * 2**20, opened)
             reached.set()
         return reply
 

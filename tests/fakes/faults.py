@@ -104,9 +104,9 @@ def chunked() -> Change:
     return lambda reply: replace(reply, chunked=True)
 
 
-def gated(gate: threading.Event, after: int = 0) -> Change:
-    """Send *after* bytes of the body, and the rest after the gate is set."""
-    return lambda reply: replace(reply, gate=(after, gate))
+def held_until(release: threading.Event, after: int = 0) -> Change:
+    """Send *after* bytes of the body, and the rest after *release* is set."""
+    return lambda reply: replace(reply, hold=(after, release))
 
 
 def both(*changes: Change) -> Change:

@@ -49,7 +49,7 @@ class Reply:
     """Whether the body is sent in chunks, without a Content-Length."""
     also_to_head: bool = False
     """Whether the body is also sent in response to a HEAD, which violates HTTP."""
-    gate: tuple[int, threading.Event] | None = None
+    hold: tuple[int, threading.Event] | None = None
     """Bytes of the body after which sending waits, and the event for which it waits."""
     more_headers: list[tuple[str, str]] = field(default_factory=list)
     """Headers that are sent after the others. A name may occur twice."""
@@ -86,9 +86,9 @@ class HttpServer(ThreadingHTTPServer):
     def host(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"
 
-    def wait_at(self, gate: threading.Event) -> None:
-        """Wait for a gate, at most until the server closes."""
-        while not gate.wait(0.05):
+    def wait_for(self, release: threading.Event) -> None:
+        """Wait for *release*, at most until the server closes."""
+        while not release.wait(0.05):
             if self.closing.is_set():
                 return
 
@@ -146,9 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, reply: Reply) -> None:
         pieces = _sliced(reply.body) if isinstance(reply.body, bytes) else reply.body
-        if reply.gate:
-            before, gate = reply.gate
-            pieces = _waiting(pieces, before, partial(self.server.wait_at, gate))
+        if reply.hold:
+            before, release = reply.hold
+            pieces = _waiting(pieces, before, partial(self.server.wait_for, release))
         for piece in _until(pieces, reply.cut_after):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if reply.chunked and piece else piece)
             self.wfile.flush()

@@ -1,4 +1,4 @@
-"""The copy engine on its own: a scripted registry, a real bucket and a real Redis, and a notebook for its progress."""
+"""The copy engine on its own: a scripted registry, a real bucket and a real Redis, and a progress for its progress."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Engine:
     client: RegistryClient
     bucket: Bucket
     redis: Redis
-    notebook: RecordingProgress = field(default_factory=RecordingProgress)
+    progress: RecordingProgress = field(default_factory=RecordingProgress)
 
     def put(self, *layers: bytes, algorithm: str = "sha256") -> list[Descriptor]:
         """Make team/app:1 an image of these layers."""
@@ -87,7 +87,7 @@ class Engine:
         """Copy once, as one worker would; raises what the copier raises."""
         cancellation = cancellation or Cancellation()
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
-        self.notebook = RecordingProgress()
+        self.progress = RecordingProgress()
         copier = self._copier(budget)
         resolver = Resolver(self.client, ManifestStore(BlobStore(self.bucket), ProvenanceStore(self.bucket)))
         with (
@@ -95,8 +95,8 @@ class Engine:
             resolver.resolving(reference, None, cancellation, memory) as resolution,
         ):
             image = resolution.image()
-        copier.copy(reference, image, holder=holder, progress=self.notebook, cancellation=cancellation)
-        return self.notebook
+        copier.copy(reference, image, holder=holder, progress=self.progress, cancellation=cancellation)
+        return self.progress
 
     def _copier(self, budget: int) -> Copier:
         return Copier(

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from mirror.copying.cancellation import Cancellation, OperationCanceled, pause, waking
+from mirror.copying.cancellation import Cancellation, OperationCanceled, on_cancel, pause
 
 
 def test_an_cancellation_wakes_who_waits_and_the_first_reason_counts() -> None:
     cancellation = Cancellation()
     woken = threading.Event()
-    with cancellation.waking(woken.set):
+    with cancellation.on_cancel(woken.set):
         cancellation.cancel("first")
         cancellation.cancel("second")
     assert woken.is_set()
@@ -22,7 +22,7 @@ def test_an_cancellation_wakes_who_waits_and_the_first_reason_counts() -> None:
 def test_who_comes_too_late_does_not_begin_to_wait() -> None:
     cancellation = Cancellation()
     cancellation.cancel("over")
-    with pytest.raises(OperationCanceled), cancellation.waking(lambda: None):
+    with pytest.raises(OperationCanceled), cancellation.on_cancel(lambda: None):
         pytest.fail("the block must not run")
 
 
@@ -56,7 +56,7 @@ def test_a_part_is_stopped_with_the_whole_but_not_the_whole_with_a_part() -> Non
 def test_a_waker_that_interrupts_again_does_not_deadlock() -> None:
     """As when closing a stream makes its reader fail, and that failure stops the others."""
     cancellation = Cancellation()
-    with cancellation.waking(lambda: cancellation.cancel("again")):
+    with cancellation.on_cancel(lambda: cancellation.cancel("again")):
         cancellation.cancel("once")
     assert cancellation.is_set()
 
@@ -89,7 +89,7 @@ def test_everybody_who_waits_is_woken_though_waking_one_of_them_fails() -> None:
     def fail() -> None:
         raise ValueError("a stream that cannot be closed")
 
-    with cancellation.waking(fail), cancellation.waking(woken.set):
+    with cancellation.on_cancel(fail), cancellation.on_cancel(woken.set):
         cancellation.cancel("over")
     assert woken.is_set()
 
@@ -104,9 +104,9 @@ def test_what_a_thread_waits_for_is_woken_and_its_error_is_the_cancellation() ->
 
     def work() -> None:
         cancellation.bind_thread()
-        with pytest.raises(OperationCanceled, match="over"), waking(woken.set):
+        with pytest.raises(OperationCanceled, match="over"), on_cancel(woken.set):
             read()
-        with pytest.raises(OperationCanceled), waking(lambda: None):
+        with pytest.raises(OperationCanceled), on_cancel(lambda: None):
             pytest.fail("the block must not run")
         ended.set()
 
@@ -119,7 +119,7 @@ def test_what_a_thread_waits_for_is_woken_and_its_error_is_the_cancellation() ->
 
 
 def test_an_error_that_no_cancellation_made_stays_what_it_is() -> None:
-    with Cancellation().bound_to_thread(), pytest.raises(OSError, match="lost"), waking(lambda: None):
+    with Cancellation().bound_to_thread(), pytest.raises(OSError, match="lost"), on_cancel(lambda: None):
         raise OSError("lost")
 
 

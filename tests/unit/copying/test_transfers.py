@@ -13,7 +13,7 @@ import pytest
 from isal import isal_zlib
 
 from mirror.copying import blob_queue, copier
-from mirror.copying.cancellation import Cancellation, OperationCanceled, waking
+from mirror.copying.cancellation import Cancellation, OperationCanceled, on_cancel
 from mirror.errors import BlobBusy, BlobUnknown, DigestMismatch, SizeInvalid, SourceUnreachable
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
@@ -43,10 +43,10 @@ def engine_on(
     )
     redis = Redis.connect(redis_url)
     throttle = build_throttle(redis, {registry.host: connections})
-    client = RegistryClient.from_settings(chosen, throttle=throttle, sleep=lambda _: None, on_cancel=waking)
+    client = RegistryClient.from_settings(chosen, throttle=throttle, sleep=lambda _: None, on_cancel=on_cancel)
     yield Engine(registry, client, bucket, redis)
     client.close()
-    throttle.slots.close()
+    throttle.limiter.close()
     redis.close()
 
 
@@ -91,8 +91,8 @@ def interrupted_at_a_part(
     engine: Engine, blob: Descriptor, part: int, *, resumable: bool = True, holder: str = "first"
 ) -> None:
     """Begin the copy, hold *part* (from 1) back, and stop when all before it are behind the frontier."""
-    gate = threading.Event()
-    engine.registry.scripts += [on_range(blob, (part - 1) * PART, faults.gated(gate, 1000))]
+    release = threading.Event()
+    engine.registry.scripts += [on_range(blob, (part - 1) * PART, faults.held_until(release, 1000))]
     cancellation = Cancellation()
     with ThreadPoolExecutor(1) as pool:
         copying = pool.submit(engine.copy, cancellation, holder=holder)
@@ -100,7 +100,7 @@ def interrupted_at_a_part(
         cancellation.cancel("stopped", resumable=resumable)
         with pytest.raises(OperationCanceled):
             copying.result(30)
-    gate.set()
+    release.set()
     engine.registry.scripts = []
 
 
@@ -204,7 +204,7 @@ def test_a_connection_that_trickles_is_given_up_and_another_one_goes_on(
     with engine_on(registry, bucket, redis_url, settings) as engine:
         [blob] = engine.put(BIG)
         never = threading.Event()
-        engine.registry.script(on_range(blob, PART, faults.gated(never, 2**20 + 10), times=1))
+        engine.registry.script(on_range(blob, PART, faults.held_until(never, 2**20 + 10), times=1))
         engine.copy()
         assert engine.content(blob) == BIG
 
@@ -321,15 +321,15 @@ def test_a_checkpoint_that_no_longer_fits_the_budget_is_thrown_away_with_its_upl
 
 def test_a_sha512_blob_begins_again(strict: Engine) -> None:
     [blob] = strict.put(BIG, algorithm="sha512")
-    gate, cancellation = threading.Event(), Cancellation()
-    strict.registry.script(on_range(blob, 3 * PART, faults.gated(gate, 1000), times=1))
+    release, cancellation = threading.Event(), Cancellation()
+    strict.registry.script(on_range(blob, 3 * PART, faults.held_until(release, 1000), times=1))
     with ThreadPoolExecutor(1) as pool:
         copying = pool.submit(strict.copy, cancellation)
         wait_for(copying, lambda: len(strict.asked(blob)) >= 4, "four parts were asked for")
         cancellation.cancel("stopped")
         with pytest.raises(OperationCanceled):
             copying.result(30)
-    gate.set()
+    release.set()
     strict.copy()
     assert strict.content(blob) == BIG
     assert strict.bucket.uploads.list_open("") == []
@@ -345,7 +345,7 @@ def test_while_another_worker_has_a_blob_the_others_are_brought_and_the_task_wai
         engine.copy()
     assert (engine.content(taken), engine.content(free)) == (None, b"free")
     assert engine.asked(taken) == []
-    assert engine.notebook.states[taken.digest] == ["waiting"]
+    assert engine.progress.states[taken.digest] == ["waiting"]
 
 
 def test_what_another_worker_brought_meanwhile_is_not_fetched(engine: Engine) -> None:
@@ -354,7 +354,7 @@ def test_what_another_worker_brought_meanwhile_is_not_fetched(engine: Engine) ->
     assert lease is not None
     with ThreadPoolExecutor(1) as pool:
         copying = pool.submit(engine.copy)
-        wait_for(copying, lambda: blob.digest in engine.notebook.states, "the blob was planned")
+        wait_for(copying, lambda: blob.digest in engine.progress.states, "the blob was planned")
         engine.bucket.put(f"docker/registry/v2/blobs/sha256/{blob.digest.hex[:2]}/{blob.digest.hex}/data", content(100))
         Checkpoints(engine.redis).finish(lease, blob.digest)
         Leases(engine.redis).end(lease)
@@ -378,15 +378,15 @@ def test_a_worker_that_lost_its_lease_stops_and_waits_for_the_other(
     monkeypatch.setattr(copier, "BLOB_LEASE_SECONDS", 1.0)
     monkeypatch.setattr(blob_queue, "LONGEST_WAIT", 0.5)
     [blob] = strict.put(BIG)
-    gate = threading.Event()
-    strict.registry.script(on_range(blob, 4 * PART, faults.gated(gate, 1000)))
+    release = threading.Event()
+    strict.registry.script(on_range(blob, 4 * PART, faults.held_until(release, 1000)))
     with ThreadPoolExecutor(1) as pool:
         copying = pool.submit(strict.copy)
-        wait_for(copying, lambda: strict.notebook.checkpoints, "there is a checkpoint")
+        wait_for(copying, lambda: strict.progress.checkpoints, "there is a checkpoint")
         strict.redis.call("SET", keys.blob_lease(blob.digest), "another worker")
         with pytest.raises(BlobBusy):
             copying.result(30)
-    gate.set()
+    release.set()
     assert strict.content(blob) is None
     assert strict.redis.call("GET", keys.blob_lease(blob.digest)) == "another worker"
 

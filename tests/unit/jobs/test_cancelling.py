@@ -30,7 +30,7 @@ from tests.servers.process import free_port
 MIB = 2**20
 
 
-class Semaphore:
+class HeldRequest:
     """Holds back the source's responses for one path, before or after some bytes, until it is opened."""
 
     def __init__(self, harness: Harness, path: str, *, after: int | None, times: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Semaphore:
         if self._after is None:
             assert self.opened.wait(60)
         else:
-            reply.gate = (self._after, self.opened)
+            reply.hold = (self._after, self.opened)
         return reply
 
 
@@ -95,10 +95,10 @@ def fetches(harness: Harness, digest: Digest) -> int:
 def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(harness: Harness, size: int) -> None:
     big, small = images.layer("big", size), images.layer("small")
     harness.registry.put(images.image(big, small), "team/app", "1")
-    gate = Semaphore(harness, str(big.digest), after=1000)
+    release = HeldRequest(harness, str(big.digest), after=1000)
     job = harness.submit("team/app:1")
     with working(harness, job):
-        assert gate.reached.wait(20)
+        assert release.reached.wait(20)
         eventually(lambda: layout.blob_key(small.digest) in harness.stored(), what="the small blob is there")
         assert cancel_job(harness.jobs, job.id).state == "running"
     canceled = harness.jobs.job(job.id)
@@ -107,7 +107,7 @@ def test_a_copy_stops_in_the_middle_of_a_blob_and_leaves_only_whole_blobs(harnes
     assert harness.redis.call("EXISTS", keys.blob_checkpoint(big.digest), keys.blob_lease(big.digest)) == 0
     assert layout.blob_key(big.digest) not in harness.stored()
 
-    gate.opened.set()
+    release.opened.set()
     assert retry_job(harness.jobs, harness.core.queue, job.id).state == "queued"
     assert harness.run_tasks(job).state == "succeeded"
     assert fetches(harness, small.digest) == 1
@@ -118,15 +118,15 @@ def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: 
     harness.registry.put(images.image(images.layer("a")), "team/app", "1")
     harness.mirror("team/app:1", "copy/app:1")
     before = shown(harness)
-    gate = Semaphore(harness, "/manifests/", after=None)
+    release = HeldRequest(harness, "/manifests/", after=None)
     job = harness.submit("team/app:1")
     with working(harness, job) as [worker]:
-        assert gate.reached.wait(20)
+        assert release.reached.wait(20)
         cancel_job(harness.jobs, job.id)
         assert ended(harness, job).state == "canceled"
         worker.join(30)
         assert not worker.is_alive()
-        gate.opened.set()
+        release.opened.set()
     assert harness.jobs.job(job.id).state == "canceled"
     assert shown(harness) == before
 
@@ -134,15 +134,15 @@ def test_a_registry_that_does_not_answer_cannot_hold_a_canceled_job_up(harness: 
 def test_a_job_that_was_retried_is_not_touched_by_the_worker_that_was_held_up(harness: Harness) -> None:
     image = images.image(images.layer("a"))
     harness.registry.put(image, "team/app", "1")
-    gate = Semaphore(harness, "/manifests/", after=None, times=1)
+    release = HeldRequest(harness, "/manifests/", after=None, times=1)
     job = harness.submit("team/app:1")
     with working(harness, job):
-        assert gate.reached.wait(20)
+        assert release.reached.wait(20)
         cancel_job(harness.jobs, job.id)
         ended(harness, job)
         retry_job(harness.jobs, harness.core.queue, job.id)
         assert harness.run_tasks(job).state == "succeeded"
-        gate.opened.set()
+        release.opened.set()
     after = harness.jobs.job(job.id)
     assert (after.state, after.digest, after.images.succeeded) == ("succeeded", str(image.digest), 1)
 
@@ -168,15 +168,15 @@ def test_another_job_that_waits_for_the_canceled_ones_blob_goes_on_with_it(harne
     base = images.layer("base", 20 * MIB)
     harness.registry.put(images.image(base, images.layer("one")), "team/one", "1")
     harness.registry.put(images.image(base, images.layer("two")), "team/two", "1")
-    gate = Semaphore(harness, str(base.digest), after=1000)
+    release = HeldRequest(harness, str(base.digest), after=1000)
     first, second = harness.submit("team/one:1"), harness.submit("team/two:1")
     with working(harness, first):
-        assert gate.reached.wait(20)
+        assert release.reached.wait(20)
         with working(harness, second):
             eventually(lambda: harness.registry.log(path="/v2/team/two/blobs/"), what="the second job copies")
             cancel_job(harness.jobs, first.id)
             assert ended(harness, first).state == "canceled"
-            gate.opened.set()
+            release.opened.set()
     assert harness.jobs.job(second.id).state == "succeeded"
     assert harness.bucket.uploads.list_open("") == []
 

@@ -62,13 +62,13 @@ def state(harness: Harness, job: Job) -> tuple[str, str | None]:
 def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness: Harness, spoil: Break) -> None:
     put(harness, "faulty", "one", "two")
     jobs = {name: harness.submit(f"team/{name}:1") for name in ("faulty", "one", "two")}
-    faulty, gate = only_task(harness, jobs["faulty"]), threading.Event()
+    faulty, release = only_task(harness, jobs["faulty"]), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if "/faulty/" in request.path and request.method == "HEAD":
             spoil(harness, faulty.id, faulty.job)
         if "/blobs/" in request.path:
-            reply.gate = (1000, gate)
+            reply.hold = (1000, release)
         return reply
 
     harness.registry.script(hold)
@@ -77,7 +77,7 @@ def test_a_record_that_cannot_be_written_fails_its_own_task_and_no_other(harness
         performed = {name: pool.submit(harness.run_tasks, job) for name, job in jobs.items()}
         eventually(lambda: state(harness, jobs["faulty"])[0] == "failed", what="the faulty one has failed")
         assert [harness.jobs.job(jobs[name].id).state for name in ("one", "two")] == ["running"] * 2
-        gate.set()
+        release.set()
         assert {name: done.result(60).state for name, done in performed.items() if name != "faulty"} == {
             "one": "succeeded",
             "two": "succeeded",

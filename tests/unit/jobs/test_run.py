@@ -302,11 +302,11 @@ def test_a_long_wait_parks_the_task_and_says_until_when(harness: Harness) -> Non
 def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(harness: Harness) -> None:
     big = images.layer("big", 2**20)
     harness.registry.put(images.image(big), "team/app", "1")
-    cancellation, gate = Cancellation(), threading.Event()
+    cancellation, release = Cancellation(), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
-        if str(big.digest) in request.path and not gate.is_set():
-            reply.gate = (1000, gate)
+        if str(big.digest) in request.path and not release.is_set():
+            reply.hold = (1000, release)
             cancellation.cancel(HANDOVER)
         return reply
 
@@ -316,7 +316,7 @@ def test_an_interrupted_task_is_handed_over_and_finished_by_the_next_worker(harn
     assert open_uploads(harness) == []
     [task] = harness.jobs.tasks(handed.id, 1)
     assert harness.core.queue.holds(task.id, task.fence)
-    gate.set()
+    release.set()
     assert harness.run_tasks(handed).state == "succeeded"
 
 
@@ -327,11 +327,11 @@ def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
     """The earlier job has asked the source and waits for its layer. The tag moves upstream. The later job runs."""
     old, new = images.image(images.layer("old", 2**20)), images.image(images.layer("new"))
     harness.registry.put(old, "team/app", "1")
-    gate, held = threading.Event(), threading.Event()
+    release, held = threading.Event(), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if any(str(d) in request.path for d in old.blobs) and later_finishes_first:
-            reply.gate = (10, gate)
+            reply.hold = (10, release)
             held.set()
         return reply
 
@@ -345,7 +345,7 @@ def test_of_two_jobs_for_one_tag_the_later_one_wins_whoever_finishes_last(
         thread.join()
     harness.registry.put(new, "team/app", "1")
     finished = harness.run_tasks(later)
-    gate.set()
+    release.set()
     thread.join()
     assert finished.state == "succeeded"
     overtaken = harness.jobs.job(earlier.id)
@@ -360,11 +360,11 @@ def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(harness: 
     target = LocalImage("copy/app", "1")
     again = images.image(images.layer("b", 2**20))
     harness.registry.put(again, "team/app", "1")
-    gate, held = threading.Event(), threading.Event()
+    release, held = threading.Event(), threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if any(str(d) in request.path for d in again.blobs):
-            reply.gate = (10, gate)
+            reply.hold = (10, release)
             held.set()
         return reply
 
@@ -374,7 +374,7 @@ def test_a_copy_that_asked_before_a_delete_does_not_bring_the_tag_back(harness: 
     thread.start()
     assert held.wait(20)
     harness.core.deleter.delete(target, allowed=lambda _: True)
-    gate.set()
+    release.set()
     thread.join()
     assert harness.jobs.job(job.id).superseded_by == "delete"
     assert harness.core.links.current("copy/app", "1") is None

@@ -57,14 +57,14 @@ def shown(harness: Harness, number: int) -> str:
 
 def hold_heads(harness: Harness, path: str = "/manifests/", *, times: int = 1_000) -> threading.Event:
     """Hold back the responses to the next HEADs of a path until the event is set."""
-    gate, left = threading.Event(), iter(range(times))
+    release, left = threading.Event(), iter(range(times))
 
     def hold(request: Request, _: Reply) -> None:
         if request.method == "HEAD" and path in request.path and next(left, None) is not None:
-            assert gate.wait(60)
+            assert release.wait(60)
 
     harness.registry.script(hold)
-    return gate
+    return release
 
 
 def test_tags_that_have_not_changed_cost_one_request_each_and_write_nothing(harness: Harness) -> None:
@@ -128,7 +128,7 @@ def test_changed_tags_among_unchanged_ones_are_mirrored(harness: Harness) -> Non
 def test_changed_tags_beyond_the_share_of_a_work_horse_are_left_to_others(harness: Harness) -> None:
     mirrored(harness, 12)
     changed(harness, range(12))
-    gate, before = held_back(harness, "/blobs/"), len(harness.registry.log())
+    release, before = held_back(harness, "/blobs/"), len(harness.registry.log())
     job = submitted(harness, 12)
 
     def nine_were_given_back() -> bool:
@@ -142,7 +142,7 @@ def test_changed_tags_beyond_the_share_of_a_work_horse_are_left_to_others(harnes
         assert harness.jobs.job(job.id).images.running == 3
         second = pool.submit(harness.pool(at_once=9).run, *harness.take())
         eventually(lambda: harness.jobs.job(job.id).images.running == 12, what="another work horse has the rest")
-        gate.set()
+        release.set()
         first.result(60)
         second.result(60)
     job = harness.jobs.job(job.id)
@@ -169,11 +169,11 @@ def test_a_tag_whose_link_is_damaged_is_mirrored_again_and_affects_no_other(harn
 
 def test_a_source_that_does_not_respond_delays_no_other_tag(harness: Harness) -> None:
     mirrored(harness, 16)
-    gate, job = hold_heads(harness, "/manifests/v3"), submitted(harness, 16)
+    release, job = hold_heads(harness, "/manifests/v3"), submitted(harness, 16)
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool().run, *harness.take())
         eventually(lambda: harness.jobs.job(job.id).images.unchanged == 15, what="the others have ended")
-        gate.set()
+        release.set()
         working.result(60)
     assert harness.jobs.job(job.id).images.unchanged == 16
 
@@ -196,13 +196,13 @@ def test_a_source_without_head_is_asked_for_its_manifest(harness: Harness) -> No
 
 def test_an_interrupted_work_horse_hands_over_the_tasks_that_it_checks(harness: Harness) -> None:
     mirrored(harness, 14)
-    gate, cancellation, job = hold_heads(harness), Cancellation(), submitted(harness, 14)
+    release, cancellation, job = hold_heads(harness), Cancellation(), submitted(harness, 14)
     before = len(harness.registry.log())
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool(cancellation).run, *harness.take())
         eventually(lambda: len(asked(harness, before)) >= 8, what="their sources are asked")
         cancellation.cancel(HANDOVER)
-        gate.set()
+        release.set()
         working.result(60)
     done = harness.run_work_horses(job)
     assert (done.state, done.images.succeeded, done.images.unchanged, done.attempt) == ("succeeded", 14, 14, 1)
@@ -210,14 +210,14 @@ def test_an_interrupted_work_horse_hands_over_the_tasks_that_it_checks(harness: 
 
 def test_a_job_that_is_canceled_during_the_check_ends_without_its_source(harness: Harness) -> None:
     mirrored(harness, 4)
-    gate, job = hold_heads(harness), submitted(harness, 4)
+    release, job = hold_heads(harness), submitted(harness, 4)
     before = len(harness.registry.log())
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool().run, *harness.take())
         eventually(lambda: len(asked(harness, before)) == 4, what="their sources are asked")
         cancel_job(harness.jobs, job.id)
         eventually(lambda: harness.jobs.job(job.id).state == "canceled", what="the job has ended")
-        gate.set()
+        release.set()
         working.result(60)
     assert harness.jobs.job(job.id).images.canceled == 4
 
@@ -239,14 +239,14 @@ def test_two_tasks_for_one_tag_in_one_batch_both_end(harness: Harness) -> None:
 def test_a_job_that_asked_its_source_before_a_later_one_is_superseded(harness: Harness) -> None:
     """The earlier HEAD is held back until the later job has moved the tag."""
     mirrored(harness, 1)
-    before, gate = len(harness.registry.log()), hold_heads(harness, times=1)
+    before, release = len(harness.registry.log()), hold_heads(harness, times=1)
     earlier = submitted(harness, 1)
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool(tasks=0).run, *harness.take())
         eventually(lambda: asked(harness, before), what="the earlier job has asked")
         changed(harness, [0])
         later = harness.run_tasks(submitted(harness, 1))
-        gate.set()
+        release.set()
         working.result(60)
     [task] = harness.jobs.tasks(earlier.id, 1)
     assert (task.state, task.digest, task.superseded_by) == ("succeeded", str(content(0).digest), later.id)
@@ -277,14 +277,14 @@ def test_new_images_among_unchanged_ones_do_not_fill_the_work_horse(harness: Har
     mirrored(harness, 4)
     for number in range(4, 16):
         harness.registry.put(content(number), "team/app", f"v{number}")
-    gate, job = held_back(harness, "/blobs/"), submitted(harness, 16)
+    release, job = held_back(harness, "/blobs/"), submitted(harness, 16)
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool(at_once=2).run, *harness.take())
         eventually(
             lambda: (harness.jobs.job(job.id).images.unchanged, harness.jobs.job(job.id).images.running) == (4, 2),
             what="what was there has ended, and two are mirrored",
         )
-        gate.set()
+        release.set()
         working.result(60)
     done = harness.jobs.job(job.id)
     assert (done.state, done.images.succeeded, done.images.unchanged, done.attempt) == ("succeeded", 16, 4, 1)

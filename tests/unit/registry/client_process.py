@@ -34,7 +34,7 @@ def main(host: str, limit: int, threads: int) -> int:
 
     with ThreadPoolExecutor(threads) as pool:
         sys.stdout.write(f"{sum(pool.map(ask, range(10 * threads)))}\n")
-    throttle.slots.close()
+    throttle.limiter.close()
     return 0
 
 

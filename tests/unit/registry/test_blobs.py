@@ -174,7 +174,7 @@ def test_a_read_that_waits_is_woken_by_an_interrupt(
     client: RegistryClient, registry: FakeRegistry, reference: Reference, never: threading.Event, after: int
 ) -> None:
     """The server never continues, so only the interrupt can end the read."""
-    registry.script(faults.faulty(faults.gated(never, after)))
+    registry.script(faults.faulty(faults.held_until(never, after)))
     with client.open_blob(reference, BLOB) as stream, ThreadPoolExecutor(1) as pool:
         if after:
             stream.readinto(memoryview(bytearray(after)))

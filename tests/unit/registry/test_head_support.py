@@ -149,7 +149,7 @@ def workers(redis: Redis, registry: FakeRegistry, settings: MakeSettings) -> Ite
     yield made
     for client, throttle in zip(made, throttles, strict=True):
         client.close()
-        throttle.slots.close()
+        throttle.limiter.close()
 
 
 def test_all_workers_skip_heads_that_one_found_useless(

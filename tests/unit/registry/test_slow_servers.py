@@ -154,7 +154,7 @@ def test_all_threads_give_up_a_token_that_never_arrives(client_of: MakeClient, m
     """One thread fetches the token. The others wait within deadlines of their own."""
     never = threading.Event()
     with FakeRegistry(tokens=Tokens()) as registry:
-        registry.script(faults.faulty(faults.gated(never, 3), server="token"))
+        registry.script(faults.faulty(faults.held_until(never, 3), server="token"))
         client = client_of(registry)
         reference = Reference.parse(f"{registry.host}/team/app:1")
 

@@ -43,7 +43,7 @@ SLOTS = 3
 def throttle(redis: Redis, registry: FakeRegistry) -> Iterator[Throttle]:
     shared = build_throttle(redis, {registry.host: SLOTS})
     yield shared
-    shared.slots.close()
+    shared.limiter.close()
 
 
 @pytest.fixture
@@ -285,5 +285,5 @@ def test_images_are_read_while_redis_is_away(
     with pytest.raises(SourceFailed, match="503"):
         get_manifest(client, reference)
     client.close()
-    throttle.slots.close()
+    throttle.limiter.close()
     redis.close()

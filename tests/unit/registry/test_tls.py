@@ -66,7 +66,7 @@ def test_a_read_that_waits_is_woken_by_an_interrupt(
 ) -> None:
     """The server never continues, so only the interrupt can end the read."""
     never = threading.Event()
-    registry.script(faults.faulty(faults.gated(never, 1000), server="cdn"))
+    registry.script(faults.faulty(faults.held_until(never, 1000), server="cdn"))
     with client.open_blob(reference, blob) as stream, ThreadPoolExecutor(1) as pool:
         assert stream.readinto(memoryview(bytearray(1000))) == 1000
         reading = pool.submit(stream.readinto, memoryview(bytearray(blob.size)))

@@ -111,7 +111,7 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
     assert lease is not None
     upload_id = purge.bucket.uploads.create(KEY)
     Checkpoints(redis).begin(lease, DIGEST, upload_id, 5, holder=claim.holder)
-    assert Checkpoints(redis).adopt(lease, DIGEST, holder=later.holder)
+    assert Checkpoints(redis).take_over(lease, DIGEST, holder=later.holder)
     Leases(redis).end(lease)
     store.settle(claim, "succeeded", Outcome())
     assert purge.purge(NOW) == 0

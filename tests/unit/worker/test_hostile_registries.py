@@ -178,8 +178,8 @@ def test_an_honest_job_succeeds_while_two_hostile_registries_have_all_usual_slot
     harness: Harness, dripping: DrippingServer, luring: FakeRegistry
 ) -> None:
     put_images(luring, 6)
-    gate = threading.Event()
-    luring.script(faults.faulty(faults.gated(gate), path="/manifests/"))
+    release = threading.Event()
+    luring.script(faults.faulty(faults.held_until(release), path="/manifests/"))
     jobs = [
         job
         for pair in zip(hostile(harness, dripping.host, 6), hostile_at(harness, luring, 6), strict=True)
@@ -189,7 +189,7 @@ def test_an_honest_job_succeeds_while_two_hostile_registries_have_all_usual_slot
     with working(harness, *jobs):
         eventually(succeeded(harness, good), what="the honest job has succeeded")
         assert states(harness, jobs).count("running") >= 8
-    gate.set()
+    release.set()
 
 
 def hostile_at(harness: Harness, registry: FakeRegistry, count: int) -> list[Job]:

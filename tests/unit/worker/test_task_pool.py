@@ -26,15 +26,15 @@ def states(harness: Harness, jobs: list[Job]) -> list[str]:
 
 def held_back(harness: Harness, part_of_path: str) -> threading.Event:
     """Make every response wait for the event whose path contains *part_of_path*."""
-    gate = threading.Event()
+    release = threading.Event()
 
     def hold(request: Request, reply: Reply) -> Reply | None:
         if part_of_path in request.path:
-            reply.gate = (0, gate)
+            reply.hold = (0, release)
         return reply
 
     harness.registry.script(hold)
-    return gate
+    return release
 
 
 def test_a_work_horse_runs_everything_that_is_queued(harness: Harness) -> None:
@@ -46,24 +46,24 @@ def test_a_work_horse_runs_everything_that_is_queued(harness: Harness) -> None:
 
 def test_a_task_that_waits_for_its_registry_delays_no_other(harness: Harness) -> None:
     jobs = submitted(harness, 4)
-    gate = held_back(harness, "app0/manifests")
+    release = held_back(harness, "app0/manifests")
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool().run, *harness.take())
         eventually(lambda: states(harness, jobs[1:]) == ["succeeded"] * 3, what="the others have ended")
         assert states(harness, jobs[:1]) == ["running"]
-        gate.set()
+        release.set()
         working.result(30)
     assert states(harness, jobs) == ["succeeded"] * 4
 
 
 def test_no_more_tasks_are_claimed_than_may_run_at_once(harness: Harness) -> None:
     jobs = submitted(harness, 5)
-    gate = held_back(harness, "/manifests/")
+    release = held_back(harness, "/manifests/")
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool(at_once=2).run, *harness.take())
         eventually(lambda: states(harness, jobs).count("running") == 2, what="two are running")
         assert states(harness, jobs).count("queued") == 3
-        gate.set()
+        release.set()
         working.result(30)
     assert states(harness, jobs) == ["succeeded"] * 5
 
@@ -85,13 +85,13 @@ def test_a_work_horse_leaves_tasks_beyond_its_share_to_the_next(harness: Harness
 
 def test_an_interrupted_work_horse_hands_over_its_tasks_and_takes_no_more(harness: Harness) -> None:
     jobs = submitted(harness, 5)
-    gate, cancellation = held_back(harness, "/blobs/"), Cancellation()
+    release, cancellation = held_back(harness, "/blobs/"), Cancellation()
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool(cancellation, at_once=3).run, *harness.take())
         eventually(lambda: len(harness.registry.log(path="/blobs/")) >= 3, what="three are copying")
         cancellation.cancel("the worker is shutting down")
         working.result(30)
-    gate.set()
+    release.set()
     assert states(harness, jobs) == ["queued"] * 5
     harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 5
@@ -133,7 +133,7 @@ def test_a_work_horse_knows_the_claims_that_it_must_hand_over(harness: Harness) 
     """On SIGTERM its watchdog hands over all claims with a heartbeat: those that run, and none that has ended."""
     jobs = submitted(harness, 2)
     [waiting] = harness.jobs.tasks(jobs[0].id, 1)
-    gate = held_back(harness, "app0/manifests")
+    release = held_back(harness, "app0/manifests")
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(harness.pool().run, *harness.take())
         eventually(lambda: states(harness, jobs[1:]) == ["succeeded"], what="the other has ended")
@@ -141,6 +141,6 @@ def test_a_work_horse_knows_the_claims_that_it_must_hand_over(harness: Harness) 
             lambda: [claim.task.id for claim in harness.core.heartbeats.claims()] == [waiting.id],
             what="only the waiting task is still claimed",
         )
-        gate.set()
+        release.set()
         working.result(30)
     assert harness.core.heartbeats.claims() == []
