@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Final
@@ -21,3 +22,20 @@ def test_the_list_of_decisions_has_each_with_its_title() -> None:
     listed = re.findall(r"^\| (\d+) \| \[([^]]+)\]\(([^)]+)\) \|$", (DECISIONS / "README.md").read_text(), re.MULTILINE)
     titles = {path.name: path.read_text().partition("\n")[0] for path in DECISIONS.glob("[0-9]*.md")}
     assert {name: f"# {number}. {title}" for number, title, name in listed} == titles
+
+
+def test_every_function_on_the_way_of_a_reference_exists() -> None:
+    steps = re.findall(r"^\d+\. `([\w/]+\.py):([\w.]+)` ", PAGE, re.MULTILINE)
+    assert 20 <= len(steps) <= 25
+    assert [f"{path}:{name}" for path, name in steps if name not in _functions(ROOT / path)] == []
+
+
+def _functions(path: Path) -> set[str]:
+    """Return the functions of a module, and the methods of its classes as ``Class.method``."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)}
+    return found
