@@ -135,7 +135,7 @@ def test_a_task_that_waited_for_another_reason_reads_no_manifest_twice(harness: 
     image = images.three_platforms("a")
     harness.registry.put(image, "team/app", "1")
     layer = next(iter(image.all_blobs()))
-    Leases(harness.redis).take(keys.blob_lease(layer), 1)
+    Leases(harness.redis).take(keys.blob_lease(layer), 60)
     job = harness.submit("team/app:1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blob_queue, "LONGEST_WAIT", 0.0)
