@@ -20,9 +20,9 @@ from bench.resources import cpu_seconds
 from bench.source import SourceImage
 from bench.tool import COPY_TIMEOUT, CopyFailed, ReadyTool, Site
 from mirror.jobs.submit import MOST_IMAGES
-from tests.servers.process import Server
-from tests.servers.s3 import REGION
-from tests.servers.valkey import ValkeyServer
+from tests.support.servers.process import Server
+from tests.support.servers.s3 import REGION
+from tests.support.servers.valkey import ValkeyServer
 
 _TOKEN: Final = "a-token-for-the-benchmark-only"  # noqa: S105 - of a service on loopback that lives for one copy
 _PAUSE: Final = 0.05

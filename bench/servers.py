@@ -14,8 +14,8 @@ from typing import Any, Final
 import urllib3
 
 from bench.programs import require
-from tests.servers.process import Server, free_port
-from tests.servers.s3 import REGION, S3Server, VersityGateway
+from tests.support.servers.process import Server, free_port
+from tests.support.servers.s3 import REGION, S3Server, VersityGateway
 
 CAP: Final = 90_000_000
 """Bytes per second of a paced connection in one direction: typical for one connection to S3 or a large registry."""

@@ -24,10 +24,10 @@ from typing import Final, get_args
 
 from bench.resources import cpu_seconds, proportional_bytes
 from mirror.oci.digest import Digest
-from tests import images
 from tests.api.live_service import LiveService
 from tests.api.slow_clients import Crowd, Kind, crowds
-from tests.servers import EmbeddedS3, ValkeyServer
+from tests.support import images
+from tests.support.servers import EmbeddedS3, ValkeyServer
 
 LARGE: Final = 256 * 2**20
 SMALL: Final = 100_000

@@ -15,7 +15,7 @@ from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.s3 import S3Clients
-from tests.servers import REGION, DockerRegistry, RcloneS3, S3Server, ValkeyServer, VersityGateway
+from tests.support.servers import REGION, DockerRegistry, RcloneS3, S3Server, ValkeyServer, VersityGateway
 
 hypothesis.settings.register_profile("no timed assertions", deadline=None)
 hypothesis.settings.load_profile("no timed assertions")

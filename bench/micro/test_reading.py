@@ -18,7 +18,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.registry.client import RegistryClient
 from mirror.settings import Settings
-from tests.fakes.throttle import UNTHROTTLED
+from tests.support.fakes.throttle import UNTHROTTLED
 
 _SHAPE = Shape("reading", "one 64 MiB layer", (ImageSpec("bench/reading", "1", (LayerSpec("reading", 64 * MIB),)),))
 

@@ -22,8 +22,8 @@ from typing import Any, Final
 
 import urllib3
 
-from tests.servers import DockerRegistry, RcloneS3, ValkeyServer, program
-from tests.servers.process import free_port
+from tests.support.servers import DockerRegistry, RcloneS3, ValkeyServer, program
+from tests.support.servers.process import free_port
 
 WITHIN: Final = 120.0
 """Seconds within which an expected event must happen. A container on a slow disk takes long."""

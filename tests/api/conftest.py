@@ -18,8 +18,8 @@ from service.http.auth import Authenticator, admin_token
 from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer, bucket_for
-from tests.harness import mark_built
-from tests.servers import RcloneS3, ValkeyServer
+from tests.support.harness import mark_built
+from tests.support.servers import RcloneS3, ValkeyServer
 
 TOKEN = secrets.token_hex(16)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import urllib3
 
-from tests.servers import S3Server, Server, ValkeyServer
+from tests.support.servers import S3Server, Server, ValkeyServer
 
 _LOGGED_WITHIN: Final = 10.0
 

@@ -14,7 +14,7 @@ from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
 from mirror.storage.provenance import ImageProvenance
 from mirror.wiring import Core
-from tests.images import TestImage
+from tests.support.images import TestImage
 
 MIRRORED_AT = "2026-11-23T21:25:00Z"
 JOB = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"

@@ -16,7 +16,7 @@ from mirror.wiring import Core
 from service.app import create_app
 from service.core import Service
 from tests.api.conftest import TOKEN
-from tests.records import Records
+from tests.support.records import Records
 
 ERROR = ErrorReport("MANIFEST_UNKNOWN", "The source has no image", retryable=False, hint="Look there.")
 

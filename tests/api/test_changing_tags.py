@@ -7,9 +7,9 @@ from werkzeug.test import TestResponse
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.wiring import Core
-from tests import images
 from tests.api.seeded_catalog import SeededCatalog
-from tests.images import TestImage
+from tests.support import images
+from tests.support.images import TestImage
 
 ONE = images.image(images.layer("one"))
 TWO = images.image(images.layer("two"))

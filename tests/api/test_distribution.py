@@ -6,10 +6,10 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.core import Service
-from tests import images
 from tests.api.conftest import with_settings
 from tests.api.seeded_catalog import SeededCatalog
-from tests.images import TestImage
+from tests.support import images
+from tests.support.images import TestImage
 
 NEVER = f"sha256:{'0' * 64}"
 CONTENT = bytes(range(256)) * 8

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from service import openapi
 from service.http.problems import codes_of_requests
-from tests.error_classes import every_error
+from tests.support.error_classes import every_error
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ASSETS = REPOSITORY / "service" / "api" / "docs" / "static"

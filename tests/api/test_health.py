@@ -13,8 +13,8 @@ from mirror.wiring import Core
 from service.app import create_app
 from service.core import Service
 from tests.api.conftest import TOKEN
-from tests.servers import ValkeyServer
-from tests.servers.process import free_port
+from tests.support.servers import ValkeyServer
+from tests.support.servers.process import free_port
 
 
 @pytest.fixture

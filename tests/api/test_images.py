@@ -6,9 +6,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from mirror.wiring import Core
-from tests import images
 from tests.api.seeded_catalog import JOB, MIRRORED_AT, SeededCatalog
-from tests.images import TestImage
+from tests.support import images
+from tests.support.images import TestImage
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mirror.records.claims import Outcome
 from mirror.records.job import ByteCounts
 from mirror.records.task import BlobReport, ErrorReport, WaitingFor
 from mirror.wiring import Core
-from tests.records import Records
+from tests.support.records import Records
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"

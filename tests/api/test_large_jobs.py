@@ -18,8 +18,8 @@ from mirror.redis import keys
 from mirror.wiring import Core
 from service.api.jobs.views import INLINE_TASKS
 from tests.api.live_service import LiveService
-from tests.records import Records
-from tests.servers import RcloneS3, ValkeyServer
+from tests.support.records import Records
+from tests.support.servers import RcloneS3, ValkeyServer
 
 
 def images(count: int) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import pytest
 import urllib3
 
 from mirror.oci.digest import Digest
-from tests import images
 from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
-from tests.servers import RcloneS3, ValkeyServer, program
-from tests.servers.process import ended_within
+from tests.support import images
+from tests.support.servers import RcloneS3, ValkeyServer, program
+from tests.support.servers.process import ended_within
 
 LARGE = bytes(range(256)) * (64 * 4096)
 """64 MiB: more than all socket buffers on the way hold."""

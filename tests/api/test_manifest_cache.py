@@ -15,8 +15,8 @@ from mirror.wiring import Core
 from service.core import Service
 from service.v2 import manifests
 from service.v2.manifest_cache import Described, ManifestCache
-from tests import images
 from tests.api.seeded_catalog import SeededCatalog
+from tests.support import images
 
 FOREIGN = {
     "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",

@@ -26,10 +26,10 @@ from schemathesis.specs.openapi.checks import (
 from mirror.settings import Settings
 from service.app import create_app
 from service.core import Service
-from tests import images
 from tests.api.conftest import TOKEN
 from tests.api.seeded_catalog import SeededCatalog
-from tests.servers.process import free_port
+from tests.support import images
+from tests.support.servers.process import free_port
 
 Case = schemathesis.Case[Any]
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

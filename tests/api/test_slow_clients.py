@@ -19,7 +19,7 @@ from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
 from tests.api.slow_clients import Crowd, crowds
 from tests.api.test_live import LARGE, copy_to
-from tests.servers import EmbeddedS3, RcloneS3, ValkeyServer
+from tests.support.servers import EmbeddedS3, RcloneS3, ValkeyServer
 
 SECONDS = 2
 """Every deadline of the `impatient` service."""

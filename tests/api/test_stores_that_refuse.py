@@ -21,12 +21,12 @@ from service.api.health import readiness
 from service.app import create_app
 from service.core import Service
 from service.http.auth import admin_token
-from tests import images
 from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer
-from tests.fakes.sockets import RefusingRedis
-from tests.servers import RcloneS3, ValkeyServer
-from tests.servers.small_disk import SmallDisk
+from tests.support import images
+from tests.support.fakes.sockets import RefusingRedis
+from tests.support.servers import RcloneS3, ValkeyServer
+from tests.support.servers.small_disk import SmallDisk
 
 REQUESTS = [
     ("GET", "/v1/jobs", None),

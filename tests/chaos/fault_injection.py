@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from mirror.records.states import LOSSES_ALLOWED
 from tests.e2e.processes import Process, eventually, is_alive
-from tests.servers import Server
+from tests.support.servers import Server
 
 MIB: Final = 2**20
 GRACE: Final = 3.0

@@ -10,8 +10,8 @@ from typing import Final
 
 from tests.api.live_service import LiveService
 from tests.e2e.processes import Process
-from tests.fakes.registry import FakeRegistry
-from tests.servers import ValkeyServer, VersityGateway
+from tests.support.fakes.registry import FakeRegistry
+from tests.support.servers import ValkeyServer, VersityGateway
 
 WORKERS: Final = 3
 PREFIX: Final = "chaos"

@@ -14,10 +14,10 @@ from math import inf
 from time import monotonic
 from typing import Final
 
-from tests import images
 from tests.e2e import sources
 from tests.e2e.sources import Traffic, in_pieces
-from tests.fakes.registry import FakeRegistry, Reply, Request, Synthetic
+from tests.support import images
+from tests.support.fakes.registry import FakeRegistry, Reply, Request, Synthetic
 
 MIB: Final = 2**20
 RATE: Final = 6 * MIB

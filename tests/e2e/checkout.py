@@ -14,7 +14,7 @@ from typing import Any, Final
 import urllib3
 
 from tests.e2e.processes import ROOT, eventually, is_alive
-from tests.servers.process import free_port
+from tests.support.servers.process import free_port
 
 INSTALL_WITHIN: Final = 240.0
 READY_WITHIN: Final = 30.0

@@ -15,8 +15,8 @@ from mirror.redis.failures import PATIENT
 from mirror.storage.bucket import Bucket
 from tests.conftest import MakeSettings, SettingsForServer
 from tests.e2e.fleet import Fleet
-from tests.fakes.registry import FakeRegistry
-from tests.servers import RcloneS3, S3Server, ValkeyServer, VersityGateway
+from tests.support.fakes.registry import FakeRegistry
+from tests.support.servers import RcloneS3, S3Server, ValkeyServer, VersityGateway
 
 MakeFleet = Callable[..., Fleet]
 

@@ -16,8 +16,8 @@ from mirror.redis.client import Redis
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from tests.e2e.processes import Process, eventually
-from tests.fakes.registry import FakeRegistry
-from tests.servers import ValkeyServer
+from tests.support.fakes.registry import FakeRegistry
+from tests.support.servers import ValkeyServer
 
 FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "partial")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.servers.process import REPOSITORY
+from tests.support.servers.process import REPOSITORY
 
 _HEADING: Final = re.compile(r"^(#+) (.+)$")
 _FENCE: Final = "```"

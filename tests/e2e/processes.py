@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from tests.servers.process import killed_with_parent
+from tests.support.servers.process import killed_with_parent
 
 T = TypeVar("T")
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ from typing import Final
 
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
-from tests import images
-from tests.fakes.registry import FakeRegistry, Reply, Request, Synthetic
+from tests.support import images
+from tests.support.fakes.registry import FakeRegistry, Reply, Request, Synthetic
 
 _PIECE: Final = 64 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/\d+")

@@ -14,11 +14,11 @@ import urllib3
 
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
-from tests import images
 from tests.api.live_service import LiveService
 from tests.e2e.processes import Process, eventually
-from tests.fakes.registry import FakeRegistry, Reply, Request
-from tests.servers import ValkeyServer, VersityGateway
+from tests.support import images
+from tests.support.fakes.registry import FakeRegistry, Reply, Request
+from tests.support.servers import ValkeyServer, VersityGateway
 
 MIB: Final = 2**20
 

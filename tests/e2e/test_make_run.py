@@ -14,12 +14,12 @@ from typing import Any, Final
 import pytest
 
 from mirror.oci.digest import Digest
-from tests import images
 from tests.e2e.checkout import MakeRun, fresh_checkout
 from tests.e2e.page import documentation, sections
 from tests.e2e.processes import eventually, is_alive
-from tests.fakes.registry import FakeRegistry, Reply, Request, Tokens
-from tests.servers import DockerRegistry, program
+from tests.support import images
+from tests.support.fakes.registry import FakeRegistry, Reply, Request, Tokens
+from tests.support.servers import DockerRegistry, program
 
 pytestmark = [pytest.mark.docker_registry, pytest.mark.skopeo, pytest.mark.timeout(400)]
 LOGIN = ("somebody", "s3cret-pass")

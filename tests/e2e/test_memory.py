@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from mirror.oci import media_types
-from tests import images
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually
-from tests.fakes.registry import Synthetic
+from tests.support import images
+from tests.support.fakes.registry import Synthetic
 
 MANIFESTS = 14
 PADDING = 3_900 * 1024

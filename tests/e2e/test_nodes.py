@@ -24,16 +24,16 @@ import yaml
 from mirror.oci.digest import Digest
 from mirror.storage.s3 import S3Clients
 from mirror.wiring import build
-from tests import images
 from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer, bucket_for
 from tests.e2e.page import Section, documentation, sections
-from tests.fakes.certificates import Authority, Issued
-from tests.harness import mark_built
-from tests.servers import RcloneS3, ValkeyServer, program
-from tests.servers.node import NAME, Node
-from tests.servers.process import in_ci
+from tests.support import images
+from tests.support.fakes.certificates import Authority, Issued
+from tests.support.harness import mark_built
+from tests.support.servers import RcloneS3, ValkeyServer, program
+from tests.support.servers.node import NAME, Node
+from tests.support.servers.process import in_ci
 
 pytestmark = pytest.mark.node_clients
 

@@ -17,10 +17,10 @@ from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis, open_client
-from tests import images
 from tests.conftest import MakeSettings
 from tests.e2e.processes import Process, eventually
-from tests.servers import DockerRegistry, RcloneS3, S3Storage, program
+from tests.support import images
+from tests.support.servers import DockerRegistry, RcloneS3, S3Storage, program
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 pytestmark = [pytest.mark.docker_registry, pytest.mark.skopeo]

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from mirror.records.processes import LiveProcesses
-from tests import images
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import ROOT, Process, eventually, is_alive
 from tests.e2e.sources import held_layer
-from tests.servers.process import free_port
+from tests.support import images
+from tests.support.servers.process import free_port
 
 OOM = (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"))
 REFUSALS = {

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from mirror.storage import layout
-from tests import images
 from tests.e2e import sources
 from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually, is_alive
 from tests.e2e.sources import Hold, Traffic
-from tests.fakes.registry import Synthetic
-from tests.servers import RcloneS3, VersityGateway
+from tests.support import images
+from tests.support.fakes.registry import Synthetic
+from tests.support.servers import RcloneS3, VersityGateway
 
 MIB = 2**20
 PART = 8 * MIB

@@ -10,14 +10,14 @@ from time import monotonic
 
 import pytest
 
-from tests import images
 from tests.e2e import sources
 from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import Process, eventually, is_alive
 from tests.e2e.sources import Hold, Traffic, held_layer
-from tests.fakes.registry import Synthetic
-from tests.servers import VersityGateway
+from tests.support import images
+from tests.support.fakes.registry import Synthetic
+from tests.support.servers import VersityGateway
 
 MIB = 2**20
 PART = 8 * MIB

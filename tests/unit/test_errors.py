@@ -12,7 +12,7 @@ import pytest
 from mirror import errors
 from mirror.errors import MirrorError, SourceError, quoted
 from service.http.problems import codes_of_requests
-from tests.error_classes import every_error
+from tests.support.error_classes import every_error
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 SHARED = {"MANIFEST_UNKNOWN": 2, "BLOB_UNKNOWN": 2, "TOOMANYREQUESTS": 2, "SOURCE_UNREACHABLE": 2, "SOURCE_FAILED": 3}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mirror.log import TextRenderer
-from tests.servers.process import REPOSITORY
+from tests.support.servers.process import REPOSITORY
 
 LOGS = """
 import logging, sys

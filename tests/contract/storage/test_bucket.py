@@ -16,7 +16,7 @@ from mirror.oci.digest import Digest
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from tests.conftest import SettingsForServer
-from tests.servers import RcloneS3, VersityGateway
+from tests.support.servers import RcloneS3, VersityGateway
 
 
 def test_an_object_comes_back_as_it_was_written(bucket: Bucket) -> None:

@@ -19,7 +19,7 @@ from mirror.storage.blobs import BlobStore
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import MOST_SUMMARISED, ImageProvenance, ImageSummary, ProvenanceStore
-from tests.servers import DockerRegistry, S3Server, S3Storage
+from tests.support.servers import DockerRegistry, S3Server, S3Storage
 
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two", "sha512")
 

@@ -18,7 +18,7 @@ from mirror.storage.s3 import UploadGone
 from mirror.storage.uploads import UploadCheckpoint
 from tests.conftest import SettingsForServer
 from tests.contract.storage.blobs import PART, Blob, blob, send
-from tests.servers import RcloneS3
+from tests.support.servers import RcloneS3
 
 MIB = 2**20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.install import Progress, packages_of
-from tests.servers.process import REPOSITORY
+from tests.support.servers.process import REPOSITORY
 
 
 class Terminal(io.StringIO):
