@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,12 @@ STRAIGHT_LIST: Final = "mirror/wiring.py:build"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def modules() -> Iterator[tuple[str, ast.Module, int]]:
-    """Yield each module's path, its tree and its lines."""
-    for folder in FOLDERS:
-        for path in sorted((REPOSITORY / folder).rglob("*.py")):
-            text = path.read_text()
-            yield str(path.relative_to(REPOSITORY)), ast.parse(text), text.count("\n")
+@cache
+def modules() -> tuple[tuple[str, ast.Module, int], ...]:
+    """Return each module's path, its tree and its lines."""
+    paths = [path for folder in FOLDERS for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+    texts = {str(path.relative_to(REPOSITORY)): path.read_text() for path in paths}
+    return tuple((path, ast.parse(text), text.count("\n")) for path, text in texts.items())
 
 
 def functions() -> Iterator[tuple[int, str]]:
