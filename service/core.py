@@ -11,7 +11,7 @@ from flask import Flask, current_app
 from mirror.settings import Settings
 from mirror.wiring import Core, build
 from service.api.health.readiness import Readiness
-from service.http.auth import Authenticator, admin_token
+from service.http.auth import RequestAuthenticator, admin_token
 from service.v2.manifest_cache import ManifestCache
 
 LOOKUPS: Final = 32
@@ -24,7 +24,7 @@ class Service:
     """One process of the API. Safe to share between its threads, not across a fork."""
 
     core: Core
-    auth: Authenticator
+    auth: RequestAuthenticator
     readiness: Readiness
     manifests: ManifestCache = field(default_factory=ManifestCache)
     lookups: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(LOOKUPS))
@@ -37,7 +37,7 @@ class Service:
     @classmethod
     def of(cls, core: Core) -> Self:
         readiness = Readiness(core.redis, core.bucket, core.index, core.settings)
-        return cls(core, Authenticator(core.settings, admin_token(core.settings)), readiness)
+        return cls(core, RequestAuthenticator(core.settings, admin_token(core.settings)), readiness)
 
     def install(self, app: Flask) -> None:
         """Make this the service of *app*."""

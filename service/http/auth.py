@@ -39,7 +39,7 @@ _IPV6_NETWORK: Final = 64
 """The prefix length of one customer's network: its owner can use every address in it."""
 
 
-class Authenticator:
+class RequestAuthenticator:
     """Checks the token of each request. Safe to share between threads."""
 
     def __init__(self, settings: Settings, token: str, failures: FailureLimit | None = None) -> None:

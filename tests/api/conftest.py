@@ -14,7 +14,7 @@ from mirror.storage.s3 import S3Clients
 from mirror.wiring import Core, build
 from service.app import create_app
 from service.core import Service
-from service.http.auth import Authenticator, admin_token
+from service.http.auth import RequestAuthenticator, admin_token
 from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
 from tests.conftest import SettingsForServer, bucket_for
@@ -112,5 +112,5 @@ def live_mirror(
 def with_settings(service: Service, **fields: Any) -> Service:
     """The same service with other settings."""
     changed = replace(service.core.settings, **fields)
-    auth = Authenticator(changed, admin_token(changed))
+    auth = RequestAuthenticator(changed, admin_token(changed))
     return replace(service, core=replace(service.core, settings=changed), auth=auth)

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.core import Service
-from service.http.auth import BURST, SECONDS_EACH, Authenticator, FailureLimit, _network_of
+from service.http.auth import BURST, SECONDS_EACH, RequestAuthenticator, FailureLimit, _network_of
 from tests.api.conftest import TOKEN, with_settings
 
 SHORT = "correct-horse-ba"
@@ -145,7 +145,7 @@ def test_a_right_token_of_32_characters_passes_whatever_others_behind_its_addres
 def test_a_short_token_waits_with_the_guesses_or_it_would_be_found_among_them(
     service: Service, clock: Clock, limit: FailureLimit
 ) -> None:
-    client = create_app(replace(service, auth=Authenticator(service.core.settings, SHORT, limit))).test_client()
+    client = create_app(replace(service, auth=RequestAuthenticator(service.core.settings, SHORT, limit))).test_client()
     assert asked(client, f"Bearer {SHORT}").status_code == 200
     for _ in range(BURST):
         asked(client, "Bearer wrong")
