@@ -39,7 +39,7 @@ class Limiter:
     Safe to share between threads, and to be forked.
 
     The holder's name is chosen once and inherited by a fork. A worker has one work horse at a time. The next one
-    continues with the share of the last, whether that was given back or its horse was killed.
+    continues with the share of the last, whether that was given back or its work horse was killed.
     """
 
     def __init__(self, limits: AimdLimits) -> None:

@@ -226,11 +226,11 @@ def test_a_503_that_says_when_to_come_back_waits_as_a_429_does(
     assert job.waiting_for is not None
     assert (job.state, job.waiting_for.reason) == ("queued", "rate_limited")
     assert f"answered {status}" in (job.waiting_for.message or "")
-    until = datetime.fromisoformat(str(job.waiting_for.until)) - plant_time(harness)
+    until = datetime.fromisoformat(str(job.waiting_for.until)) - redis_time(harness)
     assert timedelta(minutes=50) < until <= timedelta(minutes=61)
 
 
-def plant_time(harness: Harness) -> datetime:
+def redis_time(harness: Harness) -> datetime:
     return datetime.fromtimestamp(harness.redis.now() / 1000, UTC)
 
 
