@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.core import Service
-from service.http.auth import BURST, SECONDS_EACH, RequestAuthenticator, FailureLimit, _network_of
+from service.http.auth import BURST, SECONDS_EACH, FailureLimit, RequestAuthenticator, _network_of
 from tests.api.conftest import TOKEN, with_settings
 
 SHORT = "correct-horse-ba"
