@@ -1,7 +1,7 @@
 """Build every collaborator once: the service, the worker, the scheduler and the tests all start here.
 
 Building opens no connection. So a process may start while Redis or S3 is away, and a worker builds its core before it
-forks its work horses, which find it in their memory and share no connection with it.
+forks its work horses, which inherit it and share no connection with it.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _error_response(error: Exception) -> Response:
 
 
 def _harden(response: Response) -> Response:
-    """Forbid browsers to guess types and to frame answers. Forbid caches to keep answers about state."""
+    """Tell browsers not to guess types or frame pages, and caches not to keep responses about state."""
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")

@@ -10,7 +10,7 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def is_ok(host: str, port: int, path: str, *, timeout: float) -> bool:
-    """Return whether *path* of the service answers 200 within *timeout* seconds. *host* is where it listens."""
+    """Return whether *path* of the service responds with 200 within *timeout* seconds. *host* is where it listens."""
     connection = http.client.HTTPConnection(_EVERYWHERE.get(host, host), port, timeout=timeout)
     try:
         connection.request("GET", path)

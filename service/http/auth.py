@@ -1,7 +1,7 @@
 """Authentication: the admin token as Bearer, and for ``docker`` also as the password of Basic.
 
 An address with too many wrong tokens is refused for some seconds. A right token that is too long to be guessed passes
-even then, so that clients behind the same NAT or proxy cannot lock its owner out.
+even then. Otherwise clients that share its NAT or proxy could lock its owner out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lists in pages, and the values and URLs that several resources share.
 
-URLs in answers always start with the public URL, whatever the Host header says.
+URLs in responses always start with the public URL, whatever the Host header says.
 """
 
 from __future__ import annotations

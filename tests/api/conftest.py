@@ -28,7 +28,7 @@ TOKEN = secrets.token_hex(16)
 def api_settings(
     rclone_s3: RcloneS3, s3_prefix: str, redis_url: str, settings_for_server: SettingsForServer
 ) -> Settings:
-    """Those of an API on loopback that streams its blobs; a test that needs others overrides this."""
+    """Settings of an API on loopback that streams its blobs. A test that needs others overrides this."""
     return settings_for_server(
         rclone_s3,
         s3_prefix,

@@ -22,12 +22,12 @@ JOB = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
 
 @dataclass(frozen=True, slots=True)
 class SeededCatalog:
-    """The stores behind a service, to be filled."""
+    """The stores of a service, filled by tests."""
 
     core: Core
 
     def hold(self, image: TestImage, name: str, *, source: str = "docker.io/library/test:1") -> TagUpdate:
-        """Publish *image* as *name*, a `LocalImage`; by digest it is kept."""
+        """Publish *image* as *name*, a `LocalImage`. One that is named by digest is kept."""
         stored(self.core.blobs, image)
         [change] = self.core.changes.take_numbers([(LocalImage.parse(name), "test")])
         origin = ImageProvenance(source, image.digest, MIRRORED_AT, JOB)

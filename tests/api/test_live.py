@@ -123,7 +123,7 @@ def test_no_line_has_the_id_of_a_request_that_is_over(live: LiveService) -> None
 
 
 def copy_to(s3: RcloneS3, content: bytes) -> Digest:
-    """A linked blob, put behind the mirror's back."""
+    """Put a linked blob into the bucket, without the mirror's code."""
     digest, client = Digest.of(content), s3.client()
     root = "live/docker/registry/v2"
     link = f"{root}/repositories/live/broken/_layers/sha256/{digest.hex}/link"

@@ -1,4 +1,4 @@
-"""What a request may not leave open: names given twice, names that nobody knows."""
+"""Ambiguous requests are refused: names that are given twice, and unknown names."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ CONFORMANCE = [status_code_conformance, content_type_conformance, response_schem
 
 
 def for_each_case(app: Flask, check: Callable[[Case], None], *, examples: int) -> int:
-    """Run *check* on *examples* right and as many wrong requests of every operation; how many there were."""
+    """Run *check* on *examples* right and as many wrong requests of each operation. Return their number."""
     calls = 0
     schema = schemathesis.openapi.from_wsgi("/openapi.json", app)
     for found in schema.get_all_operations():

@@ -1,4 +1,4 @@
-"""Slow clients, over real sockets to a real process: they cost memory that is bounded, and stop nobody."""
+"""Slow clients, over real sockets to a real process: their memory is bounded, and others are served."""
 
 from __future__ import annotations
 

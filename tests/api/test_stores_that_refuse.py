@@ -1,4 +1,4 @@
-"""What the service answers while Redis or S3 answers and takes no writes: never a 500, always the reason."""
+"""While Redis or S3 takes no writes, the service responds with the reason, and never with a 500."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[Settings], FlaskClient]]:
-    """Connects a service by its settings; a client with the token."""
+    """Connects a service by its settings. Yields a client with the token."""
     made: list[Service] = []
 
     def connect(settings: Settings) -> FlaskClient:

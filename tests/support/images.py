@@ -88,7 +88,7 @@ def image(
     foreign: Sequence[dict[str, Any]] = (),
     stated: bool = True,
 ) -> TestImage:
-    """A single image. With *docker* it is schema 2; *foreign* descriptors are added; *stated* puts mediaType in it."""
+    """Make a single image. *docker* makes it schema 2. *stated* puts its mediaType in. *foreign* are added layers."""
     os, architecture, *variant = platform.split("/")
     config = json.dumps(
         {

@@ -60,7 +60,7 @@ class RecordingProgress:
 
 @dataclass
 class Engine:
-    """Copies `team/app:1` of the registry; what it holds is the layers that were put."""
+    """Copies `team/app:1` of the registry, which has the layers that were put."""
 
     registry: FakeRegistry
     client: RegistryClient
@@ -84,7 +84,7 @@ class Engine:
     def copy(
         self, cancellation: Cancellation | None = None, *, budget: int = 4 * PART, holder: str = "engine"
     ) -> RecordingProgress:
-        """Copy once, as one worker would; raises what the copier raises."""
+        """Copy once, as one worker does. Raises what the copier raises."""
         cancellation = cancellation or Cancellation()
         reference = Reference.parse(f"{self.registry.host}/team/app:1")
         self.progress = RecordingProgress()

@@ -40,7 +40,7 @@ def first_byte(request: Request) -> int | None:
 
 
 def on_blob(blob: Descriptor, change: faults.Change, *, behind: int = -1) -> faults.Script:
-    """Change the answers to ranges of the blob that begin behind a byte."""
+    """Change the responses to ranges of the blob that begin after a byte."""
 
     def script(request: Request, reply: Reply) -> Reply | None:
         start = first_byte(request)
@@ -113,7 +113,7 @@ WITHDRAWN = {
 
 @pytest.mark.parametrize("change", WITHDRAWN.values(), ids=WITHDRAWN.keys())
 def test_a_source_that_gives_the_first_range_alone_is_read_as_one_stream(engine: Engine, change: faults.Change) -> None:
-    """Else each of the blob's twelve parts would fetch and skip all that is before it; four at a time are under way."""
+    """Otherwise each of the blob's twelve parts would fetch and skip everything before it."""
     [blob] = engine.put(MANY)
     engine.registry.script(on_blob(blob, change, behind=0))
     engine.copy()

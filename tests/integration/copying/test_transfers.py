@@ -67,7 +67,7 @@ def strict(
 
 
 def on_range(blob: Descriptor, start: int, change: faults.Change, *, times: int | None = None) -> faults.Script:
-    """Change the answers to requests for the blob from byte *start* on."""
+    """Change the responses to requests for the blob from byte *start* on."""
     touched = faults.faulty(change, path=str(blob.digest), times=times)
 
     def script(request: Request, reply: Reply) -> Reply | None:
@@ -90,7 +90,7 @@ def frontier(engine: Engine, blob: Descriptor) -> int:
 def interrupted_at_a_part(
     engine: Engine, blob: Descriptor, part: int, *, resumable: bool = True, holder: str = "first"
 ) -> None:
-    """Begin the copy, hold *part* (from 1) back, and stop when all before it are behind the frontier."""
+    """Begin the copy, hold *part* (from 1) back, and stop when the frontier has passed all parts before it."""
     release = threading.Event()
     engine.registry.scripts += [on_range(blob, (part - 1) * PART, faults.held_until(release, 1000))]
     cancellation = Cancellation()
@@ -296,7 +296,7 @@ def test_a_blob_whose_upload_s3_has_lost_begins_again(strict: Engine) -> None:
 
 
 def test_a_beginning_from_a_lying_source_does_not_spoil_an_honest_one(strict: Engine) -> None:
-    """A checkpoint is the digest's, whoever wrote it: one tenant's registry must not keep another's blob out."""
+    """A checkpoint belongs to a digest, not to its writer. One source's bytes must not block another's blob."""
     [blob] = strict.put(BIG)
     strict.registry.script(on_range(blob, 0, faults.wrong_byte(5)))
     interrupted_at_a_part(strict, blob, 3)

@@ -1,4 +1,4 @@
-"""Parts arrive and are stored in any order; the frontier passes them in the blob's."""
+"""Parts arrive and are stored in any order. The frontier passes them in the blob's order."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def test_a_part_that_is_larger_than_what_manifests_leave_comes_when_no_other_is_
 
 @pytest.mark.usefixtures("impatient")
 def test_images_of_all_sizes_and_their_parts_all_come_through_within_the_budget() -> None:
-    """Each grows its manifests in steps, then takes buffers while it holds them; who finds no room begins again."""
+    """Each image grows its manifests in steps, then takes buffers. One that finds no room begins again."""
     budget, cancellation = MemoryBudget(LIMIT), Cancellation()
     lock, buffers, most = threading.Lock(), 0, 0
 
