@@ -67,6 +67,7 @@ class Core:
     leases: Leases
     processes: LiveProcesses
     throttle: Throttle
+    storage_breaker: StorageBreaker
     source: RegistryClient
     resolver: Resolver
     blobs: BlobStore
@@ -146,7 +147,8 @@ def build(
     claims = ClaimStore(redis, queue.enqueue)
     recovery = RecoveryStore(redis)
     heartbeats = Heartbeats(claims, pins)
-    storage_guard = StorageGuard(bucket, redis, StorageBreaker(redis))
+    storage_breaker = StorageBreaker(redis)
+    storage_guard = StorageGuard(bucket, redis, storage_breaker)
     settler = TaskSettler(claims, queue, storage_guard)
     return Core(
         settings=settings,
@@ -157,6 +159,7 @@ def build(
         leases=leases,
         processes=LiveProcesses(brisk),
         throttle=throttle,
+        storage_breaker=storage_breaker,
         source=source,
         resolver=resolver,
         blobs=blobs,

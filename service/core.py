@@ -36,8 +36,7 @@ class Service:
 
     @classmethod
     def of(cls, core: Core) -> Self:
-        readiness = Readiness(core.redis, core.bucket, core.index, core.settings)
-        return cls(core, RequestAuthenticator(core.settings, admin_token(core.settings)), readiness)
+        return cls(core, RequestAuthenticator(core.settings, admin_token(core.settings)), Readiness(core))
 
     def install(self, app: Flask) -> None:
         """Make this the service of *app*."""

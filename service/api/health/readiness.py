@@ -27,6 +27,7 @@ from mirror.settings import Settings, is_loopback
 from mirror.storage.bucket import Bucket
 from mirror.storage.disk import LocalDisk
 from mirror.throttling.storage_breaker import StorageBreaker
+from mirror.wiring import Core
 
 PATIENCE: Final = 2.0
 """Seconds that a check may take. After that it counts as failed."""
@@ -60,14 +61,13 @@ class Finding:
 class Readiness:
     """The checks of one process."""
 
-    def __init__(self, redis: Redis, bucket: Bucket, index: CatalogIndex, settings: Settings) -> None:
-        processes = LiveProcesses(redis)
+    def __init__(self, core: Core) -> None:
         checks: Mapping[str, Callable[[], Finding]] = {
-            "redis": _RedisCheck(redis, _disk_of_redis(settings)).finding,
-            "s3": _S3Check(bucket, StorageBreaker(redis)).finding,
-            "catalog": lambda: _catalog(index),
-            "workers": lambda: _alive(processes, "worker"),
-            "scheduler": lambda: _alive(processes, "scheduler"),
+            "redis": _RedisCheck(core.redis, _disk_of_redis(core.settings)).finding,
+            "s3": _S3Check(core.bucket, core.storage_breaker).finding,
+            "catalog": lambda: _catalog(core.index),
+            "workers": lambda: _alive(core.processes, "worker"),
+            "scheduler": lambda: _alive(core.processes, "scheduler"),
         }
         # A check serves many requests, so its log lines carry no request id.
         self._threads = ThreadPoolExecutor(
