@@ -2,7 +2,7 @@
 
     arrived ──► hashed, in order, by the thread that brings the next part
         └─────► stored, in any order
-                     passed by the frontier: hashed, stored, and in the checkpoint; its buffer is free again
+                     passed by the frontier: hashed, stored and in the checkpoint. Its buffer is free again.
 
 A buffer is held until the frontier has passed its part. So a worker that dies loses no more than its buffers hold, and
 the memory budget bounds that. There is no deadlock: parts take their buffers in the blob's order, and the first part
