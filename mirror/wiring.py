@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mirror.catalog.confirm import Confirmer
+from mirror.catalog.current_tags import CurrentTags
 from mirror.catalog.delete import Deleter
 from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.publish import Publisher
@@ -138,7 +139,7 @@ def build(
 
     index = CatalogIndex(redis)
     reader = CatalogReader(blobs, links, provenance)
-    changes = TagChanges(leases, TagSequence(redis), links, index)
+    changes = TagChanges(leases, TagSequence(redis), CurrentTags(redis), links, index)
     publisher = Publisher(bucket.disk, changes, reader, blobs=blobs, links=links, kept=kept, provenance=provenance)
     relister = Relister(changes, reader, index, provenance)
     confirmer = Confirmer(changes, relister, index, links=links, kept=kept, provenance=provenance)

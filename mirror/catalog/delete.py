@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.reader import CatalogReader
-from mirror.catalog.tag_change import Precondition, TagChanges, require_allowed
+from mirror.catalog.tag_change import COMMIT_TIMEOUT, Precondition, TagChanges, require_allowed
 from mirror.errors import ImageNotHeld, ManifestInUse
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -46,14 +46,16 @@ class Deleter:
         """Delete a tag and its history. A copy that asked its source earlier does not bring the tag back."""
         repository, tag = target.repository, str(target.tag)
         [change] = self._changes.take_numbers([(target, "delete")])
-        with self._changes.lock(target):
+        with self._changes.lock(target) as lease:
             current = self._changes.current(target)
             if current is None:
                 raise ImageNotHeld(str(target))
             require_allowed(target, current, allowed)
-            self._links.delete_tag(repository, tag)
+            with self._changes.changing(change, lease, None):
+                self._links.delete_tag(repository, tag, timeout=COMMIT_TIMEOUT)
             self._index.remove(repository, tag)
             self._changes.record([change])
+            self._links.delete_history(repository, tag)
         self._disk.sync()
 
     def _unkeep(self, name: LocalImage, digest: Digest, allowed: Precondition) -> None:

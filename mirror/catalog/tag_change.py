@@ -5,8 +5,9 @@
 3. Lock the tag, by taking its one lease.
 4. Stop if a change with a higher number is recorded. The result then names it in ``superseded_by``.
 5. Write the links of the manifests and the entry of the tag's history.
-6. Renew the lease and commit. The commit is one PUT of ``current/link``.
-7. List the tag in the index, record the number, and give the lease back.
+6. Renew the lease, let readers ask the bucket for the tag (current_tags.py), and commit. The commit is one PUT of
+   ``current/link``.
+7. Let readers see the new digest, list the tag in the index, record the number, and give the lease back.
 
 Two changes of one tag may run at the same time, on two machines, for these reasons:
 
@@ -31,6 +32,7 @@ from typing import Final
 
 import structlog
 
+from mirror.catalog.current_tags import CurrentTags
 from mirror.catalog.entry import ImageEntry
 from mirror.catalog.index import CatalogIndex
 from mirror.errors import PreconditionFailed, RedisUnavailable, TagBusy
@@ -84,9 +86,12 @@ class TagUpdate:
 class TagChanges:
     """Numbers, locks and commits changes of tags. Safe to share between threads."""
 
-    def __init__(self, leases: Leases, sequence: TagSequence, links: LinkStore, index: CatalogIndex) -> None:
+    def __init__(
+        self, leases: Leases, sequence: TagSequence, tags: CurrentTags, links: LinkStore, index: CatalogIndex
+    ) -> None:
         self._leases = leases
         self._sequence = sequence
+        self._tags = tags
         self._links = links
         self._index = index
 
@@ -133,14 +138,27 @@ class TagChanges:
     def commit(self, change: TagChange, lease: Lease, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
         """Point the tag at the image of *entry*, list it, and record the change. The caller holds *lease*.
 
-        *sizes* are the bytes of everything that the image needs. Raises TagBusy if the lease was lost, and then
-        nothing was changed. After StorageUnavailable the tag may have moved or not.
+        *sizes* are the bytes of everything that the image needs. Raises TagBusy if the lease was lost. After that, and
+        after StorageUnavailable, the tag may have moved or not.
         """
-        if not self._leases.renew(lease):
-            raise TagBusy(str(change.target))
-        self._links.set_current(*change.tag, Digest.parse(entry.digest), timeout=COMMIT_TIMEOUT)
+        digest = Digest.parse(entry.digest)
+        with self.changing(change, lease, digest):
+            self._links.set_current(*change.tag, digest, timeout=COMMIT_TIMEOUT)
         self._index.put(entry, sizes)
         self.record([change])
+
+    @contextmanager
+    def changing(self, change: TagChange, lease: Lease, digest: Digest | None) -> Iterator[None]:
+        """Change the tag in the bucket in the block: to *digest*, or delete it. The caller holds *lease*.
+
+        Readers ask the bucket until the block has ended, and for longer if it raised. Raises TagBusy if the lease was
+        lost before the block, or during it.
+        """
+        if not self._tags.begin_change(lease, *change.tag):
+            raise TagBusy(str(change.target))
+        yield
+        if not self._tags.end_change(lease, *change.tag, digest):
+            raise TagBusy(str(change.target))
 
     def record(self, changes: Sequence[TagChange]) -> list[str | None]:
         """Record that the tags show what these changes made of them. The caller holds their leases.

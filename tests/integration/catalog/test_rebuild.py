@@ -60,7 +60,7 @@ def test_a_lost_index_is_rebuilt_from_the_bucket(harness: Harness) -> None:
 
 def test_a_rebuild_removes_a_tag_that_the_bucket_does_not_have(harness: Harness) -> None:
     mirror_image(harness, images.image(images.layer("a")))
-    harness.core.links.delete_tag("team/app", "1")
+    harness.core.links.delete_tag("team/app", "1", timeout=10)
     assert rebuilt(harness)
     assert harness.core.index.repositories(limit=10) == ([], None)
 
