@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from threading import BoundedSemaphore
+from dataclasses import dataclass
 from typing import Final, Self
 
 from flask import Flask, current_app
 
+from mirror.catalog.current_tags import CurrentTags
+from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.wiring import Core, build
 from service.api.health.readiness import Readiness
 from service.http.auth import RequestAuthenticator, admin_token
 from service.v2.manifest_cache import ManifestCache
+from service.v2.pulls import Pulls, checked_in_thread
 
-LOOKUPS: Final = 32
-"""Pulls of one process that ask S3 at the same time. With no limit, a thousand concurrent pulls would all end late."""
+_PULL_TIMEOUT: Final = 1.0
+"""Seconds for which a pull waits for Redis. After that it asks S3."""
 _EXTENSION: Final = "image-mirror"
 
 
@@ -26,8 +28,8 @@ class Service:
     core: Core
     auth: RequestAuthenticator
     readiness: Readiness
-    manifests: ManifestCache = field(default_factory=ManifestCache)
-    lookups: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(LOOKUPS))
+    pulls: Pulls
+    pull_redis: Redis
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -36,7 +38,15 @@ class Service:
 
     @classmethod
     def of(cls, core: Core) -> Self:
-        return cls(core, RequestAuthenticator(core.settings, admin_token(core.settings)), Readiness(core))
+        settings = core.settings
+        redis = Redis.connect(str(settings.redis_url), retries=1, timeout=_PULL_TIMEOUT)
+        return cls(
+            core=core,
+            auth=RequestAuthenticator(settings, admin_token(settings)),
+            readiness=Readiness(core),
+            pulls=Pulls(CurrentTags(redis), core.links, core.blobs, ManifestCache(), checked_in_thread),
+            pull_redis=redis,
+        )
 
     def install(self, app: Flask) -> None:
         """Make this the service of *app*."""
@@ -45,6 +55,7 @@ class Service:
     def close(self) -> None:
         """Close every connection and end the threads that look at Redis and S3."""
         self.readiness.close()
+        self.pull_redis.close()
         self.core.close()
 
 

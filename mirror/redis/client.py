@@ -17,6 +17,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 from mirror.redis.failures import BRISK, RedisRetry, raise_refusals, translated
 from mirror.redis.scripts import Script, load_script
 
+_TIMEOUT: Final = 10.0
+_CONNECT_TIMEOUT: Final = 5.0
 _NOW: Final = load_script("mirror.redis", "now.lua")
 
 
@@ -32,9 +34,12 @@ class Redis:
         self._now = self.script(_NOW)
 
     @classmethod
-    def connect(cls, url: str, *, retries: int = BRISK) -> Self:
-        """Return a client with a pool for *url*. It makes no connection yet."""
-        return cls(open_client(url, retries=retries, decode_responses=True))
+    def connect(cls, url: str, *, retries: int = BRISK, timeout: float = _TIMEOUT) -> Self:
+        """Return a client with a pool for *url*. It makes no connection yet.
+
+        *timeout* is how long, in seconds, it waits for a reply.
+        """
+        return cls(open_client(url, retries=retries, decode_responses=True, timeout=timeout))
 
     def call(self, *command: str | float) -> Any:
         """Send one command and return its reply."""
@@ -102,14 +107,14 @@ class Redis:
         self.client.close()
 
 
-def open_client(url: str, *, retries: int, decode_responses: bool) -> redis.Redis:
+def open_client(url: str, *, retries: int, decode_responses: bool, timeout: float = _TIMEOUT) -> redis.Redis:
     """Return a redis-py client with a `RedisRetry`. It makes no connection yet."""
     client: redis.Redis = redis.Redis.from_url(
         url,
         decode_responses=decode_responses,
         retry=RedisRetry(url, retries),
-        socket_timeout=10,
-        socket_connect_timeout=5,
+        socket_timeout=timeout,
+        socket_connect_timeout=min(timeout, _CONNECT_TIMEOUT),
         health_check_interval=30,
         # Saves three round trips for a new connection: the library's name, and notices of a server that moves.
         driver_info=None,

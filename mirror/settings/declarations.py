@@ -121,6 +121,13 @@ class Settings:
         "`auto` redirects, unless the S3 is the embedded one without a public endpoint.",
     )
 
+    dockerd_registry: str | None = _setting(
+        parsers.optional_registry,
+        "docker.io",
+        "The registry of images that a client requests without a registry, as dockerd does of its `registry-mirrors`: "
+        "`/v2/library/redis`. A repository of the mirror with that very name comes first. `none` turns this off.",
+    )
+
     allowed_networks: tuple[Network, ...] = _setting(
         parsers.networks,
         "",

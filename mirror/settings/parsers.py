@@ -181,6 +181,10 @@ def prefix(text: str) -> str:
     return bare
 
 
+def optional_registry(text: str) -> str | None:
+    return None if text.lower() == "none" else _registry(text, 1)
+
+
 def registries(text: str) -> frozenset[str]:
     return frozenset(_registry(item, n) for n, item in enumerate(_items(text), 1))
 

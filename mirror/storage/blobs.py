@@ -14,7 +14,8 @@ from mirror.oci.manifest import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference
 from mirror.oci.verification import Verified, verify
 from mirror.storage import layout
-from mirror.storage.bucket import Bucket, ObjectStream
+from mirror.storage.bucket import Bucket
+from mirror.storage.downloads import ObjectStream
 from mirror.storage.provenance import ProvenanceStore
 from mirror.storage.uploads import MultipartUpload, SinglePutUpload, Upload, UploadCheckpoint
 
@@ -25,7 +26,6 @@ _PARTS_AT_ONCE: Final = 4
 _MAX_PARTS: Final = 9_999
 """One less than S3's 10 000, so that rounding never matters."""
 _MIB: Final = 2**20
-_PRESIGNED_SECONDS: Final = 20 * 60
 
 
 class BlobStore:
@@ -75,11 +75,11 @@ class BlobStore:
 
     def open(self, digest: Digest, start: int = 0, length: int | None = None) -> ObjectStream | None:
         """Return the bytes from *start* on, at most *length* of them. None if the blob is not held."""
-        return self._bucket.open(layout.blob_key(digest), start, length)
+        return self._bucket.downloads.open(layout.blob_key(digest), start, length)
 
     def presigned_url(self, digest: Digest) -> str:
-        """Return a URL that reads the blob for 20 minutes, whether or not it is held."""
-        return self._bucket.presigned_url(layout.blob_key(digest), expires=_PRESIGNED_SECONDS)
+        """Return a URL that reads the blob for 15 minutes at least, whether or not it is held."""
+        return self._bucket.downloads.presigned_url(layout.blob_key(digest))
 
 
 class ManifestStore:

@@ -10,16 +10,16 @@ import os
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from botocore.exceptions import ClientError
-from botocore.response import StreamingBody
 
-from mirror.errors import StorageDamaged, StorageUnavailable
+from mirror.errors import StorageDamaged
 from mirror.oci.digest import Digest
 from mirror.settings import Settings
 from mirror.storage import layout
 from mirror.storage.disk import LocalDisk
+from mirror.storage.downloads import ByteRange, Downloads, ObjectStream
 from mirror.storage.multipart import COMPLETING, Body, MultipartUploads, content_md5, sendable
 from mirror.storage.s3 import RequestLimits, S3Clients, error_code, translated
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_CHUNK: Final = 2**20
-"""Bytes per read: reads of 64 KiB halve the throughput with eight threads (measured)."""
 _SMALLEST_PROBE: Final = 64
 _PROBE_TIMEOUT: Final = 10.0
 
@@ -42,59 +40,8 @@ class ListedObject(NamedTuple):
     modified: datetime
 
 
-class ObjectStream:
-    """The body of one object, read as it arrives: ``length`` bytes of an object of ``size`` bytes.
-
-    Close it. Closing it early drops the connection. Every read raises StorageUnavailable if the connection fails, or
-    ends before ``length`` bytes arrived.
-    """
-
-    def __init__(self, key: str, body: StreamingBody, *, length: int, size: int) -> None:
-        self.length = length
-        self.size = size
-        self._action = f"read {key}"
-        self._body = body
-        self._left = length
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Fill *buffer*, all of it except at the end. Return the number of bytes, 0 only at the end."""
-        with translated(self._action):
-            # The stubs mistake the buffer for a file.
-            count = self._body.readinto(cast("IO[bytes]", buffer))
-        self._advance(count, len(buffer))
-        return count
-
-    def read(self, limit: int) -> bytes:
-        """Return *limit* bytes, fewer only at the end."""
-        with translated(self._action):
-            chunk = self._body.read(limit)
-        self._advance(len(chunk), limit)
-        return chunk
-
-    def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.read(_CHUNK):
-            yield chunk
-
-    def close(self) -> None:
-        self._body.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _advance(self, count: int, wanted: int) -> None:
-        """Raise StorageUnavailable if the response ended early. botocore notices only at a read that returns nothing,
-        and a caller may never make one.
-        """
-        if count < min(wanted, self._left):
-            raise StorageUnavailable(self._action, "S3 ended its answer too early")
-        self._left -= count
-
-
 class Bucket:
-    """The objects of the bucket. Its multipart uploads are ``uploads``, and its disk, if that is here, is ``disk``.
+    """The objects of the bucket, with its ``uploads`` in parts, its ``downloads``, and its ``disk`` if that is here.
 
     All methods may be called from several threads. Keys are relative to the prefix. Every method raises
     StorageUnavailable if S3 cannot be reached or fails, and StorageRefused if it says no. Every write raises
@@ -114,8 +61,8 @@ class Bucket:
         self.disk = disk or LocalDisk(None)
         self._clients = clients
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._public_endpoint = public_endpoint
         self.uploads = MultipartUploads(clients, name, self._prefix, self.disk, self.size)
+        self.downloads = Downloads(clients, name, self._prefix, public_endpoint, self.open)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -202,25 +149,24 @@ class Bucket:
 
         *start* must lie inside the object, or be 0 for an empty one. *length* must be positive.
         """
-        if start < 0 or (length is not None and length < 1):
-            raise ValueError(f"no range starts at {start} and has {length} bytes")
-        whole = start == 0 and length is None
-        wanted: dict[str, Any] = {} if whole else {"Range": _range(start, length)}
+        wanted = ByteRange(start, length)
+        header: dict[str, Any] = dict(wanted.headers)
         with translated(f"read {key}"):
             try:
                 response = (client or self._clients.client()).get_object(
-                    Bucket=self.name, Key=self._prefix + key, **wanted
+                    Bucket=self.name, Key=self._prefix + key, **header
                 )
             except ClientError as error:
                 if error_code(error) == "NoSuchKey":
                     return None
                 raise
-        given = response["ContentLength"]
-        size = given if whole else _size_of_ranged(response.get("ContentRange", ""), start, given)
-        if size is None or (length is not None and given != min(length, size - start)):
-            response["Body"].close()
-            raise StorageUnavailable(f"read {key}", "S3 answered with another range than asked for")
-        return ObjectStream(key, response["Body"], length=given, size=size)
+        return ObjectStream(
+            key,
+            response["Body"],
+            wanted,
+            given=response["ContentLength"],
+            content_range=response.get("ContentRange", ""),
+        )
 
     def put(
         self,
@@ -277,34 +223,8 @@ class Bucket:
                 return
             yield [_listed_object(found, self._prefix) for found in page.get("Contents", ())]
 
-    def presigned_url(self, key: str, *, expires: int) -> str:
-        """Return a URL that reads the object for *expires* seconds, at the public endpoint if one is set.
-
-        Sends no request.
-        """
-        client = self._clients.client(endpoint=self._public_endpoint)
-        with translated(f"sign a URL for {key}"):
-            return client.generate_presigned_url(
-                "get_object", Params={"Bucket": self.name, "Key": self._prefix + key}, ExpiresIn=expires
-            )
-
 
 def _listed_object(found: Mapping[str, Any], prefix: str) -> ListedObject:
     """A size of -1 and the epoch stand for what an odd server does not list."""
     key, etag = found["Key"].removeprefix(prefix), found.get("ETag", "").strip('"')
     return ListedObject(key, etag, found.get("Size", -1), found.get("LastModified", _EPOCH))
-
-
-def _range(start: int, length: int | None) -> str:
-    return f"bytes={start}-{'' if length is None else start + length - 1}"
-
-
-def _size_of_ranged(content_range: str, start: int, given: int) -> int | None:
-    """Return the whole object's size, from ``bytes 5-9/100``. None unless the range begins at *start* and has *given*
-    bytes.
-    """
-    unit, _, rest = content_range.partition(" ")
-    span, _, size = rest.partition("/")
-    if unit != "bytes" or span != f"{start}-{start + given - 1}" or not size.isdecimal():
-        return None
-    return int(size)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import boto3
 import botocore.session
@@ -35,6 +35,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
@@ -88,6 +89,8 @@ _LIBRARY_ERRORS: Final[
 """Kinds of errors of boto3 and urllib3, what is raised for them, and why."""
 _CONNECT_TIMEOUT: Final = 5.0
 _READ_TIMEOUT: Final = 30.0
+_PULL_CONNECT_TIMEOUT: Final = 3.0
+_PULL_READ_TIMEOUT: Final = 10.0
 _ATTEMPTS: Final = 3
 _CONNECTIONS: Final = 64
 
@@ -125,9 +128,11 @@ class S3Clients:
     def __init__(self, region: str, endpoint: str | None) -> None:
         self._region = region
         self._endpoint = endpoint
-        self._session = boto3.session.Session(botocore_session=_session())
+        self._botocore = _session()
+        self._session = boto3.session.Session(botocore_session=self._botocore)
         self._lock = threading.Lock()
         self._clients: dict[tuple[str | None, RequestLimits], S3Client] = {}
+        self._http: URLLib3Session | None = None
         _EVERY.add(self)
 
     def client(self, limits: RequestLimits = _USUAL, endpoint: str | None = None) -> S3Client:
@@ -144,16 +149,30 @@ class S3Clients:
                     )
             return self._clients[wanted]
 
+    def http_session(self) -> URLLib3Session:
+        """Return botocore's HTTP session, for presigned URLs. It sends each request once."""
+        with self._lock:
+            if self._http is None:
+                options: dict[str, Any] = {  # the stubs do not know paths of CA bundles, and pairs of timeouts
+                    "verify": self._botocore.get_config_variable("ca_bundle")
+                    or os.environ.get("REQUESTS_CA_BUNDLE")
+                    or True,
+                    "timeout": (_PULL_CONNECT_TIMEOUT, _PULL_READ_TIMEOUT),
+                }
+                self._http = URLLib3Session(max_pool_connections=_CONNECTIONS, **options)
+            return self._http
+
     def close(self) -> None:
         with self._lock:
-            for client in self._clients.values():
-                client.close()
+            self.close_connections()
             self._clients.clear()
 
     def close_connections(self) -> None:
         """Close all connections and keep the clients, which are slow to make."""
         for client in self._clients.values():
             client.close()
+        if self._http is not None:
+            self._http.close()
 
     def close_inherited(self) -> None:
         """Close the parent's connections on this side, in a child process."""

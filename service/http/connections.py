@@ -19,8 +19,8 @@ import resource
 import socket
 import sys
 import termios
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from time import monotonic
 from typing import Any, Final, ParamSpec, TypeVar
@@ -75,6 +75,23 @@ def in_thread(work: Callable[P, T]) -> Callable[P, T]:
         return done
 
     return run
+
+
+@contextmanager
+def time_limit(seconds: float, error: Callable[[], Exception]) -> Iterator[None]:
+    """Raise *error* in the block after so many seconds, wherever its greenlet waits.
+
+    Code that computes is not interrupted. Nor is code outside the service, where the standard library is not patched.
+    """
+    timeout = gevent.Timeout.start_new(seconds)
+    try:
+        yield
+    except gevent.Timeout as expired:
+        if expired is not timeout:
+            raise
+        raise error() from None
+    finally:
+        timeout.close()
 
 
 class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types

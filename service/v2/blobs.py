@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -12,8 +12,8 @@ from flask import Request, Response, request
 from mirror.errors import BlobNotHeld
 from mirror.oci.digest import Digest
 from mirror.storage.blobs import BlobStore
-from mirror.storage.bucket import ObjectStream
-from service.core import core
+from mirror.storage.downloads import ObjectStream
+from service.core import core, service
 from service.http.connections import CONNECTION, Connection
 from service.http.preconditions import etag
 from service.http.problems import RangeUnsatisfiable
@@ -27,14 +27,15 @@ _QUICK: Final = 1.0
 """Seconds in which a quick client reads a piece."""
 
 
-def blob(repository: str, digest_text: str) -> Response:
-    """Serve a blob that the repository links.
+def blob(repositories: Sequence[str], digest_text: str) -> Response:
+    """Serve a blob that one of the repositories links.
 
     HEAD is answered here and not redirected, because a URL that is presigned for GET refuses HEAD.
     Raises InvalidDigest, BlobNotHeld or RangeUnsatisfiable.
     """
     digest = Digest.parse(digest_text)
-    size = core().reader.blob_size(repository, digest)
+    pulls = service().pulls
+    repository, size = pulls.blob(repositories, digest)
     headers = {"Docker-Content-Digest": str(digest), "ETag": etag(digest), "Accept-Ranges": "bytes"}
     if request.if_none_match.contains_weak(str(digest)):
         return Response(status=304, headers=headers)
@@ -44,7 +45,8 @@ def blob(repository: str, digest_text: str) -> Response:
         location = core().blobs.presigned_url(digest)
         return Response(status=307, headers={"Docker-Content-Digest": str(digest), "Location": location})
     part = requested_range(request, digest, size)
-    pull = BlobPull(core().blobs, repository, digest, part or RequestedRange(0, size), size)
+    with pulls.asking_s3():
+        pull = BlobPull(core().blobs, repository, digest, part or RequestedRange(0, size), size)
     connection = request.environ.get(CONNECTION)
     if isinstance(connection, Connection):  # a test client has none
         connection.on_stall(pull.release)

@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
 
 from flask import Response, request
 
-from mirror.catalog.reader import checked_manifest
-from mirror.errors import InvalidTag, StorageDamaged
+from mirror.errors import InvalidTag
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import is_tag
-from service.core import core, service
-from service.http.connections import in_thread
+from service.core import service
 from service.http.preconditions import etag
-from service.v2.manifest_cache import Described
-
-_LARGE: Final = 128 * 1024
-"""Bytes of a manifest that takes more than about 5 ms to parse."""
 
 
-def manifest(repository: str, reference: str) -> Response:
+def manifest(repositories: Sequence[str], reference: str) -> Response:
     """Serve the manifest of a tag or a digest. ``Accept`` is ignored: a conversion would change the digest.
 
     Raises InvalidTag, InvalidDigest or ImageNotHeld.
     """
-    name = _name(repository, reference)
-    digest = core().reader.revision(name)
+    pulls = service().pulls
+    repository, digest = _find(repositories, reference)
     headers = {"Docker-Content-Digest": str(digest), "ETag": etag(digest)}
     if request.if_none_match.contains_weak(str(digest)):
         return Response(status=304, headers=headers)
-    cache = service().manifests
-    described = cache.described(digest)
-    if request.method == "HEAD" and described is not None:
+    name = LocalImage(repository, digest=digest)
+    if request.method == "HEAD":
+        described = pulls.described(name, digest)
         headers["Content-Length"] = str(described.size)
         return Response(headers=headers, content_type=described.media_type)
-    body = cache.body(digest)
-    if described is None or body is None:
-        described, body = _read(name, digest, described)
+    described, body = pulls.content(name, digest)
     return Response(body, headers=headers, content_type=described.media_type)
 
 
-def _read(name: LocalImage, digest: Digest, described: Described | None) -> tuple[Described, bytes]:
-    """Read a manifest from the bucket into the cache. It is always hashed, and parsed if its type is not known."""
-    body = core().reader.body(name, digest)
-    if described is None:
-        check = checked_manifest if len(body) < _LARGE else in_thread(checked_manifest)
-        descriptor = check(body, digest).descriptor
-        described = Described(descriptor.media_type, descriptor.size)
-    elif Digest.of(body, digest.algorithm) != digest:
-        raise StorageDamaged(str(digest), "its bytes have another digest")
-    service().manifests.put(digest, described, body)
-    return described, body
-
-
-def _name(repository: str, reference: str) -> LocalImage:
+def _find(repositories: Sequence[str], reference: str) -> tuple[str, Digest]:
+    """Return the repository that has the manifest, and the manifest's digest."""
     if ":" in reference:
-        return LocalImage(repository, digest=Digest.parse(reference))
+        digest = Digest.parse(reference)
+        return service().pulls.repository_of_manifest(repositories, digest), digest
     if not is_tag(reference):
         raise InvalidTag(reference)
-    return LocalImage(repository, reference)
+    return service().pulls.tagged(repositories, reference)

@@ -6,25 +6,29 @@ distribution spec.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from flask import Blueprint, Response, json, jsonify, request, url_for
 from werkzeug.exceptions import NotFound
 
-from mirror.errors import InvalidReference, StorageUnavailable
+from mirror.errors import InvalidReference, RepositoryNotHeld, StorageUnavailable
 from mirror.oci.reference import repository_problem
-from service.core import core, service
+from service.core import core
 from service.http.auth import is_distribution_path
 from service.http.bodies import require_single
+from service.http.connections import time_limit
 from service.http.problems import Failure, PageSizeInvalid
 from service.v2 import blobs, manifests
+from service.v2.names import candidates, namespace
 
 LARGEST_PAGE: Final = 1000
 """Also the size of the page for a client that asks for more, or for all. The Link header leads to the next page."""
 _LONGEST_NUMBER: Final = 18
-_PATIENCE: Final = 15.0
-"""Seconds for which a pull waits for a free lookup. Then it fails: S3 has not answered any of the pulls before it."""
+LOOKUP_SECONDS: Final = 15.0
+"""Seconds until the response to a pull begins, or fails. An S3 that hangs costs no more."""
 _API_VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
 """docker takes an answer without this header for one of another service."""
 _READ_ONLY: Final = (
@@ -86,34 +90,42 @@ def read(path: str) -> Response:
     target = parse_path(path)
     if target is None:
         raise NotFound
-    if not service().lookups.acquire(timeout=_PATIENCE):
-        raise StorageUnavailable("be asked", "it answers no pull")
-    try:
-        return _read(target)
-    finally:
-        service().lookups.release()
+    registry = namespace(request)
+    repositories = candidates(target.repository, registry, core().settings.dockerd_registry)
+    with time_limit(LOOKUP_SECONDS, _too_slow):
+        response = _read(target, repositories)
+    if registry is not None:
+        response.headers["OCI-Namespace"] = registry
+    return response
 
 
-def _read(target: Target) -> Response:
+def _too_slow() -> StorageUnavailable:
+    return StorageUnavailable("answer a pull", f"it took more than {LOOKUP_SECONDS:.0f} s")
+
+
+def _read(target: Target, repositories: Sequence[str]) -> Response:
     if target.kind == "manifests":
-        return manifests.manifest(target.repository, target.name)
+        return manifests.manifest(repositories, target.name)
     if target.kind == "blobs":
-        return blobs.blob(target.repository, target.name)
-    return _tags(target.repository)
+        return blobs.blob(repositories, target.name)
+    return _tags(target, repositories)
 
 
-def _tags(repository: str) -> Response:
+def _tags(target: Target, repositories: Sequence[str]) -> Response:
     """List tags. Raises RepositoryNotHeld, CatalogRebuilding, PageSizeInvalid or ParametersRepeated."""
     size = _page_size()
-    found, following = core().index.tags(repository, limit=size, after=_last())
-    response = jsonify({"name": repository, "tags": found})
-    return _with_next_page(response, size, following, path=f"{repository}/tags/list")
+    for repository in repositories:
+        with suppress(RepositoryNotHeld):
+            found, following = core().index.tags(repository, limit=size, after=_last())
+            response = jsonify({"name": target.repository, "tags": found})
+            return _with_next_page(response, size, following, path=f"{target.repository}/tags/list")
+    raise RepositoryNotHeld(repositories[0])
 
 
 def _with_next_page(response: Response, size: int, following: str | None, *, path: str) -> Response:
     """Add the link to the next page, relative to the address that the client used."""
     if following is not None:
-        url = url_for("distribution.read", path=path, n=size, last=following)
+        url = url_for("distribution.read", path=path, n=size, last=following, ns=namespace(request))
         response.headers["Link"] = f'<{url}>; rel="next"'
     return response
 

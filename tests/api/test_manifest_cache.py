@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
 from mirror.catalog import reader as reading
+from mirror.catalog.current_tags import CurrentTags
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
 from mirror.wiring import Core
+from service.app import create_app
 from service.core import Service
-from service.v2 import manifests
+from service.v2 import pulls
 from service.v2.manifest_cache import Described, ManifestCache
 from tests.api.seeded_catalog import SeededCatalog
 from tests.support import images
@@ -72,7 +75,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(len(body))
         return reading.checked_manifest(body, digest)
 
-    monkeypatch.setattr(manifests, "checked_manifest", checked)
+    monkeypatch.setattr(pulls, "checked_manifest", checked)
     return seen
 
 
@@ -94,9 +97,12 @@ def test_a_manifest_is_parsed_once_however_often_it_is_asked_for(
     assert anyone.get("/v2/team/app/manifests/1").data == held.body
 
 
-def test_what_memory_holds_is_served_only_where_it_is_linked(
-    anyone: FlaskClient, mirror: SeededCatalog, core: Core
+def test_what_memory_holds_is_served_only_where_it_was_linked_a_minute_ago(
+    service: Service, mirror: SeededCatalog, core: Core
 ) -> None:
+    now = [0.0]
+    found = pulls.Pulls(CurrentTags(service.pull_redis), core.links, core.blobs, ManifestCache(), clock=lambda: now[0])
+    anyone = create_app(replace(service, pulls=found)).test_client()
     held = images.image(images.layer("linked"))
     mirror.hold(held, "team/app:1")
     path = f"/v2/team/app/manifests/{held.digest}"
@@ -104,6 +110,8 @@ def test_what_memory_holds_is_served_only_where_it_is_linked(
     assert anyone.get(f"/v2/team/other/manifests/{held.digest}").status_code == 404
     assert anyone.head(f"/v2/team/other/manifests/{held.digest}").status_code == 404
     core.bucket.delete([layout.revision_link_key("team/app", held.digest)])
+    assert anyone.get(path).status_code == 200
+    now[0] += pulls.FOUND_SECONDS + 1
     assert [anyone.open(path, method=method).status_code for method in ("GET", "HEAD")] == [404, 404]
     assert anyone.get("/v2/team/app/manifests/1").status_code == 404
 
@@ -116,11 +124,14 @@ def test_a_moved_tag_shows_what_it_points_at_now(anyone: FlaskClient, mirror: Se
 
 
 def test_a_body_that_was_changed_in_the_bucket_is_not_served_even_if_its_type_is_known(
-    anyone: FlaskClient, mirror: SeededCatalog, service: Service
+    mirror: SeededCatalog, service: Service
 ) -> None:
     held = images.image(images.layer("changed"))
     mirror.hold(held, "team/app:1")
-    service.manifests.put(held.digest, Described(held.media_type, len(held.body)), b"x" * (64 * 2**20))
+    manifests = ManifestCache()
+    manifests.put(held.digest, Described(held.media_type, len(held.body)), b"x" * (64 * 2**20))
+    found = pulls.Pulls(CurrentTags(service.pull_redis), service.core.links, service.core.blobs, manifests)
+    anyone = create_app(replace(service, pulls=found)).test_client()
     service.core.bucket.put(layout.blob_key(held.digest), held.body.replace(b"2", b"3", 1))
     response = anyone.get(f"/v2/{LocalImage.parse('team/app').repository}/manifests/1")
     assert (response.status_code, response.get_json()["errors"][0]["code"]) == (500, "STORAGE_DAMAGED")

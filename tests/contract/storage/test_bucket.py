@@ -15,8 +15,17 @@ from mirror.errors import StorageDamaged, StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
+from mirror.storage.downloads import ObjectStream
 from tests.conftest import SettingsForServer
 from tests.support.servers import RcloneS3, VersityGateway
+
+Open = Callable[..., ObjectStream | None]
+
+
+@pytest.fixture(params=["by botocore's client", "by a presigned URL"])
+def open_object(bucket: Bucket, request: pytest.FixtureRequest) -> Open:
+    """The two ways to open an object promise the same."""
+    return bucket.open if "client" in request.param else bucket.downloads.open
 
 
 def test_an_object_comes_back_as_it_was_written(bucket: Bucket) -> None:
@@ -29,8 +38,11 @@ def test_an_object_comes_back_as_it_was_written(bucket: Bucket) -> None:
 def test_what_is_absent_is_none(bucket: Bucket) -> None:
     assert bucket.size("absent") is None
     assert bucket.read("absent", 10) is None
-    assert bucket.open("absent") is None
-    assert bucket.open("absent", 5, 5) is None
+
+
+def test_an_absent_object_cannot_be_opened(open_object: Open) -> None:
+    assert open_object("absent") is None
+    assert open_object("absent", 5, 5) is None
 
 
 def test_an_object_larger_than_the_limit_is_not_read(bucket: Bucket) -> None:
@@ -52,26 +64,28 @@ def test_an_object_larger_than_the_limit_is_not_read(bucket: Bucket) -> None:
         (5, 100, b"56789"),
     ],
 )
-def test_a_range_gives_exactly_its_bytes(bucket: Bucket, start: int, length: int | None, expected: bytes) -> None:
+def test_a_range_gives_exactly_its_bytes(
+    bucket: Bucket, open_object: Open, start: int, length: int | None, expected: bytes
+) -> None:
     bucket.put("key", b"0123456789")
-    stream = bucket.open("key", start, length)
+    stream = open_object("key", start, length)
     assert stream is not None
     with stream:
         assert (stream.length, stream.size) == (len(expected), 10)
         assert b"".join(stream) == expected
 
 
-def test_a_range_after_the_end_is_refused(bucket: Bucket) -> None:
+def test_a_range_after_the_end_is_refused(bucket: Bucket, open_object: Open) -> None:
     bucket.put("key", b"0123456789")
     with pytest.raises(StorageRefused, match="InvalidRange"):
-        bucket.open("key", 10)
+        open_object("key", 10)
 
 
-def test_a_stream_fills_the_callers_buffer(bucket: Bucket) -> None:
+def test_a_stream_fills_the_callers_buffer(bucket: Bucket, open_object: Open) -> None:
     content = os.urandom(3 * 2**20 + 17)
     bucket.put("key", content)
     buffer, filled = bytearray(len(content)), 0
-    stream = bucket.open("key")
+    stream = open_object("key")
     assert stream is not None
     with stream:
         while count := stream.readinto(memoryview(buffer)[filled:]):
@@ -79,10 +93,10 @@ def test_a_stream_fills_the_callers_buffer(bucket: Bucket) -> None:
     assert buffer == content
 
 
-def test_a_stream_that_is_closed_early_harms_nobody(bucket: Bucket) -> None:
+def test_a_stream_that_is_closed_early_harms_nobody(bucket: Bucket, open_object: Open) -> None:
     bucket.put("key", bytes(8 * 2**20))
     for _ in range(3):
-        stream = bucket.open("key")
+        stream = open_object("key")
         assert stream is not None
         with stream:
             assert stream.read(10) == bytes(10)
@@ -128,19 +142,32 @@ def test_two_prefixes_of_one_bucket_do_not_see_each_other(bucket: Bucket, s3_set
 
 def test_a_presigned_url_reads_without_credentials(bucket: Bucket) -> None:
     bucket.put("a/key:with+signs", b"0123456789")
-    url = bucket.presigned_url("a/key:with+signs", expires=60)
+    url = bucket.downloads.presigned_url("a/key:with+signs")
     with urllib3.PoolManager() as http:
         assert http.request("GET", url).data == b"0123456789"
         assert http.request("GET", url, headers={"Range": "bytes=2-4"}).data == b"234"
         assert http.request("GET", url.replace("X-Amz-Signature=", "X-Amz-Signature=0")).status == 403
     assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
-    assert "X-Amz-Expires=60" in url
+    assert "X-Amz-Expires=1200" in url
+
+
+def test_a_url_that_s3_does_not_accept_any_more_is_not_used_again(bucket: Bucket) -> None:
+    """As after temporary credentials were replaced: S3 answers 403, and botocore's client has the new ones."""
+    bucket.put("key", b"0123456789")
+    stale = bucket.downloads.presigned_url("key").replace("X-Amz-Signature=", "X-Amz-Signature=0")
+    bucket.downloads._urls[None, "key"] = stale
+    for _ in range(2):
+        stream = bucket.downloads.open("key", 2, 3)
+        assert stream is not None
+        with stream:
+            assert stream.read(10) == b"234"
+    assert bucket.downloads.presigned_url("key") != stale
 
 
 def test_a_presigned_url_names_the_public_endpoint(s3_settings: Settings) -> None:
     public = Bucket.from_settings(replace(s3_settings, s3_public_endpoint="https://s3.example.com"))
     prefix = f"https://s3.example.com/{s3_settings.s3_bucket}/{s3_settings.s3_prefix}/key?"
-    assert public.presigned_url("key", expires=60).startswith(prefix)
+    assert public.downloads.presigned_url("key").startswith(prefix)
     public.close()
 
 

@@ -1,0 +1,204 @@
+"""Find what clients pull, with few requests to S3.
+
+Each process remembers what cannot change, or what nothing takes away soon:
+
+- Manifests, by digest. Their content never changes.
+- Which repository has which manifest and blob, for a minute. Only what was found is remembered, never an absence.
+  Whoever deletes a link must keep the manifest or blob for longer than `FOUND_SECONDS` after that.
+- Presigned URLs, for some minutes (`mirror.storage.downloads`).
+
+What a tag shows is not remembered. Redis is asked for every pull, and never has an older answer than the bucket
+(`mirror.catalog.current_tags`). S3 is asked where Redis does not know the tag, or does not respond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from math import inf
+from threading import BoundedSemaphore, Lock
+from time import monotonic
+from typing import Final, TypeVar
+
+from cachetools import TTLCache
+
+from mirror.catalog.current_tags import CurrentTags, KnownTag
+from mirror.catalog.reader import checked_manifest
+from mirror.errors import BlobNotHeld, ImageNotHeld, RedisUnavailable, StorageDamaged
+from mirror.oci.digest import Digest
+from mirror.oci.image import ManifestContent
+from mirror.oci.local_image import LocalImage
+from mirror.oci.manifest import MAX_MANIFEST_SIZE
+from mirror.storage.blobs import BlobStore
+from mirror.storage.links import LinkStore
+from service.http.connections import in_thread
+from service.v2.manifest_cache import Described, ManifestCache
+
+FOUND_SECONDS: Final = 60
+"""Seconds for which a found link is believed without another request to S3."""
+_MOST_FOUND: Final = 50_000
+"""Links that one process remembers, of about 400 bytes each."""
+S3_REQUESTS: Final = 32
+"""Pulls of one process that ask S3 at the same time. With no limit, a thousand concurrent pulls would all end late."""
+_REDIS_REQUESTS: Final = 16
+_WITHOUT_REDIS: Final = 2.0
+"""Seconds for which Redis is not asked after it failed."""
+_LARGE: Final = 128 * 1024
+"""Bytes of a manifest that takes more than about 5 ms to parse."""
+
+T = TypeVar("T")
+_Found = TTLCache[tuple[str, Digest], T]
+Check = Callable[[bytes, Digest], ManifestContent]
+"""Parses a manifest and checks its digest, as `checked_manifest` does."""
+
+
+def checked_in_thread(body: bytes, digest: Digest) -> ManifestContent:
+    """Check a manifest, a large one in a real thread."""
+    check = checked_manifest if len(body) < _LARGE else in_thread(checked_manifest)
+    return check(body, digest)
+
+
+class Pulls:
+    """Looks up manifests and blobs of repositories. Safe to share between threads.
+
+    Where a method takes several repositories, they are the ones that a request may mean, in order. Every method raises
+    StorageUnavailable or StorageRefused.
+    """
+
+    def __init__(
+        self,
+        tags: CurrentTags,
+        links: LinkStore,
+        blobs: BlobStore,
+        manifests: ManifestCache,
+        check: Check = checked_manifest,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._tags = tags
+        self._links = links
+        self._blobs = blobs
+        self._manifests = manifests
+        self._check = check
+        self._clock = clock
+        self._redis_requests = BoundedSemaphore(_REDIS_REQUESTS)
+        self._redis_failed_at = -inf
+        self._s3_requests = BoundedSemaphore(S3_REQUESTS)
+        self._revisions: _Found[bool] = TTLCache(_MOST_FOUND, FOUND_SECONDS, clock)
+        self._blob_sizes: _Found[int] = TTLCache(_MOST_FOUND, FOUND_SECONDS, clock)
+        self._lock = Lock()
+
+    @contextmanager
+    def asking_s3(self) -> Iterator[None]:
+        """Wait until few enough other pulls ask S3, then ask it in the block."""
+        with self._s3_requests:
+            yield
+
+    def tagged(self, repositories: Sequence[str], tag: str) -> tuple[str, Digest]:
+        """Return the first repository that has the tag, and what it shows. Raises ImageNotHeld."""
+        known = self._known(repositories, tag)
+        read_from_s3: list[tuple[KnownTag, str, Digest | None]] = []
+        for position, repository in enumerate(repositories):
+            of_redis = known[position] if known else None
+            if of_redis and of_redis.is_absent:
+                continue
+            digest = of_redis.digest if of_redis else None
+            if digest is None:
+                with self._s3_requests:
+                    digest = self._links.current(repository, tag)
+                if of_redis:
+                    read_from_s3.append((of_redis, repository, digest))
+            if digest is not None:
+                self._keep(read_from_s3, tag)
+                if self._has_revision(repository, digest):
+                    return repository, digest
+                break
+        raise ImageNotHeld(str(LocalImage(repositories[0], tag)))
+
+    def repository_of_manifest(self, repositories: Sequence[str], digest: Digest) -> str:
+        """Return a repository that has the manifest. Raises ImageNotHeld."""
+        for repository in self._remembered_first(self._revisions, repositories, digest):
+            if self._has_revision(repository, digest):
+                return repository
+        raise ImageNotHeld(str(LocalImage(repositories[0], digest=digest)))
+
+    def blob(self, repositories: Sequence[str], digest: Digest) -> tuple[str, int]:
+        """Return a repository that links the blob, and the blob's size in bytes. Raises BlobNotHeld."""
+        for repository in self._remembered_first(self._blob_sizes, repositories, digest):
+            size = self._blob_size(repository, digest)
+            if size is not None:
+                return repository, size
+        raise BlobNotHeld(repositories[0], str(digest))
+
+    def described(self, name: LocalImage, digest: Digest) -> Described:
+        """Return the type and size of a manifest. Raises ImageNotHeld, which says *name*, or StorageDamaged."""
+        return self._manifests.described(digest) or self.content(name, digest)[0]
+
+    def content(self, name: LocalImage, digest: Digest) -> tuple[Described, bytes]:
+        """Return the description and the bytes of a manifest. Raises as `described` does.
+
+        Bytes from the bucket are always hashed. They are parsed only if their type is not known.
+        """
+        described, body = self._manifests.described(digest), self._manifests.body(digest)
+        if described is not None and body is not None:
+            return described, body
+        with self._s3_requests:
+            body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
+        if body is None:
+            raise ImageNotHeld(str(name))
+        if described is None:
+            descriptor = self._check(body, digest).descriptor
+            described = Described(descriptor.media_type, descriptor.size)
+        elif Digest.of(body, digest.algorithm) != digest:
+            raise StorageDamaged(str(digest), "its bytes have another digest")
+        self._manifests.put(digest, described, body)
+        return described, body
+
+    def _known(self, repositories: Sequence[str], tag: str) -> list[KnownTag]:
+        """Return what Redis knows of the tag in each repository, nothing if Redis fails, or failed just now."""
+        if self._clock() - self._redis_failed_at < _WITHOUT_REDIS:
+            return []
+        try:
+            with self._redis_requests:
+                return self._tags.read(repositories, tag)
+        except RedisUnavailable:
+            self._redis_failed_at = self._clock()
+            return []
+
+    def _keep(self, read_from_s3: Sequence[tuple[KnownTag, str, Digest | None]], tag: str) -> None:
+        """Let Redis keep what S3 had. An absence is kept only for a tag that another repository has.
+
+        Otherwise a client could fill Redis with tags that do not exist.
+        """
+        with suppress(RedisUnavailable), self._redis_requests:
+            for known, repository, digest in read_from_s3:
+                self._tags.keep(known, repository, tag, digest)
+
+    def _has_revision(self, repository: str, digest: Digest) -> bool:
+        with self._lock:
+            if self._revisions.get((repository, digest)):
+                return True
+        with self._s3_requests:
+            is_held = self._links.has_revision(repository, digest)
+        if is_held:
+            with self._lock:
+                self._revisions[repository, digest] = True
+        return is_held
+
+    def _blob_size(self, repository: str, digest: Digest) -> int | None:
+        with self._lock:
+            size = self._blob_sizes.get((repository, digest))
+        if size is not None:
+            return size
+        with self._s3_requests:
+            size = self._blobs.held(digest) if self._links.has_layer(repository, digest) else None
+        if size is not None:
+            with self._lock:
+                self._blob_sizes[repository, digest] = size
+        return size
+
+    def _remembered_first(self, found: _Found[T], repositories: Sequence[str], digest: Digest) -> Sequence[str]:
+        """Return the repositories, those first that are known to have *digest*. The content is the same in each."""
+        if len(repositories) == 1:
+            return repositories
+        with self._lock:
+            return sorted(repositories, key=lambda repository: (repository, digest) not in found)
