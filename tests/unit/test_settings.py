@@ -62,6 +62,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         "s3_public_endpoint": None,
         "s3_sync_folder": None,
         "serve_redirect": "auto",
+        "dockerd_registry": "docker.io",
         "admin_token": None,
         "anonymous_pull": True,
         "insecure_registries": frozenset(),
