@@ -4,6 +4,7 @@
 # make bench   measure against the peers that are installed (needs Go). QUICK=1 takes under 20 minutes
 #
 # make image-test      build the image, and mirror an image with it (needs root or a running Docker)
+# make conformance     run the conformance suites of the OCI distribution spec against the service (needs Go)
 # make chaos           kill workers, Redis and S3 two hundred times under load. Takes half an hour
 # make compose-check   validate deploy/compose
 # make lock            write requirements*.txt from requirements*.in, with all hashes
@@ -18,7 +19,7 @@ BIN    := $(VENV)/bin
 # The folders to lint and to format. One that does not exist yet is left out.
 SOURCES := $(wildcard mirror service worker cli deploy bench tests)
 
-.PHONY: run test check bench image-test compose-check lock clean
+.PHONY: run test check bench conformance image-test compose-check lock clean
 
 run: $(VENV)/.runs
 	@exec $(BIN)/python -m deploy.local
@@ -39,6 +40,9 @@ bench: $(VENV)/.tests
 	bench/programs
 	$(BIN)/pytest bench/micro --benchmark-columns=median,iqr,rounds
 	bench/run $(if $(QUICK),--quick) $(ARGS)
+
+conformance: $(VENV)/.tests
+	tests/conformance/run $(ARGS)
 
 chaos: $(VENV)/.tests
 	tests/programs

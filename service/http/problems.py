@@ -131,9 +131,8 @@ class RangeUnsatisfiable(RequestError):
     status, code = 416, "RANGE_INVALID"
     hint = "Ask for bytes that the blob has."
 
-    def __init__(self, size: int) -> None:
-        message = f"The blob has {size} bytes, and none of them is in the requested range"
-        super().__init__(message, {"Content-Range": f"bytes */{size}"})
+    def __init__(self, size: int, problem: str = "none of them is in the requested range") -> None:
+        super().__init__(f"The blob has {size} bytes, and {problem}", {"Content-Range": f"bytes */{size}"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from flask import Request, Response, request
+from flask import Response, request
 
 from mirror.errors import BlobNotHeld
 from mirror.oci.digest import Digest
@@ -16,7 +15,7 @@ from mirror.storage.downloads import ObjectStream
 from service.core import core, service
 from service.http.connections import CONNECTION, Connection
 from service.http.preconditions import etag
-from service.http.problems import RangeUnsatisfiable
+from service.v2.ranges import RequestedRange, is_same_version, requested_range
 
 PIECE: Final = 128 * 1024
 """Bytes that are read at once for a client that is slow, or not known to be quick."""
@@ -44,7 +43,8 @@ def blob(repositories: Sequence[str], digest_text: str) -> Response:
     if core().settings.redirects_blobs:
         location = core().blobs.presigned_url(digest)
         return Response(status=307, headers={"Docker-Content-Digest": str(digest), "Location": location})
-    part = requested_range(request, digest, size)
+    is_current = is_same_version(request.headers.get("If-Range"), etag(digest))
+    part = requested_range(request.headers.get("Range"), size) if is_current else None
     with pulls.asking_s3():
         pull = BlobPull(core().blobs, repository, digest, part or RequestedRange(0, size), size)
     connection = request.environ.get(CONNECTION)
@@ -62,39 +62,6 @@ def _described(response: Response, headers: dict[str, str], length: int) -> Resp
     response.headers["Content-Type"] = "application/octet-stream"
     response.headers["Content-Length"] = str(length)
     return response
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedRange:
-    """The one range that a client may request (RFC 9110, 14): from ``start`` up to, not including, ``stop``."""
-
-    start: int
-    stop: int
-
-    @property
-    def length(self) -> int:
-        return self.stop - self.start
-
-
-def requested_range(request: Request, digest: Digest, size: int) -> RequestedRange | None:
-    """Return the requested part of a blob of *size* bytes, or None for the whole blob.
-
-    Several ranges, other units and malformed ranges get the whole blob, as the RFC allows. So does a range of another
-    version (If-Range). Raises RangeUnsatisfiable for a range that begins after the end.
-    """
-    wanted = request.range
-    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1 or _is_of_another(request, digest):
-        return None
-    first, after_last = wanted.ranges[0]
-    if first < 0:  # a suffix: that many bytes at the end, or all if there are fewer
-        first, after_last = max(0, size + first), size
-    if first >= size:
-        raise RangeUnsatisfiable(size)
-    return RequestedRange(first, size if after_last is None else min(after_last, size))
-
-
-def _is_of_another(request: Request, digest: Digest) -> bool:
-    return "If-Range" in request.headers and request.if_range.etag != str(digest)
 
 
 class BlobPull:

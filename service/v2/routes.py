@@ -14,14 +14,14 @@ from typing import Final, Literal
 from flask import Blueprint, Response, json, jsonify, request, url_for
 from werkzeug.exceptions import NotFound
 
-from mirror.errors import InvalidReference, RepositoryNotHeld, StorageUnavailable
+from mirror.errors import InvalidReference, InvalidTag, RepositoryNotHeld, StorageUnavailable
 from mirror.oci.reference import repository_problem
 from service.core import core
 from service.http.auth import is_distribution_path
 from service.http.bodies import require_single
 from service.http.connections import time_limit
 from service.http.problems import Failure, PageSizeInvalid
-from service.v2 import blobs, manifests
+from service.v2 import blobs, manifests, referrers
 from service.v2.names import candidates, namespace
 
 LARGEST_PAGE: Final = 1000
@@ -37,10 +37,16 @@ _READ_ONLY: Final = (
 )
 """What 'docker push' shows. Clients print the message, and few of them the hint."""
 _UNSUPPORTED: Final = frozenset({"NOT_FOUND", "METHOD_NOT_ALLOWED"})
+_NEVER_HELD: Final = frozenset({InvalidReference.code, InvalidTag.code})
 
 DISTRIBUTION: Final = Blueprint("distribution", __name__, static_folder=None)
-Kind = Literal["manifests", "blobs", "tags"]
-_KINDS: Final[dict[str, Kind]] = {"manifests": "manifests", "blobs": "blobs", "tags": "tags"}
+Kind = Literal["manifests", "blobs", "tags", "referrers"]
+_KINDS: Final[dict[str, Kind]] = {
+    "manifests": "manifests",
+    "blobs": "blobs",
+    "tags": "tags",
+    "referrers": "referrers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ def catalog() -> Response:
 
 @DISTRIBUTION.route("/v2/<path:path>", methods=["GET"], provide_automatic_options=False)
 def read(path: str) -> Response:
-    """Serve a manifest, a blob or the tags of a repository."""
+    """Serve a manifest, a blob, the tags of a repository, or the referrers of a manifest."""
     target = parse_path(path)
     if target is None:
         raise NotFound
@@ -108,6 +114,8 @@ def _read(target: Target, repositories: Sequence[str]) -> Response:
         return manifests.manifest(repositories, target.name)
     if target.kind == "blobs":
         return blobs.blob(repositories, target.name)
+    if target.kind == "referrers":
+        return referrers.referrers(repositories, target.name)
     return _tags(target, repositories)
 
 
@@ -145,8 +153,14 @@ def _last() -> str:
 
 
 def distribution_error(failure: Failure) -> Response:
-    """Return *failure* as "Error Codes" of the distribution spec says. Malformed names are 400 there."""
+    """Return *failure* as "Error Codes" of the distribution spec says.
+
+    Nothing can be held under a malformed name or tag, so that is 404 ("Pulling manifests"). Other wrong input is 400. A
+    404 of the referrers would say that the registry has no such API ("Listing Referrers").
+    """
     status = 400 if failure.status == 422 else failure.status
+    if failure.code in _NEVER_HELD and not request.path.rpartition("/")[0].endswith("/referrers"):
+        status = 404
     code = "UNSUPPORTED" if failure.code in _UNSUPPORTED else failure.code
     message, hint = _READ_ONLY if failure.code == "METHOD_NOT_ALLOWED" else (failure.message, failure.hint)
     error = {"code": code, "message": message, "detail": {"hint": hint}}

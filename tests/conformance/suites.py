@@ -26,10 +26,10 @@ _RUN_WITHIN: Final = 600.0
 Workflow = Literal["Pull", "Content Discovery", "Push", "Content Management"]
 READS: Final[tuple[Workflow, ...]] = ("Pull", "Content Discovery")
 """The workflows that a read-only registry has."""
-_WRITES: Final[tuple[Workflow, ...]] = ("Push", "Content Management")
+WORKFLOWS: Final[tuple[Workflow, ...]] = (*READS, "Push", "Content Management")
 Outcome = Literal["passed", "failed", "skipped"]
 OUTPUT: Final = "output.txt"
-_WORKFLOWS: Final[dict[str, Workflow]] = {one: one for one in (*READS, *_WRITES)}
+_BY_NAME: Final[dict[str, Workflow]] = {one: one for one in WORKFLOWS}
 _OUTCOMES: Final[dict[str, Outcome]] = {
     "passed": "passed",
     "Pass": "passed",
@@ -196,7 +196,7 @@ class Ginkgo(Suite):
             if found and not found[2].startswith(self._NO_CHECKS):
                 outcome: Outcome = _OUTCOMES.get(case.get("status", ""), "failed")
                 said = (entry.get("message", "") for entry in case if entry.tag in ("skipped", "failure"))
-                yield Check(_WORKFLOWS[found[1]], found[2], outcome, next(said, ""))
+                yield Check(_BY_NAME[found[1]], found[2], outcome, next(said, ""))
 
 
 class Program(Suite):

@@ -1,0 +1,191 @@
+"""Referrers, which are all that the repository has under the subject's fallback tag."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from mirror.oci import media_types
+from mirror.oci.digest import Digest
+from mirror.settings import Settings
+from mirror.storage import layout
+from mirror.wiring import Core
+from service.app import create_app
+from service.core import Service
+from tests.api.seeded_catalog import SeededCatalog
+from tests.support import images
+from tests.support.fakes.sockets import RefusingRedis
+from tests.support.images import TestImage
+from tests.support.servers.process import free_port
+
+SIGNATURE, SBOM = "application/vnd.example.signature", "application/vnd.example.sbom"
+UNKNOWN = f"sha256:{'0' * 64}"
+
+
+def listing(*entries: dict[str, object], children: tuple[TestImage, ...] = ()) -> TestImage:
+    """Make the index of a fallback tag."""
+    body = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}).encode()
+    return TestImage(body, media_types.OCI_INDEX, children={child.digest: child for child in children})
+
+
+def listed(response: TestResponse) -> list[dict[str, object]]:
+    assert (response.status_code, response.content_type) == (200, media_types.OCI_INDEX)
+    document = response.get_json(force=True)
+    assert (document["schemaVersion"], document["mediaType"]) == (2, media_types.OCI_INDEX)
+    found: list[dict[str, object]] = document["manifests"]
+    return found
+
+
+def refused(response: TestResponse) -> tuple[int, str]:
+    assert response.content_type == "application/json"
+    [error] = response.get_json()["errors"]
+    return response.status_code, error["code"]
+
+
+@pytest.fixture
+def subject(mirror: SeededCatalog) -> TestImage:
+    made = images.three_platforms("signed")
+    mirror.hold(made, "team/app:1")
+    return made
+
+
+@pytest.fixture
+def entries(mirror: SeededCatalog, subject: TestImage) -> list[dict[str, object]]:
+    """The entries of a signature and an SBOM of *subject*, which the mirror has copied with the fallback tag."""
+    made = [images.artifact(kind, kind.encode(), subject=subject) for kind in (SIGNATURE, SBOM)]
+    entries = [{**one.descriptor, "artifactType": kind} for one, kind in zip(made, (SIGNATURE, SBOM), strict=True)]
+    entries[0]["annotations"] = {"org.example": "ü"}
+    mirror.hold(listing(*entries, children=tuple(made)), f"team/app:sha256-{subject.digest.hex}")
+    return entries
+
+
+def test_the_fallback_tag_is_the_list_of_referrers(
+    anyone: FlaskClient, subject: TestImage, entries: list[dict[str, object]]
+) -> None:
+    get = anyone.get(f"/v2/team/app/referrers/{subject.digest}")
+    assert listed(get) == entries
+    assert "OCI-Filters-Applied" not in get.headers
+    head = anyone.head(f"/v2/team/app/referrers/{subject.digest}")
+    varying = {"X-Request-Id", "Date"}
+    assert head.data == b""
+    assert {k: v for k, v in head.headers if k not in varying} == {k: v for k, v in get.headers if k not in varying}
+
+
+@pytest.mark.parametrize(("kind", "found"), [(SIGNATURE, [0]), (SBOM, [1]), ("other/type", []), (SIGNATURE[:-1], [])])
+def test_a_filter_leaves_one_type(
+    anyone: FlaskClient, subject: TestImage, entries: list[dict[str, object]], kind: str, found: list[int]
+) -> None:
+    response = anyone.get(f"/v2/team/app/referrers/{subject.digest}", query_string={"artifactType": kind})
+    assert listed(response) == [entries[number] for number in found]
+    assert response.headers["OCI-Filters-Applied"] == "artifactType"
+
+
+def test_an_empty_filter_is_none(anyone: FlaskClient, subject: TestImage, entries: list[dict[str, object]]) -> None:
+    response = anyone.get(f"/v2/team/app/referrers/{subject.digest}?artifactType=")
+    assert listed(response) == entries
+    assert "OCI-Filters-Applied" not in response.headers
+
+
+def test_a_list_with_an_entry_of_unknown_type_is_not_filtered(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage
+) -> None:
+    """The entry may be the signature that the client looks for. A client filters by itself without the header."""
+    signature = images.artifact(SIGNATURE, b"signed", subject=subject)
+    untyped = listing(signature.descriptor, children=(signature,))
+    mirror.hold(untyped, f"team/app:sha256-{subject.digest.hex}")
+    response = anyone.get(f"/v2/team/app/referrers/{subject.digest}", query_string={"artifactType": SIGNATURE})
+    assert listed(response) == [signature.descriptor]
+    assert "OCI-Filters-Applied" not in response.headers
+
+
+def test_a_referrer_that_was_not_copied_is_still_listed(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage
+) -> None:
+    signature = images.artifact(SIGNATURE, b"not copied", subject=subject)
+    entry = {**signature.descriptor, "artifactType": SIGNATURE}
+    mirror.hold(listing(entry), f"team/app:sha256-{subject.digest.hex}")
+    assert listed(anyone.get(f"/v2/team/app/referrers/{subject.digest}")) == [entry]
+    assert anyone.get(f"/v2/team/app/manifests/{signature.digest}").status_code == 404
+
+
+def test_the_fallback_tag_of_a_sha512_digest_is_cut(anyone: FlaskClient, mirror: SeededCatalog) -> None:
+    digest = Digest.of(b"signed", "sha512")
+    entry = {**images.artifact(SIGNATURE, b"signed").descriptor, "artifactType": SIGNATURE}
+    mirror.hold(listing(entry), f"team/app:sha512-{digest.hex[:64]}")
+    assert listed(anyone.get(f"/v2/team/app/referrers/{digest}")) == [entry]
+
+
+@pytest.mark.parametrize("path", [f"team/app/referrers/{UNKNOWN}", f"team/none/referrers/{UNKNOWN}"])
+def test_nothing_refers_to_what_is_not_known(anyone: FlaskClient, subject: TestImage, path: str) -> None:
+    assert listed(anyone.get(f"/v2/{path}")) == []
+
+
+def test_another_repository_has_its_own_referrers(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage, entries: list[dict[str, object]]
+) -> None:
+    mirror.hold(subject, "team/other:1")
+    assert listed(anyone.get(f"/v2/team/other/referrers/{subject.digest}")) == []
+
+
+def test_an_image_under_the_fallback_tag_lists_nothing(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage
+) -> None:
+    mirror.hold(images.image(images.layer("one")), f"team/app:sha256-{subject.digest.hex}")
+    assert listed(anyone.get(f"/v2/team/app/referrers/{subject.digest}")) == []
+
+
+def test_malformed_input_is_400_and_never_404(anyone: FlaskClient, subject: TestImage) -> None:
+    """404 would say that the registry has no such API, and the client would use the fallback tag."""
+    for path, code in (
+        ("team/app/referrers/7", "DIGEST_INVALID"),
+        (f"team/app/referrers/sha256-{subject.digest.hex}", "DIGEST_INVALID"),
+        (f"Team/app/referrers/{UNKNOWN}", "NAME_INVALID"),
+        (f"referrers/{UNKNOWN}", "NAME_INVALID"),
+        (f"team/app/referrers/{UNKNOWN}?artifactType=a&artifactType=b", "REQUEST_INVALID"),
+    ):
+        assert refused(anyone.get(f"/v2/{path}")) == (400, code), path
+
+
+@pytest.mark.parametrize("repository", ["referrers", "team/referrers/app", "tags/list/referrers"])
+def test_a_repository_may_be_called_referrers(anyone: FlaskClient, mirror: SeededCatalog, repository: str) -> None:
+    made = images.image(images.layer("one"))
+    mirror.hold(made, f"{repository}:1")
+    assert listed(anyone.get(f"/v2/{repository}/referrers/{made.digest}")) == []
+    assert anyone.get(f"/v2/{repository}/manifests/1").data == made.body
+    assert refused(anyone.get("/v2/Team/referrers/manifests/1")) == (404, "NAME_INVALID")
+
+
+def test_a_list_that_is_lost_is_an_error_and_not_empty(
+    anyone: FlaskClient, core: Core, mirror: SeededCatalog, subject: TestImage, entries: list[dict[str, object]]
+) -> None:
+    digest = core.links.current("team/app", f"sha256-{subject.digest.hex}")
+    assert digest is not None
+    core.bucket.delete([layout.blob_key(digest)])
+    assert refused(anyone.get(f"/v2/team/app/referrers/{subject.digest}")) == (500, "STORAGE_DAMAGED")
+
+
+@pytest.fixture
+def without_s3(api_settings: Settings) -> Iterator[FlaskClient]:
+    """A service whose S3 refuses connections."""
+    away = Service.connect(replace(api_settings, s3_endpoint=f"http://127.0.0.1:{free_port()}"))
+    yield create_app(away).test_client()
+    away.close()
+
+
+def test_without_s3_there_is_no_list(without_s3: FlaskClient) -> None:
+    assert refused(without_s3.get(f"/v2/team/app/referrers/{UNKNOWN}")) == (503, "STORAGE_UNAVAILABLE")
+
+
+def test_without_redis_the_list_is_read_from_s3(
+    api_settings: Settings, subject: TestImage, entries: list[dict[str, object]]
+) -> None:
+    with RefusingRedis("LOADING Redis is loading the dataset in memory") as server:
+        service = Service.connect(replace(api_settings, redis_url=server.url))
+        response = create_app(service).test_client().get(f"/v2/team/app/referrers/{subject.digest}")
+        assert listed(response) == entries
+        service.close()
