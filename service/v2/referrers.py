@@ -20,10 +20,13 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import Index
 from service.core import core
 from service.http.bodies import require_single
+from service.http.connections import in_thread
 
-_FILTER: Final = "artifactType"
+FILTER: Final = "artifactType"
 _LONGEST_HEX: Final = 64
 """Characters of a digest in a fallback tag. A longer digest is cut."""
+_LARGE: Final = 128 * 1024
+"""Bytes of an index that takes more than about 5 ms to parse."""
 
 
 def referrers(repository: str, digest_text: str) -> Response:
@@ -31,15 +34,12 @@ def referrers(repository: str, digest_text: str) -> Response:
 
     Raises InvalidDigest, ParametersRepeated, StorageDamaged or StorageUnavailable.
     """
-    require_single(request, [_FILTER])
-    found = _listed(repository, Digest.parse(digest_text))
-    headers: dict[str, str] = {}
-    wanted = request.args.get(_FILTER)
-    if wanted and all(entry.get(_FILTER) for entry in found):
-        found = [entry for entry in found if entry[_FILTER] == wanted]
-        headers["OCI-Filters-Applied"] = _FILTER
-    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": found}
-    return Response(json.dumps(index), headers=headers, content_type=media_types.OCI_INDEX)
+    require_single(request, [FILTER])
+    listed = _fallback_index(repository, Digest.parse(digest_text))
+    build = listing if len(listed) < _LARGE else in_thread(listing)
+    body, is_filtered = build(listed, request.args.get(FILTER))
+    headers = {"OCI-Filters-Applied": FILTER} if is_filtered else {}
+    return Response(body, headers=headers, content_type=media_types.OCI_INDEX)
 
 
 def fallback_tag(subject: Digest) -> str:
@@ -47,22 +47,33 @@ def fallback_tag(subject: Digest) -> str:
     return f"{subject.algorithm}-{subject.hex[:_LONGEST_HEX]}"
 
 
-def _listed(repository: str, subject: Digest) -> list[dict[str, Any]]:
-    """Return the entries of the index under the fallback tag. Something else than an index lists none.
+def listing(index: bytes, artifact_type: str | None) -> tuple[bytes, bool]:
+    """Return the index of referrers, and whether only those of *artifact_type* are in it. No I/O.
 
-    An entry that the repository does not hold is returned too. The client then fails to fetch it. Without the entry,
-    the client would take the image for unsigned.
+    It is not filtered if the type of an entry is not known: that may be the signature that the client looks for. A
+    client filters by itself if it is not told of a filter.
+    """
+    entries: list[dict[str, Any]] = (json.loads(index)["manifests"] or []) if index else []
+    is_filtered = bool(artifact_type) and all(entry.get(FILTER) for entry in entries)
+    if is_filtered:
+        entries = [entry for entry in entries if entry[FILTER] == artifact_type]
+    document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}
+    return json.dumps(document).encode(), is_filtered
+
+
+def _fallback_index(repository: str, subject: Digest) -> bytes:
+    """Return the index under the fallback tag, nothing if there is none. Anything but an index lists no referrers.
+
+    An entry that the repository does not hold stays in it. The client then fails to fetch it. Without the entry, the
+    client would take the image for unsigned.
     """
     reader = core().reader
     try:
         digest = reader.digest(LocalImage(repository, fallback_tag(subject)))
     except ImageNotHeld:
-        return []
+        return b""
     try:
         content = reader.manifest(LocalImage(repository, digest=digest))
     except ImageNotHeld:
         raise StorageDamaged(str(digest), "a tag points at it, and it is absent") from None
-    if not isinstance(content.parsed, Index):
-        return []
-    entries: list[dict[str, Any]] = json.loads(content.body)["manifests"] or []
-    return entries
+    return content.body if isinstance(content.parsed, Index) else b""
