@@ -49,22 +49,17 @@ def test_a_blob_is_streamed_whole_and_in_parts(
     assert (part.status, part.data) == (206, LARGE[1048570:2097161])
 
 
-@pytest.mark.parametrize(("name", "status"), [("Range", 416), ("If-Range", 200)])
-def test_a_range_header_that_is_given_twice_is_no_range(
-    live: LiveService, live_mirror: SeededCatalog, name: str, status: int
-) -> None:
+def test_a_range_header_that_is_given_twice_is_no_range(live: LiveService, live_mirror: SeededCatalog) -> None:
     digest = live_mirror.link_blob("live/range", b"0123456789")
-    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=20)
-    connection.putrequest("GET", f"/v2/live/range/blobs/{digest}")
-    for _ in range(2 if name == "Range" else 1):
-        connection.putheader("Range", "bytes=0-1")
-    for _ in range(2 if name == "If-Range" else 0):
-        connection.putheader("If-Range", f'"{digest}"')
-    connection.endheaders()
-    response = connection.getresponse()
-    assert response.status == status
-    assert (response.read() == b"0123456789") == (status == 200)
-    connection.close()
+    part, same = ("Range", "bytes=0-1"), ("If-Range", f'"{digest}"')
+    for headers, status in (([part, same], 206), ([part, part], 416), ([part, same, same], 200)):
+        connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=20)
+        connection.putrequest("GET", f"/v2/live/range/blobs/{digest}")
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == status, headers
+        connection.close()
 
 
 def test_the_log_has_one_json_line_per_request_without_its_query(

@@ -56,13 +56,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a read-only run may ask for: names that the mirror holds in *repository*."""
+    """What a read-only run asks for: names that the mirror holds in *repository*. *manifest* has a referrer."""
 
     repository: str
     tags: Sequence[str]
     manifest: str
     blob: str
-    subject: str
 
 
 class Suite(ABC):
@@ -70,7 +69,6 @@ class Suite(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str]
-    filename: ClassVar[str]
 
     @property
     def commit(self) -> str:
@@ -78,7 +76,7 @@ class Suite(ABC):
 
     @property
     def program(self) -> Path:
-        return _TOOLS / f"{self.filename}-{self.commit}"
+        return _TOOLS / f"{self.name}-{self.commit}"
 
     def build(self, repository: str) -> None:
         """Build the program unless it is there.
@@ -100,15 +98,15 @@ class Suite(ABC):
     def run(self, environment: Mapping[str, str], folder: Path) -> list[Check]:
         """Run the suite with its report in *folder*. Return all checks. Raises SuiteFailed."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("OCI_")}
+        command = [self.program, *self.arguments()]
+        variables = {**inherited, **environment}
         with (folder / OUTPUT).open("wb") as output:
-            subprocess.run(
-                [self.program, *self.arguments()],
-                cwd=folder,
-                env={**inherited, **environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=_RUN_WITHIN,
-            )
+            try:
+                subprocess.run(
+                    command, cwd=folder, env=variables, stdout=output, stderr=subprocess.STDOUT, timeout=_RUN_WITHIN
+                )
+            except subprocess.TimeoutExpired:
+                raise SuiteFailed(f"the suite {self.name} ran for more than {_RUN_WITHIN:.0f} s") from None
         if checks := list(self.checks(folder)):
             return checks
         raise SuiteFailed(f"the suite {self.name} reports nothing; its output is {folder / OUTPUT}")
@@ -153,7 +151,6 @@ class Ginkgo(Suite):
 
     name = "v1.1.1"
     version = "v0.0.0-20250123160558-a139cc423184"
-    filename = "v1.1.1"
     _CASE: ClassVar = re.compile(
         r"OCI Distribution Conformance Tests (Pull|Push|Content Discovery|Content Management) (.+)", re.DOTALL
     )
@@ -204,7 +201,6 @@ class Program(Suite):
 
     name = "main"
     version = "v0.0.0-20260831232431-97274622c111"
-    filename = "main"
     _LINE: ClassVar = re.compile(
         r"^ *(OCI Conformance Test/.+): (Pass|FAIL|Skip|Disabled|Error)$(?:\n +- (.+))?", re.MULTILINE
     )
@@ -225,7 +221,7 @@ class Program(Suite):
             "OCI_RO_DATA_TAGS": " ".join(content.tags),
             "OCI_RO_DATA_MANIFESTS": content.manifest,
             "OCI_RO_DATA_BLOBS": content.blob,
-            "OCI_RO_DATA_REFERRERS": content.subject,
+            "OCI_RO_DATA_REFERRERS": content.manifest,
         }
 
     def pushing(self, url: str, folder: Path) -> Mapping[str, str]:
