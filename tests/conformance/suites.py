@@ -98,7 +98,7 @@ class Suite(ABC):
     def run(self, environment: Mapping[str, str], folder: Path) -> list[Check]:
         """Run the suite with its report in *folder*. Return all checks. Raises SuiteFailed."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("OCI_")}
-        command = [self.program, *self.arguments()]
+        command = [str(self.program), *self.arguments()]
         variables = {**inherited, **environment}
         with (folder / OUTPUT).open("wb") as output:
             try:
