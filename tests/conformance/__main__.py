@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mirror.oci.digest import Digest
-from mirror.oci.local_image import LocalImage
 from mirror.settings import Settings
 from mirror.wiring import Core, build
 from tests.api.live_service import LiveService
@@ -90,9 +88,11 @@ def seed(core: Core) -> Content:
     for tag in ("1", "1.0", "1.0.0", "latest"):
         catalog.hold(index, f"{repository}:{tag}")
     signature = images.artifact("application/vnd.example.signature", b"signed", subject=index)
-    fallback = images.index((None, signature))
-    catalog.hold(fallback, str(LocalImage(repository, f"sha256-{index.digest.hex}")))
-    layer: Digest = next(iter(index.all_blobs()))
+    pushed = PushedContent(core)
+    for digest, content in signature.all_blobs().items():
+        pushed.store_blob(repository, digest, content)
+    pushed.publish(repository, str(signature.digest), signature.body, signature.media_type)
+    layer = next(iter(index.all_blobs()))
     return Content(repository, ("1", "1.0", "latest"), str(index.digest), str(layer))
 
 
