@@ -94,7 +94,14 @@ class Pulls:
             yield
 
     def tagged(self, repositories: Sequence[str], tag: str) -> tuple[str, Digest]:
-        """Return the first repository that has the tag, and what it shows. Raises ImageNotHeld."""
+        """Return the first repository that has the tag, and the manifest that it shows. Raises ImageNotHeld."""
+        repository, digest = self.shown(repositories, tag)
+        if not self._has_revision(repository, digest):
+            raise ImageNotHeld(str(LocalImage(repositories[0], tag)))
+        return repository, digest
+
+    def shown(self, repositories: Sequence[str], tag: str) -> tuple[str, Digest]:
+        """Return the first repository that has the tag, and what it shows, which may be lost. Raises ImageNotHeld."""
         known = self._known(repositories, tag)
         read_from_s3: list[tuple[KnownTag, str, Digest | None]] = []
         for position, repository in enumerate(repositories):
@@ -109,9 +116,7 @@ class Pulls:
                     read_from_s3.append((of_redis, repository, digest))
             if digest is not None:
                 self._keep(read_from_s3, tag)
-                if self._has_revision(repository, digest):
-                    return repository, digest
-                break
+                return repository, digest
         raise ImageNotHeld(str(LocalImage(repositories[0], tag)))
 
     def repository_of_manifest(self, repositories: Sequence[str], digest: Digest) -> str:

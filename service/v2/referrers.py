@@ -9,6 +9,7 @@ A client reads a short list as "there is no signature". So a failure of S3 or Re
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from flask import Response, request
@@ -17,8 +18,7 @@ from mirror.errors import ImageNotHeld, StorageDamaged
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
-from mirror.oci.manifest import Index
-from service.core import core
+from service.core import service
 from service.http.bodies import require_single
 from service.http.connections import in_thread
 
@@ -29,13 +29,13 @@ _LARGE: Final = 128 * 1024
 """Bytes of an index that takes more than about 5 ms to parse."""
 
 
-def referrers(repository: str, digest_text: str) -> Response:
+def referrers(repositories: Sequence[str], digest_text: str) -> Response:
     """Serve an index of the manifests that refer to a digest. It is empty for an unknown digest.
 
     Raises InvalidDigest, ParametersRepeated, StorageDamaged or StorageUnavailable.
     """
     require_single(request, [FILTER])
-    listed = _fallback_index(repository, Digest.parse(digest_text))
+    listed = _fallback_index(repositories, Digest.parse(digest_text))
     build = listing if len(listed) < _LARGE else in_thread(listing)
     body, is_filtered = build(listed, request.args.get(FILTER))
     headers = {"OCI-Filters-Applied": FILTER} if is_filtered else {}
@@ -61,19 +61,20 @@ def listing(index: bytes, artifact_type: str | None) -> tuple[bytes, bool]:
     return json.dumps(document).encode(), is_filtered
 
 
-def _fallback_index(repository: str, subject: Digest) -> bytes:
+def _fallback_index(repositories: Sequence[str], subject: Digest) -> bytes:
     """Return the index under the fallback tag, nothing if there is none. Anything but an index lists no referrers.
 
     An entry that the repository does not hold stays in it. The client then fails to fetch it. Without the entry, the
     client would take the image for unsigned.
     """
-    reader = core().reader
+    pulls = service().pulls
     try:
-        digest = reader.digest(LocalImage(repository, fallback_tag(subject)))
+        repository, digest = pulls.shown(repositories, fallback_tag(subject))
     except ImageNotHeld:
         return b""
     try:
-        content = reader.manifest(LocalImage(repository, digest=digest))
+        pulls.repository_of_manifest([repository], digest)
+        described, body = pulls.content(LocalImage(repository, digest=digest), digest)
     except ImageNotHeld:
         raise StorageDamaged(str(digest), "a tag points at it, and it is absent") from None
-    return content.body if isinstance(content.parsed, Index) else b""
+    return body if described.media_type in media_types.INDEXES else b""
