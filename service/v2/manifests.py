@@ -14,10 +14,16 @@ from service.core import service
 from service.http.preconditions import etag
 
 
+class TagNeverHeld(InvalidTag):
+    """Nothing can be held under a malformed tag, so it is not found ("Pulling manifests" of the distribution spec)."""
+
+    status = 404
+
+
 def manifest(repositories: Sequence[str], reference: str) -> Response:
     """Serve the manifest of a tag or a digest. ``Accept`` is ignored: a conversion would change the digest.
 
-    Raises InvalidTag, InvalidDigest or ImageNotHeld.
+    Raises TagNeverHeld, InvalidDigest or ImageNotHeld.
     """
     pulls = service().pulls
     repository, digest = _find(repositories, reference)
@@ -39,5 +45,5 @@ def _find(repositories: Sequence[str], reference: str) -> tuple[str, Digest]:
         digest = Digest.parse(reference)
         return service().pulls.repository_of_manifest(repositories, digest), digest
     if not is_tag(reference):
-        raise InvalidTag(reference)
+        raise TagNeverHeld(reference)
     return service().pulls.tagged(repositories, reference)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from flask import Blueprint, Response, json, jsonify, request, url_for
 from werkzeug.exceptions import NotFound
 
-from mirror.errors import InvalidReference, InvalidTag, RepositoryNotHeld, StorageUnavailable
+from mirror.errors import InvalidReference, RepositoryNotHeld, StorageUnavailable
 from mirror.oci.reference import repository_problem
 from service.core import core
 from service.http.auth import is_distribution_path
@@ -37,7 +37,6 @@ _READ_ONLY: Final = (
 )
 """What 'docker push' shows. Clients print the message, and few of them the hint."""
 _UNSUPPORTED: Final = frozenset({"NOT_FOUND", "METHOD_NOT_ALLOWED"})
-_NEVER_HELD: Final = frozenset({InvalidReference.code, InvalidTag.code})
 
 DISTRIBUTION: Final = Blueprint("distribution", __name__, static_folder=None)
 Kind = Literal["manifests", "blobs", "tags", "referrers"]
@@ -47,6 +46,15 @@ _KINDS: Final[dict[str, Kind]] = {
     "tags": "tags",
     "referrers": "referrers",
 }
+
+
+class NameNeverHeld(InvalidReference):
+    """The path has a malformed name. Nothing can be held under it, so it is not found ("Pulling manifests").
+
+    Not for referrers. A 404 would say that the registry has no such API ("Listing Referrers").
+    """
+
+    status = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ def parse_path(path: str) -> Target | None:
     if kind is None or not name or (kind == "tags" and name != "list"):
         return None
     if problem := repository_problem(repository):
-        raise InvalidReference(repository, problem)
+        raise (InvalidReference if kind == "referrers" else NameNeverHeld)(repository, problem)
     return Target(repository, kind, name)
 
 
@@ -153,14 +161,8 @@ def _last() -> str:
 
 
 def distribution_error(failure: Failure) -> Response:
-    """Return *failure* as "Error Codes" of the distribution spec says.
-
-    Nothing can be held under a malformed name or tag, so that is 404 ("Pulling manifests"). Other wrong input is 400. A
-    404 of the referrers would say that the registry has no such API ("Listing Referrers").
-    """
+    """Return *failure* as "Error Codes" of the distribution spec says. Wrong input is 400 there."""
     status = 400 if failure.status == 422 else failure.status
-    if failure.code in _NEVER_HELD and not request.path.rpartition("/")[0].endswith("/referrers"):
-        status = 404
     code = "UNSUPPORTED" if failure.code in _UNSUPPORTED else failure.code
     message, hint = _READ_ONLY if failure.code == "METHOD_NOT_ALLOWED" else (failure.message, failure.hint)
     error = {"code": code, "message": message, "detail": {"hint": hint}}

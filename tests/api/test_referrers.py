@@ -160,12 +160,31 @@ def test_a_repository_may_be_called_referrers(anyone: FlaskClient, mirror: Seede
     assert refused(anyone.get("/v2/Team/referrers/manifests/1")) == (404, "NAME_INVALID")
 
 
+@pytest.mark.parametrize(
+    ("path", "namespace"),
+    [("library/redis", "docker.io"), ("docker.io/library/redis", "docker.io"), ("library/redis", None)],
+)
+def test_referrers_are_found_by_the_names_that_nodes_use(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage, path: str, namespace: str | None
+) -> None:
+    entry = {**images.artifact(SIGNATURE, b"signed").descriptor, "artifactType": SIGNATURE}
+    mirror.hold(listing(entry), f"docker.io/library/redis:sha256-{subject.digest.hex}")
+    mirror.hold(subject, "library/other:1")
+    response = anyone.get(f"/v2/{path}/referrers/{subject.digest}", query_string={"ns": namespace} if namespace else {})
+    assert listed(response) == [entry]
+    assert response.headers.get("OCI-Namespace") == namespace
+    elsewhere = anyone.get(f"/v2/library/redis/referrers/{subject.digest}?ns=quay.io")
+    assert listed(elsewhere) == []
+
+
+@pytest.mark.parametrize("lost", ["content", "link"])
 def test_a_list_that_is_lost_is_an_error_and_not_empty(
-    anyone: FlaskClient, core: Core, mirror: SeededCatalog, subject: TestImage, entries: list[dict[str, object]]
+    anyone: FlaskClient, core: Core, subject: TestImage, entries: list[dict[str, object]], lost: str
 ) -> None:
     digest = core.links.current("team/app", f"sha256-{subject.digest.hex}")
     assert digest is not None
-    core.bucket.delete([layout.blob_key(digest)])
+    key = layout.blob_key(digest) if lost == "content" else layout.revision_link_key("team/app", digest)
+    core.bucket.delete([key])
     assert refused(anyone.get(f"/v2/team/app/referrers/{subject.digest}")) == (500, "STORAGE_DAMAGED")
 
 
