@@ -1,8 +1,8 @@
 """Read objects as clients download them: by a presigned URL, or as a stream.
 
 A pull needs the same few URLs again and again. botocore takes 0.3 ms of CPU to sign one, and a request of its client
-takes another ms. So a URL is used for some minutes. This process uses it too, with botocore's own HTTP session. Where
-S3 answers with anything but the object, botocore's client asks once more and says what is wrong.
+takes another ms. So a URL is used for some minutes. This process uses it too, with botocore's own HTTP session. If
+S3 returns anything but the object, botocore's client asks once more and says what is wrong.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Each process remembers what cannot change, or what nothing takes away soon:
 
 - Manifests, by digest. Their content never changes.
 - Which repository has which manifest and blob, for a minute. Only what was found is remembered, never an absence.
-  Whoever deletes a link must keep the manifest or blob for longer than `FOUND_SECONDS` after that.
+  A collector that deletes a link must keep the manifest or blob for longer than `FOUND_SECONDS` after that.
 - Presigned URLs, for some minutes (`mirror.storage.downloads`).
 
 What a tag shows is not remembered. Redis is asked for every pull, and never has an older answer than the bucket
