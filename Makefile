@@ -2,6 +2,7 @@
 # make check   check format, lint, types and import contracts. Takes seconds
 # make test    install what tests need, and run all tests
 # make bench   measure against the peers that are installed (needs Go). QUICK=1 takes under 20 minutes
+# make bench-serving   measure how /v2 serves, next to distribution (needs Go). QUICK=1 only tries it out
 #
 # make image-test      build the image, and mirror an image with it (needs root or a running Docker)
 # make conformance     run the conformance suites of the OCI distribution spec against the service (needs Go)
@@ -19,7 +20,7 @@ BIN    := $(VENV)/bin
 # The folders to lint and to format. One that does not exist yet is left out.
 SOURCES := $(wildcard mirror service worker cli deploy bench tests)
 
-.PHONY: run test check bench conformance image-test compose-check lock clean
+.PHONY: run test check bench bench-serving conformance image-test compose-check lock clean
 
 run: $(VENV)/.runs
 	@exec $(BIN)/python -m deploy.local
@@ -40,6 +41,11 @@ bench: $(VENV)/.tests
 	bench/programs
 	$(BIN)/pytest bench/micro --benchmark-columns=median,iqr,rounds
 	bench/run $(if $(QUICK),--quick) $(ARGS)
+
+# ARGS are arguments for python -m bench.serving. See docs/benchmarks.md.
+bench-serving: $(VENV)/.tests
+	bench/programs
+	$(BIN)/python -m bench.serving $(if $(QUICK),--quick) $(ARGS)
 
 conformance: $(VENV)/.tests
 	tests/conformance/run $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -80,6 +81,11 @@ class Summary:
             source_connections=_known(copy.source_connections for copy in copies),
         )
         return cls(case, len(copies), min(times), max(times), middle, limit)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that is not exceeded by *share* of all values (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def _by_group(copies: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -20,7 +20,7 @@ _HEAD: Final = (
     "| what | who | seconds | spread | MB/s | CPU s/GB | with its servers | peak MiB | with its servers "
     "| requests: source, S3 | MB: source, to S3, from S3 | limit s | all CPU ÷ cores, s |\n" + "|---" * 13 + "|"
 )
-BEGIN: Final = "<!-- {name}: written by bench/run --publish {name} -->"
+BEGIN: Final = "<!-- {name}: written by {command} --publish {name} -->"
 END: Final = "<!-- end of {name} -->"
 
 
@@ -123,12 +123,12 @@ def machine() -> str:
     return f"{cores} cores of {model.group(1) if model else platform.machine()}{size}, Linux {platform.release()}"
 
 
-def publish(markdown: str, page: Path, name: str) -> None:
-    """Replace the text between the page's markers for *name* with the result.
+def publish(markdown: str, page: Path, name: str, command: str = "bench/run") -> None:
+    """Replace the text between the page's markers for *name* with the result of *command*.
 
     Raises ValueError, and changes nothing, if the page has no such markers.
     """
-    begin, end = BEGIN.format(name=name), END.format(name=name)
+    begin, end = BEGIN.format(name=name, command=command), END.format(name=name)
     before, found, rest = page.read_text().partition(begin)
     _, ended, after = rest.partition(end)
     if not (found and ended):
