@@ -1,30 +1,34 @@
-"""Measure the service with slow clients: ``python -m bench.slow_clients``.
+"""Measure the service with slow clients: ``python -m bench.slow_clients``. See docs/benchmarks.md.
 
 It shows what slow clients cost, and how fast the service is for fast ones.
 
 It opens thousands of connections of each slow kind, one kind at a time and then all kinds together. Meanwhile it
-requests `/livez`, a small POST and a whole blob. ``--checkout`` measures another version of the project.
+requests `/livez`, a small POST, small images and a large blob. ``--checkout`` measures another version of the project.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import os
 import resource
-import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, get_args
 
+from bench.checkout_service import CheckoutService, described
+from bench.measurement import percentile
+from bench.programs import REPOSITORY
+from bench.report import machine, publish
 from bench.resources import cpu_seconds, proportional_bytes
 from mirror.oci.digest import Digest
-from tests.api.live_service import LiveService
 from tests.api.slow_clients import Crowd, Kind, crowds
 from tests.support import images
 from tests.support.servers import EmbeddedS3, ValkeyServer
@@ -32,10 +36,18 @@ from tests.support.servers import EmbeddedS3, ValkeyServer
 LARGE: Final = 256 * 2**20
 SMALL: Final = 100_000
 _MIB: Final = 2**20
-_PROBES: Final = 50
+_PROBES: Final = 200
+"""Requests of each kind, one after the other. Fewer would have no 99th percentile."""
 _WITHIN: Final = 5.0
 """Seconds after which a probe counts as failed."""
 _CLIENTS: Final = 32
+_PAGE: Final = REPOSITORY / "docs" / "benchmarks.md"
+_COMMAND: Final = "python -m bench.slow_clients"
+_PLACE: Final = "slow-clients"
+_HEAD: Final = (
+    "| slow clients | connected | `/livez` ms | POST ms | small pull ms | 256 MiB pull, MiB/s | memory before, MiB "
+    "| memory with them |\n|---|---|---|---|---|---|---|---|"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,45 +60,61 @@ class Content:
     digest: str
 
 
-class Service(LiveService):
-    """The service of another checkout, if one is given."""
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """The seconds of the probes that succeeded, of *sent* ones."""
 
-    checkout: Path | None = None
+    sent: int
+    took: Sequence[float]
 
-    def environment(self) -> Mapping[str, str]:
-        found = dict(super().environment())
-        return found | {"PYTHONPATH": str(self.checkout)} if self.checkout else found
-
-    def command(self) -> list[str]:
-        own = self.checkout / ".venv/bin/python" if self.checkout else Path(sys.executable)
-        return [str(own), "-m", "service"]
+    def __str__(self) -> str:
+        """Return the median and the 99th percentile in milliseconds, after the share that failed, if any."""
+        failed = self.sent - len(self.took)
+        if not self.took:
+            return "all failed"
+        times = f"{percentile(self.took, 0.5) * 1000:.0f}, {percentile(self.took, 0.99) * 1000:.0f}"
+        return f"{times} ({failed} of {self.sent} failed)" if failed else times
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.slow_clients")
+    parser = argparse.ArgumentParser(prog=_COMMAND)
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of fast clients")
-    parser.add_argument("--checkout", type=Path, help="another version of the project, with a .venv")
+    parser.add_argument("--checkout", type=Path, default=REPOSITORY, help="another version of the project")
     parser.add_argument("--only", choices=["slow", "quick"])
+    parser.add_argument("--publish", choices=[_PLACE], help="write the result to this place in docs/benchmarks.md")
     options = parser.parse_args()
     _raise_open_files()
-    Service.checkout = options.checkout
+    heading = _heading(options.checkout)
     with (
         tempfile.TemporaryDirectory(prefix="slow-clients.") as name,
         _stores(Path(name)) as (valkey, s3),
-        Service(_new_directory(Path(name) / "service"), valkey, s3, "bench") as service,
+        CheckoutService(options.checkout.resolve(), Path(name) / "service", valkey, s3, "bench") as service,
     ):
         content = _fill(s3)
         if options.only != "slow":
             _show(_measure_fast_clients(service, content, options.seconds))
         if options.only != "quick":
-            _show(_measure_slow_clients(service, content, options.connections))
+            lines = _show(_measure_slow_clients(service, content, options.connections))
+            if options.publish:
+                publish("\n".join([heading, "", *lines, ""]), _PAGE, _PLACE, _COMMAND)
 
 
-def _show(lines: Iterator[str]) -> None:
+def _heading(checkout: Path) -> str:
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. Load average before the run: {os.getloadavg()[0]:.1f}. "
+        f"Image Mirror {described(checkout)}."
+    )
+
+
+def _show(lines: Iterator[str]) -> list[str]:
+    """Print each line as soon as it is known, and return all."""
+    shown = []
     for line in lines:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+        shown.append(line)
+    return shown
 
 
 def _raise_open_files() -> None:
@@ -134,74 +162,89 @@ def _fill(s3: EmbeddedS3) -> Content:
     )
 
 
-def _measure_slow_clients(service: Service, content: Content, count: int) -> Iterator[str]:
+def _measure_slow_clients(service: CheckoutService, content: Content, count: int) -> Iterator[str]:
+    yield from _HEAD.splitlines()
     for kinds in [(), *((kind,) for kind in get_args(Kind)), get_args(Kind)]:
         before = _resident(service)
         members = [Crowd(kind, service.port, count, _path(kind, content), service.token) for kind in kinds]
         with crowds(*members):
-            time.sleep(3)
-            livez = _probe(service.port, "GET", "/livez")
-            posted = _probe(service.port, "POST", "/v1/jobs", service.token, b'{"source": "alpine:3"}')
-            pulled = _pull(service.port, content.large)
+            livez = _probe(lambda: _request(service, "GET", "/livez"))
+            posted = _probe(lambda: _request(service, "POST", "/v1/jobs", b'{"source": "alpine:3"}'))
+            small = _probe(lambda: _pull_small(service, content))
+            pulled = _pull_large(service.port, content.large)
             after = _resident(service)
             alive = sum(crowd.alive for crowd in members)
-        yield (
-            f"{' + '.join(kinds) or 'no slow client':60} alive {alive:5}  livez {livez}  POST {posted}  "
-            f"256 MiB pull {pulled}  memory {before // _MIB} -> {after // _MIB} MiB"
-        )
+        cells = [_title(kinds, count), alive, livez, posted, small, pulled, before // _MIB, after // _MIB]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def _title(kinds: Sequence[Kind], count: int) -> str:
+    if len(kinds) > 1:
+        return f"all five, {count} of each"
+    return f"{count} {kinds[0]}" if kinds else "none"
 
 
 def _path(kind: Kind, content: Content) -> str:
     return content.large if kind == "reading" else "/livez"
 
 
-def _resident(service: Service) -> int:
+def _resident(service: CheckoutService) -> int:
     return proportional_bytes([service.pid or 0])
 
 
-def _probe(port: int, method: str, path: str, token: str = "", body: bytes | None = None) -> str:
-    """Send many requests, each over its own connection.
+def _probe(probe: Callable[[], bool]) -> Probes:
+    """Call *probe* again and again. One that returns False or raises has failed.
 
-    Return how many succeeded, the median and the slowest.
+    If the first one only fails after a long wait, so would all others. They count as failed.
     """
-    took = []
+    took: list[float] = []
     for _ in range(_PROBES):
         began = time.monotonic()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_WITHIN)
         try:
-            connection.request(method, path, body, {"Authorization": f"Bearer {token}"} if token else {})
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status < 400:
+            if probe():
                 took.append(time.monotonic() - began)
         except (OSError, http.client.HTTPException):
             if not took and time.monotonic() - began > _WITHIN * 0.9:
                 break
-        finally:
-            connection.close()
-    if not took:
-        return "0 answered"
-    return f"{len(took)}/{_PROBES} {statistics.median(took) * 1000:.0f}/{max(took) * 1000:.0f} ms"
+    return Probes(_PROBES, took)
 
 
-def _pull(port: int, path: str) -> str:
-    """Read a whole blob, and return the throughput."""
-    began = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_WITHIN)
-    buffer, received = bytearray(_MIB), 0
-    try:
-        connection.request("GET", path)
+def _request(service: CheckoutService, method: str, path: str, body: bytes | None = None) -> bool:
+    """Send one request over its own connection, and return whether it succeeded."""
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=_WITHIN)) as connection:
+        connection.request(method, path, body, service.headers if body else {})
         answer = connection.getresponse()
-        while count := answer.readinto(buffer):
-            received += count
-    except (OSError, http.client.HTTPException):
-        return "failed"
-    finally:
-        connection.close()
-    return f"{received / _MIB / (time.monotonic() - began):.0f} MiB/s"
+        answer.read()
+        return answer.status < 400
 
 
-def _measure_fast_clients(service: Service, content: Content, seconds: float) -> Iterator[str]:
+def _pull_small(service: CheckoutService, content: Content) -> bool:
+    """Pull a manifest by its tag and a blob of 100 KB. Return whether both have their digests."""
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=_WITHIN)) as connection:
+        for path, found_at in ((content.tag, content.digest), (content.small, content.small)):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            if str(Digest.of(answer.read())) != found_at.rpartition("/")[2]:
+                return False
+    return True
+
+
+def _pull_large(port: int, path: str) -> str:
+    """Read a whole blob, and return the MiB per second."""
+    began = time.monotonic()
+    buffer, received = bytearray(_MIB), 0
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_WITHIN)) as connection:
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            while count := answer.readinto(buffer):
+                received += count
+        except (OSError, http.client.HTTPException):
+            return "failed"
+    return f"{received / _MIB / (time.monotonic() - began):.0f}" if received == LARGE else "failed"
+
+
+def _measure_fast_clients(service: CheckoutService, content: Content, seconds: float) -> Iterator[str]:
     requests = {
         "manifest by tag": ("GET", content.tag),
         "manifest by digest": ("GET", content.digest),
@@ -215,7 +258,7 @@ def _measure_fast_clients(service: Service, content: Content, seconds: float) ->
         yield f"{f'blob of 256 MiB, {clients} at once':24} {_load(service, 'GET', content.large, seconds, clients)}"
 
 
-def _load(service: Service, method: str, path: str, seconds: float, clients: int) -> str:
+def _load(service: CheckoutService, method: str, path: str, seconds: float, clients: int) -> str:
     """Send requests over kept connections, and describe the service's speed.
 
     That is requests per second, the 99th percentile of their time, and the CPU time for each.
@@ -245,14 +288,10 @@ def _load(service: Service, method: str, path: str, seconds: float, clients: int
     for thread in threads:
         thread.join()
     elapsed, cpu = time.monotonic() - began, cpu_seconds([service.pid or 0]) - cpu
-    moved, slow = sum(lengths), _quantile(took, 0.99)
+    moved, slow = sum(lengths), percentile(took, 0.99)
     rate = f"{moved / _MIB / elapsed:.0f} MiB/s" if moved > LARGE else f"{len(took) / elapsed:.0f} req/s"
     cost = f"{cpu / moved * 1e9:.2f} CPU s/GB" if moved > LARGE else f"{cpu / len(took) * 1000:.1f} ms CPU each"
     return f"{rate:14} p99 {slow * 1000:.0f} ms  {cost}"
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Options:
     s3: str
     checkout: Path | None
     only: Sequence[str]
+    servers: Sequence[str]
     publish: str | None
 
 
@@ -81,6 +82,7 @@ def _parse_options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--s3", choices=list(BUCKET_SERVERS), default="versitygw", help="the S3 server")
     parser.add_argument("--checkout", type=Path, help="also measure the Image Mirror of another checkout")
     parser.add_argument("--only", action="append", default=[], help="only rows that contain this; may be repeated")
+    parser.add_argument("--server", action="append", default=[], help="only servers whose name contains this")
     parser.add_argument("--publish", choices=["serving"], help="write the result to this place in docs/benchmarks.md")
     args = parser.parse_args(arguments)
     return Options(
@@ -92,15 +94,17 @@ def _parse_options(arguments: Sequence[str]) -> Options:
         s3=args.s3,
         checkout=args.checkout.resolve() if args.checkout else None,
         only=args.only,
+        servers=args.server,
         publish=args.publish,
     )
 
 
 def _measure(options: Options) -> Report:
     load = os.getloadavg()[0]
-    wanted = [row for row in rows(options.pulls) if not options.only or any(text in row.title for text in options.only)]
+    wanted = [row for row in rows(options.pulls) if _is_chosen(row.title, options.only)]
     with _folder() as directory, BUCKET_SERVERS[options.s3](_new(directory / "s3")) as s3:
-        with _servers(options, directory, s3) as (servers, images):
+        with _servers(options, directory, s3) as (found, images):
+            servers = [server for server in found if _is_chosen(server.name, options.servers)]
             medians = _rounds(options, wanted, servers, images, s3)
         versions = [*dict.fromkeys(server.version for server in servers), f"S3: {version(require(options.s3))}"]
     order = [(row.title, server.name) for row in wanted for server in servers]
@@ -114,6 +118,10 @@ def _measure(options: Options) -> Report:
         rows=wanted,
         medians={key: medians[key] for key in order if key in medians},
     )
+
+
+def _is_chosen(name: str, texts: Sequence[str]) -> bool:
+    return not texts or any(text in name for text in texts)
 
 
 @contextmanager

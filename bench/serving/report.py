@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -33,9 +33,8 @@ class Report:
 
     def markdown(self) -> str:
         versions = "\n".join(f"- {line}" for line in self.versions)
-        requests = [_REQUESTS, *self._lines(pulls=False)]
-        pulls = [_PULLS, *self._lines(pulls=True)]
-        parts = [self._heading(), versions, "\n".join(requests), "\n".join(pulls), self._comparison()]
+        tables = [_table(head, self._lines(pulls=pulls)) for head, pulls in ((_REQUESTS, False), (_PULLS, True))]
+        parts = [self._heading(), versions, *tables, self._comparison()]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def json(self) -> str:
@@ -72,7 +71,7 @@ class Report:
 
     def _comparison(self) -> str:
         """Compare Image Mirror with distribution, with and without its cache. A figure below 1 is in our favour."""
-        lines = []
+        lines: list[str] = []
         for row in self.rows:
             ours = self.medians.get((row.title, OURS))
             theirs = [self.medians.get((row.title, name)) for name in (CACHED, UNCACHED)]
@@ -83,10 +82,16 @@ class Report:
             "Image Mirror ÷ distribution. Less than 1 means that Image Mirror is cheaper or faster:\n\n"
             "| | CPU | time | CPU, no cache | time, no cache |\n|---|---|---|---|---|"
         )
-        return "\n".join([head, *lines]) if lines else ""
+        return _table(head, lines)
 
     def _row(self, title: str) -> Row:
         return next(row for row in self.rows if row.title == title)
+
+
+def _table(head: str, lines: Iterable[str]) -> str:
+    """Return the table, or nothing if it has no line."""
+    found = list(lines)
+    return "\n".join([head, *found]) if found else ""
 
 
 def _ratios(ours: Measurement, theirs: Measurement) -> tuple[float, float]:

@@ -75,7 +75,10 @@ minio_api_requests_total{name="PutObjectPart",server="127.0.0.1:1",type="s3"} 1.
 
 def test_a_result_replaces_only_the_earlier_one_of_its_name(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    places = {name: f"{BEGIN.format(name=name, command='bench/run')}\n{{}}\n{END.format(name=name)}" for name in ("one", "two")}
+    places = {
+        name: f"{BEGIN.format(name=name, command='bench/run')}\n{{}}\n{END.format(name=name)}"
+        for name in ("one", "two")
+    }
     page.write_text(f"before\n{places['one'].format('old')}\n{places['two'].format('kept')}\nafter\n")
     publish("new", page, "one")
     assert page.read_text() == f"before\n{places['one'].format('new')}\n{places['two'].format('kept')}\nafter\n"
