@@ -22,7 +22,7 @@ IMAGE = StoredImage("team/app", "v1", "sha256:" + "c" * 64, 1234, {LARGE: 100_00
 
 
 def measurement(cpu_ms: float, *, seconds: float = 2.0, errors: int = 0) -> Measurement:
-    return Measurement(count=1000, seconds=seconds, p99_ms=12.0, cpu_ms=cpu_ms, s3_ms=0.5, client_ms=0.1, errors=errors)
+    return Measurement(seconds, 1000 / seconds, p99_ms=12.0, cpu_ms=cpu_ms, s3_ms=0.5, client_ms=0.1, errors=errors)
 
 
 def row(title: str) -> Row:
