@@ -24,7 +24,7 @@ from bench.report import publish
 from bench.servers import BUCKET_SERVERS, BucketServer
 from bench.serving.load import Measurement, Row, ServingIsWrong, measure, rows
 from bench.serving.report import Report
-from bench.serving.servers import OURS, Distribution, ImageMirror, Measured, StoredImage, Zot
+from bench.serving.servers import OURS, Distribution, ImageMirror, Measured, Mode, StoredImage, Zot
 from tests.support.servers import ValkeyServer
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the benchmark creates its own folder in it
@@ -105,8 +105,8 @@ def _measure(options: Options) -> Report:
     with _folder() as directory, BUCKET_SERVERS[options.s3](_new(directory / "s3")) as s3:
         with _servers(options, directory, s3) as (found, images):
             servers = [server for server in found if _is_chosen(server.name, options.servers)]
+            versions = [*dict.fromkeys(server.version for server in servers), f"S3: {version(require(options.s3))}"]
             medians = _rounds(options, wanted, servers, images, s3)
-        versions = [*dict.fromkeys(server.version for server in servers), f"S3: {version(require(options.s3))}"]
     order = [(row.title, server.name) for row in wanted for server in servers]
     return Report(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
@@ -160,9 +160,8 @@ def _rounds(
     measured: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for number in range(options.rounds):
         now = [row for row in wanted if not row.pulls or number < options.pull_rounds]
-        cases = [(mode, server) for mode in dict.fromkeys(row.mode for row in now) for server in servers]
-        order.shuffle(cases)
-        for mode, server in cases:
+        modes = list(dict.fromkeys(row.mode for row in now))
+        for mode, server in _shuffled(order, modes, servers):
             # Rows that are cold need a server that has just started.
             chosen = sorted((row for row in now if row.mode == mode), key=lambda row: not row.cold)
             with server.running(mode) as running:
@@ -173,6 +172,13 @@ def _rounds(
                         f"round {number + 1}: {row.title}: {server.name}: {one.rate:.0f}/s, {one.cpu_ms:.2f} ms of CPU"
                     )
     return {key: Measurement.median(several) for key, several in measured.items()}
+
+
+def _shuffled(order: random.Random, modes: list[Mode], servers: Sequence[Measured]) -> Iterator[tuple[Mode, Measured]]:
+    """Yield every mode with every server. The servers of one mode are compared, so they follow one another."""
+    for mode in order.sample(modes, len(modes)):
+        for server in order.sample(servers, len(servers)):
+            yield mode, server
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from bench.report import machine
 from bench.serving.load import CLIENTS, Measurement, Row
 from bench.serving.servers import CACHED, OURS, UNCACHED
 
+_QUIET: Final = 1.0
+"""The load average above which a run is marked."""
 _REQUESTS: Final = "| request | server | req/s | p99 ms | CPU ms | S3's CPU ms |\n|---|---|---|---|---|---|"
 _PULLS: Final = "| pulls | server | seconds | errors | p99 ms | CPU ms | S3's CPU ms |\n|---|---|---|---|---|---|---|"
 
@@ -53,9 +55,10 @@ class Report:
 
     def _heading(self) -> str:
         generator = [one.client_ms for (title, _), one in self.medians.items() if not self._row(title).pulls]
+        loaded = " **Other programs used the cores too, so times are too long.**" if self.load > _QUIET else ""
         cost = f"{min(generator):.2f} to {max(generator):.2f} ms" if generator else "not measured"
         return (
-            f"{self.date}, {machine()}. Load average before the run: {self.load:.1f}. {CLIENTS} clients at once. "
+            f"{self.date}, {machine()}. Load average before the run: {self.load:.1f}.{loaded} {CLIENTS} clients at once. "
             f"Requests: median of {self.rounds}. Pulls: median of {self.pull_rounds}. The servers' order was shuffled "
             f"(seed {self.seed}), and every answer checked. CPU of the load generator for a request: {cost}."
         )

@@ -85,11 +85,11 @@ def test_pulls_say_whether_blobs_must_be_redirected(title: str, redirected: bool
     ]
 
 
-def report(titles: Sequence[str]) -> Report:
+def report(titles: Sequence[str], *, load: float = 0.25) -> Report:
     costs = {OURS: 1.0, CACHED: 2.0, UNCACHED: 4.0}
     return Report(
         date="2026-11-28",
-        load=0.25,
+        load=load,
         versions=["Image Mirror: 1234567", "registry v3.1.2"],
         seed=7,
         rounds=3,
@@ -114,6 +114,11 @@ def test_a_report_of_pulls_alone_says_nothing_about_requests() -> None:
     markdown = report(["500 pulls, redirecting"]).markdown()
     assert "for a request: not measured." in markdown
     assert "| request |" not in markdown
+
+
+@pytest.mark.parametrize(("load", "marked"), [(0.25, False), (6.0, True)])
+def test_a_run_on_a_loaded_machine_is_marked(load: float, marked: bool) -> None:
+    assert ("**Other programs used the cores too" in report(["HEAD by tag"], load=load).markdown()) == marked
 
 
 def test_the_json_has_every_measurement() -> None:
