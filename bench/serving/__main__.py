@@ -102,11 +102,14 @@ def _parse_options(arguments: Sequence[str]) -> Options:
 def _measure(options: Options) -> Report:
     load = os.getloadavg()[0]
     wanted = [row for row in rows(options.pulls) if _is_chosen(row.title, options.only)]
-    with _folder() as directory, BUCKET_SERVERS[options.s3](_new(directory / "s3")) as s3:
-        with _servers(options, directory, s3) as (found, images):
-            servers = [server for server in found if _is_chosen(server.name, options.servers)]
-            versions = [*dict.fromkeys(server.version for server in servers), f"S3: {version(require(options.s3))}"]
-            medians = _rounds(options, wanted, servers, images, s3)
+    with (
+        _folder() as directory,
+        BUCKET_SERVERS[options.s3](_new(directory / "s3")) as s3,
+        _servers(options, directory, s3) as (found, images),
+    ):
+        servers = [server for server in found if _is_chosen(server.name, options.servers)]
+        versions = [*dict.fromkeys(server.version for server in servers), f"S3: {version(require(options.s3))}"]
+        medians = _rounds(options, wanted, servers, images, s3)
     order = [(row.title, server.name) for row in wanted for server in servers]
     return Report(
         date=f"{datetime.now(UTC):%Y-%m-%d}",

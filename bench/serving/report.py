@@ -58,8 +58,8 @@ class Report:
         loaded = " **Other programs used the cores too, so times are too long.**" if self.load > _QUIET else ""
         cost = f"{min(generator):.2f} to {max(generator):.2f} ms" if generator else "not measured"
         return (
-            f"{self.date}, {machine()}. Load average before the run: {self.load:.1f}.{loaded} {CLIENTS} clients at once. "
-            f"Requests: median of {self.rounds}. Pulls: median of {self.pull_rounds}. The servers' order was shuffled "
+            f"{self.date}, {machine()}. Load average before the run: {self.load:.1f}.{loaded} {CLIENTS} clients at "
+            f"once. Requests: median of {self.rounds}. Pulls: median of {self.pull_rounds}. The servers' order was shuffled "
             f"(seed {self.seed}), and every answer checked. CPU of the load generator for a request: {cost}."
         )
 
