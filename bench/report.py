@@ -20,6 +20,7 @@ _HEAD: Final = (
     "| what | who | seconds | spread | MB/s | CPU s/GB | with its servers | peak MiB | with its servers "
     "| requests: source, S3 | MB: source, to S3, from S3 | limit s | all CPU ÷ cores, s |\n" + "|---" * 13 + "|"
 )
+_IDLE: Final = 1.0
 BEGIN: Final = "<!-- {name}: written by {command} --publish {name} -->"
 END: Final = "<!-- end of {name} -->"
 
@@ -121,6 +122,12 @@ def machine() -> str:
     cores = Path("/proc/cpuinfo").read_text().count("processor\t:")
     size = f", {int(memory.group(1)) / 1024 / 1024:.0f} GiB" if memory else ""
     return f"{cores} cores of {model.group(1) if model else platform.machine()}{size}, Linux {platform.release()}"
+
+
+def load_text(load: float) -> str:
+    """Return a sentence about the load average *load* before a run, with a mark if the machine was not idle."""
+    mark = " **Other programs used the cores too, so times are too long.**" if load > _IDLE else ""
+    return f"Load average before the run: {load:.1f}.{mark}"
 
 
 def publish(markdown: str, page: Path, name: str, command: str = "bench/run") -> None:

@@ -26,7 +26,7 @@ from typing import Final, get_args
 from bench.checkout_service import CheckoutService, described
 from bench.measurement import percentile
 from bench.programs import REPOSITORY
-from bench.report import machine, publish
+from bench.report import load_text, machine, publish
 from bench.resources import cpu_seconds, proportional_bytes
 from mirror.oci.digest import Digest
 from tests.api.slow_clients import Crowd, Kind, crowds
@@ -102,7 +102,7 @@ def main() -> None:
 
 def _heading(checkout: Path) -> str:
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. Load average before the run: {os.getloadavg()[0]:.1f}. "
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. {load_text(os.getloadavg()[0])} "
         f"Image Mirror {described(checkout)}."
     )
 

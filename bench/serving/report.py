@@ -7,12 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from bench.report import machine
+from bench.report import load_text, machine
 from bench.serving.load import CLIENTS, Measurement, Row
-from bench.serving.servers import CACHED, OURS, UNCACHED
+from bench.serving.servers import OURS
 
-_QUIET: Final = 1.0
-"""The load average above which a run is marked."""
 _REQUESTS: Final = "| request | server | req/s | p99 ms | CPU ms | S3's CPU ms |\n|---|---|---|---|---|---|"
 _PULLS: Final = "| pulls | server | seconds | errors | p99 ms | CPU ms | S3's CPU ms |\n|---|---|---|---|---|---|---|"
 
@@ -55,12 +53,11 @@ class Report:
 
     def _heading(self) -> str:
         generator = [one.client_ms for (title, _), one in self.medians.items() if not self._row(title).pulls]
-        loaded = " **Other programs used the cores too, so times are too long.**" if self.load > _QUIET else ""
         cost = f"{min(generator):.2f} to {max(generator):.2f} ms" if generator else "not measured"
+        rounds = f"Requests: median of {self.rounds}. Pulls: median of {self.pull_rounds}."
         return (
-            f"{self.date}, {machine()}. Load average before the run: {self.load:.1f}.{loaded} {CLIENTS} clients at "
-            f"once. Requests: median of {self.rounds}. Pulls: median of {self.pull_rounds}. The servers' order was shuffled "
-            f"(seed {self.seed}), and every answer checked. CPU of the load generator for a request: {cost}."
+            f"{self.date}, {machine()}. {load_text(self.load)} {CLIENTS} clients at once. {rounds} The servers' order was "
+            f"shuffled (seed {self.seed}), and every answer checked. CPU of the load generator for a request: {cost}."
         )
 
     def _lines(self, *, pulls: bool) -> Iterator[str]:
@@ -73,19 +70,17 @@ class Report:
             yield f"| {' | '.join(cells)} |"
 
     def _comparison(self) -> str:
-        """Compare Image Mirror with distribution, with and without its cache. A figure below 1 is in our favour."""
-        lines: list[str] = []
+        """Divide the figures of Image Mirror by those of each other server."""
+        others = list(dict.fromkeys(server for _, server in self.medians if server != OURS))
+        lines = []
         for row in self.rows:
             ours = self.medians.get((row.title, OURS))
-            theirs = [self.medians.get((row.title, name)) for name in (CACHED, UNCACHED)]
-            if ours and all(theirs):
-                cells = [f"{ratio:.2f}" for peer in theirs if peer for ratio in _ratios(ours, peer)]
-                lines.append(f"| {row.title} | {' | '.join(cells)} |")
-        head = (
-            "Image Mirror ÷ distribution. Less than 1 means that Image Mirror is cheaper or faster:\n\n"
-            "| | CPU | time | CPU, no cache | time, no cache |\n|---|---|---|---|---|"
-        )
-        return _table(head, lines)
+            theirs = [self.medians.get((row.title, name)) for name in others]
+            if ours and any(theirs):
+                lines.append(f"| {row.title} | {' | '.join(_ratios(ours, peer) for peer in theirs)} |")
+        columns = " | ".join(f"{name}: CPU | time" for name in others)
+        title = "Image Mirror ÷ the other server. Less than 1 means that Image Mirror is cheaper or faster:"
+        return _table(f"{title}\n\n| | {columns} |\n{'|---' * (1 + 2 * len(others))}|", lines)
 
     def _row(self, title: str) -> Row:
         return next(row for row in self.rows if row.title == title)
@@ -97,5 +92,7 @@ def _table(head: str, lines: Iterable[str]) -> str:
     return "\n".join([head, *found]) if found else ""
 
 
-def _ratios(ours: Measurement, theirs: Measurement) -> tuple[float, float]:
-    return ours.cpu_ms / theirs.cpu_ms, theirs.rate / ours.rate
+def _ratios(ours: Measurement, theirs: Measurement | None) -> str:
+    if theirs is None:
+        return "– | –"
+    return f"{ours.cpu_ms / theirs.cpu_ms:.2f} | {theirs.rate / ours.rate:.2f}"
