@@ -27,7 +27,7 @@ from bench.checkout_service import CheckoutService, described
 from bench.measurement import percentile
 from bench.programs import REPOSITORY
 from bench.report import load_text, machine, publish
-from bench.resources import cpu_seconds, proportional_bytes
+from bench.resources import PeakMemory, cpu_seconds, proportional_bytes
 from mirror.oci.digest import Digest
 from tests.api.slow_clients import Crowd, Kind, crowds
 from tests.support import images
@@ -46,7 +46,7 @@ _COMMAND: Final = "python -m bench.slow_clients"
 _PLACE: Final = "slow-clients"
 _HEAD: Final = (
     "| slow clients | connected | `/livez` ms | POST ms | small pull ms | 256 MiB pull, MiB/s | memory before, MiB "
-    "| memory with them |\n|---|---|---|---|---|---|---|---|"
+    "| peak memory |\n|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -165,16 +165,24 @@ def _fill(s3: EmbeddedS3) -> Content:
 def _measure_slow_clients(service: CheckoutService, content: Content, count: int) -> Iterator[str]:
     yield from _HEAD.splitlines()
     for kinds in [(), *((kind,) for kind in get_args(Kind)), get_args(Kind)]:
-        before = _resident(service)
+        before = proportional_bytes(_roots(service))
         members = [Crowd(kind, service.port, count, _path(kind, content), service.token) for kind in kinds]
-        with crowds(*members):
+        with PeakMemory(lambda: {"service": _roots(service)}) as memory, crowds(*members):
             livez = _probe(lambda: _request(service, "GET", "/livez"))
             posted = _probe(lambda: _request(service, "POST", "/v1/jobs", b'{"source": "alpine:3"}'))
             small = _probe(lambda: _pull_small(service, content))
             pulled = _pull_large(service.port, content.large)
-            after = _resident(service)
             alive = sum(crowd.alive for crowd in members)
-        cells = [_title(kinds, count), alive, livez, posted, small, pulled, before // _MIB, after // _MIB]
+        cells = [
+            _title(kinds, count),
+            alive,
+            livez,
+            posted,
+            small,
+            pulled,
+            before // _MIB,
+            memory.peaks["service"] // _MIB,
+        ]
         yield f"| {' | '.join(map(str, cells))} |"
 
 
@@ -188,8 +196,8 @@ def _path(kind: Kind, content: Content) -> str:
     return content.large if kind == "reading" else "/livez"
 
 
-def _resident(service: CheckoutService) -> int:
-    return proportional_bytes([service.pid or 0])
+def _roots(service: CheckoutService) -> list[int]:
+    return [service.pid or 0]
 
 
 def _probe(probe: Callable[[], bool]) -> Probes:
@@ -281,13 +289,13 @@ def _load(service: CheckoutService, method: str, path: str, seconds: float, clie
             took.append(time.monotonic() - began)
         connection.close()
 
-    began, cpu = time.monotonic(), cpu_seconds([service.pid or 0])
+    began, cpu = time.monotonic(), cpu_seconds(_roots(service))
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    elapsed, cpu = time.monotonic() - began, cpu_seconds([service.pid or 0]) - cpu
+    elapsed, cpu = time.monotonic() - began, cpu_seconds(_roots(service)) - cpu
     moved, slow = sum(lengths), percentile(took, 0.99)
     rate = f"{moved / _MIB / elapsed:.0f} MiB/s" if moved > LARGE else f"{len(took) / elapsed:.0f} req/s"
     cost = f"{cpu / moved * 1e9:.2f} CPU s/GB" if moved > LARGE else f"{cpu / len(took) * 1000:.1f} ms CPU each"

@@ -56,8 +56,8 @@ class Report:
         cost = f"{min(generator):.2f} to {max(generator):.2f} ms" if generator else "not measured"
         rounds = f"Requests: median of {self.rounds}. Pulls: median of {self.pull_rounds}."
         return (
-            f"{self.date}, {machine()}. {load_text(self.load)} {CLIENTS} clients at once. {rounds} The servers' order was "
-            f"shuffled (seed {self.seed}), and every answer checked. CPU of the load generator for a request: {cost}."
+            f"{self.date}, {machine()}. {load_text(self.load)} {CLIENTS} clients at once. {rounds} The servers' order "
+            f"was shuffled (seed {self.seed}), and every answer checked. CPU of the load generator per request: {cost}."
         )
 
     def _lines(self, *, pulls: bool) -> Iterator[str]:

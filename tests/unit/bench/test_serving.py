@@ -114,7 +114,7 @@ def test_the_report_divides_our_figures_by_those_of_each_other_server() -> None:
 
 def test_a_report_of_pulls_alone_says_nothing_about_requests() -> None:
     markdown = report(["500 pulls, redirecting"]).markdown()
-    assert "for a request: not measured." in markdown
+    assert "per request: not measured." in markdown
     assert "| request |" not in markdown
 
 
