@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ _IMAGE_CONFIGS: Final = frozenset(
     {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 )
 _EMPTY_CONFIG: Final = "application/vnd.oci.empty.v1+json"
+_READERS: Final = 16
 _ABSENT: Final = "the mirror does not hold it"
 
 
@@ -102,12 +105,18 @@ class CatalogReader:
         return self.as_held(Image(tuple(found.values())), name.repository)
 
     def as_held(self, image: Image, repository: str) -> Image:
-        """Return the image without the entries of its indexes that *repository* does not have.
+        """Return the image without what *repository* does not have: entries of its indexes, and foreign layers.
 
-        Only entries with an unknown media type are looked for in S3.
+        Only foreign layers, and entries with an unknown media type, are looked for in S3.
         """
-        optional = [b for b in image.optional_blobs if not self._links.has_layer(repository, b.digest)]
-        return image.leaving_out(LeftOut(entry, _ABSENT) for entry in (*image.absent_children, *optional))
+        uncertain = (*image.optional_blobs, *image.foreign_layers)
+        absent = self._without_link(repository, uncertain) if uncertain else []
+        return image.leaving_out(LeftOut(entry, _ABSENT) for entry in (*image.absent_children, *absent))
+
+    def _without_link(self, repository: str, blobs: Sequence[Descriptor]) -> list[Descriptor]:
+        with ThreadPoolExecutor(min(len(blobs), _READERS), thread_name_prefix="links") as pool:
+            links = pool.map(lambda blob: self._links.has_layer(repository, blob.digest), blobs)
+            return [blob for blob, is_linked in zip(blobs, links, strict=True) if not is_linked]
 
     def inspect(self, name: LocalImage) -> ImageDetail:
         """Return everything that is known of one image. Raises ImageNotHeld."""

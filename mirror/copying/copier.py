@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from mirror.copying.blob_queue import BlobQueue, LargestFirst
 from mirror.copying.blob_transfer import BlobTransfer
 from mirror.copying.cancellation import Cancellation, OperationCanceled
+from mirror.copying.foreign_layers import find_unserved, unserved
 from mirror.copying.memory import ManifestMemory, MemoryBudget
 from mirror.copying.multipart_copy import LEASE_LOST, TransferContext
 from mirror.copying.plan import plan_copy
@@ -51,7 +52,6 @@ _HEADS_QUEUED: Final = 1_000
 _LOG = structlog.get_logger(__name__)
 _CONTRADICTED: Final = "an entry of the index that gives this digest another size than it has"
 _UNKNOWN_USE: Final = "an entry of the index with the unknown media type"
-FOREIGN: Final = "non-distributable layer: it stays with its publisher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,11 @@ class Copier:
     def copy(
         self, reference: Reference, image: Image, *, holder: str, progress: Progress, cancellation: Cancellation
     ) -> Copied:
-        """Make the bucket hold every distributable blob of *image*.
+        """Make the bucket hold every blob of *image*.
 
         All blobs are pinned for *holder* before the bucket is asked for them, so that no collector deletes one that was
-        found. Entries of an index with no known use are left out if the source does not serve them.
+        found. Foreign layers, and entries of an index with no known use, are left out if the source does not serve
+        them.
 
         When all transfers have stopped, raises the first error of any blob. If the task waits for the cause of that
         error, or is resumed after a cancellation, open uploads and checkpoints stay. Otherwise nothing half-written is
@@ -124,23 +125,25 @@ class Copier:
         self, reference: Reference, image: Image, holder: str, progress: Progress, cancellation: Cancellation
     ) -> Copied:
         asked_at = monotonic()
-        plan = plan_copy(image, self._held(image.blobs))
-        contradicted = tuple(LeftOut(blob, _CONTRADICTED) for blob in plan.contradicted)
+        held_sizes = self._held(image.blobs)
+        foreign = [layer for layer in image.foreign_layers if layer.digest not in held_sizes]
+        unserved_layers = tuple(find_unserved(self._source, reference, foreign, cancellation))
+        plan = plan_copy(image.leaving_out(unserved_layers), held_sizes)
+        left_out = (*unserved_layers, *(LeftOut(blob, _CONTRADICTED) for blob in plan.contradicted))
         progress.planned(
             [
                 *(PlannedBlob(blob, "waiting") for blob in plan.to_copy),
                 *(PlannedBlob(blob, "exists") for blob in plan.held),
-                *(PlannedBlob(blob, "skipped", FOREIGN) for blob in plan.foreign),
-                *(PlannedBlob(entry.descriptor, "skipped", entry.reason) for entry in (*image.left_out, *contradicted)),
+                *(PlannedBlob(one.descriptor, "skipped", one.reason, one.code) for one in (*image.left_out, *left_out)),
             ]
         )
         held = tuple(blob.digest for blob in plan.held)
         if not plan.to_copy:
-            return Copied(held, contradicted)
+            return Copied(held, left_out)
         self._require_room(plan.to_copy)
         optional = frozenset(blob.digest for blob in image.optional_blobs)
         later = self._transfer_all(reference, plan.to_copy, optional, holder, progress, cancellation, asked_at)
-        return Copied(held + later.held, contradicted + later.left_out)
+        return Copied(held + later.held, left_out + later.left_out)
 
     def _pin(self, holder: str, digests: list[Digest], cancellation: Cancellation) -> None:
         """Pin the blobs. A deletion that is in progress takes moments, so wait for its end."""
@@ -311,19 +314,27 @@ class _Transfers:
     def _succeeds_without_source(self, blob: Descriptor, transfer: BlobTransfer, error: MirrorError) -> bool:
         """Return whether the image is complete although the source does not serve *blob*.
 
-        Its descriptor may carry the content, or it may have no known use.
+        Its descriptor may carry the content, it may be a foreign layer, or it may have no known use.
         """
         if (content := blob.inline_content()) is not None:
             transfer.store_inline(content)
             self._progress.advanced(blob.digest, "copied", blob.size)
             return True
-        if blob.digest not in self._optional or error.waits_for is not None:
+        if (left_out := self._left_out_after(blob, error)) is None:
             return False
         transfer.discard()
-        reason = f"{_UNKNOWN_USE} '{blob.media_type}', and the source does not serve it: {error.message}"
-        self._left_out.append(LeftOut(blob, reason))
-        self._progress.stopped(blob.digest, "skipped", reason, error.code)
+        self._left_out.append(left_out)
+        self._progress.stopped(blob.digest, "skipped", left_out.reason, left_out.code)
         return True
+
+    def _left_out_after(self, blob: Descriptor, error: MirrorError) -> LeftOut | None:
+        """Return the blob as left out, or None if the image needs it."""
+        if blob.is_foreign_layer:
+            return unserved(blob, error)
+        if blob.digest not in self._optional or error.waits_for is not None:
+            return None
+        reason = f"{_UNKNOWN_USE} '{blob.media_type}', and the source does not serve it: {error.message}"
+        return LeftOut(blob, reason, error.code)
 
     def _note_unfinished(self, blob: Descriptor, transfer: BlobTransfer, error: BaseException) -> None:
         """Keep the transfer until `run` decides about it, and report why its blob was not copied."""

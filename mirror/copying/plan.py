@@ -13,7 +13,7 @@ from mirror.oci.image import Image
 
 @dataclass(frozen=True, slots=True)
 class CopyPlan:
-    """The blobs of an image: to be copied, held already, and foreign ones, which no registry distributes.
+    """The blobs of an image that are not left out: to be copied, and held already.
 
     ``to_copy`` is sorted by size, the largest first. Blobs of unknown use come last, because the source may not serve
     them. ``contradicted`` are those of them that the bucket holds with another size.
@@ -21,7 +21,6 @@ class CopyPlan:
 
     to_copy: tuple[Descriptor, ...]
     held: tuple[Descriptor, ...]
-    foreign: tuple[Descriptor, ...]
     contradicted: tuple[Descriptor, ...] = ()
 
 
@@ -41,6 +40,5 @@ def plan_copy(image: Image, held: Mapping[Digest, int]) -> CopyPlan:
     return CopyPlan(
         to_copy=tuple(sorted(missing, key=lambda d: (d.digest not in optional, d.size), reverse=True)),
         held=tuple(d for d in wanted if d.digest in held and d.digest not in contradicted),
-        foreign=image.foreign_layers,
         contradicted=tuple(d for d in wanted if d.digest in contradicted),
     )

@@ -76,14 +76,21 @@ class Source(Protocol):
     ) -> BlobStream:
         """Open *length* bytes from *offset* on, or all that follow. A server without ranges sends the whole blob."""
 
+    def require_blob(self, reference: Reference, blob: Descriptor) -> None:
+        """Raise BlobUnknown unless the registry has the blob. No more than its first bytes are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedBlob:
-    """A blob of the image and its first state: ``waiting`` to be copied, ``exists``, or ``skipped`` for *reason*."""
+    """A blob of the image and its first state: ``waiting`` to be copied, ``exists``, or ``skipped`` for *reason*.
+
+    *code* is that of the error that was the cause, if there was one.
+    """
 
     descriptor: Descriptor
     state: BlobState
     reason: str | None = None
+    code: str | None = None
 
 
 class Progress(Protocol):

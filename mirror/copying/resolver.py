@@ -30,6 +30,7 @@ from mirror.errors import (
     ManifestInvalid,
     ManifestUnknown,
     MediaTypeUnsupported,
+    MirrorError,
     SourceError,
 )
 from mirror.oci import media_types
@@ -184,7 +185,13 @@ class Resolution:
             return [found for found in pool.map(content, children.values()) if found is not None]
 
     def _children_of(self, level: Sequence[ManifestContent]) -> dict[Digest, Descriptor]:
-        """Return the entries that may be manifests and are not known yet."""
+        """Return the entries that may be manifests and are not known yet. Docker schema 1 manifests are left out."""
+        entries = [
+            entry for content in level if isinstance(content.parsed, Index) for entry in content.parsed.manifests
+        ]
+        for entry in entries:
+            if entry.media_type in media_types.SCHEMA_1:
+                self._leave_out(entry, MediaTypeUnsupported.for_schema_1(str(entry.digest), entry.media_type))
         return {
             child.digest: child
             for content in level
@@ -194,33 +201,43 @@ class Resolution:
         }
 
     def _content(self, child: Descriptor, held: bytes | None) -> ManifestContent | None:
-        """Return a child. None if it is no manifest: then it is left out, or tried as a plain blob."""
+        """Return a child. None if it is no manifest: then it is left out, or tried as a plain blob.
+
+        Only bytes that have the child's digest can show that its type is unsupported. What else the source serves in
+        its place is an error.
+        """
         self._cancellation.check()
         try:
-            return self._checked(child, held, None) if held is not None else self._fetched(child)
-        except MediaTypeUnsupported as error:
-            if child.media_type:
-                self._left_out[child.digest] = LeftOut(child, error.message)
-            return None
+            body, content_type = self._fetched(child) if held is None else (held, None)
+            try:
+                content = self._checked(child, body, content_type)
+            except MediaTypeUnsupported as error:
+                if child.media_type:
+                    self._leave_out(child, error)
+                return None
         except (SourceError, ContentError) as error:
             if child.media_type or error.waits_for:
                 raise
             return None
+        if held is None and self._manifests.is_limited():
+            self._held.put(content.descriptor, body)
+        return content
 
-    def _fetched(self, child: Descriptor) -> ManifestContent:
+    def _leave_out(self, child: Descriptor, error: MirrorError) -> None:
+        self._left_out[child.digest] = LeftOut(child, error.message, error.code)
+
+    def _fetched(self, child: Descriptor) -> tuple[bytes, str | None]:
+        """Return the bytes of a child and their Content-Type, from the source or from its descriptor."""
         try:
             remote = self._manifests.get(replace(self._reference, digest=child.digest), expect=child)
         except (SourceError, ContentError) as error:
             if (inline := child.inline_content()) is not None:
-                return self._checked(child, inline, None)
+                return inline, None
             if not isinstance(error, ManifestUnknown):
                 raise
             platform = str(child.platform) if child.platform else ""
             raise ManifestUnknown.of_child(str(child.digest), platform, str(self._reference)) from None
-        content = self._checked(child, remote.body, remote.media_type)
-        if self._manifests.is_limited():
-            self._held.put(content.descriptor, remote.body)
-        return content
+        return remote.body, remote.media_type
 
     def _held_of(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
         """Return the manifests that the bucket holds, if reading them from the registry would cost."""

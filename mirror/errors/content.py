@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from mirror.errors.base import MirrorError, quoted
 
 
@@ -21,10 +23,20 @@ class ManifestInvalid(ContentError):
 
 class MediaTypeUnsupported(ContentError):
     code = "MEDIA_TYPE_UNSUPPORTED"
-    hint = "Docker schema 2 and OCI manifests and indexes can be mirrored. Rebuild older images with a current tool."
+    hint = "Docker schema 2 and OCI manifests and indexes can be mirrored. Push the content with a current tool."
+    _SCHEMA_1_HINT = (
+        "The image has Docker's first format. Docker 26 and containerd 2 disabled it, and later versions cannot read "
+        "it. Build the image again, or convert it: 'skopeo copy --format v2s2' writes a copy with another digest."
+    )
 
-    def __init__(self, what: str, media_type: str) -> None:
-        super().__init__(f"The manifest {what} has the media type {quoted(media_type)}, which cannot be mirrored")
+    def __init__(self, what: str, media_type: str, *, hint: str | None = None) -> None:
+        message = f"The manifest {what} has the media type {quoted(media_type)}, which cannot be mirrored"
+        super().__init__(message, hint=hint)
+
+    @classmethod
+    def for_schema_1(cls, what: str, media_type: str) -> Self:
+        """Return the error for a Docker schema 1 manifest. *media_type* is its signed or unsigned type."""
+        return cls(what, media_type, hint=cls._SCHEMA_1_HINT)
 
 
 class DigestMismatch(ContentError):

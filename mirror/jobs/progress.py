@@ -17,7 +17,7 @@ from mirror.errors import RedisUnavailable
 from mirror.oci.digest import Digest
 from mirror.records.claims import Claim, ClaimState, ClaimStore
 from mirror.records.job import ByteCounts
-from mirror.records.task import BLOB_STATES, KEPT_BLOBS, SHOWN_BLOBS, BlobReport
+from mirror.records.task import BLOB_STATES, KEPT_BLOBS, SHOWN_BLOBS, BlobReport, ForeignLayerCounts
 
 _SHOWN_FIRST: Final = ("failed", "copying", "verifying")
 """States that are shown first, in this order, of an image with many blobs. Few blobs have them at a time."""
@@ -91,6 +91,7 @@ class TaskProgress:
                 changed = [(place, blobs.report(place)) for place in places]
                 shown = blobs.to_show() if len(blobs) > SHOWN_BLOBS else None
                 counts, states = blobs.bytes(), blobs.states() if len(blobs) else None
+                foreign_layers = blobs.foreign_layers() if len(blobs) else None
                 checkpoints = blobs.count("copied") + self._checkpoints
                 digest = str(self._digest) if self._digest else None
                 is_new_plan = self._is_new_plan
@@ -104,6 +105,7 @@ class TaskProgress:
                     digest=digest,
                     checkpoints=checkpoints,
                     states=states,
+                    foreign_layers=foreign_layers,
                     shown=shown,
                     is_new_plan=is_new_plan,
                 )
@@ -127,8 +129,10 @@ class _Blobs:
         self._causes: dict[int, tuple[str, str | None]] = {}
         self._bytes_copied = 0
         self._bytes = Counter[str]()
+        self._foreign = Counter[str]()
         for blob in planned:
             self._bytes[blob.state] += blob.descriptor.size
+            self._foreign[blob.state] += blob.descriptor.is_foreign_layer
         self._active: set[int] = set()
         self._first_waiting = 0
 
@@ -138,12 +142,15 @@ class _Blobs:
     def advance(self, digest: Digest, state: BlobState, copied: int) -> int:
         """Note the state of a blob and its copied bytes. Return its place."""
         place = self._places[digest]
-        before, size = self._states[place], self._planned[place].descriptor.size
+        descriptor = self._planned[place].descriptor
+        before, size, is_foreign = self._states[place], descriptor.size, descriptor.is_foreign_layer
         self._states[place] = state
         self._counts[before] -= 1
         self._counts[state] += 1
         self._bytes[before] -= size
         self._bytes[state] += size
+        self._foreign[before] -= is_foreign
+        self._foreign[state] += is_foreign
         self._bytes_copied += copied - self._copied.get(place, 0)
         self._copied[place] = copied
         self._causes.pop(place, None)
@@ -158,7 +165,7 @@ class _Blobs:
 
     def report(self, place: int) -> BlobReport:
         blob, state = self._planned[place], self._states[place]
-        reason, code = self._causes.get(place, (blob.reason if state == blob.state else None, None))
+        reason, code = self._causes.get(place, (blob.reason, blob.code) if state == blob.state else (None, None))
         copied = self._copied.get(place, 0)
         return BlobReport(str(blob.descriptor.digest), blob.descriptor.size, state, copied, reason, code)
 
@@ -179,6 +186,9 @@ class _Blobs:
 
     def states(self) -> dict[BlobState, int]:
         return {state: self._counts[state] for state in BLOB_STATES if self._counts[state]}
+
+    def foreign_layers(self) -> ForeignLayerCounts:
+        return ForeignLayerCounts(self._foreign["copied"] + self._foreign["exists"], self._foreign["skipped"])
 
     def missing(self) -> int:
         return sum(size for state, size in self._bytes.items() if state not in ("copied", "exists", "skipped"))

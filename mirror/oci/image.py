@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Self
 
 from mirror.errors import SizeInvalid
@@ -24,10 +25,14 @@ class ManifestContent:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An entry of an index that the mirror does not hold, and why."""
+    """A part of an image that the mirror does not hold: an entry of an index, or a foreign layer.
+
+    ``code`` is that of the error that was the cause, if there was one.
+    """
 
     descriptor: Descriptor
     reason: str
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class Image:
     """The manifests and blobs below the root, to which a tag points.
 
     ``manifests`` has each manifest once, children before parents, the root last. ``left_out`` are entries of its
-    indexes that the mirror does not hold. To a reader, such an index is sparse.
+    indexes and foreign layers that the mirror does not hold. To a reader, an index with such an entry is sparse.
     """
 
     manifests: tuple[ManifestContent, ...]
@@ -57,9 +62,10 @@ class Image:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """All distributable configs and layers, in the order of the manifests, each once. Optional blobs are last.
+        """All configs and layers that are not left out, in the order of the manifests, each once.
 
-        Raises SizeInvalid if two manifests disagree about the size of a blob.
+        Foreign layers follow the others. Optional blobs are last. Raises SizeInvalid if two manifests disagree about
+        the size of a blob.
         """
         return (*self._required_blobs(), *self.optional_blobs)
 
@@ -84,13 +90,18 @@ class Image:
         return tuple(child for index in self._indexes() for child in index.children if child.digest not in held)
 
     def leaving_out(self, entries: Iterable[LeftOut]) -> Self:
-        """Return the image without these entries of its indexes."""
+        """Return the image without these entries of its indexes, or foreign layers."""
         return replace(self, left_out=(*self.left_out, *entries))
 
     @property
     def foreign_layers(self) -> tuple[Descriptor, ...]:
-        """The layers that must not be distributed. Clients fetch them from their publisher."""
-        return merge_by_digest(d for d in self._all_blobs() if d.is_foreign_layer)
+        """All layers of a foreign media type, also those that are left out.
+
+        A layer that another manifest lists with an ordinary type is none of them.
+        """
+        ordinary = {blob.digest for blob in self._all_blobs() if not blob.is_foreign_layer}
+        foreign = (blob for blob in self._all_blobs() if blob.is_foreign_layer)
+        return merge_by_digest(layer for layer in foreign if layer.digest not in ordinary)
 
     @property
     def sizes(self) -> dict[Digest, int]:
@@ -118,7 +129,10 @@ class Image:
         return tuple(sorted(found))
 
     def _required_blobs(self) -> tuple[Descriptor, ...]:
-        return merge_by_digest(d for d in self._all_blobs() if not d.is_foreign_layer)
+        absent = self._left_out_digests()
+        ordinary = (blob for blob in self._all_blobs() if not blob.is_foreign_layer)
+        foreign = (layer for layer in self._all_blobs() if layer.is_foreign_layer and layer.digest not in absent)
+        return merge_by_digest(chain(ordinary, foreign))
 
     def _indexes(self) -> list[Index]:
         return [found.parsed for found in self.manifests if isinstance(found.parsed, Index)]

@@ -22,6 +22,10 @@ MAX_ENTRIES: Final = 10_000
 """The most layers of a manifest, and the most entries of an index."""
 _KNOWN: Final = media_types.MANIFESTS | media_types.INDEXES
 _MAX_TYPE_LENGTH: Final = 255
+_NO_MANIFEST_HINT: Final = (
+    "Something else than a manifest is served there. Check the registry's address, and any proxy before it. A Helm "
+    "repository with an index.yaml is no registry: push its charts to one."
+)
 _FIELDS: Final = ("schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject", "artifactType")
 _DESCRIPTOR_FIELDS: Final = ("mediaType", "digest", "size", "platform", "urls", "data", "artifactType")
 _PLATFORM_FIELDS: Final = ("os", "architecture", "variant", "os.version", "os.features")
@@ -106,6 +110,24 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     return Manifest(media_type, config, _entries(document, "layers", what), subject, artifact_type)
 
 
+def refuse_schema_1(body: bytes, content_type: str | None, *, what: str) -> None:
+    """Raise MediaTypeUnsupported if the body is a Docker schema 1 manifest. Anything else is left to the caller.
+
+    For a body that does not have its digest. A signed schema 1 manifest never has it: its digest is that of the body
+    without the signatures (distribution's docs/spec/manifest-v2-1.md). Servers also send it with a generic type.
+    """
+    if content_type in media_types.SCHEMA_1:
+        raise MediaTypeUnsupported.for_schema_1(what, content_type)
+    if b'"fsLayers"' not in body:  # each has this field, and parsing takes ten times the memory of the body
+        return
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(document, dict):
+        _refuse_schema_1(document, content_type, what)
+
+
 def _load(body: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object and refuse duplicate fields.
 
@@ -121,10 +143,11 @@ def _load(body: bytes, what: str) -> dict[str, Any]:
     try:
         document = json.loads(body.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=_no_constants)
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
-        raise ManifestInvalid(what, reason) from None
+        if isinstance(error, RecursionError):
+            raise ManifestInvalid(what, "it is nested too deeply") from None
+        raise ManifestInvalid(what, "it is not JSON", hint=_NO_MANIFEST_HINT) from None
     if not isinstance(document, dict):
-        raise ManifestInvalid(what, "it is not a JSON object")
+        raise ManifestInvalid(what, "it is not a JSON object", hint=_NO_MANIFEST_HINT)
     _refuse_other_spellings(document, _FIELDS, what)
     return document
 
@@ -146,9 +169,10 @@ def _no_constants(name: str) -> None:
 
 
 def _refuse_schema_1(document: dict[str, Any], content_type: str | None, what: str) -> None:
-    if _is_number(document.get("schemaVersion"), 1) or "fsLayers" in document:
-        signed = content_type == media_types.DOCKER_SCHEMA_1_SIGNED
-        raise MediaTypeUnsupported(what, media_types.DOCKER_SCHEMA_1_SIGNED if signed else media_types.DOCKER_SCHEMA_1)
+    if _is_number(document.get("schemaVersion"), 1) or "fsLayers" in document or content_type in media_types.SCHEMA_1:
+        is_signed = content_type == media_types.DOCKER_SCHEMA_1_SIGNED
+        media_type = media_types.DOCKER_SCHEMA_1_SIGNED if is_signed else media_types.DOCKER_SCHEMA_1
+        raise MediaTypeUnsupported.for_schema_1(what, media_type)
 
 
 def _media_type(document: dict[str, Any], content_type: str | None, what: str) -> str:

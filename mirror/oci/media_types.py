@@ -15,6 +15,7 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+json"
 DOCKER_SCHEMA_1_SIGNED: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
+SCHEMA_1: Final = frozenset({DOCKER_SCHEMA_1, DOCKER_SCHEMA_1_SIGNED})
 MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 ACCEPTED: Final = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
@@ -27,7 +28,10 @@ FOREIGN_LAYER_PREFIXES: Final = (
     "application/vnd.oci.image.layer.nondistributable.",
     "application/vnd.docker.image.rootfs.foreign.",
 )
-"""Layers that must not be distributed. The type decides, never the field ``urls`` (image spec, layer.md)."""
+"""Layers that only their publisher may distribute to everybody, such as the base layers of Windows.
+
+The type decides, never the field ``urls`` (image spec, layer.md).
+"""
 
 BLOB_PREFIXES: Final = (
     "application/vnd.oci.image.layer.",

@@ -35,6 +35,7 @@ from mirror.records.task import (
     BlobReport,
     BlobState,
     ErrorReport,
+    ForeignLayerCounts,
     Task,
     TaskSpec,
     WaitingFor,
@@ -207,14 +208,16 @@ class ClaimStore:
         digest: str | None,
         checkpoints: int,
         states: Mapping[BlobState, int] | None = None,
+        foreign_layers: ForeignLayerCounts | None = None,
         shown: Sequence[BlobReport] | None = None,
         is_new_plan: bool = False,
     ) -> ClaimState:
         """Write the progress of a claim.
 
         *blobs* are those that changed, with their places in the plan. *checkpoints* counts blobs that are stored and
-        parts of others that a checkpoint has. *states* counts the blobs in each state. *shown* are the blobs to show of
-        a plan that has too many. The blobs of a new plan replace all others.
+        parts of others that a checkpoint has. *states* counts the blobs in each state, and *foreign_layers* those of
+        them that are foreign layers. *shown* are the blobs to show of a plan that has too many. The blobs of a new plan
+        replace all others.
         """
         changed = {str(place): blob.to_json() for place, blob in blobs if place < KEPT_BLOBS}
         if shown is not None:
@@ -228,6 +231,8 @@ class ClaimStore:
             fields["digest"] = digest
         if states is not None:
             fields["blob_counts"] = json.dumps(states)
+        if foreign_layers is not None:
+            fields |= {"foreign_copied": foreign_layers.copied, "foreign_left_out": foreign_layers.left_out}
         written = json.dumps(record_fields(fields))
         args = [*claim.proof, json.dumps(changed), written, checkpoints, int(is_new_plan)]
         return ClaimState(self._progress(args=args))

@@ -54,16 +54,16 @@ class Json(fields.Field[Any]):
 
 
 class Count(fields.Field[int]):
-    """A whole number of things or bytes.
+    """A whole number of things or bytes, 0 if the field is absent.
 
     A number out of bounds reads as the nearest one within them.
     """
 
     def __init__(self, **more: Any) -> None:
-        super().__init__(load_default=0, **more)
+        super().__init__(**{"load_default": 0, **more})
 
     def _serialize(self, value: int | None, *_: Any, **__: Any) -> str:
-        return str(value or 0)
+        return "" if value is None else str(value)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
         try:

@@ -12,7 +12,14 @@ from marshmallow import fields, post_load
 
 from mirror.records.fields import Count, Json, Moment, RecordSchema, Text, record_fields
 from mirror.records.states import JobState
-from mirror.records.task import ErrorReport, ErrorSchema, TaskSpec, WaitingFor, WaitingSchema
+from mirror.records.task import (
+    ErrorReport,
+    ErrorSchema,
+    ForeignLayerCounts,
+    TaskSpec,
+    WaitingFor,
+    WaitingSchema,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class Job:
     created_at: datetime
     images: ImageCounts
     bytes: ByteCounts = field(default_factory=ByteCounts)
+    foreign_layers: ForeignLayerCounts = field(default_factory=ForeignLayerCounts)
     attempt: int = 1
     digest: str | None = None
     superseded_by: str | None = None
@@ -75,6 +83,7 @@ class Job:
     def to_record(self) -> dict[str, str]:
         """Return the fields of the hash."""
         sizes = {f"bytes_{name}": getattr(self.bytes, name) for name in ("total", "copied", "skipped")}
+        sizes |= {f"foreign_{name}": getattr(self.foreign_layers, name) for name in ("copied", "left_out")}
         counts = {name: getattr(self.images, name) for name in IMAGE_COUNTS}
         own = {name: getattr(self, name) for name in _SCHEMA.dump_fields if name not in sizes and name not in counts}
         own["spec"] = self.spec.to_json() if self.spec else None
@@ -99,6 +108,8 @@ class _JobRecordSchema(RecordSchema):
     bytes_total = Count()
     bytes_copied = Count()
     bytes_skipped = Count()
+    foreign_copied = Count()
+    foreign_left_out = Count()
     attempt = fields.Integer(load_default=1)
     digest = Text(load_default=None)
     superseded_by = Text(load_default=None)
@@ -112,10 +123,11 @@ class _JobRecordSchema(RecordSchema):
     def make(self, data: dict[str, Any], **_: Any) -> Job:
         counts = {name: data.pop(name) for name in IMAGE_COUNTS}
         sizes = {name: data.pop(f"bytes_{name}") for name in ("total", "copied", "skipped")}
+        foreign = ForeignLayerCounts(data.pop("foreign_copied"), data.pop("foreign_left_out"))
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
         data["spec"] = _shown_spec(data["spec"], data.pop("source"), data.pop("target"))
-        return Job(images=ImageCounts(**counts), bytes=ByteCounts(**sizes), **data)
+        return Job(images=ImageCounts(**counts), bytes=ByteCounts(**sizes), foreign_layers=foreign, **data)
 
 
 def _shown_spec(document: str | None, source: str | None, target: str | None) -> TaskSpec | None:

@@ -2,6 +2,9 @@
 -- Cancel and retry work in steps of at most STEP tasks, in the order of the job's tasks. The job's record says which
 -- request is under way (step) and after which task it continues (step_after). The reconciler watches the job until then.
 
+-- Fields of a task whose sums over all tasks are in the job's record.
+local SUMMED = {'bytes_total', 'bytes_copied', 'bytes_skipped', 'foreign_copied', 'foreign_left_out'}
+
 local function cancel_tasks(job, ids, moment)
   local canceled = 0
   for _, id in ipairs(ids) do
@@ -18,7 +21,8 @@ end
 
 -- Restart the failed and canceled tasks. Each fence grows, so that no queue entry from before can claim the task.
 local function restart_tasks(job, ids)
-  local restarted, changes = {}, {failed = 0, canceled = 0, bytes_total = 0, bytes_copied = 0, bytes_skipped = 0}
+  local restarted, changes = {}, {failed = 0, canceled = 0}
+  for _, field in ipairs(SUMMED) do changes[field] = 0 end
   for _, id in ipairs(ids) do
     local task = KEY.task(id)
     redis.call('PERSIST', task)  -- the release before this one let the records of ended jobs expire
@@ -26,15 +30,12 @@ local function restart_tasks(job, ids)
     local ended = redis.call('HGET', task, 'state')
     if ended == 'failed' or ended == 'canceled' then
       changes[ended] = changes[ended] - 1
-      local total, copied, skipped = numbers(task, 'bytes_total', 'bytes_copied', 'bytes_skipped')
-      changes.bytes_total = changes.bytes_total - total
-      changes.bytes_copied = changes.bytes_copied - copied
-      changes.bytes_skipped = changes.bytes_skipped - skipped
+      for i, value in ipairs({numbers(task, unpack(SUMMED))}) do changes[SUMMED[i]] = changes[SUMMED[i]] - value end
       redis.call('HINCRBY', task, 'fence', 1)
       redis.call('HINCRBY', task, 'attempt', 1)
       redis.call('HSET', task, 'state', 'queued')
       redis.call('HDEL', task, 'losses', 'holder', 'digest', 'error', 'started_at', 'finished_at', 'blob_counts',
-                 'bytes_total', 'bytes_copied', 'bytes_skipped')
+                 unpack(SUMMED))
       redis.call('DEL', KEY.task_blobs(id), KEY.task_waits(id))
       restarted[#restarted + 1] = id
     end

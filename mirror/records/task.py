@@ -125,12 +125,20 @@ class BlobReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignLayerCounts:
+    """Foreign layers of an image: those that the mirror holds, copied now or before, and those that are left out."""
+
+    copied: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A task as it is stored in Redis.
 
     ``fence`` grows with every claim, so that a worker that lost its claim can write nothing. ``losses`` counts claims
     in a row that expired without a checkpoint. ``attempt`` is what the user sees, from 1. ``blob_counts`` says how many
-    blobs are in which state, and is None until they are known.
+    blobs are in which state, and is None until they are known. So are ``foreign_copied`` and ``foreign_left_out``.
     """
 
     id: str
@@ -149,6 +157,8 @@ class Task:
     bytes_total: int = 0
     bytes_copied: int = 0
     bytes_skipped: int = 0
+    foreign_copied: int | None = None
+    foreign_left_out: int | None = None
     blob_counts: Mapping[BlobState, int] | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -158,6 +168,13 @@ class Task:
         """Read a task's hash. Raises ValueError or ValidationError if it cannot be read."""
         task: Self = _SCHEMA.load(record)
         return task
+
+    @property
+    def foreign_layers(self) -> ForeignLayerCounts | None:
+        """The foreign layers of the image. None until they are known, and in records of earlier releases."""
+        if self.foreign_copied is None or self.foreign_left_out is None:
+            return None
+        return ForeignLayerCounts(self.foreign_copied, self.foreign_left_out)
 
     def to_record(self) -> dict[str, str]:
         """Return the fields of the hash.
@@ -233,6 +250,8 @@ class _TaskRecordSchema(RecordSchema):
     bytes_total = Count()
     bytes_copied = Count()
     bytes_skipped = Count()
+    foreign_copied = Count(load_default=None)
+    foreign_left_out = Count(load_default=None)
     blob_counts = Json(load_default=None)
     started_at = Moment(load_default=None)
     finished_at = Moment(load_default=None)

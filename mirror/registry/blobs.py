@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from mirror.errors import AnswerTruncated, BlobUnknown, MirrorError, SizeInvalid, SourceFailed
 from mirror.http.deadlines import shared_deadline
@@ -240,6 +240,18 @@ class BlobSource:
             slot.failed(error)
             raise
 
+    def head_once(self, reference: Reference, blob: Descriptor) -> Literal[True]:
+        """Send one HEAD. Return True for a 200. Raises BlobUnknown for a 404, and what every request raises."""
+        unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
+        with RequestSlot(self._limiter, reference.registry, "blobs", self._sleep):
+            response = self._requests.send("HEAD", reference, f"blobs/{blob.digest}", {}).response
+            if response.status == 200:
+                response.discard()
+            else:  # a server without HEAD sends a body, which would be read as the next response
+                response.close()
+            self._requests.require_status(response, reference, unknown, what=_what(reference, blob))
+        return True
+
     def _open(self, reference: Reference, blob: Descriptor, wanted: BlobRange, slot: RequestSlot) -> BlobResponse:
         """Open the range at the last target, else at the registry.
 
@@ -272,14 +284,17 @@ class BlobSource:
         forget_target = partial(self._targets.forget, reference, blob.digest)
         try:
             unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
-            what = f"the blob {blob.digest} of {reference.name}"
-            self._requests.require_status(response, reference, unknown, _FOUND, what=what)
+            self._requests.require_status(response, reference, unknown, _FOUND, what=_what(reference, blob))
             held = wanted.found_in(response, blob)
         except BaseException:
             forget_target()
             response.close()
             raise
         return BlobResponse(response, blob, held, slot, forget_target=forget_target)
+
+
+def _what(reference: Reference, blob: Descriptor) -> str:
+    return f"the blob {blob.digest} of {reference.name}"
 
 
 def _is_unusable(response: Response, blob: Descriptor, wanted: BlobRange) -> bool:

@@ -112,6 +112,18 @@ class RegistryClient:
         wanted = BlobRange.of(blob, offset, length)
         return self._retries.run(reference, partial(self._blobs.open_once, reference, blob, wanted))
 
+    def require_blob(self, reference: Reference, blob: Descriptor) -> None:
+        """Raise BlobUnknown unless the reference's repository has the blob.
+
+        A HEAD decides if its status is 200 or 404. Registries answer HEAD with other statuses where a GET works: the
+        protocol's 405, or the 403 of a store whose URL was signed for GET alone. Then a GET of the first byte decides,
+        and its failures are those of any blob. A size that the HEAD announces is not checked here.
+
+        Raises BlobUnknown, Denied, and what every request raises.
+        """
+        if self._retries.run_optional(reference, partial(self._blobs.head_once, reference, blob)) is None:
+            self.open_blob(reference, blob, length=min(1, blob.size)).close()
+
     def close(self) -> None:
         self._transport.close()
 

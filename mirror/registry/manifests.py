@@ -18,7 +18,7 @@ from mirror.errors import DigestMismatch, InvalidDigest, ManifestUnknown, QuotaE
 from mirror.http.response import Headers
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import MAX_MANIFEST_SIZE
+from mirror.oci.manifest import MAX_MANIFEST_SIZE, refuse_schema_1
 from mirror.oci.media_types import ACCEPTED
 from mirror.oci.reference import Reference
 from mirror.registry.authorized_request import AuthorizedRequests
@@ -35,6 +35,8 @@ _FRESH_SECONDS: Final = 1.0
 _UNDECIDED_SECONDS: Final = 5.0
 """Seconds to wait for the responses to other readers, which decide whether enough of the quota is left."""
 _POLL_SECONDS: Final = 0.1
+_SNIFFING: Final = threading.Lock()
+"""Damaged bodies are parsed one at a time: JSON needs ten times its size."""
 _LOG = structlog.get_logger(__name__)
 K = TypeVar("K")
 V = TypeVar("V")
@@ -142,12 +144,13 @@ class ManifestSource:
             named = (reference.digest, expect and expect.digest, content_digest(response.headers))
             body = response.read(MAX_MANIFEST_SIZE, _what(reference))
             media_type = response.headers.media_type
-        if expect and len(body) != expect.size:
-            raise SizeInvalid(str(expect.digest), expect.size, len(body))
         digests = [digest for digest in named if digest]
-        for digest in digests:
-            if (actual := Digest.of(body, digest.algorithm)) != digest:
-                raise DigestMismatch(str(digest), str(actual))
+        try:
+            _require_match(body, digests, expect)
+        except (DigestMismatch, SizeInvalid):
+            with _SNIFFING:
+                refuse_schema_1(body, media_type, what=str(reference))
+            raise
         return FetchedManifest(body, media_type, digests[0] if digests else Digest.of(body))
 
     def _head_once(self, reference: Reference) -> Digest | None:
@@ -207,7 +210,7 @@ class RegistryManifests:
         """Return a manifest, checked against all named digests and *expect*.
 
         It has at most 4 MiB. Raises QuotaExhausted before a request is sent. Raises ManifestUnknown, DigestMismatch,
-        SizeInvalid, AnswerTooLarge, and what every request raises.
+        SizeInvalid, MediaTypeUnsupported for Docker schema 1, AnswerTooLarge, and what every request raises.
         """
         manifest = self._retries.run(reference, partial(self._get_once, reference, expect))
         self._source.head_support.get_worked(reference)
@@ -300,6 +303,14 @@ class RegistryManifests:
 
 def _what(reference: Reference) -> str:
     return f"the manifest of {reference}"
+
+
+def _require_match(body: bytes, digests: Sequence[Digest], expect: Descriptor | None) -> None:
+    if expect and len(body) != expect.size:
+        raise SizeInvalid(str(expect.digest), expect.size, len(body))
+    for digest in digests:
+        if (actual := Digest.of(body, digest.algorithm)) != digest:
+            raise DigestMismatch(str(digest), str(actual))
 
 
 def content_digest(headers: Headers) -> Digest | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mirror.catalog.tag_change import TagUpdate
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.image import Image, ManifestContent
+from mirror.oci.image import Image, LeftOut, ManifestContent
 from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import parse_manifest
 from mirror.oci.verification import verify
@@ -53,7 +53,12 @@ def put_blob(blobs: BlobStore, digest: Digest, content: bytes) -> None:
 
 
 def whole(image: TestImage) -> Image:
-    return Image(tuple(_content(manifest) for manifest in image.all_manifests()))
+    """Return the parsed image. Foreign layers whose bytes *image* does not have are left out."""
+    parsed = Image(tuple(_content(manifest) for manifest in image.all_manifests()))
+    held = image.all_blobs()
+    return parsed.leaving_out(
+        LeftOut(layer, "the source does not serve it") for layer in parsed.foreign_layers if layer.digest not in held
+    )
 
 
 def _content(manifest: TestImage) -> ManifestContent:

@@ -48,6 +48,7 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
         "digest": None,
         "images": COUNTS,
         "bytes": {"total": 0, "copied": 0, "skipped": 0},
+        "foreign_layers": {"copied": 0, "left_out": 0},
         "waiting_for": None,
         "error": None,
         "superseded_by": None,

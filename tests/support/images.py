@@ -153,6 +153,14 @@ def artifact(artifact_type: str, content: bytes, *, subject: TestImage | None = 
     return TestImage(body, media_types.OCI_MANIFEST, {Digest.of(config): config, Digest.of(content): content})
 
 
+def with_foreign_layer(base: TestImage, content: bytes, *, media_type: str = FOREIGN_LAYER, url: str = "") -> TestImage:
+    """Return *base* with one more layer, of a foreign type, whose *content* its registry holds."""
+    document = json.loads(base.body)
+    entry = {"mediaType": media_type, "digest": str(Digest.of(content)), "size": len(content)}
+    document["layers"].append(entry | ({"urls": [url]} if url else {}))
+    return TestImage(json.dumps(document).encode(), base.media_type, {**base.blobs, Digest.of(content): content})
+
+
 def foreign_layer(seed: str) -> dict[str, Any]:
     """A descriptor of a layer that only its publisher distributes."""
     digest = Digest.of(seed.encode())

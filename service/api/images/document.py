@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from mirror.catalog.reader import ImageDetail
@@ -33,8 +34,9 @@ def image_document(detail: ImageDetail) -> dict[str, Any]:
 def _platform_images(detail: ImageDetail) -> list[dict[str, Any]]:
     """Every image manifest below the name, with the platform that an index gives it or, alone, its config."""
     platforms = _platforms_by_digest(detail)
+    held = {blob.digest for blob in detail.image.blobs}
     return [
-        _platform_image(content, content.parsed, platforms.get(content.descriptor.digest))
+        _platform_image(content, content.parsed, platforms.get(content.descriptor.digest), held)
         for content in detail.image.manifests
         if isinstance(content.parsed, Manifest)
     ]
@@ -52,15 +54,18 @@ def _platforms_by_digest(detail: ImageDetail) -> dict[Digest, Platform]:
     }
 
 
-def _platform_image(content: ManifestContent, manifest: Manifest, platform: Platform | None) -> dict[str, Any]:
-    held = merge_by_digest(blob for blob in manifest.blobs if not blob.is_foreign_layer)
+def _platform_image(
+    content: ManifestContent, manifest: Manifest, platform: Platform | None, held: AbstractSet[Digest]
+) -> dict[str, Any]:
+    blobs = merge_by_digest(blob for blob in manifest.blobs if blob.digest in held)
+    layers = [(layer, {"foreign": layer.is_foreign_layer, "held": layer.digest in held}) for layer in manifest.layers]
     return {
         "digest": str(content.descriptor.digest),
         "media_type": content.descriptor.media_type,
         "platform": None if platform is None else str(platform),
-        "size": content.descriptor.size + sum(blob.size for blob in held),
+        "size": content.descriptor.size + sum(blob.size for blob in blobs),
         "config": _descriptor(manifest.config),
-        "layers": [{**_descriptor(layer), "foreign": layer.is_foreign_layer} for layer in manifest.layers],
+        "layers": [{**_descriptor(layer), **marks} for layer, marks in layers],
     }
 
 

@@ -48,7 +48,11 @@ class DescriptorSchema(Schema):
 
 class LayerSchema(DescriptorSchema):
     foreign = fields.Boolean(
-        required=True, metadata={"description": "Stays with its publisher: the mirror does not hold it."}
+        required=True, metadata={"description": "Its media type says that registries do not distribute it."}
+    )
+    held = fields.Boolean(
+        required=True,
+        metadata={"description": "The mirror serves it. False for a foreign layer that its source did not serve."},
     )
 
 

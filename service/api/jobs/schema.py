@@ -102,6 +102,21 @@ class ByteCountsSchema(Schema):
     skipped = fields.Integer(required=True, metadata={"description": "Held already.", "example": 3408729})
 
 
+class ForeignLayersSchema(Schema):
+    """Layers of a foreign media type, such as the base layers of Windows."""
+
+    copied = fields.Integer(
+        required=True, metadata={"description": "Held by the mirror: copied now, or held already.", "example": 0}
+    )
+    left_out = fields.Integer(
+        required=True,
+        metadata={
+            "description": "Not held, because the source does not serve them. Nodes get them from their publisher.",
+            "example": 1,
+        },
+    )
+
+
 class WaitingForSchema(Schema):
     reason = fields.String(required=True, metadata={"example": "rate_limited"})
     registry = fields.String(required=True, allow_none=True, metadata={"example": "docker.io"})
@@ -197,6 +212,12 @@ class TaskSchema(Schema):
         allow_none=True,
         metadata={"description": "Of all blobs; null until they are known."},
     )
+    foreign_layers = fields.Nested(
+        ForeignLayersSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null until they are known, and for an unchanged image, which is not read."},
+    )
     links = fields.Nested(TaskLinksSchema, required=True)
 
 
@@ -233,6 +254,11 @@ class JobSummarySchema(Schema):
     digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
     images = fields.Nested(ImageCountsSchema, required=True)
     bytes = fields.Nested(ByteCountsSchema, required=True)
+    foreign_layers = fields.Nested(
+        ForeignLayersSchema,
+        required=True,
+        metadata={"description": "Of all images that this job has read. An unchanged image is not read."},
+    )
     waiting_for = fields.Nested(
         WaitingForSchema, required=True, allow_none=True, metadata={"description": "Why nothing moves."}
     )

@@ -210,6 +210,7 @@ def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
         **asdict(task),
         **_names(task.spec),
         "waiting_for": _shown_wait(task),
+        "foreign_layers": task.foreign_layers,
         "blobs": blobs,
         "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},
         "links": {"blobs": url},

@@ -135,17 +135,6 @@ def test_the_index_alone_makes_no_image_unchanged(harness: Harness) -> None:
     assert harness.stored() == stored
 
 
-def test_foreign_layers_are_left_out_and_named_in_the_job(harness: Harness) -> None:
-    foreign = images.foreign_layer("windows")
-    harness.registry.put(images.image(images.layer("a"), foreign=[foreign]), "team/app", "1")
-    job = harness.mirror("team/app:1")
-    [task] = harness.jobs.tasks(job.id, 1)
-    [left_out] = [b for b in harness.jobs.blobs_of([task.id])[0] if b.state == "skipped"]
-    assert (job.state, left_out.digest) == ("succeeded", foreign["digest"])
-    assert left_out.reason is not None
-    assert foreign["digest"] not in "".join(served_blobs(harness))
-
-
 def test_a_digest_without_a_tag_is_kept(harness: Harness) -> None:
     image = images.image(images.layer("a"))
     harness.registry.put(image, "team/app", "1")

@@ -59,13 +59,17 @@ class S3Storage:
 class DockerRegistry(Server):
     """A registry without a login.
 
-    It has no blob descriptor cache, so it sees at once what others write.
+    It has no blob descriptor cache, so it sees at once what others write. With *legacy* it accepts foreign layers that
+    have URLs, and serves Docker schema 1.
     """
 
     name = "docker-registry"
 
-    def __init__(self, directory: Path, storage: FilesystemStorage | S3Storage | None = None) -> None:
+    def __init__(
+        self, directory: Path, storage: FilesystemStorage | S3Storage | None = None, *, legacy: bool = False
+    ) -> None:
         super().__init__(directory)
+        self.legacy = legacy
         self.storage = storage or FilesystemStorage(directory / "registry")
         self._instance = secrets.token_hex(16)
 
@@ -75,7 +79,7 @@ class DockerRegistry(Server):
         return f"127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
-        configuration = {
+        configuration: dict[str, Any] = {
             "version": "0.1",
             "log": {"level": "warn"},
             "storage": {**self.storage.configuration(), "delete": {"enabled": True}},
@@ -85,6 +89,9 @@ class DockerRegistry(Server):
                 "headers": {_INSTANCE: [self._instance]},
             },
         }
+        if self.legacy:
+            configuration["compatibility"] = {"schema1": {"enabled": True}}
+            configuration["validation"] = {"manifests": {"urls": {"allow": ["^https://"]}}}
         path = self.directory / "registry.yml"
         path.touch(mode=0o600)
         path.write_text(json.dumps(configuration))  # JSON is YAML

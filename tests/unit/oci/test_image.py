@@ -28,6 +28,8 @@ ONE = content(oci_manifest())
 OTHER = content(oci_manifest(layers=[entry(OCI_LAYER, "one"), entry(DOCKER_FOREIGN, "windows base")]))
 ROOT = content(oci_index())
 IMAGE = Image((ONE, OTHER, ROOT))
+FOREIGN_DIGEST = Digest.of(b"windows base")
+WITHOUT_FOREIGN = IMAGE.leaving_out(LeftOut(layer, "the source does not serve it") for layer in IMAGE.foreign_layers)
 
 
 def test_the_root_is_the_last_manifest_and_gives_the_image_its_digest() -> None:
@@ -36,18 +38,32 @@ def test_the_root_is_the_last_manifest_and_gives_the_image_its_digest() -> None:
 
 
 def test_a_blob_that_two_manifests_share_is_listed_once() -> None:
-    assert names(IMAGE.blobs) == [Digest.of(b"config"), Digest.of(b"one"), Digest.of(b"two")]
+    assert names(WITHOUT_FOREIGN.blobs) == [Digest.of(b"config"), Digest.of(b"one"), Digest.of(b"two")]
 
 
-def test_foreign_layers_are_listed_separately() -> None:
-    assert names(IMAGE.foreign_layers) == [Digest.of(b"windows base")]
+def test_foreign_layers_are_listed_separately_whether_held_or_left_out() -> None:
+    assert names(IMAGE.foreign_layers) == names(WITHOUT_FOREIGN.foreign_layers) == [FOREIGN_DIGEST]
 
 
-def test_the_sizes_are_those_of_blobs_and_manifests_without_foreign_layers() -> None:
-    assert IMAGE.sizes == {
+def test_a_foreign_layer_is_a_blob_like_any_other_and_is_listed_after_them() -> None:
+    assert names(IMAGE.blobs) == [*names(WITHOUT_FOREIGN.blobs), FOREIGN_DIGEST]
+    assert IMAGE.sizes == WITHOUT_FOREIGN.sizes | {FOREIGN_DIGEST: 7}
+
+
+def test_a_foreign_layer_that_is_left_out_has_no_size() -> None:
+    assert WITHOUT_FOREIGN.sizes == {
         **{Digest.of(name): 7 for name in (b"config", b"one", b"two")},
         **{Digest.of(m.body): len(m.body) for m in (ONE, OTHER, ROOT)},
     }
+
+
+def test_a_layer_that_is_foreign_in_one_manifest_and_ordinary_in_another_is_ordinary() -> None:
+    ordinary = content(oci_manifest(layers=[entry(OCI_LAYER, "windows base")]))
+    for order in ((OTHER, ordinary), (ordinary, OTHER)):
+        image = Image((*order, ROOT))
+        assert image.foreign_layers == ()
+        [layer] = [blob for blob in image.blobs if blob.digest == FOREIGN_DIGEST]
+        assert not layer.is_foreign_layer
 
 
 def test_the_platforms_are_the_index_s_without_attestations() -> None:
