@@ -99,7 +99,8 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     _refuse_schema_1(document, content_type, what)
     media_type = _media_type(document, content_type, what)
     if not _is_number(document.get("schemaVersion"), 2):
-        raise ManifestInvalid(what, "its schemaVersion is not 2")
+        hint = None if "schemaVersion" in document else _NO_MANIFEST_HINT
+        raise ManifestInvalid(what, "its schemaVersion is not 2", hint=hint)
     subject = _optional_descriptor(document, "subject", what)
     artifact_type = _text(document, "artifactType", what)
     if media_type in media_types.INDEXES:

@@ -17,6 +17,7 @@ from tests.integration.catalog.support import always
 from tests.support import images
 from tests.support.fakes.registry import Reply, Request
 from tests.support.harness import Harness, mark_built
+from tests.support.servers import RcloneS3
 
 CONTENT: Final = b"the base layer of an operating system that only its publisher distributes" * 100
 DIGEST: Final = Digest.of(CONTENT)
@@ -25,6 +26,12 @@ TARGET: Final = LocalImage("prod/app", "1")
 COPIED, LEFT_OUT = ForeignLayerCounts(copied=1), ForeignLayerCounts(left_out=1)
 ABSENT: Final = images.image(images.layer("ours"), foreign=[images.foreign_layer("windows")])
 Script = Callable[[Request, Reply], Reply | None]
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source. Any S3 server will do."""
+    return rclone_s3
 
 
 def windows(*, media_type: str = images.FOREIGN_LAYER, url: str = "", ours: str = "ours") -> images.TestImage:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
+import urllib3
 
 from tests.support import images
 from tests.support.fakes.registry import FakeRegistry, Request, Tokens
 from tests.support.harness import Harness
+from tests.support.servers import S3Server
 
 PART = 16 * 2**20
 """The engine's part size within the harness's memory budget."""
@@ -39,6 +42,7 @@ def ordinary() -> images.TestImage:
     return images.image(images.layer("small"), images.layer("other", compressed=True), LARGE)
 
 
+_KEYS = ("/_layers/", "/_manifests/", "/registry/v2/blobs/", "/mirror/v1/")
 RANGES = (f"bytes=0-{PART - 1}", f"bytes={PART}-{2 * PART - 1}", f"bytes={2 * PART}-{2 * PART + 12_344}")
 MANIFEST: Counter[Kind] = Counter({("HEAD", "manifests", ""): 1, ("GET", "manifests", ""): 1})
 SMALL_BLOBS: Counter[Kind] = Counter({("GET", "blobs", ""): 3})
@@ -49,6 +53,39 @@ def test_an_image_costs_a_head_a_get_and_one_request_for_each_blob_or_part(harne
     harness.registry.put(ordinary(), "team/app", "1.0")
     assert harness.mirror("team/app:1.0").state == "succeeded"
     assert seen(harness.registry) == MANIFEST + SMALL_BLOBS + LARGE_BLOB
+
+
+@pytest.fixture
+def stored(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Count the requests to S3 by method and kind of key, from now on."""
+    found: Counter[tuple[str, str]] = Counter()
+    send = urllib3.HTTPConnectionPool.urlopen
+
+    def noted(pool: urllib3.HTTPConnectionPool, method: str, url: str, *args: Any, **options: Any) -> Any:
+        if f"http://{pool.host}:{pool.port}" == s3_server.url:
+            found[method, next((kind for kind in _KEYS if kind in url), "other")] += 1
+        return send(pool, method, url, *args, **options)
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", noted)
+    return found
+
+
+def test_an_image_costs_s3_a_head_and_three_writes_for_each_blob_and_a_few_for_its_manifest(
+    harness: Harness, stored: Counter[tuple[str, str]]
+) -> None:
+    """A blob is looked for, written and linked, and its source is recorded. The config is read once more."""
+    harness.registry.put(images.image(images.layer("small"), images.layer("other")), "team/app", "1.0")
+    assert harness.mirror("team/app:1.0").state == "succeeded"
+    assert stored == {
+        ("HEAD", "/registry/v2/blobs/"): 3,
+        ("PUT", "/registry/v2/blobs/"): 4,
+        ("PUT", "/_layers/"): 3,
+        ("PUT", "/_manifests/"): 3,
+        ("PUT", "/mirror/v1/"): 4,
+        ("GET", "/registry/v2/blobs/"): 1,
+        ("GET", "/mirror/v1/"): 1,
+        ("HEAD", "/mirror/v1/"): 1,
+    }
 
 
 def test_an_image_that_has_not_changed_costs_one_head(harness: Harness) -> None:
