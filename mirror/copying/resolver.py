@@ -30,7 +30,6 @@ from mirror.errors import (
     ManifestInvalid,
     ManifestUnknown,
     MediaTypeUnsupported,
-    MirrorError,
     SourceError,
 )
 from mirror.oci import media_types
@@ -109,7 +108,8 @@ class Resolution:
         while level:
             depth += 1
             level = self._below(level, depth)
-        image = Image(tuple(_children_first(self.root, self._found)), tuple(self._left_out.values()))
+        left_out = _schema_1_entries(self._found) | self._left_out
+        image = Image(tuple(_children_first(self.root, self._found)), tuple(left_out.values()))
         image.require_bounded()
         return image
 
@@ -185,13 +185,7 @@ class Resolution:
             return [found for found in pool.map(content, children.values()) if found is not None]
 
     def _children_of(self, level: Sequence[ManifestContent]) -> dict[Digest, Descriptor]:
-        """Return the entries that may be manifests and are not known yet. Docker schema 1 manifests are left out."""
-        entries = [
-            entry for content in level if isinstance(content.parsed, Index) for entry in content.parsed.manifests
-        ]
-        for entry in entries:
-            if entry.media_type in media_types.SCHEMA_1:
-                self._leave_out(entry, MediaTypeUnsupported.for_schema_1(str(entry.digest), entry.media_type))
+        """Return the entries that may be manifests and are not known yet."""
         return {
             child.digest: child
             for content in level
@@ -213,7 +207,7 @@ class Resolution:
                 content = self._checked(child, body, content_type)
             except MediaTypeUnsupported as error:
                 if child.media_type:
-                    self._leave_out(child, error)
+                    self._left_out[child.digest] = LeftOut(child, error.message, error.code)
                 return None
         except (SourceError, ContentError) as error:
             if child.media_type or error.waits_for:
@@ -222,9 +216,6 @@ class Resolution:
         if held is None and self._manifests.is_limited():
             self._held.put(content.descriptor, body)
         return content
-
-    def _leave_out(self, child: Descriptor, error: MirrorError) -> None:
-        self._left_out[child.digest] = LeftOut(child, error.message, error.code)
 
     def _fetched(self, child: Descriptor) -> tuple[bytes, str | None]:
         """Return the bytes of a child and their Content-Type, from the source or from its descriptor."""
@@ -268,6 +259,18 @@ class Resolution:
 
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._cancellation.bind_thread)
+
+
+def _schema_1_entries(found: dict[Digest, ManifestContent]) -> dict[Digest, LeftOut]:
+    """Return the entries with a type of Docker schema 1 as left out. Nothing is requested for them."""
+    left_out: dict[Digest, LeftOut] = {}
+    for content in found.values():
+        entries = content.parsed.unknown_entries if isinstance(content.parsed, Index) else ()
+        for entry in entries:
+            if entry.media_type in media_types.SCHEMA_1 and entry.digest not in found:
+                error = MediaTypeUnsupported.for_schema_1(str(entry.digest), entry.media_type)
+                left_out[entry.digest] = LeftOut(entry, error.message, error.code)
+    return left_out
 
 
 def _children_first(root: ManifestContent, found: dict[Digest, ManifestContent]) -> list[ManifestContent]:

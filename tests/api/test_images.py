@@ -118,9 +118,21 @@ def test_a_single_image_is_read_with_its_config_and_its_foreign_layers(api: Flas
     assert image["platforms"] == ["linux/arm64"]
     [one] = image["images"]
     assert one["platform"] == "linux/arm64"
-    assert [layer["foreign"] for layer in one["layers"]] == [False, True]
+    assert [(layer["foreign"], layer["held"]) for layer in one["layers"]] == [(False, True), (True, False)]
     assert one["layers"][1]["digest"] == foreign["digest"]
     assert one["size"] == size_of(made) == image["size"]
+
+
+def test_a_foreign_layer_that_the_mirror_holds_is_shown_as_held_and_counted(
+    api: FlaskClient, mirror: SeededCatalog
+) -> None:
+    made = images.with_foreign_layer(images.image(images.layer("one")), b"a base layer")
+    mirror.hold(made, "team/app:1")
+    image = api.get("/v1/images/team/app:1").get_json()
+    [one] = image["images"]
+    assert [(layer["foreign"], layer["held"]) for layer in one["layers"]] == [(False, True), (True, True)]
+    [listed] = api.get("/v1/images?repository=team/app").get_json()["items"]
+    assert one["size"] == size_of(made) == image["size"] == listed["size"]
 
 
 def test_an_image_is_read_by_digest_in_its_own_repository_only(api: FlaskClient, index: TestImage) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Final
 
 import pytest
 
+from mirror.copying.cancellation import Cancellation
+from mirror.jobs.claim import HANDOVER
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job
@@ -201,6 +204,24 @@ def test_a_registry_that_fails_lets_the_job_wait_and_leaves_nothing_out(harness:
     harness.registry.scripts.clear()
     harness.redis.call("FLUSHALL")
     assert counts(harness, mirrored(harness, windows())) == COPIED
+
+
+def test_a_shutdown_ends_the_wait_for_the_answer_to_a_head(harness: Harness) -> None:
+    harness.registry.put(windows(), "team/app", "1")
+    cancellation, release = Cancellation(), threading.Event()
+
+    def hang(request: Request, _: Reply) -> Reply | None:
+        if request.method == "HEAD":
+            cancellation.cancel(HANDOVER)
+            release.wait()
+        return None
+
+    harness.registry.script(on_foreign(hang))
+    job = harness.run_tasks(harness.submit("team/app:1", str(TARGET)), cancellation)
+    release.set()
+    assert (job.state, job.error) == ("queued", None)
+    harness.registry.scripts.clear()
+    assert harness.run_tasks(job).foreign_layers == COPIED
 
 
 @pytest.mark.parametrize("status", [401, 418])

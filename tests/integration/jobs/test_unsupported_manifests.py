@@ -9,6 +9,7 @@ import pytest
 
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
+from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job
 from tests.support import images
 from tests.support.fakes.registry import Reply, Request
@@ -113,6 +114,15 @@ def test_an_entry_of_an_index_with_the_type_of_schema_1_is_left_out_and_named(
     assert left_out.reason is not None
     assert media_type in left_out.reason
     assert harness.registry.log(path=str(DIGEST)) == []
+
+
+def test_a_manifest_that_another_entry_gives_the_type_of_schema_1_is_mirrored(harness: Harness) -> None:
+    image = images.image(images.layer("amd64"))
+    entry = {**image.descriptor, "mediaType": media_types.DOCKER_SCHEMA_1}
+    harness.registry.put(index_with(entry), "team/app", "1")
+    assert harness.mirror("team/app:1", "prod/app:1").state == "succeeded"
+    held = harness.core.reader.image(LocalImage("prod/app", "1"))
+    assert [one.descriptor.digest for one in held.manifests][:1] == [image.digest]
 
 
 @pytest.mark.parametrize("stated", [media_types.OCI_MANIFEST, media_types.DOCKER_MANIFEST])

@@ -18,7 +18,7 @@ from mirror.errors import JobUnknown
 from mirror.queue import TaskQueue
 from mirror.records.claims import Claim, ClaimState, Outcome
 from mirror.records.job import ByteCounts, Job
-from mirror.records.task import TaskSpec, WaitingFor
+from mirror.records.task import ForeignLayerCounts, TaskSpec, WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis, open_client
 from tests.integration.records.submitted import DIGEST, LOST
@@ -109,6 +109,21 @@ def test_every_job_is_read_and_listed(records: Records) -> None:
     [parked] = records.jobs.tasks(job_of(records, "parked").id, 9)
     assert parked.waiting_for is not None
     assert parked.waiting_for.reason == "rate_limited"
+
+
+def test_foreign_layers_are_unknown_for_an_image_of_before_and_zero_for_its_job(records: Records) -> None:
+    job = job_of(records, "succeeded")
+    assert job.foreign_layers == ForeignLayerCounts()
+    assert [task.foreign_layers for task in records.jobs.tasks(job.id, 9)] == [None]
+
+
+def test_foreign_layers_are_counted_by_a_worker_that_goes_on(records: Records) -> None:
+    job = job_of(records, "running")
+    claim, counts = held(records, job), ForeignLayerCounts(1, 2)
+    for _ in range(2):
+        records.claims.progress(claim, [], ByteCounts(), digest=None, checkpoints=1, states={}, foreign_layers=counts)
+    assert records.jobs.job(job.id).foreign_layers == counts
+    assert [task.foreign_layers for task in records.jobs.tasks(job.id, 9)] == [counts]
 
 
 def test_a_queued_task_is_taken_from_its_entry_claimed_and_finished(records: Records, queue: TaskQueue) -> None:
