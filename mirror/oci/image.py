@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Self
 
 from mirror.errors import SizeInvalid
@@ -97,11 +96,16 @@ class Image:
     def foreign_layers(self) -> tuple[Descriptor, ...]:
         """All layers of a foreign media type, also those that are left out.
 
-        A layer that another manifest lists with an ordinary type is none of them.
+        A layer that another manifest lists with an ordinary type is none of them. Raises SizeInvalid as `blobs` does.
         """
-        ordinary = {blob.digest for blob in self._all_blobs() if not blob.is_foreign_layer}
-        foreign = (blob for blob in self._all_blobs() if blob.is_foreign_layer)
-        return merge_by_digest(layer for layer in foreign if layer.digest not in ordinary)
+        found = merge_by_digest(blob for blob in self._all_blobs() if blob.is_foreign_layer)
+        if not found:
+            return ()
+        ordinary = {blob.digest: blob.size for blob in self._all_blobs() if not blob.is_foreign_layer}
+        for layer in found:
+            if (size := ordinary.get(layer.digest, layer.size)) != layer.size:
+                raise SizeInvalid(str(layer.digest), size, layer.size)
+        return tuple(layer for layer in found if layer.digest not in ordinary)
 
     @property
     def sizes(self) -> dict[Digest, int]:
@@ -130,9 +134,8 @@ class Image:
 
     def _required_blobs(self) -> tuple[Descriptor, ...]:
         absent = self._left_out_digests()
-        ordinary = (blob for blob in self._all_blobs() if not blob.is_foreign_layer)
-        foreign = (layer for layer in self._all_blobs() if layer.is_foreign_layer and layer.digest not in absent)
-        return merge_by_digest(chain(ordinary, foreign))
+        ordinary = merge_by_digest(blob for blob in self._all_blobs() if not blob.is_foreign_layer)
+        return (*ordinary, *(layer for layer in self.foreign_layers if layer.digest not in absent))
 
     def _indexes(self) -> list[Index]:
         return [found.parsed for found in self.manifests if isinstance(found.parsed, Index)]

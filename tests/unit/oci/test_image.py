@@ -59,11 +59,18 @@ def test_a_foreign_layer_that_is_left_out_has_no_size() -> None:
 
 def test_a_layer_that_is_foreign_in_one_manifest_and_ordinary_in_another_is_ordinary() -> None:
     ordinary = content(oci_manifest(layers=[entry(OCI_LAYER, "windows base")]))
-    for order in ((OTHER, ordinary), (ordinary, OTHER)):
+    embedding = content(oci_manifest(layers=[{**entry(DOCKER_FOREIGN, "windows base"), "data": "not the content"}]))
+    for order in ((OTHER, ordinary), (ordinary, OTHER), (ordinary, embedding)):
         image = Image((*order, ROOT))
         assert image.foreign_layers == ()
         [layer] = [blob for blob in image.blobs if blob.digest == FOREIGN_DIGEST]
         assert not layer.is_foreign_layer
+
+
+def test_a_foreign_layer_and_an_ordinary_one_that_disagree_about_a_size_are_refused() -> None:
+    ordinary = content(oci_manifest(layers=[entry(OCI_LAYER, "windows base", 8)]))
+    with pytest.raises(SizeInvalid, match="should have 8 bytes and has 7"):
+        _ = Image((OTHER, ordinary)).blobs
 
 
 def test_the_platforms_are_the_index_s_without_attestations() -> None:
