@@ -10,6 +10,7 @@ from flask import Flask, current_app
 from mirror.catalog.current_tags import CurrentTags
 from mirror.redis.client import Redis
 from mirror.settings import Settings
+from mirror.storage.served_bucket import ServedBucket
 from mirror.wiring import Core, build
 from service.api.health.readiness import Readiness
 from service.http.auth import RequestAuthenticator, admin_token
@@ -40,11 +41,12 @@ class Service:
     def of(cls, core: Core) -> Self:
         settings = core.settings
         redis = Redis.connect(str(settings.redis_url), retries=1, timeout=_PULL_TIMEOUT)
+        bucket = ServedBucket(core.bucket, settings.s3_public_endpoint)
         return cls(
             core=core,
             auth=RequestAuthenticator(settings, admin_token(settings)),
             readiness=Readiness(core),
-            pulls=Pulls(CurrentTags(redis), core.links, core.blobs, ManifestCache(), checked_in_thread),
+            pulls=Pulls(CurrentTags(redis), bucket, ManifestCache(), checked_in_thread),
             pull_redis=redis,
         )
 

@@ -15,7 +15,7 @@ from mirror.oci.reference import Reference
 from mirror.oci.verification import Verified, verify
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
-from mirror.storage.downloads import ObjectStream
+from mirror.storage.object_stream import ObjectStream
 from mirror.storage.provenance import ProvenanceStore
 from mirror.storage.uploads import MultipartUpload, SinglePutUpload, Upload, UploadCheckpoint
 
@@ -75,11 +75,7 @@ class BlobStore:
 
     def open(self, digest: Digest, start: int = 0, length: int | None = None) -> ObjectStream | None:
         """Return the bytes from *start* on, at most *length* of them. None if the blob is not held."""
-        return self._bucket.downloads.open(layout.blob_key(digest), start, length)
-
-    def presigned_url(self, digest: Digest) -> str:
-        """Return a URL that reads the blob for 15 minutes at least, whether or not it is held."""
-        return self._bucket.downloads.presigned_url(layout.blob_key(digest))
+        return self._bucket.open(layout.blob_key(digest), start, length)
 
 
 class ManifestStore:

@@ -19,8 +19,8 @@ from mirror.oci.digest import Digest
 from mirror.settings import Settings
 from mirror.storage import layout
 from mirror.storage.disk import LocalDisk
-from mirror.storage.downloads import ByteRange, Downloads, ObjectStream
 from mirror.storage.multipart import COMPLETING, Body, MultipartUploads, content_md5, sendable
+from mirror.storage.object_stream import ByteRange, ObjectStream
 from mirror.storage.s3 import RequestLimits, S3Clients, error_code, translated
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ListedObject(NamedTuple):
 
 
 class Bucket:
-    """The objects of the bucket, with its ``uploads`` in parts, its ``downloads``, and its ``disk`` if that is here.
+    """The objects of the bucket, with its ``uploads`` in parts, and its ``disk`` if that is here.
 
     All methods may be called from several threads. Keys are relative to the prefix. Every method raises
     StorageUnavailable if S3 cannot be reached or fails, and StorageRefused if it says no. Every write raises
@@ -54,15 +54,13 @@ class Bucket:
         name: str,
         *,
         prefix: str = "",
-        public_endpoint: str | None = None,
         disk: LocalDisk | None = None,
     ) -> None:
         self.name = name
         self.disk = disk or LocalDisk(None)
-        self._clients = clients
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self.uploads = MultipartUploads(clients, name, self._prefix, self.disk, self.size)
-        self.downloads = Downloads(clients, name, self._prefix, public_endpoint, self.open)
+        self.clients = clients
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.uploads = MultipartUploads(clients, name, self.prefix, self.disk, self.size)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -73,7 +71,6 @@ class Bucket:
             S3Clients(settings.s3_region, settings.s3_endpoint),
             settings.s3_bucket,
             prefix=settings.s3_prefix,
-            public_endpoint=settings.s3_public_endpoint,
             disk=LocalDisk(settings.s3_sync_folder),
         )
 
@@ -83,7 +80,7 @@ class Bucket:
         *commit_timeout* is the timeout of every `put` without retries.
         """
         for limits in (RequestLimits(), COMPLETING, RequestLimits.of(commit_timeout, retries=False)):
-            client = self._clients.client(limits)
+            client = self.clients.client(limits)
             client.get_paginator("list_objects_v2")  # the first one searches all of AWS's models, for 15 ms
 
     def rehearse(self, absent: str) -> None:
@@ -96,16 +93,16 @@ class Bucket:
             self.ping()
             self.size(absent)
         finally:
-            self._clients.close_connections()
+            self.clients.close_connections()
 
     def close(self) -> None:
         """Close the pooled connections. The bucket can be used again afterwards."""
-        self._clients.close()
+        self.clients.close()
 
     def ping(self) -> None:
         """Raise unless the bucket exists and may be read."""
         with translated("be reached"):
-            self._clients.client().head_bucket(Bucket=self.name)
+            self.clients.client().head_bucket(Bucket=self.name)
 
     def probe(self, size: int = 0) -> None:
         """Write an object of at least *size* random bytes, once and within seconds, to see whether S3 takes writes.
@@ -123,7 +120,7 @@ class Bucket:
         """
         with translated(f"look up {key}"):
             try:
-                return self._clients.client().head_object(Bucket=self.name, Key=self._prefix + key)["ContentLength"]
+                return self.clients.client().head_object(Bucket=self.name, Key=self.prefix + key)["ContentLength"]
             except ClientError as error:
                 if error_code(error) == "HTTP 404":  # a HEAD's response has no body with a code
                     return None
@@ -134,7 +131,8 @@ class Bucket:
 
         *timeout* and *retries* are as in `put`.
         """
-        stream = self.open(key, client=self._clients.client(RequestLimits.of(timeout, retries=retries)))
+        limits = RequestLimits.of(timeout, retries=retries)
+        stream = self.open(key, client=None if limits == RequestLimits() else self.clients.client(limits))
         if stream is None:
             return None
         with stream:
@@ -153,8 +151,8 @@ class Bucket:
         header: dict[str, Any] = dict(wanted.headers)
         with translated(f"read {key}"):
             try:
-                response = (client or self._clients.client()).get_object(
-                    Bucket=self.name, Key=self._prefix + key, **header
+                response = (client or self.clients.client()).get_object(
+                    Bucket=self.name, Key=self.prefix + key, **header
                 )
             except ClientError as error:
                 if error_code(error) == "NoSuchKey":
@@ -185,19 +183,19 @@ class Bucket:
             checksum: dict[str, Any] = {"ChecksumSHA256": b64encode(bytes.fromhex(digest.hex)).decode("ascii")}
         else:
             checksum = {"ContentMD5": content_md5(body)}
-        client = self._clients.client(RequestLimits.of(timeout, retries=retries))
+        client = self.clients.client(RequestLimits.of(timeout, retries=retries))
         with self.disk.writing(f"write {key}", memoryview(body).nbytes):
-            client.put_object(Bucket=self.name, Key=self._prefix + key, Body=sendable(body), **checksum)
+            client.put_object(Bucket=self.name, Key=self.prefix + key, Body=sendable(body), **checksum)
 
     def delete(self, keys: Iterable[str], *, timeout: float | None = None, retries: bool = True) -> None:
         """Delete the objects in the order given, until the first error. An absent object is no error.
 
         *timeout* and *retries* are as in `put`.
         """
-        client = self._clients.client(RequestLimits.of(timeout, retries=retries))
+        client = self.clients.client(RequestLimits.of(timeout, retries=retries))
         for key in keys:
             with translated(f"delete {key}"):
-                client.delete_object(Bucket=self.name, Key=self._prefix + key)
+                client.delete_object(Bucket=self.name, Key=self.prefix + key)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with *prefix*, in S3's order, which is that of the bytes."""
@@ -212,16 +210,16 @@ class Bucket:
 
         With a *timeout*, as in `put`, each page is requested once.
         """
-        client = self._clients.client(RequestLimits.of(timeout, retries=timeout is None))
-        wanted: dict[str, Any] = {} if after is None else {"StartAfter": self._prefix + after}
+        client = self.clients.client(RequestLimits.of(timeout, retries=timeout is None))
+        wanted: dict[str, Any] = {} if after is None else {"StartAfter": self.prefix + after}
         paginator = client.get_paginator("list_objects_v2")
-        pages = iter(paginator.paginate(Bucket=self.name, Prefix=self._prefix + prefix, **wanted))
+        pages = iter(paginator.paginate(Bucket=self.name, Prefix=self.prefix + prefix, **wanted))
         while True:
             with translated(f"list {prefix}"):
                 page: Any = next(pages, None)
             if page is None:
                 return
-            yield [_listed_object(found, self._prefix) for found in page.get("Contents", ())]
+            yield [_listed_object(found, self.prefix) for found in page.get("Contents", ())]
 
 
 def _listed_object(found: Mapping[str, Any], prefix: str) -> ListedObject:

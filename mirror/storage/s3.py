@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -148,6 +149,13 @@ class S3Clients:
                         config=_config(limits, addressing="path" if wanted[0] else "auto"),
                     )
             return self._clients[wanted]
+
+    def credentials(self) -> Credentials:
+        """Return the credentials of this moment. Temporary ones are replaced in time. Raises NoCredentialsError."""
+        found = self._botocore.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        return found
 
     def http_session(self) -> URLLib3Session:
         """Return botocore's HTTP session, for presigned URLs. It sends each request once."""

@@ -11,7 +11,7 @@ from flask import Response, request
 from mirror.errors import BlobNotHeld
 from mirror.oci.digest import Digest
 from mirror.storage.blobs import BlobStore
-from mirror.storage.downloads import ObjectStream
+from mirror.storage.object_stream import ObjectStream
 from service.core import core, service
 from service.http.connections import CONNECTION, Connection
 from service.http.preconditions import etag
@@ -41,12 +41,12 @@ def blob(repositories: Sequence[str], digest_text: str) -> Response:
     if request.method == "HEAD":
         return _described(Response(), headers, size)
     if core().settings.redirects_blobs:
-        location = core().blobs.presigned_url(digest)
+        location = pulls.url(digest)
         return Response(status=307, headers={"Docker-Content-Digest": str(digest), "Location": location})
     is_current = is_same_version(request.headers.get("If-Range"), etag(digest))
     part = requested_range(request.headers.get("Range"), size) if is_current else None
     with pulls.asking_s3():
-        pull = BlobPull(core().blobs, repository, digest, part or RequestedRange(0, size), size)
+        pull = BlobPull(pulls.blobs, repository, digest, part or RequestedRange(0, size), size)
     connection = request.environ.get(CONNECTION)
     if isinstance(connection, Connection):  # a test client has none
         connection.on_stall(pull.release)

@@ -5,7 +5,7 @@ Each process remembers what cannot change, or what nothing takes away soon:
 - Manifests, by digest. Their content never changes.
 - Which repository has which manifest and blob, for a minute. Only what was found is remembered, never an absence.
   A collector that deletes a link must keep the manifest or blob for longer than `FOUND_SECONDS` after that.
-- Presigned URLs, for some minutes (`mirror.storage.downloads`).
+- Presigned URLs, for some minutes (`mirror.storage.served_bucket`).
 
 What a tag shows is not remembered. Redis is asked for every pull, and never has an older answer than the bucket
 (`mirror.catalog.current_tags`). S3 is asked where Redis does not know the tag, or does not respond.
@@ -29,8 +29,10 @@ from mirror.oci.digest import Digest
 from mirror.oci.image import ManifestContent
 from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import MAX_MANIFEST_SIZE
+from mirror.storage import layout
 from mirror.storage.blobs import BlobStore
 from mirror.storage.links import LinkStore
+from mirror.storage.served_bucket import ServedBucket
 from service.http.connections import in_thread
 from service.v2.manifest_cache import Described, ManifestCache
 
@@ -68,15 +70,15 @@ class Pulls:
     def __init__(
         self,
         tags: CurrentTags,
-        links: LinkStore,
-        blobs: BlobStore,
+        bucket: ServedBucket,
         manifests: ManifestCache,
         check: Check = checked_manifest,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._tags = tags
-        self._links = links
-        self._blobs = blobs
+        self.blobs = BlobStore(bucket)
+        self._bucket = bucket
+        self._links = LinkStore(bucket)
         self._manifests = manifests
         self._check = check
         self._clock = clock
@@ -147,7 +149,7 @@ class Pulls:
         if described is not None and body is not None:
             return described, body
         with self._s3_requests:
-            body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
+            body = self.blobs.read(digest, MAX_MANIFEST_SIZE)
         if body is None:
             raise ImageNotHeld(str(name))
         if described is None:
@@ -157,6 +159,10 @@ class Pulls:
             raise StorageDamaged(str(digest), "its bytes have another digest")
         self._manifests.put(digest, described, body)
         return described, body
+
+    def url(self, digest: Digest) -> str:
+        """Return a presigned URL that reads a blob. The caller knows that a repository may serve it."""
+        return self._bucket.presigned_url(layout.blob_key(digest))
 
     def _known(self, repositories: Sequence[str], tag: str) -> list[KnownTag]:
         """Return what Redis knows of the tag in each repository, nothing if Redis fails, or failed just now."""
@@ -195,7 +201,7 @@ class Pulls:
         if size is not None:
             return size
         with self._s3_requests:
-            size = self._blobs.held(digest) if self._links.has_layer(repository, digest) else None
+            size = self.blobs.held(digest) if self._links.has_layer(repository, digest) else None
         if size is not None:
             with self._lock:
                 self._blob_sizes[repository, digest] = size

@@ -13,6 +13,7 @@ from mirror.catalog.current_tags import CurrentTags
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
+from mirror.storage.served_bucket import ServedBucket
 from mirror.wiring import Core
 from service.app import create_app
 from service.core import Service
@@ -101,7 +102,9 @@ def test_what_memory_holds_is_served_only_where_it_was_linked_a_minute_ago(
     service: Service, mirror: SeededCatalog, core: Core
 ) -> None:
     now = [0.0]
-    found = pulls.Pulls(CurrentTags(service.pull_redis), core.links, core.blobs, ManifestCache(), clock=lambda: now[0])
+    found = pulls.Pulls(
+        CurrentTags(service.pull_redis), ServedBucket(core.bucket, None), ManifestCache(), clock=lambda: now[0]
+    )
     anyone = create_app(replace(service, pulls=found)).test_client()
     held = images.image(images.layer("linked"))
     mirror.hold(held, "team/app:1")
@@ -130,7 +133,7 @@ def test_a_body_that_was_changed_in_the_bucket_is_not_served_even_if_its_type_is
     mirror.hold(held, "team/app:1")
     manifests = ManifestCache()
     manifests.put(held.digest, Described(held.media_type, len(held.body)), b"x" * (64 * 2**20))
-    found = pulls.Pulls(CurrentTags(service.pull_redis), service.core.links, service.core.blobs, manifests)
+    found = pulls.Pulls(CurrentTags(service.pull_redis), ServedBucket(service.core.bucket, None), manifests)
     anyone = create_app(replace(service, pulls=found)).test_client()
     service.core.bucket.put(layout.blob_key(held.digest), held.body.replace(b"2", b"3", 1))
     response = anyone.get(f"/v2/{LocalImage.parse('team/app').repository}/manifests/1")

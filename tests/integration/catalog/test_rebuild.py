@@ -11,7 +11,7 @@ from mirror.catalog.index import IndexRebuild, RebuildProgress
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.storage import layout
-from mirror.storage.downloads import ObjectStream
+from mirror.storage.object_stream import ObjectStream
 from tests.integration.catalog.support import APP, mirror_image
 from tests.support import images
 from tests.support.harness import Harness, mark_built

@@ -23,12 +23,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """``cut``: the connection ends after the headers and *body*, whatever Content-Length says."""
+    """``cut``: the connection ends after the headers and *body*, whatever Content-Length says.
+
+    ``silent``: it ends without a response.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    silent: bool = False
 
 
 def error(status: int, code: str, message: str = "the vendor's own words") -> Response:
@@ -55,6 +59,9 @@ class ScriptedS3:
                 request = Request(self.command, self.path, dict(self.headers.items()), body, self.client_address[1])
                 outer.requests.append(request)
                 response = outer.script(request)
+                if response.silent:
+                    self.close_connection = True
+                    return
                 self.send_response(response.status)
                 for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
                     self.send_header(name, value)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import botocore
@@ -15,9 +16,11 @@ import pytest
 from mirror import __version__
 from mirror.errors import StorageFull, StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
+from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from mirror.storage.multipart import StoredPart
 from mirror.storage.s3 import UploadGone
+from mirror.storage.served_bucket import ServedBucket
 from tests.integration.storage.scripted_s3 import OpenBucket, Request, Response, Script, error, in_sequence
 
 DIGEST = Digest.of(b"an image")
@@ -227,36 +230,65 @@ def test_parts_that_s3_lost_mean_that_the_upload_is_gone(scripted: OpenBucket) -
         bucket.uploads.complete("key", "id", {1: STORED}, size=4)
 
 
+Reading = Callable[[Bucket], Bucket]
+
+
+@pytest.fixture(params=["workers", "pulls"])
+def reading(request: pytest.FixtureRequest) -> Reading:
+    """The bucket as workers and as pulls read it."""
+    return (lambda bucket: bucket) if request.param == "workers" else (lambda bucket: ServedBucket(bucket, None))
+
+
 @pytest.mark.parametrize(
     "content_range", ["bytes 0-3/10", "bytes 3-6/10", "bytes 2-6/10", "bytes 2-5/*", "items 2-5/10", ""]
 )
-def test_another_range_than_the_requested_is_refused(scripted: OpenBucket, content_range: str) -> None:
+def test_another_range_than_the_requested_is_refused(
+    scripted: OpenBucket, reading: Reading, content_range: str
+) -> None:
     headers = {"Content-Range": content_range} if content_range else {}
     bucket, _ = scripted(lambda _: Response(206, b"2345", headers))
     with pytest.raises(StorageUnavailable, match="another range"):
-        bucket.open("key", 2, 4)
+        reading(bucket).open("key", 2, 4)
 
 
-def test_a_response_that_ignores_the_range_is_refused(scripted: OpenBucket) -> None:
+def test_a_response_that_ignores_the_range_is_refused(scripted: OpenBucket, reading: Reading) -> None:
     bucket, _ = scripted(lambda _: Response(200, b"0123456789"))
     with pytest.raises(StorageUnavailable, match="another range"):
-        bucket.open("key", 2, 4)
+        reading(bucket).open("key", 2, 4)
 
 
-def test_a_body_that_ends_too_early_is_detected(scripted: OpenBucket) -> None:
+def test_a_body_that_ends_too_early_is_detected(scripted: OpenBucket, reading: Reading) -> None:
     bucket, _ = scripted(lambda _: Response(200, b"0123", {"Content-Length": "10"}, cut=True))
-    stream = bucket.open("key")
+    stream = reading(bucket).open("key")
     assert stream is not None
     with stream, pytest.raises(StorageUnavailable):
         b"".join(stream)
     with pytest.raises(StorageUnavailable):
-        bucket.read("key", 100)
-    again = bucket.open("key")
+        reading(bucket).read("key", 100)
+    again = reading(bucket).open("key")
     assert again is not None
     with again:
         assert again.readinto(bytearray(4)) == 4
         with pytest.raises(StorageUnavailable):
             again.readinto(bytearray(4))
+
+
+def test_a_pull_asks_again_where_s3_closed_its_connection(scripted: OpenBucket) -> None:
+    lost = Response(silent=True)
+    bucket, server = scripted(in_sequence(lost, Response(200, b"0123"), lost, Response(200, b"0123")))
+    served = ServedBucket(bucket, None)
+    assert served.size("key") == 4
+    assert served.read("key", 10) == b"0123"
+    assert [request.method for request in server.requests] == ["HEAD", "HEAD", "GET", "GET"]
+
+
+def test_a_pull_shows_why_s3_refuses(scripted: OpenBucket) -> None:
+    bucket, _ = scripted(lambda _: error(403, "AccessDenied"))
+    served = ServedBucket(bucket, None)
+    with pytest.raises(StorageRefused, match="AccessDenied"):
+        served.open("key")
+    with pytest.raises(StorageRefused, match="HTTP 403"):
+        served.size("key")
 
 
 def test_a_list_of_uploads_may_omit_whether_it_is_truncated(scripted: OpenBucket) -> None:
