@@ -16,7 +16,8 @@ from mirror.settings import Settings
 BASIC: Final = ("PATH", "HOME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """Environment variables that any program may need. None of them is secret."""
 PYTHON: Final = ("PYTHON*", "VIRTUAL_ENV")
-ADMIN_TOKEN: Final = ("MIRROR_ADMIN_TOKEN", "MIRROR_ADMIN_TOKEN_FILE")
+TOKENS: Final = ("MIRROR_ADMIN_TOKEN", "MIRROR_ADMIN_TOKEN_FILE", "MIRROR_PULL_TOKEN", "MIRROR_PULL_TOKEN_FILE")
+"""The variables with tokens that only the service checks."""
 S3_SERVER: Final = ("RCLONE_AUTH_KEY",)
 """The variable with which the embedded S3 server receives its key pair."""
 
@@ -62,7 +63,7 @@ class Process:
 def product(settings: Settings) -> list[Process]:
     """Return the processes of Image Mirror itself."""
     python = sys.executable
-    withheld = (*ADMIN_TOKEN, *S3_SERVER)
+    withheld = (*TOKENS, *S3_SERVER)
     return [
         Process("service", (python, "-m", "service"), Stage.API, stop_within=2, without=S3_SERVER),
         Process("worker", (python, "-m", "worker"), Stage.WORK, 5, copies=settings.workers, without=withheld),

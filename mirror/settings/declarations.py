@@ -73,6 +73,14 @@ class Settings:
         shown="created at the first start in `MIRROR_DATA_DIR/admin-token`, mode 0600",
         is_secret=True,
     )
+    pull_token: tuple[str, ...] = _setting(
+        parsers.tokens,
+        "",
+        "The tokens with which nodes pull, separated by commas, or by line breaks in a file. Each is written like the "
+        "admin token, without commas, and differs from it. [They read `/v2` and nothing else](api.md#pull-tokens). To "
+        "replace one without a pause, list the old and the new one until all nodes have the new one.",
+        is_secret=True,
+    )
     anonymous_pull: bool = _setting(
         parsers.boolean,
         "true",
@@ -222,7 +230,7 @@ class Settings:
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
-        for requirement in requirements:
+        for requirement in (cls.require_own_pull_tokens, *requirements):
             try:
                 requirement(loaded)
             except InvalidSettings as missing:
@@ -240,6 +248,11 @@ class Settings:
             raise InvalidSettings(
                 {name: [f"must be set when MIRROR_HOST is {self.host}, not loopback"] for name in missing}
             )
+
+    def require_own_pull_tokens(self) -> None:
+        """Raise InvalidSettings if a pull token is the admin token, which every node would then have."""
+        if self.admin_token in self.pull_token:
+            raise InvalidSettings({"MIRROR_PULL_TOKEN": ["has the admin token in it; nodes need a token of their own"]})
 
     def require_stores(self) -> None:
         """Raise InvalidSettings if Redis or the bucket is not set. Only `make run` has embedded ones."""

@@ -156,8 +156,17 @@ def token(text: str) -> str:
     return text
 
 
+def tokens(text: str) -> tuple[str, ...]:
+    """Parse tokens that commas or line breaks separate, each with the grammar of the admin token."""
+    found = [item.strip() for item in re.split(r"[,\r\n]", text) if item.strip()]
+    for entry, item in enumerate(found, 1):
+        if problem := token_problem(item):
+            raise ValueError(f"entry {entry} {problem}")
+    return tuple(dict.fromkeys(found))
+
+
 def token_problem(text: str) -> str | None:
-    """Return why *text* cannot be an admin token, or None if it can."""
+    """Return why *text* cannot be a token, or None if it can."""
     if len(text) >= 16 and re.fullmatch(r"[\x21-\x7e]+", text):
         return None
     return "must have at least 16 printable ASCII characters and no blanks"

@@ -1,4 +1,6 @@
-"""Authentication: the admin token as Bearer, and for ``docker`` also as the password of Basic.
+"""Authentication: the admin token for everything, and pull tokens for reading ``/v2``.
+
+A token is sent as Bearer. Under ``/v2`` it may also be the password of Basic, because ``docker login`` sends it so.
 
 An address with too many wrong tokens is refused for some seconds. A right token that is too long to be guessed passes
 even then. Otherwise clients that share its NAT or proxy could lock its owner out.
@@ -13,7 +15,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -22,7 +24,7 @@ from typing import Final
 from flask import request
 
 from mirror.settings import InvalidSettings, Settings, is_loopback, token_problem
-from service.http.problems import TokenRequired, TooManyFailures
+from service.http.problems import PullTokenRefused, PullTokenRequired, TokenRequired, TooManyFailures
 
 _OPEN: Final = frozenset({"health", "documentation", "api-docs"})
 """Blueprints that need no token: they show nothing about images."""
@@ -30,6 +32,8 @@ UNGUESSABLE: Final = 32
 """From this many characters on, a token cannot be guessed at any rate that a server can handle."""
 FILE_NAME: Final = "admin-token"
 _TOKEN_BYTES: Final = 32
+_READS: Final = frozenset({"GET", "HEAD"})
+_ADMIN_CHALLENGE: Final = 'Bearer realm="image-mirror"'
 BURST: Final = 10
 """Failures in a row that an address may have. People mistype, and a fleet rolls out a new token node by node."""
 SECONDS_EACH: Final = 6.0
@@ -45,39 +49,64 @@ class RequestAuthenticator:
     def __init__(self, settings: Settings, token: str, failures: FailureLimit | None = None) -> None:
         self._anonymous_pull = settings.anonymous_pull
         self._pull_challenge = f'Basic realm="{settings.public_host}"'
-        self._token = token
+        self._admin = token
+        self._tokens = (token, *settings.pull_token)
         self._failures = failures or FailureLimit()
 
     def require_token(self) -> None:
-        """Raise TokenRequired or TooManyFailures unless the current request may go on.
+        """Raise a RequestError unless the current request may go on.
 
         A blueprint is closed unless it is listed as open, so that a new one needs the token by default. Under ``/v1``
         a path that does not exist needs it too, so that the answer does not show which paths exist.
+        Raises TokenRequired, PullTokenRefused or TooManyFailures.
         """
         if is_distribution_path(request.path):
-            if not self._anonymous_pull:
-                self._require(_sent_token(basic=True), self._pull_challenge)
+            if self._anonymous_pull:
+                return
+            token = self._checked(_sent_token(basic=True), PullTokenRequired(self._pull_challenge))
+            may_pull = _changes_nothing()
         elif _is_closed():
-            self._require(_sent_token(basic=False), 'Bearer realm="image-mirror"')
-
-    def _require(self, sent: str, challenge: str) -> None:
-        """Check *sent*. A request without a token does not count as a guess: clients ask for the challenge that way."""
-        if not sent:
-            raise TokenRequired(challenge)
-        address = request.environ.get("REMOTE_ADDR", "")  # of the connection: headers of proxies are not trusted
-        is_right = hmac.compare_digest(sent.encode("utf-8", "surrogatepass"), self._token.encode())
-        if is_right and len(self._token) >= UNGUESSABLE:
+            token, may_pull = self._checked(_sent_token(basic=False), TokenRequired(_ADMIN_CHALLENGE)), False
+        else:
             return
+        if token != self._admin and not may_pull:  # counts as no failure, because the token is right
+            raise PullTokenRefused(_ADMIN_CHALLENGE)
+
+    def _checked(self, sent: str, refusal: TokenRequired) -> str:
+        """Return the token that was sent, if it is one of ours. Raises *refusal* or TooManyFailures.
+
+        A request without a token does not count as a guess: clients ask for the challenge that way.
+        """
+        if not sent:
+            raise refusal
+        address = request.environ.get("REMOTE_ADDR", "")  # of the connection: headers of proxies are not trusted
+        token = self._find(sent)
+        if token is not None and len(token) >= UNGUESSABLE:
+            return token
         if seconds := self._failures.wait(address):
             raise TooManyFailures(seconds)
-        if not is_right:
+        if token is None:
             self._failures.note(address)
-            raise TokenRequired(challenge)
+            raise refusal
+        return token
+
+    def _find(self, sent: str) -> str | None:
+        """Return the token that equals *sent*. All are compared, so that the time does not tell which one it is."""
+        given, found = sent.encode("utf-8", "surrogatepass"), None
+        for token in self._tokens:
+            if hmac.compare_digest(given, token.encode()):
+                found = token
+        return found
 
 
 def is_distribution_path(path: str) -> bool:
     """Return whether *path* belongs to the OCI distribution API."""
     return path == "/v2" or path.startswith("/v2/")
+
+
+def _changes_nothing() -> bool:
+    """Return whether the request reads, or no route takes it. Then the answer is an error that explains why."""
+    return request.method in _READS or request.url_rule is None
 
 
 def _is_closed() -> bool:
@@ -121,6 +150,7 @@ def admin_token(settings: Settings) -> str:
         raise InvalidSettings({"MIRROR_DATA_DIR": [reason]}) from None
     if problem := token_problem(token):
         raise InvalidSettings({"MIRROR_DATA_DIR": [f"holds an {FILE_NAME} that cannot be used: it {problem}"]})
+    replace(settings, admin_token=token).require_own_pull_tokens()
     return token
 
 

@@ -50,11 +50,30 @@ class TokenRequired(RequestError):
     """*challenge* is the ``WWW-Authenticate`` of the answer (RFC 9110, 11.6.1)."""
 
     status, code = 401, "UNAUTHORIZED"
-    hint = "Send the admin token: 'Authorization: Bearer …', or as the password of 'docker login'."
+    hint = "Send the admin token: 'Authorization: Bearer …'."
+    needed: ClassVar[str] = "the admin token"
 
     def __init__(self, challenge: str) -> None:
-        message = "This needs the admin token, and the request has none or a wrong one"
+        message = f"This needs {self.needed}, and the request has none or a wrong one"
         super().__init__(message, {"WWW-Authenticate": challenge})
+
+
+class PullTokenRequired(TokenRequired):
+    """The request is for ``/v2``. A node must never be told to send the admin token."""
+
+    hint = "Use a pull token (MIRROR_PULL_TOKEN) as the password of 'docker login', with any user name."
+    needed = "a pull token"
+
+
+class PullTokenRefused(RequestError):
+    """A pull token is right, but does not allow this. RFC 6750, 3.1 has this status and this challenge for it."""
+
+    status, code = 403, "DENIED"
+    hint = "Send the admin token: 'Authorization: Bearer …'. Nodes do not need this request."
+
+    def __init__(self, challenge: str) -> None:
+        message = "The token of this request may only pull images, and this needs the admin token"
+        super().__init__(message, {"WWW-Authenticate": f'{challenge}, error="insufficient_scope"'})
 
 
 class TooManyFailures(RequestError):

@@ -36,6 +36,13 @@ def test_off_loopback_no_token_is_ever_made(settings: MakeSettings, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_made_token_cannot_be_a_pull_token(settings: MakeSettings) -> None:
+    token = admin_token(settings())
+    with pytest.raises(InvalidSettings, match="MIRROR_PULL_TOKEN: has the admin token in it") as refused:
+        admin_token(settings(pull_token=("token-of-cluster-1", token)))
+    assert token not in str(refused.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 32, b"with a blank in its middle"])
 def test_a_token_file_without_a_token_opens_nothing(settings: MakeSettings, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data").mkdir()

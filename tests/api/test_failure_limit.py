@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.core import Service
-from service.http.auth import BURST, SECONDS_EACH, FailureLimit, RequestAuthenticator, _network_of
+from service.http.auth import BURST, SECONDS_EACH, UNGUESSABLE, FailureLimit, RequestAuthenticator, _network_of
 from tests.api.conftest import TOKEN, with_settings
 
 SHORT = "correct-horse-ba"
@@ -153,6 +153,25 @@ def test_a_short_token_waits_with_the_guesses_or_it_would_be_found_among_them(
     assert asked(client, f"Bearer {SHORT}", address="192.0.2.2").status_code == 200
     clock.now += SECONDS_EACH
     assert asked(client, f"Bearer {SHORT}").status_code == 200
+
+
+def test_a_pull_token_that_is_sent_to_the_api_is_no_guess(service: Service) -> None:
+    """A fleet with a wrong configuration must not lock out the others behind its address."""
+    token = "p" * UNGUESSABLE
+    client = create_app(with_settings(service, anonymous_pull=False, pull_token=(token,))).test_client()
+    assert {asked(client, f"Bearer {token}").status_code for _ in range(2 * BURST)} == {403}
+    assert asked(client, "Bearer wrong").status_code == 401
+    assert asked(client, basic(token), path="/v2/").status_code == 200
+
+
+def test_a_short_pull_token_waits_with_the_guesses_on_every_path(service: Service) -> None:
+    client = create_app(with_settings(service, anonymous_pull=False, pull_token=(SHORT,))).test_client()
+    assert asked(client, basic(SHORT), path="/v2/").status_code == 200
+    assert asked(client, f"Bearer {SHORT}").status_code == 403
+    for _ in range(BURST):
+        asked(client, "Bearer wrong")
+    assert asked(client, basic(SHORT), path="/v2/").status_code == 429
+    assert asked(client, f"Bearer {SHORT}").status_code == 429
 
 
 def test_asking_for_the_challenge_is_no_guess(service: Service) -> None:

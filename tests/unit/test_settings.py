@@ -64,6 +64,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         "serve_redirect": "auto",
         "dockerd_registry": "docker.io",
         "admin_token": None,
+        "pull_token": (),
         "anonymous_pull": True,
         "insecure_registries": frozenset(),
         "allowed_networks": (),
@@ -98,6 +99,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         S3_SYNC_FOLDER=str(tmp_path),
         SERVE_REDIRECT="TRUE",
         ADMIN_TOKEN=TOKEN,
+        PULL_TOKEN="token-of-cluster-1, token-of-cluster-2,",
         ANONYMOUS_PULL="yes",
         INSECURE_REGISTRIES="harbor:80, 127.0.0.1:5001,",
         ALLOWED_NETWORKS="10.0.0.0/8, fd00::/8,192.168.1.7",
@@ -126,6 +128,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         s3_sync_folder=tmp_path,
         serve_redirect="true",
         admin_token=TOKEN,
+        pull_token=("token-of-cluster-1", "token-of-cluster-2"),
         anonymous_pull=True,
         insecure_registries=frozenset({"harbor:80", "127.0.0.1:5001"}),
         allowed_networks=(
@@ -177,6 +180,19 @@ def test_every_setting_can_be_read_from_a_file(monkeypatch: pytest.MonkeyPatch, 
     loaded = load(monkeypatch, ADMIN_TOKEN_FILE=str(secret), PORT_FILE=str(port), PORT="80")
     assert loaded.admin_token == TOKEN
     assert loaded.port == 81, "the file wins"
+
+
+def test_a_file_of_pull_tokens_has_one_on_each_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pull-token"
+    file.write_text("token-of-cluster-1\r\n\ntoken-of-cluster-2,token-of-cluster-3\ntoken-of-cluster-1\n")
+    tokens = ("token-of-cluster-1", "token-of-cluster-2", "token-of-cluster-3")
+    assert load(monkeypatch, PULL_TOKEN_FILE=str(file)).pull_token == tokens
+
+
+def test_the_admin_token_cannot_be_a_pull_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = problems(monkeypatch, ADMIN_TOKEN=TOKEN, PULL_TOKEN=f"token-of-cluster-1,{TOKEN}", PORT="0")
+    assert found["MIRROR_PULL_TOKEN"] == ["has the admin token in it; nodes need a token of their own"]
+    assert found.keys() == {"MIRROR_PULL_TOKEN", "MIRROR_PORT"}
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_of_its_variable(
@@ -237,6 +253,8 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("SERVE_REDIRECT", "maybe", "true or false"),
         ("ADMIN_TOKEN", "short", "at least 16"),
         ("ADMIN_TOKEN", "with blanks in the middle", "no blanks"),
+        ("PULL_TOKEN", "token-of-cluster-1,short", "entry 2 must have at least 16"),
+        ("PULL_TOKEN", "with blanks in the middle", "entry 1 must have"),
         ("ANONYMOUS_PULL", "2", "true or false"),
         (
             "INSECURE_REGISTRIES",
@@ -308,6 +326,7 @@ def test_a_registry_is_written_as_in_a_reference(monkeypatch: pytest.MonkeyPatch
     [
         ("ADMIN_TOKEN", "p4ssw0rd"),
         ("ADMIN_TOKEN", "p4ssw0rd with a blank"),
+        ("PULL_TOKEN", "token-of-cluster-1,p4ssw0rd"),
         ("REDIS_URL", "tcp://:p4ssw0rd@redis"),
         ("REDIS_URL", "redis://:p4ssw0rd@[redis"),
         ("S3_ENDPOINT", "https://user:p4ssw0rd@s3.corp"),
@@ -337,7 +356,8 @@ def test_any_text_is_parsed_or_is_refused_without_repeating_it(name: str, text: 
 
 
 def test_no_secret_shows_in_the_repr() -> None:
-    shown = repr(Settings(admin_token="p4ssw0rd-p4ssw0rd", redis_url="redis://:p4ssw0rd@redis"))
+    redis_url, token = "redis://:p4ssw0rd@redis", "p4ssw0rd-p4ssw0rd"
+    shown = repr(Settings(admin_token=token, pull_token=("p4ssw0rd-of-nodes",), redis_url=redis_url))
     assert "p4ssw0rd" not in shown
     assert "8080" in shown
 
@@ -418,7 +438,8 @@ def test_every_meaning_on_the_reference_page_is_whole_sentences() -> None:
         ("MIRROR_WORKER", "MIRROR_WORKERS"),
         ("MIRROR_LOGLEVEL", "MIRROR_LOG_LEVEL"),
         ("MIRROR_BUCKET", "MIRROR_S3_BUCKET"),
-        ("MIRROR_TOKEN", "MIRROR_ADMIN_TOKEN"),
+        ("MIRROR_ADMINTOKEN", "MIRROR_ADMIN_TOKEN"),
+        ("MIRROR_PULL_TOKENS", "MIRROR_PULL_TOKEN"),
         ("MIRROR_port", "MIRROR_PORT"),
         ("MIRROR_REDIS_URI_FILE", "MIRROR_REDIS_URL_FILE"),
     ],

@@ -52,10 +52,13 @@ def test_every_setting_reaches_the_containers_that_read_it(setting: str) -> None
     assert given != (setting in NOT_FOR_COMPOSE)
 
 
-def test_only_the_service_has_the_admin_token() -> None:
-    receivers = {name for name, service in SERVICES.items() if "admin-token" in service.get("secrets", [])}
+@pytest.mark.parametrize("token", ["admin-token", "pull-token"])
+def test_only_the_service_has_the_tokens(token: str) -> None:
+    receivers = {name for name, service in SERVICES.items() if token in service.get("secrets", [])}
     assert receivers == {"service"}
-    assert not any("ADMIN" in variable for name in ("worker", "scheduler") for variable in settings_of(name))
+    variable = f"MIRROR_{token.upper().replace('-', '_')}"
+    assert variable in settings_of("service")
+    assert not any(variable in settings_of(name) for name in ("worker", "scheduler"))
 
 
 def test_each_secret_is_passed_only_to_the_containers_that_need_it() -> None:
@@ -108,6 +111,16 @@ class ComposeGateway(Server):
             return urllib3.request("GET", f"{self.url}/health", retries=False).status == 200
         except urllib3.exceptions.HTTPError:
             return False
+
+
+def test_the_settings_accept_the_secrets_that_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(COMPOSE / "make-secrets", tmp_path)
+    subprocess.run([tmp_path / "make-secrets"], check=True)
+    for name in ("admin-token", "pull-token"):
+        monkeypatch.setenv(f"MIRROR_{name.upper().replace('-', '_')}_FILE", str(tmp_path / "secrets" / name))
+    settings = Settings.load()
+    assert settings.admin_token not in (None, *settings.pull_token)
+    assert [len(token) for token in settings.pull_token] == [64]
 
 
 @pytest.fixture(scope="module")

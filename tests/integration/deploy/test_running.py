@@ -228,13 +228,15 @@ def test_processes_that_the_guard_could_not_end_are_ended_and_named_by_the_next_
 
 
 def test_each_process_is_passed_only_the_secrets_that_it_needs(tmp_path: Path) -> None:
-    token = "an-admin-token-of-some-length"
-    with Launch(tmp_path, MIRROR_ADMIN_TOKEN=token, UNRELATED="x") as launch:
+    token, pull_token = "an-admin-token-of-some-length", "a-pull-token-of-some-length"
+    with Launch(tmp_path, MIRROR_ADMIN_TOKEN=token, MIRROR_PULL_TOKEN=pull_token, UNRELATED="x") as launch:
         launch.ready()
         env = {name: launch.journal("started", name)[0]["env"] for name in ("service", "worker", "scheduler")}
         assert env["service"]["MIRROR_ADMIN_TOKEN"] == token
+        assert env["service"]["MIRROR_PULL_TOKEN"] == pull_token
         for name in ("worker", "scheduler"):
             assert not env[name].keys() & {"MIRROR_ADMIN_TOKEN", "MIRROR_ADMIN_TOKEN_FILE", "RCLONE_AUTH_KEY"}
+            assert not env[name].keys() & {"MIRROR_PULL_TOKEN", "MIRROR_PULL_TOKEN_FILE"}
             assert env[name]["MIRROR_REDIS_URL"]
             assert env[name]["UNRELATED"] == "x"
         started = children(launch.process.pid)
