@@ -9,6 +9,7 @@ monkey.patch_all()
 
 import sys
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -19,6 +20,14 @@ from service.http.auth import admin_token
 from service.server import Server
 
 _LOG = structlog.get_logger(__name__)
+_STREAMS: Final = (
+    "blobs are streamed and not redirected to S3: S3 has the host name of MIRROR_PUBLIC_URL or a subdomain of it, "
+    "so clients would send S3 their tokens"
+)
+_HINT: Final = (
+    "Give S3 another host name in MIRROR_S3_PUBLIC_ENDPOINT, such as s3.corp for mirror.corp. "
+    "MIRROR_SERVE_REDIRECT=false ends this warning."
+)
 
 
 def main() -> int:
@@ -30,6 +39,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     log.configure("service", level=settings.log_level, line_format=settings.log_format)
+    if settings.serve_redirect != "false" and settings.s3_would_see_tokens:
+        _LOG.warning(_STREAMS, hint=_HINT)
     _LOG.info("connecting to Redis", address=address_of(settings.redis_url or ""))
     Server(settings).run()
     return 0

@@ -126,7 +126,8 @@ class Settings:
         parsers.serve_redirect,
         "auto",
         "How blobs are served. `true` redirects (307) to a presigned S3 URL. `false` streams them through the mirror. "
-        "`auto` redirects, unless the S3 is the embedded one without a public endpoint.",
+        "`auto` redirects, unless the S3 is the embedded one without a public endpoint. Blobs are always streamed if "
+        "[S3 would see the tokens](#redirects-and-tokens) of clients.",
     )
 
     dockerd_registry: str | None = _setting(
@@ -268,7 +269,26 @@ class Settings:
     @property
     def redirects_blobs(self) -> bool:
         """Whether `/v2` redirects blob reads to a presigned URL. `make run` sets "false" for its embedded S3."""
-        return self.serve_redirect != "false"
+        return self.serve_redirect != "false" and not self.s3_would_see_tokens
+
+    @property
+    def s3_would_see_tokens(self) -> bool:
+        """Whether clients would send S3 the token with which they pull, if they were redirected there.
+
+        Clients in Go do so if S3 has the name of the mirror, whatever the ports are, or a subdomain of that name
+        (net/http, shouldCopyHeaderOnRedirect). S3 then refuses the request, because it is authorized twice. The hosts
+        of AWS are never under the name of a mirror. The bucket may be the first part of a host (virtual-host
+        addressing).
+        """
+        endpoint = self.s3_public_endpoint or self.s3_endpoint
+        mirror, s3 = _host_of(self.public_url), _host_of(endpoint or "")
+        return bool(mirror and s3) and any(
+            host == mirror or host.endswith(f".{mirror}") for host in (s3, f"{self.s3_bucket}.{s3}")
+        )
+
+
+def _host_of(url: str) -> str:
+    return (urlsplit(url).hostname or "").rstrip(".")
 
 
 def _own_url(host: str, port: int) -> str:

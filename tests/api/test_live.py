@@ -174,10 +174,30 @@ def test_blobs_are_read_from_s3_itself_where_it_can_be_reached(
     http_client: urllib3.PoolManager,
 ) -> None:
     digest = live_mirror.link_blob("live/redirect", b"redirected")
-    with LiveService(tmp_path, valkey, rclone_s3, "live", MIRROR_SERVE_REDIRECT="true") as service:
+    public = rclone_s3.url.replace("127.0.0.1", "localhost")
+    settings = {"MIRROR_SERVE_REDIRECT": "true", "MIRROR_S3_PUBLIC_ENDPOINT": public}
+    with LiveService(tmp_path, valkey, rclone_s3, "live", **settings) as service:
         answer = http_client.request("GET", f"{service.url}/v2/live/redirect/blobs/{digest}", redirect=False)
         assert answer.status == 307
+        assert answer.headers["Location"].startswith(f"{public}/")
         assert http_client.request("GET", answer.headers["Location"]).data == b"redirected"
+        assert not [line for line in service.lines() if "streamed" in line["event"]]
+
+
+def test_blobs_are_streamed_and_a_warning_is_logged_where_s3_would_see_the_tokens(
+    valkey: ValkeyServer,
+    rclone_s3: RcloneS3,
+    live_mirror: SeededCatalog,
+    tmp_path: Path,
+    http_client: urllib3.PoolManager,
+) -> None:
+    digest = live_mirror.link_blob("live/streamed", b"streamed")
+    with LiveService(tmp_path, valkey, rclone_s3, "live", MIRROR_SERVE_REDIRECT="true") as service:
+        answer = http_client.request("GET", f"{service.url}/v2/live/streamed/blobs/{digest}", redirect=False)
+        assert (answer.status, answer.data) == (200, b"streamed")
+        [warning] = [line for line in service.lines() if line["level"] == "warning"]
+        assert warning["event"].startswith("blobs are streamed and not redirected to S3")
+        assert "MIRROR_S3_PUBLIC_ENDPOINT" in warning["hint"]
         assert "X-Amz" not in service.log.read_text()
 
 

@@ -400,6 +400,53 @@ def test_blobs_are_redirected_unless_that_is_turned_off(
     assert load(monkeypatch, SERVE_REDIRECT=value).redirects_blobs is redirects
 
 
+@pytest.mark.parametrize(
+    ("mirror", "s3", "bucket", "redirects"),
+    [
+        ("https://mirror.corp", "https://s3.corp", "images", True),
+        ("https://mirror.corp", "https://corp", "images", True),
+        ("https://mirror.corp", "https://othermirror.corp", "images", True),
+        ("https://mirror.corp", "https://mirror.corp.example", "images", True),
+        ("https://mirror.corp", None, "images", True),
+        ("http://127.0.0.1:8080", "http://localhost:9000", "images", True),
+        ("http://[::1]:8080", "http://[::2]:9000", "images", True),
+        ("https://mirror.corp", "https://mirror.corp", "images", False),
+        ("https://mirror.corp:8443", "http://mirror.corp:9000", "images", False),
+        ("https://mirror.corp", "https://s3.mirror.corp", "images", False),
+        ("https://Mirror.corp", "https://S3.MIRROR.corp.", "images", False),
+        ("https://mirror.corp.", "https://mirror.corp", "images", False),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:9000", "images", False),
+        ("http://[::1]:8080", "http://[::1]:9000", "images", False),
+        ("https://images.s3.corp", "https://s3.corp", "images", False),
+        ("https://images.s3.corp", "https://s3.corp", "others", True),
+        ("https://b.s3.corp", "https://s3.corp", "a.b", False),
+    ],
+)
+@pytest.mark.parametrize("variable", ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"])
+@pytest.mark.parametrize("wanted", ["auto", "true"])
+def test_blobs_are_streamed_where_go_would_send_s3_the_token_again(
+    monkeypatch: pytest.MonkeyPatch,
+    mirror: str,
+    s3: str | None,
+    bucket: str,
+    redirects: bool,
+    variable: str,
+    wanted: str,
+) -> None:
+    others = {"S3_ENDPOINT": "http://10.0.0.1:9000"} if variable == "S3_PUBLIC_ENDPOINT" and s3 else {}
+    endpoint = {variable: s3} if s3 else {}
+    variables = {**others, **endpoint, "PUBLIC_URL": mirror, "S3_BUCKET": bucket, "SERVE_REDIRECT": wanted}
+    assert load(monkeypatch, **variables).redirects_blobs is redirects
+
+
+def test_the_examples_of_redirects_on_the_reference_page_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = re.findall(r"^\| `(http\S+)` \| (?:`(\S+)`|AWS) \| (redirected|streamed)", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    for mirror, s3, what in rows:
+        loaded = load(monkeypatch, PUBLIC_URL=mirror, S3_ENDPOINT=s3, S3_BUCKET="images")
+        assert loaded.redirects_blobs is (what == "redirected"), (mirror, s3)
+
+
 def test_the_tables_of_the_reference_page_are_the_declarations() -> None:
     """A failure shows the rows that the page should have."""
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `MIRROR_")]
