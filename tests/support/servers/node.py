@@ -1,10 +1,11 @@
 """An isolated machine for a container client, made of Linux namespaces.
 
-It reaches only the test's reverse proxy.
+It reaches only the test's reverse proxies.
 
-There ``mirror.corp`` is the mirror, over TLS on port 443 and over plain HTTP on port 8080. There is no name server and
-no other host. ``/etc/containerd``, ``/etc/docker``, ``/etc/containers``, ``/run`` and ``/var/lib`` are empty, so that
-only the test configures a client. The host's files are never written.
+There ``mirror.corp`` is the mirror, over TLS on port 443 and over plain HTTP on port 8080. If the test wants it, the
+names in `S3_NAMES` are the S3 server, over plain HTTP on port 9000. There is no name server and no other host.
+``/etc/containerd``, ``/etc/docker``, ``/etc/containers``, ``/run`` and ``/var/lib`` are empty, so that only the test
+configures a client. The host's files are never written.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ NAME: Final = "mirror.corp"
 _ADDRESS: Final = "192.0.2.1"
 """An address for documentation (RFC 5737), because dockerd does not check certificates of 127.0.0.0/8."""
 _NETWORK_NAMESPACE: Final = 0x40000000
-_FORWARDED: Final = ("Accept", "Authorization", "Range", "User-Agent")
+S3_NAMES: Final = ("s3.corp", f"s3.{NAME}")
+S3_PORT: Final = 9000
+_NOT_FORWARDED: Final = frozenset({"connection", "keep-alive", "expect"})
 _PIECE: Final = 1 << 16
 _POLL: Final = 0.05
 _COMMAND_WITHIN: Final = 90.0
@@ -51,7 +54,7 @@ ln -s /run/host-etc/* /etc
 cd /etc
 rm -rf containerd docker containers hosts resolv.conf
 mkdir containerd docker containers
-printf '127.0.0.1 localhost\\n{_ADDRESS} {NAME}\\n' > hosts
+printf '127.0.0.1 localhost\\n{_ADDRESS} {NAME} {" ".join(S3_NAMES)}\\n' > hosts
 : > resolv.conf
 mount -t tmpfs tmpfs /var/lib
 mkdir /run/home /run/lock
@@ -67,17 +70,25 @@ class Node:
     """
 
     def __init__(
-        self, directory: Path, mirror_url: str, tls: ssl.SSLContext, variables: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        mirror_url: str,
+        tls: ssl.SSLContext,
+        variables: Mapping[str, str] | None = None,
+        *,
+        s3_url: str | None = None,
     ) -> None:
         """*variables* are the environment variables of its commands and daemons."""
         self._directory = directory
         self._variables = variables or {}
         self._mirror_url = mirror_url
+        self._s3_url = s3_url
         self._tls = tls
         self._machine: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self._proxies: list[_Proxy] = []
+        self._proxies: list[RecordingProxy] = []
+        self._s3_proxy: RecordingProxy | None = None
 
     def __enter__(self) -> Self:
         log = self._directory / "node.log"
@@ -90,7 +101,9 @@ class Node:
             children = Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children").read_text()
             self._pid = int(children.split()[0])
             for port, tls in ((443, self._tls), (8080, None)):
-                self._proxies.append(_Proxy(self._listener(port), self._mirror_url, tls))
+                self._proxies.append(RecordingProxy(self._listener(port), self._mirror_url, tls))
+            if self._s3_url:
+                self._s3_proxy = RecordingProxy(self._listener(S3_PORT), self._s3_url)
         except BaseException:
             self.__exit__()
             raise
@@ -105,8 +118,9 @@ class Node:
         self._machine.stdout.close()
         for daemon in self._daemons:
             daemon.wait()
-        for proxy in self._proxies:
-            proxy.close()
+        for proxy in (*self._proxies, self._s3_proxy):
+            if proxy is not None:
+                proxy.close()
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write files in the node, given by their absolute paths.
@@ -149,6 +163,10 @@ class Node:
         """Return the requests to the mirror, over TLS and over plain HTTP."""
         return [request for proxy in self._proxies for request in proxy.requests]
 
+    def s3_requests(self) -> list[ProxiedRequest]:
+        """Return the requests to S3."""
+        return list(self._s3_proxy.requests) if self._s3_proxy else []
+
     def _enter(self) -> list[str]:
         return ["nsenter", f"--target={self._pid}", "--net", "--mount", "--pid", "--"]
 
@@ -183,29 +201,37 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ProxiedRequest:
-    """A request that a client sent to the mirror."""
+    """A request that a client sent, with all its headers."""
 
     method: str
     path: str
-    authorization: str | None
+    headers: tuple[tuple[str, str], ...]
+
+    @property
+    def authorization(self) -> str | None:
+        return next((value for name, value in self.headers if name.lower() == "authorization"), None)
 
 
-class _Proxy(ThreadingHTTPServer):
-    """Forwards read requests to the mirror, as a company's TLS proxy does."""
+class RecordingProxy(ThreadingHTTPServer):
+    """Forwards requests to the mirror or to S3, as a company's TLS proxy does, and records them."""
 
     daemon_threads = False
     """False, so that `close` waits for the threads of its connections."""
 
-    def __init__(self, listener: socket.socket, mirror_url: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, listener: socket.socket, url: str, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("", 0), _ProxyHandler, bind_and_activate=False)
         self.socket.close()
-        self.socket = listener
+        self.socket, self.server_address = listener, listener.getsockname()
         self.tls = tls
-        self.mirror_url = mirror_url
+        self.forwards_to = url
         self.pool = urllib3.PoolManager(retries=False, maxsize=16, timeout=60)
         self.requests: list[ProxiedRequest] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": _POLL}, daemon=True)
         self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_address[0]}:{self.server_address[1]}"
 
     def close(self) -> None:
         self.shutdown()
@@ -220,7 +246,7 @@ class _Proxy(ThreadingHTTPServer):
 class _ProxyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
-    server: _Proxy
+    server: RecordingProxy
 
     def setup(self) -> None:
         if self.server.tls:
@@ -232,22 +258,28 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         self.request.close()  # wrap_socket detached the socket that the server closes
 
     def do_GET(self) -> None:
-        self.server.requests.append(ProxiedRequest(self.command, self.path, self.headers.get("Authorization")))
-        headers = {name: self.headers[name] for name in _FORWARDED if name in self.headers}
-        url = self.server.mirror_url + self.path
-        answer = self.server.pool.request(
-            self.command, url, headers=headers, redirect=False, preload_content=False, decode_content=False
+        self.server.requests.append(ProxiedRequest(self.command, self.path, tuple(self.headers.items())))
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _NOT_FORWARDED}
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        answer = self.server.pool.urlopen(
+            self.command,
+            self.server.forwards_to + self.path,
+            body=body or None,
+            headers=headers,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
         )
         self.send_response_only(answer.status)
         for name, value in answer.headers.items():
-            if name.lower() not in ("connection", "keep-alive"):
+            if name.lower() not in _NOT_FORWARDED:
                 self.send_header(name, value)
         self.end_headers()
         for piece in answer.stream(_PIECE):
             self.wfile.write(piece)
         answer.release_conn()
 
-    do_HEAD = do_GET
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
     def log_message(self, *_: object) -> None:
         pass
