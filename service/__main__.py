@@ -17,6 +17,7 @@ from mirror import log
 from mirror.redis.failures import address_of
 from mirror.settings import InvalidSettings, Settings
 from service.http.auth import admin_token
+from service.http.tls import ServerCertificate
 from service.server import Server
 
 _LOG = structlog.get_logger(__name__)
@@ -35,6 +36,7 @@ def main() -> int:
     try:
         settings = Settings.load(Settings.require_servable, Settings.require_stores)
         settings = replace(settings, admin_token=admin_token(settings))  # made before the second process starts
+        certificate = ServerCertificate.of(settings)
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return 2
@@ -42,7 +44,7 @@ def main() -> int:
     if settings.serve_redirect != "false" and settings.s3_would_see_tokens:
         _LOG.warning(_STREAMS, hint=_HINT)
     _LOG.info("connecting to Redis", address=address_of(settings.redis_url or ""))
-    Server(settings).run()
+    Server(settings, certificate).run()
     return 0
 
 

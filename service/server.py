@@ -15,6 +15,7 @@ from service.app import create_app
 from service.core import Service
 from service.http.access_log import AccessLog
 from service.http.connections import Worker, bound_unsent, raise_open_files
+from service.http.tls import ServerCertificate
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -30,7 +31,8 @@ _INVALID: Final = "Invalid request from ip="
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     """The arbiter and its processes. Each process makes its own `Service` after the fork: no connection is shared."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, certificate: ServerCertificate | None = None) -> None:
+        self.certificate = certificate
         self._settings = settings
         super().__init__()
 
@@ -87,4 +89,12 @@ def options(settings: Settings) -> dict[str, object]:
         "proc_name": "image-mirror",
         "logger_class": LibraryLogger,
         "when_ready": bound_unsent,
+        "certfile": _text(
+            settings.tls_certificate
+        ),  # `Worker` does TLS. This is for the scheme of requests and the log
+        "keyfile": _text(settings.tls_key),
     }
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None

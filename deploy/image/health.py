@@ -28,7 +28,7 @@ def main(command: bytes | None = None) -> int:
     words = (command if command is not None else Path("/proc/1/cmdline").read_bytes()).split(b"\0")
     settings = Settings.load()
     if b"service" in words:
-        return 0 if is_ok(settings.host, settings.port, "/livez", timeout=4) else 1
+        return 0 if is_ok(settings.host, settings.port, "/livez", timeout=4, tls=settings.serves_tls) else 1
     return 0 if settings.heartbeat_path and is_fresh(settings.heartbeat_path) else 1
 
 

@@ -20,6 +20,7 @@ from deploy.local.processes import Process, guard, product
 from deploy.local.supervisord import supervise, write_configuration
 from mirror.settings import InvalidSettings, Settings
 from service.http.auth import admin_token
+from service.http.tls import ServerCertificate
 
 ProcessTable = Callable[[Settings], Sequence[Process]]
 
@@ -83,6 +84,7 @@ def _prepare(folder: DataFolder, settings: Settings, table: ProcessTable) -> tup
     valkey = embedded.valkey(folder, settings) if settings.redis_url is None else None
     s3 = embedded.s3(folder, settings) if settings.s3_bucket is None else None
     admin_token(settings)
+    ServerCertificate.of(settings)  # refuses files that cannot be used
 
     variables = environment.for_processes(os.environ, settings, valkey, s3)
     write_private(folder.root / "env", environment.for_other_tools(variables, settings) + environment.marker(folder))

@@ -74,7 +74,8 @@ def product(settings: Settings) -> list[Process]:
 
 def readiness(settings: Settings) -> Process:
     """Return the process that prints a line when the API is ready."""
-    command = (sys.executable, "-m", "deploy.local.readiness", settings.host, str(settings.port), settings.public_url)
+    scheme, address = "https" if settings.serves_tls else "http", (settings.host, str(settings.port))
+    command = (sys.executable, "-m", "deploy.local.readiness", scheme, *address, settings.public_url)
     return Process("readiness", command, Stage.WORK, stop_within=1, once=True, only=(*BASIC, *PYTHON))
 
 

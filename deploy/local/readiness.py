@@ -1,4 +1,4 @@
-"""Print a line when the API is ready: ``deploy.local.readiness HOST PORT URL``."""
+"""Print a line when the API is ready: ``deploy.local.readiness SCHEME HOST PORT URL``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SLOW_START: Final = 60.0
 _POLL: Final = 0.2
 
 
-def main(host: str, port: int, url: str) -> None:
+def main(scheme: str, host: str, port: int, url: str) -> None:
     slow_at: float | None = time.monotonic() + _SLOW_START
-    while not is_ok(host, port, "/readyz", timeout=5):
+    while not is_ok(host, port, "/readyz", timeout=5, tls=scheme == "https"):
         if slow_at and time.monotonic() > slow_at:
             print(f"Not ready after {_SLOW_START:.0f} s: read the lines above and {url}/readyz?verbose", flush=True)
             slow_at = None
@@ -24,4 +24,4 @@ def main(host: str, port: int, url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

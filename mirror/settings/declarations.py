@@ -58,12 +58,21 @@ class Settings:
 
     host: str = _setting(parsers.host, "127.0.0.1", "The address that the API and `/v2` listen on.")
     port: int = _setting(parsers.number(1, 65535), "8080", "The port that they listen on.")
+    tls_certificate: Path | None = _optional(
+        parsers.pem_path,
+        "A PEM file with the certificate of the service, followed by those of its intermediate CAs. If it is set, the "
+        "service speaks HTTPS only. [Serve over TLS](../how-to/serve-over-tls.md) says how it is replaced.",
+    )
+    tls_key: Path | None = _optional(
+        parsers.pem_path,
+        "A PEM file with the private key of that certificate, without a password. Both must be set, or neither.",
+    )
     public_url: str = _setting(
         parsers.url,
         "http://127.0.0.1:8080",
         "The URL under which clients reach the mirror. Links and `Location` are built from it, never from the header "
         "`Host`. Its host is the first part of the name of every image that is pulled. It must be set off loopback.",
-        shown="`http://HOST:PORT` on loopback",
+        shown="`http://HOST:PORT` on loopback, with TLS `https://HOST:PORT`",
     )
     admin_token: str | None = _optional(
         parsers.token,
@@ -223,7 +232,7 @@ class Settings:
         """
         values, problems = read_environment({name: setting.parse for name, setting in cls.declared().items()})
         loaded = cls(**values)
-        own_url = _own_url(loaded.host, loaded.port)
+        own_url = _own_url(loaded.host, loaded.port, "https" if loaded.serves_tls else "http")
         loaded = replace(
             loaded,
             public_url=values.get("public_url", own_url),
@@ -231,7 +240,7 @@ class Settings:
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
-        for requirement in (cls.require_own_pull_tokens, *requirements):
+        for requirement in (cls.require_own_pull_tokens, cls.require_whole_tls, *requirements):
             try:
                 requirement(loaded)
             except InvalidSettings as missing:
@@ -255,11 +264,24 @@ class Settings:
         if self.admin_token in self.pull_token:
             raise InvalidSettings({"MIRROR_PULL_TOKEN": ["has the admin token in it; nodes need a token of their own"]})
 
+    def require_whole_tls(self) -> None:
+        """Raise InvalidSettings if only one of certificate and key is set."""
+        given = {"MIRROR_TLS_CERTIFICATE": self.tls_certificate, "MIRROR_TLS_KEY": self.tls_key}
+        missing = [name for name, path in given.items() if path is None]
+        if len(missing) == 1:
+            [other] = given.keys() - missing
+            raise InvalidSettings({missing[0]: [f"must be set when {other} is"]})
+
     def require_stores(self) -> None:
         """Raise InvalidSettings if Redis or the bucket is not set. Only `make run` has embedded ones."""
         needed = {"MIRROR_REDIS_URL": self.redis_url, "MIRROR_S3_BUCKET": self.s3_bucket}
         if missing := [name for name, value in needed.items() if value is None]:
             raise InvalidSettings({name: ["must be set"] for name in missing})
+
+    @property
+    def serves_tls(self) -> bool:
+        """Whether the service itself speaks TLS. A proxy in front of it may do so too."""
+        return self.tls_certificate is not None
 
     @property
     def public_host(self) -> str:
@@ -291,7 +313,7 @@ def _host_of(url: str) -> str:
     return (urlsplit(url).hostname or "").rstrip(".")
 
 
-def _own_url(host: str, port: int) -> str:
+def _own_url(host: str, port: int, scheme: str) -> str:
     if not is_loopback(host):
         return ""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

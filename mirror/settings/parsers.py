@@ -86,6 +86,13 @@ def path(text: str) -> Path:
         raise ValueError("names the home folder of an unknown user") from None
 
 
+def pem_path(text: str) -> Path:
+    """Parse the path of a PEM file. Whether it exists is checked by the process that reads it."""
+    if "-----BEGIN" in text:
+        raise ValueError("must be the path of a PEM file, not its content")
+    return path(text)
+
+
 def path_in_folder(text: str) -> Path:
     found = Path(text)
     if not found.is_absolute() or not found.parent.is_dir():

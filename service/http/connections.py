@@ -2,6 +2,7 @@
 
 gunicorn's gevent worker parses requests and calls the application. This module adds:
 
+* TLS, with a deadline for the handshake, and with a certificate that may be replaced
 * a bound for the whole head of a request
 * a deadline for its body
 * a deadline for a client that reads nothing of its answer
@@ -17,6 +18,7 @@ import errno
 import fcntl
 import resource
 import socket
+import ssl
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -34,6 +36,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from service.http import request_id
 from service.http.problems import RequestTooSlow
+from service.http.tls import ServerCertificate
 
 CONNECTION: Final = "gunicorn.socket"
 """The `Connection` in a request's WSGI environment."""
@@ -45,8 +48,19 @@ STALLED_SECONDS: Final = 60
 """Seconds without an acknowledged byte after which a client is dropped."""
 STALL_SECONDS: Final = 5.0
 """Seconds without room for more bytes after which a client loses shared resources, such as a connection to S3."""
+_RECORD: Final = 16 * 1024
+"""The largest record of TLS (RFC 8446, 5.1)."""
 _UNSENT: Final = 64 * 1024
 """Bytes that wait in the kernel for a client, in addition to those in flight. Without this bound up to 4 MiB wait."""
+_HANDSHAKE_RECORD: Final = b"\x16"
+"""The first byte of a TLS connection (RFC 8446, 5.1)."""
+_DISCARDED: Final = 8192
+"""Bytes of a plain request that are read before the answer. Unread bytes would make the kernel discard the answer."""
+_SPEAK_TLS: Final = b"This port speaks TLS. Use https:// in the URL.\n"
+_PLAIN_HTTP: Final = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+    % (len(_SPEAK_TLS), _SPEAK_TLS)
+)
 _GRACE_SECONDS: Final = 0.5
 """Seconds that current requests may go on after SIGTERM."""
 _ACCEPTED_AT_ONCE: Final = 16
@@ -99,6 +113,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._certificate: ServerCertificate | None = self.app.certificate
         self._connections: set[Connection] = set()
         self._stopping = Event()
 
@@ -107,6 +122,8 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
+            if self._certificate is not None:
+                self._certificate.reload_if_changed()
             self._stopping.wait(_NOTIFY_SECONDS)
         for server in servers:
             server.close()
@@ -126,9 +143,11 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         connection = Connection(client)
         self._connections.add(connection)
         try:
-            super().handle(listener, connection, addr)
+            if self._certificate is None or connection.start_tls(self._certificate.context, self.cfg.keepalive):
+                super().handle(listener, connection, addr)
         finally:
             self._connections.discard(connection)
+            connection.close()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
         sock.begin_body(req)
@@ -173,11 +192,38 @@ class Connection:
         """Whether no request is in progress: no complete head has arrived since the last answer."""
         return self._request is None
 
+    def start_tls(self, context: ssl.SSLContext, seconds: float) -> bool:
+        """Return whether the client finishes the handshake within *seconds*.
+
+        TLS gets its memory after the first byte, so that a thousand clients that send nothing cost little. A client
+        that speaks plain HTTP reads what is wrong.
+        """
+        with gevent.Timeout(seconds, exception=False), suppress(OSError):  # an SSLError is one, too
+            first = self._client.recv(1, socket.MSG_PEEK)
+            if first == _HANDSHAKE_RECORD:
+                self._client = secure = context.wrap_socket(
+                    self._client, server_side=True, do_handshake_on_connect=False
+                )
+                secure.do_handshake()
+                return True
+            if first.isalpha():  # the method of a request
+                self._client.recv(_DISCARDED)
+                self._client.sendall(_PLAIN_HTTP)
+        return False
+
     def end(self) -> None:
         """End the connection. A greenlet that waits for a head reads its end."""
         self._is_ended = True
-        with suppress(OSError):
-            self._client.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # SSLSocket's own shutdown would let that greenlet read without TLS
+            socket.socket.shutdown(self._client, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection. A TLS client is notified first (RFC 8446, 6.1), if that is possible at once."""
+        if isinstance(self._client, ssl.SSLSocket):
+            with suppress(OSError, ValueError):  # the connection is broken, or closed already
+                self._client.settimeout(0)
+                self._client.unwrap()
+        self._client.close()
 
     def begin_head(self) -> None:
         self._request, self._left, self._on_stall = None, LARGEST_HEAD, None
@@ -192,10 +238,10 @@ class Connection:
             return self._recv_body(size)
         try:
             received = self._client.recv(size)
-        except OSError:  # gevent raises it in a waiting greenlet when another one ends the connection
+        except OSError as error:  # gevent raises it in a waiting greenlet when another one ends the connection
             if self._is_ended:
                 return b""
-            raise
+            raise _without_tls(error) from None
         self._left -= len(received)
         if self._left < 0:
             raise LimitRequestHeaders("limit request head size")
@@ -235,14 +281,17 @@ class Connection:
     def _send(self, data: memoryview) -> int:
         """Wait for room and send as much as fits. Raises BrokenPipeError for a client that reads nothing.
 
-        Room grows in steps of up to a kernel buffer. So acknowledged bytes count as progress, too.
+        Room grows in steps of up to a kernel buffer. So acknowledged bytes count as progress, too. TLS sends all it
+        is given. So it gets one record at a time, and each one counts as progress.
         """
+        if isinstance(self._client, ssl.SSLSocket):
+            data = data[:_RECORD]
         unacknowledged, progress_at = 0, monotonic()
         self._client.settimeout(STALL_SECONDS)
         try:
             while True:
                 with suppress(TimeoutError):
-                    return self._client.send(data)
+                    return self._client.send(data)  # TLS needs the same bytes again after a timeout
                 if self._on_stall is not None:
                     self._on_stall()
                 if (now_left := self._unacknowledged()) < unacknowledged:
@@ -250,6 +299,8 @@ class Connection:
                 unacknowledged = now_left
                 if monotonic() - progress_at >= STALLED_SECONDS:
                     raise BrokenPipeError(errno.EPIPE, "the client reads nothing")
+        except ssl.SSLError as error:
+            raise _without_tls(error) from None
         finally:
             self._client.settimeout(None)
 
@@ -261,14 +312,19 @@ class Connection:
         return 0
 
     def _recv_body(self, size: int) -> bytes:
-        self._client.settimeout(max(0.001, self._until - monotonic()))
-        try:
-            return self._client.recv(size)
+        try:  # no timeout of the socket: with TLS it would begin again with each byte of a record
+            with time_limit(max(0.001, self._until - monotonic()), TimeoutError):
+                return self._client.recv(size)
         except TimeoutError:
             self._request.force_close()
             raise RequestTooSlow(BODY_SECONDS) from None
-        finally:
-            self._client.settimeout(None)
+        except ssl.SSLError as error:
+            raise _without_tls(error) from None
+
+
+def _without_tls(error: OSError) -> OSError:
+    """Return the error of a client that breaks TLS as that of one that goes away, which is not logged."""
+    return ConnectionResetError(errno.ECONNRESET, "the client broke TLS") if isinstance(error, ssl.SSLError) else error
 
 
 def _discard_body(request: Any) -> None:

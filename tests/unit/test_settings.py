@@ -52,6 +52,8 @@ def test_without_variables_every_setting_has_its_default() -> None:
     assert {f.name: getattr(loaded, f.name) for f in fields(Settings)} == {
         "port": 8080,
         "host": "127.0.0.1",
+        "tls_certificate": None,
+        "tls_key": None,
         "public_url": "http://127.0.0.1:8080",
         "data_dir": Path("data"),
         "redis_url": None,
@@ -88,6 +90,8 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch,
         PORT="80",
         HOST="0.0.0.0",
+        TLS_CERTIFICATE="/run/tls/tls.crt",
+        TLS_KEY="/run/tls/tls.key",
         PUBLIC_URL="https://mirror.corp/",
         DATA_DIR="/var/lib/mirror",
         REDIS_URL="rediss://:secret@redis.corp:6380/2",
@@ -117,6 +121,8 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert loaded == Settings(
         port=80,
         host="0.0.0.0",
+        tls_certificate=Path("/run/tls/tls.crt"),
+        tls_key=Path("/run/tls/tls.key"),
         public_url="https://mirror.corp",
         data_dir=Path("/var/lib/mirror"),
         redis_url="rediss://:secret@redis.corp:6380/2",
@@ -155,8 +161,11 @@ def test_a_retention_of_zero_keeps_jobs(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_field_is_read_from_the_variable_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only free text accepts a value that fits no other kind: a path, and the region."""
-    free_text = {"data_dir", "s3_region"}
+    """Only free text accepts a value that fits no other kind: a path, and the region.
+
+    A setting of which another one is missing is a problem, too.
+    """
+    free_text = {"data_dir", "s3_region", "tls_certificate", "tls_key"}
     refused: set[str] = set()
     for field in fields(Settings):
         with monkeypatch.context() as patch:
@@ -164,7 +173,7 @@ def test_every_field_is_read_from_the_variable_of_its_name(monkeypatch: pytest.M
             try:
                 Settings.load()
             except InvalidSettings as error:
-                refused |= error.problems.keys()
+                refused |= error.problems.keys() & {f"MIRROR_{field.name.upper()}"}
     assert refused == {f"MIRROR_{f.name.upper()}" for f in fields(Settings) if f.name not in free_text}
 
 
@@ -256,6 +265,7 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("PULL_TOKEN", "token-of-cluster-1,short", "entry 2 must have at least 16"),
         ("PULL_TOKEN", "with blanks in the middle", "entry 1 must have"),
         ("ANONYMOUS_PULL", "2", "true or false"),
+        ("TLS_KEY", "-----BEGIN PRIVATE KEY-----", "must be the path of a PEM file, not its content"),
         (
             "INSECURE_REGISTRIES",
             "x.com,harbor",
@@ -373,6 +383,21 @@ def test_the_public_url_follows_host_and_port(monkeypatch: pytest.MonkeyPatch) -
     assert load(monkeypatch, HOST="localhost", PORT="81").public_url == "http://localhost:81"
     assert load(monkeypatch, HOST="::1", PORT="81").public_url == "http://[::1]:81"
     assert load(monkeypatch, PUBLIC_URL="https://mirror.corp:8443/").public_host == "mirror.corp:8443"
+
+
+def test_with_tls_the_public_url_on_loopback_has_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = {"TLS_CERTIFICATE": "/run/tls/tls.crt", "TLS_KEY": "/run/tls/tls.key"}
+    assert load(monkeypatch, HOST="::1", PORT="81", **tls).public_url == "https://[::1]:81"
+    assert (
+        load(monkeypatch, HOST="127.0.0.1", PUBLIC_URL="http://mirror.corp", **tls).public_url == "http://mirror.corp"
+    )
+
+
+@pytest.mark.parametrize(("given", "missing"), [("CERTIFICATE", "KEY"), ("KEY", "CERTIFICATE")])
+def test_a_certificate_and_its_key_are_set_together(monkeypatch: pytest.MonkeyPatch, given: str, missing: str) -> None:
+    assert problems(monkeypatch, **{f"TLS_{given}": "/run/tls/file"}) == {
+        f"MIRROR_TLS_{missing}": [f"must be set when MIRROR_TLS_{given} is"]
+    }
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "mirror.corp"])

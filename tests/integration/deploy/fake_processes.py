@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from dataclasses import replace
@@ -45,6 +46,10 @@ def run_fake(name: str) -> None:
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in every thread, so that only sigwait receives it
     server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["MIRROR_PORT"])), Ready) if name == "service" else None
+    if server and "MIRROR_TLS_CERTIFICATE" in os.environ:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(os.environ["MIRROR_TLS_CERTIFICATE"], os.environ["MIRROR_TLS_KEY"])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     if server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     journal("started", name)

@@ -81,7 +81,7 @@ class Launch:
 
     def ready(self) -> Self:
         """Wait until the embedded servers and all fakes run."""
-        eventually(lambda: "Ready: http://" in self.output(), "it does not get ready", self.output)
+        eventually(lambda: "Ready: http" in self.output(), "it does not get ready", self.output)
         for name in ("service", "worker", "scheduler"):
             eventually(partial(self.journal, "started", name), f"no {name} starts", self.output)
         for name in ("MIRROR_REDIS_URL", "MIRROR_S3_ENDPOINT"):

@@ -16,6 +16,7 @@ import redis
 from botocore.config import Config
 
 from tests.integration.deploy.launch import Launch, children, command_line, eventually, interrupt, is_alive
+from tests.support.fakes.certificates import Authority
 from tests.support.servers.process import free_port
 
 
@@ -393,3 +394,26 @@ def test_with_external_stores_no_server_is_embedded(tmp_path: Path) -> None:
         assert "MIRROR_SERVE_REDIRECT" not in seen
         assert env_file(launch)["MIRROR_S3_BUCKET"] == "images"
         assert "AWS_ACCESS_KEY_ID" not in env_file(launch)
+
+
+def test_with_a_certificate_everything_speaks_of_https(tmp_path: Path) -> None:
+    issued = Authority(tmp_path).issue("mirror.corp")  # the readiness check asks the address, whatever the name is
+    tls = {"MIRROR_TLS_CERTIFICATE": str(issued.certificate), "MIRROR_TLS_KEY": str(issued.key)}
+    with Launch(tmp_path, **tls) as launch:
+        launch.ready()
+        url = f"https://127.0.0.1:{launch.port}"
+        assert f"Ready: {url}" in launch.output()
+        (start,) = [line for line in launch.lines() if line["event"] == "Image Mirror starts"]
+        assert start["url"] == env_file(launch)["MIRROR_URL"] == url
+
+
+def test_a_key_of_another_certificate_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    certificate, key = (
+        Authority(tmp_path).issue("mirror.corp").certificate,
+        Authority(tmp_path / "other").issue("x").key,
+    )
+    launch = Launch(tmp_path, MIRROR_TLS_CERTIFICATE=str(certificate), MIRROR_TLS_KEY=str(key)).start()
+    assert launch.status() == 2
+    assert "MIRROR_TLS_KEY: is not the key of the first certificate" in launch.output()
+    assert launch.journal("started") == []

@@ -221,7 +221,7 @@ class RecordingProxy(ThreadingHTTPServer):
     def __init__(self, listener: socket.socket, url: str, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("", 0), _ProxyHandler, bind_and_activate=False)
         self.socket.close()
-        self.socket, self.server_address = listener, listener.getsockname()
+        self.socket = listener
         self.tls = tls
         self.forwards_to = url
         self.pool = urllib3.PoolManager(retries=False, maxsize=16, timeout=60)
@@ -231,7 +231,8 @@ class RecordingProxy(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://{self.server_address[0]}:{self.server_address[1]}"
+        host, port = self.socket.getsockname()
+        return f"http://{host}:{port}"
 
     def close(self) -> None:
         self.shutdown()
