@@ -398,8 +398,8 @@ def test_with_external_stores_no_server_is_embedded(tmp_path: Path) -> None:
 
 def test_with_a_certificate_everything_speaks_of_https(tmp_path: Path) -> None:
     issued = Authority(tmp_path).issue("mirror.corp")  # the readiness check asks the address, whatever the name is
-    tls = {"MIRROR_TLS_CERTIFICATE": str(issued.certificate), "MIRROR_TLS_KEY": str(issued.key)}
-    with Launch(tmp_path, **tls) as launch:
+    certificate, key = str(issued.certificate), str(issued.key)
+    with Launch(tmp_path, MIRROR_TLS_CERTIFICATE=certificate, MIRROR_TLS_KEY=key) as launch:
         launch.ready()
         url = f"https://127.0.0.1:{launch.port}"
         assert f"Ready: {url}" in launch.output()
@@ -409,10 +409,8 @@ def test_with_a_certificate_everything_speaks_of_https(tmp_path: Path) -> None:
 
 def test_a_key_of_another_certificate_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    certificate, key = (
-        Authority(tmp_path).issue("mirror.corp").certificate,
-        Authority(tmp_path / "other").issue("x").key,
-    )
+    key = Authority(tmp_path / "other").issue("mirror.corp").key
+    certificate = Authority(tmp_path).issue("mirror.corp").certificate
     launch = Launch(tmp_path, MIRROR_TLS_CERTIFICATE=str(certificate), MIRROR_TLS_KEY=str(key)).start()
     assert launch.status() == 2
     assert "MIRROR_TLS_KEY: is not the key of the first certificate" in launch.output()
