@@ -294,7 +294,7 @@ class Connection:
                     return self._client.send(data)  # TLS needs the same bytes again after a timeout
                 if self._on_stall is not None:
                     self._on_stall()
-                if (now_left := self._unacknowledged()) < unacknowledged:
+                if (now_left := _unacknowledged(self._client)) < unacknowledged:
                     progress_at = monotonic()
                 unacknowledged = now_left
                 if monotonic() - progress_at >= STALLED_SECONDS:
@@ -303,13 +303,6 @@ class Connection:
             raise _without_tls(error) from None
         finally:
             self._client.settimeout(None)
-
-    def _unacknowledged(self) -> int:
-        """Return the bytes that the client has not acknowledged (SIOCOUTQ, tcp(7)). 0 where it is unknown."""
-        with suppress(OSError):
-            answer = fcntl.ioctl(self._client.fileno(), termios.TIOCOUTQ, bytes(4))
-            return int.from_bytes(answer, sys.byteorder)
-        return 0
 
     def _recv_body(self, size: int) -> bytes:
         try:  # no timeout of the socket: with TLS it would begin again with each byte of a record
@@ -320,6 +313,14 @@ class Connection:
             raise RequestTooSlow(BODY_SECONDS) from None
         except ssl.SSLError as error:
             raise _without_tls(error) from None
+
+
+def _unacknowledged(client: socket.socket) -> int:
+    """Return the bytes that the client has not acknowledged (SIOCOUTQ, tcp(7)). 0 where it is unknown."""
+    with suppress(OSError):
+        answer = fcntl.ioctl(client.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
+    return 0
 
 
 def _without_tls(error: OSError) -> OSError:
