@@ -16,6 +16,7 @@ from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.publish import Publisher
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.rebuild import Rebuilder
+from mirror.catalog.registries import MirroredRegistries
 from mirror.catalog.relist import Relister
 from mirror.catalog.retag import Retagger
 from mirror.catalog.tag_change import TagChanges
@@ -75,6 +76,7 @@ class Core:
     links: LinkStore
     kept: KeptStore
     index: CatalogIndex
+    registries: MirroredRegistries
     reader: CatalogReader
     changes: TagChanges
     publisher: Publisher
@@ -167,6 +169,7 @@ def build(
         links=links,
         kept=kept,
         index=index,
+        registries=MirroredRegistries(redis),
         reader=reader,
         changes=changes,
         publisher=publisher,

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from mirror.errors import InvalidReference, InvalidTag, TargetReserved
 from mirror.oci.digest import Digest
-from mirror.oci.reference import DOCKER_HUB, Reference, is_tag, repository_problem
+from mirror.oci.reference import DOCKER_HUB, Reference, is_tag, normalise_registry, repository_problem
 
 OFFICIAL: Final = f"{DOCKER_HUB}/library"
 """The namespace of Docker Hub's official images."""
@@ -98,3 +98,16 @@ class LocalImage:
 def registry_component(registry: str) -> str:
     """Return a registry's ``host[:port]`` as the first component of a repository name."""
     return registry.replace(":", "_")
+
+
+def registry_of_component(component: str) -> str | None:
+    """Return the registry that `registry_component` turned into *component*, None if it is no registry's."""
+    if not _HOST_LIKE.fullmatch(component):
+        return None
+    host, _, port = component.rpartition("_")
+    text = f"{host}:{port}" if host and port.isdigit() else component
+    try:
+        registry = normalise_registry(text, text)
+    except InvalidReference:
+        return None
+    return registry if registry_component(registry) == component else None
