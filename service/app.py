@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 import mirror
 from mirror.errors import MirrorError
+from service.api.client_config.views import CLIENT_CONFIG
 from service.api.docs.views import DOCUMENTATION
 from service.api.health.views import HEALTH
 from service.api.images.views import IMAGES
@@ -66,7 +67,7 @@ def _register_resources(app: Flask) -> None:
     api.spec.components.security_scheme(
         "token", {"type": "http", "scheme": "bearer", "description": "The admin token."}
     )
-    for resource in (JOBS, REPOSITORIES, IMAGES, HEALTH):
+    for resource in (JOBS, REPOSITORIES, IMAGES, CLIENT_CONFIG, HEALTH):
         api.register_blueprint(resource)
 
 

@@ -7,7 +7,9 @@
     │   ├── InvalidDigest:          DIGEST_INVALID
     │   ├── NameTooLong:            NAME_TOO_LONG
     │   ├── TargetReserved:         TARGET_RESERVED
-    │   └── TargetRepeated:         TARGET_REPEATED
+    │   ├── TargetRepeated:         TARGET_REPEATED
+    │   ├── ClientUnknown:          CLIENT_UNKNOWN
+    │   └── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
     ├── SourceError:            the source registry, or its response
     │   ├── SourceUnreachable:      SOURCE_UNREACHABLE
     │   ├── RegistryDown:           SOURCE_UNREACHABLE
@@ -38,6 +40,7 @@
     │   ├── RepositoryNotHeld:      NAME_UNKNOWN
     │   ├── ImageNotHeld:           MANIFEST_UNKNOWN
     │   ├── BlobNotHeld:            BLOB_UNKNOWN
+    │   ├── NoRegistryMirrored:     NO_REGISTRY_MIRRORED
     │   ├── JobUnknown:             JOB_UNKNOWN
     │   └── TaskUnknown:            TASK_UNKNOWN
     ├── Conflict:               the target's state does not allow the request
@@ -82,6 +85,7 @@ from mirror.errors.catalog import (
     CatalogRebuilding,
     ImageNotHeld,
     ManifestInUse,
+    NoRegistryMirrored,
     PreconditionFailed,
     RepositoryNotHeld,
     TagBusy,
@@ -94,6 +98,8 @@ from mirror.errors.content import (
     SizeInvalid,
 )
 from mirror.errors.input import (
+    ClientUnknown,
+    FallbackUnavoidable,
     InvalidDigest,
     InvalidInput,
     InvalidReference,
@@ -153,11 +159,13 @@ __all__ = [
     "BlobUnknown",
     "CatalogRebuilding",
     "CertificateInvalid",
+    "ClientUnknown",
     "Conflict",
     "ContentError",
     "CredentialsUnavailable",
     "Denied",
     "DigestMismatch",
+    "FallbackUnavoidable",
     "ImageNotHeld",
     "InternalError",
     "InvalidDigest",
@@ -175,6 +183,7 @@ __all__ = [
     "MemoryBusy",
     "MirrorError",
     "NameTooLong",
+    "NoRegistryMirrored",
     "NotHeld",
     "PlainHttpNotAllowed",
     "PreconditionFailed",

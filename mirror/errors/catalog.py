@@ -29,6 +29,14 @@ class BlobNotHeld(NotHeld):
         super().__init__(f"The mirror holds no blob {digest} in '{repository}'")
 
 
+class NoRegistryMirrored(NotHeld):
+    code = "NO_REGISTRY_MIRRORED"
+    hint = "Mirror an image first, or name the registries that you will mirror: '?registries=docker.io,quay.io'."
+
+    def __init__(self) -> None:
+        super().__init__("The mirror holds no image under the name of a registry yet")
+
+
 class PreconditionFailed(Conflict):
     code = "PRECONDITION_FAILED"
     status = 412

@@ -65,3 +65,24 @@ class TargetRepeated(InvalidInput):
 
     def __init__(self, target: str) -> None:
         super().__init__(f"More than one image of the job has the target '{target}'")
+
+
+class ClientUnknown(InvalidInput):
+    """The mirror has no configuration for a container client of this name."""
+
+    code = "CLIENT_UNKNOWN"
+    status = 404
+    hint = "The clients are containerd, docker, podman, cri-o and kubernetes."
+
+    def __init__(self, client: str) -> None:
+        super().__init__(f"There is no configuration for a client {quoted(client, 64)}")
+
+
+class FallbackUnavoidable(InvalidInput):
+    """The client always asks the original registry after a mirror that fails."""
+
+    code = "FALLBACK_UNAVOIDABLE"
+    hint = "Leave out 'fallback=false', and block the node's connections to Docker Hub."
+
+    def __init__(self, client: str) -> None:
+        super().__init__(f"{client} cannot be kept from its original registry by configuration")
