@@ -60,14 +60,20 @@ class Authority:
         )
 
     def issue(
-        self, host: str, *, not_before: datetime.datetime = _NOT_BEFORE, not_after: datetime.datetime = _NOT_AFTER
+        self,
+        host: str,
+        *others: str,
+        not_before: datetime.datetime = _NOT_BEFORE,
+        not_after: datetime.datetime = _NOT_AFTER,
     ) -> Issued:
-        """Issue a certificate for one DNS name or IP address."""
+        """Issue a certificate for one or more DNS names or IP addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
             _builder(_name(host), self._name, key.public_key(), not_before, not_after)
-            .add_extension(x509.SubjectAlternativeName([_alternative(host)]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([_alternative(name) for name in (host, *others)]), critical=False
+            )
             .add_extension(identifier, critical=False)
             .sign(self._key, hashes.SHA256())
         )

@@ -3,9 +3,11 @@
 It reaches only the test's reverse proxies.
 
 There ``mirror.corp`` is the mirror, over TLS on port 443 and over plain HTTP on port 8080. If the test wants it, the
-names in `S3_NAMES` are the S3 server, over plain HTTP on port 9000. There is no name server and no other host.
-``/etc/containerd``, ``/etc/docker``, ``/etc/containers``, ``/run`` and ``/var/lib`` are empty, so that only the test
-configures a client. The host's files are never written.
+names in `S3_NAMES` are the S3 server, over TLS on port 443 and over plain HTTP on port 9000. The name
+``registry-1.docker.io`` is a Docker Hub without images. There is no name server and no other host.
+
+``/etc/containerd``, ``/etc/docker``, ``/etc/containers``, ``/etc/crio``, ``/run`` and ``/var/lib`` are empty, so that
+only the test configures a client. The host's files are never written.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ _ADDRESS: Final = "192.0.2.1"
 _NETWORK_NAMESPACE: Final = 0x40000000
 S3_NAMES: Final = ("s3.corp", f"s3.{NAME}")
 S3_PORT: Final = 9000
+DOCKER_HUB: Final = "registry-1.docker.io"
+NAMES: Final = (NAME, *S3_NAMES, DOCKER_HUB)
 _NOT_FORWARDED: Final = frozenset({"connection", "keep-alive", "expect"})
 _PIECE: Final = 1 << 16
 _POLL: Final = 0.05
@@ -52,9 +56,9 @@ mount --bind /etc /run/host-etc
 mount -t tmpfs tmpfs /etc
 ln -s /run/host-etc/* /etc
 cd /etc
-rm -rf containerd docker containers hosts resolv.conf
-mkdir containerd docker containers
-printf '127.0.0.1 localhost\\n{_ADDRESS} {NAME} {" ".join(S3_NAMES)}\\n' > hosts
+rm -rf containerd docker containers crio hosts resolv.conf
+mkdir containerd docker containers crio
+printf '127.0.0.1 localhost\\n{_ADDRESS} {" ".join(NAMES)}\\n' > hosts
 : > resolv.conf
 mount -t tmpfs tmpfs /var/lib
 mkdir /run/home /run/lock
@@ -83,6 +87,7 @@ class Node:
         self._variables = variables or {}
         self._mirror_url = mirror_url
         self._s3_url = s3_url
+        self._other_hosts: dict[str, str | None] = {DOCKER_HUB: None, **(dict.fromkeys(S3_NAMES, s3_url))}
         self._tls = tls
         self._machine: subprocess.Popen[bytes] | None = None
         self._pid = 0
@@ -101,7 +106,7 @@ class Node:
             children = Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children").read_text()
             self._pid = int(children.split()[0])
             for port, tls in ((443, self._tls), (8080, None)):
-                self._proxies.append(RecordingProxy(self._listener(port), self._mirror_url, tls))
+                self._proxies.append(RecordingProxy(self._listener(port), self._mirror_url, tls, self._other_hosts))
             if self._s3_url:
                 self._s3_proxy = RecordingProxy(self._listener(S3_PORT), self._s3_url)
         except BaseException:
@@ -161,11 +166,27 @@ class Node:
 
     def requests(self) -> list[ProxiedRequest]:
         """Return the requests to the mirror, over TLS and over plain HTTP."""
-        return [request for proxy in self._proxies for request in proxy.requests]
+        return [request for request in self._all_requests() if request.host == NAME]
 
     def s3_requests(self) -> list[ProxiedRequest]:
-        """Return the requests to S3."""
-        return list(self._s3_proxy.requests) if self._s3_proxy else []
+        """Return the requests to S3, over TLS and over plain HTTP."""
+        return [request for request in self._all_requests() if request.host in S3_NAMES]
+
+    def docker_hub_requests(self) -> list[ProxiedRequest]:
+        return [request for request in self._all_requests() if request.host == DOCKER_HUB]
+
+    def _all_requests(self) -> list[ProxiedRequest]:
+        proxies = [*self._proxies, *([self._s3_proxy] if self._s3_proxy else [])]
+        return [request for proxy in proxies for request in proxy.requests]
+
+    def take_mirror_away(self) -> None:
+        """Close every further connection after its request, without an answer."""
+        for proxy in self._proxies:
+            proxy.forwards_to = None
+
+    def path(self, path: str) -> Path:
+        """Return the path by which this process reaches a file of the node."""
+        return Path(f"/proc/{self._pid}/root{path}")
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--target={self._pid}", "--net", "--mount", "--pid", "--"]
@@ -209,21 +230,39 @@ class ProxiedRequest:
 
     @property
     def authorization(self) -> str | None:
-        return next((value for name, value in self.headers if name.lower() == "authorization"), None)
+        return self._header("authorization")
+
+    @property
+    def host(self) -> str:
+        """The host that was asked, without its port."""
+        return (self._header("host") or "").partition(":")[0]
+
+    def _header(self, wanted: str) -> str | None:
+        return next((value for name, value in self.headers if name.lower() == wanted), None)
 
 
 class RecordingProxy(ThreadingHTTPServer):
-    """Forwards requests to the mirror or to S3, as a company's TLS proxy does, and records them."""
+    """Forwards requests to the mirror or to S3, as a company's TLS proxy does, and records them.
+
+    Requests for a host in *others* go to its URL, or get a 404 if that is None. All other requests go to *url*.
+    """
 
     daemon_threads = False
     """False, so that `close` waits for the threads of its connections."""
 
-    def __init__(self, listener: socket.socket, url: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        url: str,
+        tls: ssl.SSLContext | None = None,
+        others: Mapping[str, str | None] | None = None,
+    ) -> None:
         super().__init__(("", 0), _ProxyHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.tls = tls
-        self.forwards_to = url
+        self.forwards_to: str | None = url
+        self.others = others or {}
         self.pool = urllib3.PoolManager(retries=False, maxsize=16, timeout=60)
         self.requests: list[ProxiedRequest] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": _POLL}, daemon=True)
@@ -259,12 +298,19 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         self.request.close()  # wrap_socket detached the socket that the server closes
 
     def do_GET(self) -> None:
-        self.server.requests.append(ProxiedRequest(self.command, self.path, tuple(self.headers.items())))
+        request = ProxiedRequest(self.command, self.path, tuple(self.headers.items()))
+        self.server.requests.append(request)
+        backend = self.server.others.get(request.host, self.server.forwards_to)
+        if backend is None:
+            if request.host in self.server.others:
+                self.send_error(404)
+            self.close_connection = True
+            return
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _NOT_FORWARDED}
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         answer = self.server.pool.urlopen(
             self.command,
-            self.server.forwards_to + self.path,
+            backend + self.path,
             body=body or None,
             headers=headers,
             redirect=False,

@@ -21,6 +21,7 @@ _INSTALL: Final = {
     "docker-registry": "the Debian package 'docker-registry', which tests/programs installs",
     "containerd": "the Debian package 'containerd', which tests/programs installs",
     "ctr": "the Debian package 'containerd', which tests/programs installs",
+    "containerd-2": "tests/programs, which builds containerd 2 into .tools/containerd-2 if Go is installed",
     "docker": "the Debian package 'docker.io', which tests/programs installs",
     "dockerd": "the Debian package 'docker.io', which tests/programs installs",
     "ip": "the Debian package 'iproute2', which tests/programs installs",
@@ -31,19 +32,23 @@ _INSTALL: Final = {
 }
 
 
-def program(name: str) -> Path:
+def program(name: str, *, folder: str | None = None) -> Path:
     """Return the path of a program.
 
-    It is in this virtual environment, in ``.tools/bin``, or on PATH.
+    It is in this virtual environment, in ``.tools/bin``, or on PATH. With *folder*, it is in that folder of ``.tools``.
 
     If it is missing, the test fails when ``CI`` is set. Otherwise it is skipped, and the summary says how to install
     the program.
     """
     own = [Path(sys.executable).parent, REPOSITORY / ".tools" / "bin"]
     search = os.pathsep.join([*map(str, own), os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    if folder:
+        search = str(REPOSITORY / ".tools" / folder)
     if found := shutil.which(name, path=search):
         return Path(found)
-    missing = f"THE PROGRAM '{name}' IS MISSING, so this is not tested. To install it: {_INSTALL.get(name, name)}."
+    missing = (
+        f"THE PROGRAM '{name}' IS MISSING, so this is not tested. To install it: {_INSTALL.get(folder or name, name)}."
+    )
     if in_ci():
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)
