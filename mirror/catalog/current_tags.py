@@ -5,11 +5,14 @@ The bucket is the truth. This copy of it is never older, for these reasons:
 - A change of a tag holds the tag's lease. It writes ``?`` here before it changes the bucket, and the new digest after
   that. The change is reported only then. A reader that finds ``?`` reads the bucket.
 - A change that fails, or whose process dies, leaves the ``?``. So readers ask the bucket until the next change.
-- A change whose lease was lost does not write the new digest. Another process may have changed the tag since.
+- A change whose lease was lost does not write the new digest. Another process may have changed the tag since. It
+  writes ``?`` once more.
 - A reader keeps what it read in the bucket only if nothing is written here yet. Every change writes something first,
   also a deletion. So a reader that was slow does not bring an old digest back.
 - A Redis that restarts, or is replaced by its replica, may have lost the last writes. Everything is kept under the
   ``run_id`` of the server. So after that, every tag is read from the bucket once more.
+- A Redis that is emptied (``FLUSHALL``) does not restart. So everything is kept under an epoch, too, which is lost with
+  the rest. A reader that began before that, or found no epoch, keeps nothing.
 
 Two failures are not covered, and both also break the lease itself: a replica that is promoted while its primary still
 serves clients, and a program other than the mirror that writes to the bucket.
@@ -39,7 +42,10 @@ _ABSENT: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class KnownTag:
-    """What Redis knows of a tag: its digest, that it is absent, or neither. *life* identifies the Redis."""
+    """What Redis knows of a tag: its digest, that it is absent, or neither.
+
+    *life* identifies a Redis that has lost nothing since. It is empty if Redis was emptied.
+    """
 
     life: str
     digest: Digest | None

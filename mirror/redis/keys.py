@@ -46,6 +46,9 @@ PINS_DELETING: Final = f"{_ROOT}:pin:deleting"
 STORAGE_TROUBLE: Final = f"{_ROOT}:storage:trouble"
 """The circuit breaker of the bucket, as a hash: since when S3 takes no writes, why, and when the next trial is."""
 
+CURRENT_TAGS_EPOCH: Final = f"{_ROOT}:tags:epoch"
+"""The time when this Redis was empty, and the first tag was written to it."""
+
 INDEX_BUILT: Final = f"{_ROOT}:index:built"
 """Exists once the index has been rebuilt from the bucket."""
 INDEX_REBUILD: Final = f"{_ROOT}:index:rebuild"
@@ -197,7 +200,7 @@ def breaker(registry: str) -> str:
 
 
 def current_tags(life: str, repository: str) -> str:
-    """Hash from a tag to the digest that it shows, while this Redis runs. *life* is the ``run_id`` of the server.
+    """Hash from a tag to the digest that it shows. *life* is the ``run_id`` of the server and the epoch.
 
     The digest is empty if there is no such tag, and ``?`` while the tag is changed.
     """
@@ -236,6 +239,7 @@ LUA: Final[dict[str, str]] = {
     "pin_holder": pin_holder("*"),
     "pins_deleting": PINS_DELETING,
     "current_tags": f"{_ROOT}:tags:*",  # the id is the life and the repository, as in `current_tags`
+    "current_tags_epoch": CURRENT_TAGS_EPOCH,
     "index_built": INDEX_BUILT,
     "index_rebuild": INDEX_REBUILD,
     "index_changed": INDEX_CHANGED,
