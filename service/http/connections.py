@@ -61,6 +61,8 @@ _PLAIN_HTTP: Final = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
     % (len(_SPEAK_TLS), _SPEAK_TLS)
 )
+_JOINED: Final = 16 * 1024
+"""Bytes of a body that are sent together with the head."""
 _GRACE_SECONDS: Final = 0.5
 """Seconds that current requests may go on after SIGTERM."""
 _ACCEPTED_AT_ONCE: Final = 16
@@ -255,16 +257,20 @@ class Connection:
         """Send all bytes, then switch to other greenlets. A quick client and a quick S3 would never switch.
 
         The head of a response waits for the first bytes of its body. Both are then one system call and one packet,
-        which saves a third of the CPU of a small response.
+        which saves a third of the CPU of a small response. Only a few bytes of the body are copied for that, so that
+        slow clients of one large manifest share its bytes.
         """
         if self._awaits_head:
             self._head, self._awaits_head = data, False
             return
+        left = [memoryview(data)]
         if self._head:
-            data, self._head = self._head + data, b""
-        left = memoryview(data)
+            left, self._head = [memoryview(self._head + left[0][:_JOINED]), left[0][_JOINED:]], b""
         while left:
-            left = left[self._send(left) :]
+            if left[0]:
+                left[0] = left[0][self._send(left[0]) :]
+            else:
+                del left[0]
         gevent.sleep(0)
 
     def end_response(self) -> None:

@@ -36,6 +36,7 @@ def manifest(repositories: Sequence[str], reference: str) -> Response:
         headers["Content-Length"] = str(described.size)
         return Response(headers=headers, content_type=described.media_type)
     described, body = pulls.content(name, digest)
+    headers["Content-Length"] = str(described.size)
     return Response(body, headers=headers, content_type=described.media_type)
 
 

@@ -34,7 +34,7 @@ from mirror.storage.blobs import BlobStore
 from mirror.storage.links import LinkStore
 from mirror.storage.served_bucket import ServedBucket
 from service.http.connections import in_thread
-from service.v2.manifest_cache import Described, ManifestCache
+from service.v2.manifest_cache import Body, Described, ManifestCache
 
 FOUND_SECONDS: Final = 60
 """Seconds for which a found link is believed without another request to S3."""
@@ -140,25 +140,30 @@ class Pulls:
         """Return the type and size of a manifest. Raises ImageNotHeld, which says *name*, or StorageDamaged."""
         return self._manifests.described(digest) or self.content(name, digest)[0]
 
-    def content(self, name: LocalImage, digest: Digest) -> tuple[Described, bytes]:
-        """Return the description and the bytes of a manifest. Raises as `described` does.
+    def content(self, name: LocalImage, digest: Digest) -> tuple[Described, Body]:
+        """Return the description and the body of a manifest. Raises as `described` does.
 
-        Bytes from the bucket are always hashed. They are parsed only if their type is not known.
+        Bytes from the bucket are always hashed. They are parsed only if their type is not known. Of many pulls of one
+        manifest at once, one reads it, so that not each of them holds a copy.
         """
-        described, body = self._manifests.described(digest), self._manifests.body(digest)
-        if described is not None and body is not None:
-            return described, body
+        if held := self._manifests.held(digest):
+            return held
+        with self._manifests.reading(digest):
+            return self._manifests.held(digest) or self._read(name, digest)
+
+    def _read(self, name: LocalImage, digest: Digest) -> tuple[Described, Body]:
+        """Read a manifest from the bucket into the cache."""
+        described = self._manifests.described(digest)
         with self._s3_requests:
-            body = self.blobs.read(digest, MAX_MANIFEST_SIZE)
-        if body is None:
+            content = self.blobs.read(digest, MAX_MANIFEST_SIZE)
+        if content is None:
             raise ImageNotHeld(str(name))
         if described is None:
-            descriptor = self._check(body, digest).descriptor
+            descriptor = self._check(content, digest).descriptor
             described = Described(descriptor.media_type, descriptor.size)
-        elif Digest.of(body, digest.algorithm) != digest:
+        elif Digest.of(content, digest.algorithm) != digest:
             raise StorageDamaged(str(digest), "its bytes have another digest")
-        self._manifests.put(digest, described, body)
-        return described, body
+        return described, self._manifests.put(digest, described, content)
 
     def url(self, digest: Digest) -> str:
         """Return a presigned URL that reads a blob. The caller knows that a repository may serve it."""

@@ -77,4 +77,4 @@ def _fallback_index(repositories: Sequence[str], subject: Digest) -> bytes:
         described, body = pulls.content(LocalImage(repository, digest=digest), digest)
     except ImageNotHeld:
         raise StorageDamaged(str(digest), "a tag points at it, and it is absent") from None
-    return body if described.media_type in media_types.INDEXES else b""
+    return body.content if described.media_type in media_types.INDEXES else b""

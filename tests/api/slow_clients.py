@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
@@ -21,20 +21,24 @@ _BACKLOG: Final = 64
 
 @dataclass(slots=True)
 class Crowd:
-    """*count* connections of one kind. `alive` is how many the server has not closed yet."""
+    """*count* connections of one kind, which ask for *paths* in turn.
+
+    `alive` is how many the server has not closed yet, and `served` how many have received a part of their answer.
+    """
 
     kind: Kind
     port: int
     count: int
-    path: str = "/livez"
+    paths: Sequence[str] = ("/livez",)
     token: str = ""
     sockets: list[socket.socket] = field(default_factory=list)
+    _served: set[int] = field(default_factory=set)
     _over: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         for number in range(self.count):
-            self.sockets.append(self._connected())
+            self.sockets.append(self._connected(self.paths[number % len(self.paths)]))
             if number % _BACKLOG == 0:
                 self._over.wait(0.02)
         self._thread = threading.Thread(target=self._drip, name=f"slow {self.kind}")
@@ -52,21 +56,25 @@ class Crowd:
     def alive(self) -> int:
         return sum(client.fileno() != -1 for client in self.sockets)
 
-    def _connected(self) -> socket.socket:
+    @property
+    def served(self) -> int:
+        return len(self._served)
+
+    def _connected(self, path: str) -> socket.socket:
         client = socket.socket()
         if self.kind == "reading":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_WINDOW)
         client.settimeout(20)
         client.connect(("127.0.0.1", self.port))
-        client.sendall(self._beginning())
+        client.sendall(self._beginning(path))
         client.settimeout(0)
         return client
 
-    def _beginning(self) -> bytes:
+    def _beginning(self, path: str) -> bytes:
         host = "Host: mirror.example\r\n"
         heads = {
-            "reading": f"GET {self.path} HTTP/1.1\r\n{host}\r\n",
-            "sending a head": f"GET {self.path} HTTP/1.1\r\n{host}X-Slow: ",
+            "reading": f"GET {path} HTTP/1.1\r\n{host}\r\n",
+            "sending a head": f"GET {path} HTTP/1.1\r\n{host}X-Slow: ",
             "sending a body": f"POST /v1/jobs HTTP/1.1\r\n{host}Authorization: Bearer {self.token}\r\n"
             "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n",
             "idle": f"GET /livez HTTP/1.1\r\n{host}\r\n",
@@ -76,15 +84,17 @@ class Crowd:
 
     def _drip(self) -> None:
         while not self._over.wait(_STEP):
-            for client in self.sockets:
+            for number, client in enumerate(self.sockets):
                 if client.fileno() != -1:
-                    self._step(client)
+                    self._step(number, client)
 
-    def _step(self, client: socket.socket) -> None:
+    def _step(self, number: int, client: socket.socket) -> None:
         try:
             if self.kind in ("sending a head", "sending a body"):
                 client.send(b"x")
-            if not client.recv(_READ_AT_ONCE):
+            if client.recv(_READ_AT_ONCE):
+                self._served.add(number)
+            else:
                 client.close()
         except BlockingIOError:
             return

@@ -51,6 +51,17 @@ def test_bodies_are_kept_up_to_a_number_of_bytes_and_the_last_used_stay() -> Non
     assert cache.body(digest(4)) is not None
 
 
+def test_a_body_that_is_being_sent_is_found_when_it_no_longer_fits() -> None:
+    """So clients that are slow share one copy of it."""
+    cache = ManifestCache(10)
+    sent = cache.put(digest(1), Described("type", 20), b"x" * 20)
+    assert cache.body(digest(1)) is sent
+    assert cache.put(digest(1), Described("type", 20), b"x" * 20) is sent
+    assert list(sent) == [b"x" * 20]
+    del sent
+    assert cache.body(digest(1)) is None
+
+
 def test_what_is_put_twice_counts_once() -> None:
     cache = ManifestCache(100)
     for _ in range(10):

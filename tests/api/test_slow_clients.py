@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import resource
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from service.http.connections import LARGEST_HEAD
 from tests.api.live_service import LiveService
@@ -83,8 +85,8 @@ def resident(service: LiveService) -> int:
     return pages * resource.getpagesize()
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN
+def until(holds: Callable[[], bool], *, within: float = WITHIN) -> None:
+    deadline = time.monotonic() + within
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -96,7 +98,7 @@ def test_a_thousand_slow_clients_of_each_kind_stop_nobody(valkey: ValkeyServer, 
     with EmbeddedS3(tmp_path / "s3") as s3, LiveService(tmp_path / "service", valkey, s3, "live") as service:
         path = f"/v2/live/broken/blobs/{copy_to(s3, LARGE)}"
         before = resident(service)
-        readers = Crowd("reading", service.port, 1000, path)
+        readers = Crowd("reading", service.port, 1000, [path])
         others = [
             Crowd("sending a head", service.port, 1000),
             Crowd("sending a body", service.port, 1000, token=service.token),
@@ -112,6 +114,41 @@ def test_a_thousand_slow_clients_of_each_kind_stop_nobody(valkey: ValkeyServer, 
             assert (status, Digest.of(content)) == (200, Digest.of(LARGE))
             assert readers.alive == 1000
             assert resident(service) - before < 512 * MIB
+
+
+def test_a_thousand_slow_readers_of_large_manifests_stop_nobody(
+    valkey: ValkeyServer, redis_url: str, tmp_path: Path
+) -> None:
+    """The cache has no room for all manifests, of almost 4 MiB each. A copy for each reader would take 4 GiB."""
+    for name in ("s3", "service"):
+        (tmp_path / name).mkdir()
+    with EmbeddedS3(tmp_path / "s3") as s3, LiveService(tmp_path / "service", valkey, s3, "live") as service:
+        digests = [put_large_manifest(s3, number) for number in range(12)]
+        paths = [f"/v2/live/large/manifests/{digest}" for digest in digests]
+        assert ask(service, "GET", paths[0])[0] == 200
+        before = resident(service)
+        with Crowd("reading", service.port, 1000, paths) as readers:
+            for _ in range(10):
+                assert ask(service, "GET", "/livez")[0] == 200
+            assert ask(service, "GET", "/v1/jobs")[0] == 200
+            status, content = ask(service, "GET", paths[-1])
+            assert (status, Digest.of(content)) == (200, digests[-1])
+            until(lambda: readers.served == 1000, within=60)
+            assert readers.alive == 1000
+            assert resident(service) - before < 512 * MIB
+
+
+def put_large_manifest(s3: EmbeddedS3, number: int) -> Digest:
+    """Put an index with a large annotation into the bucket, without the mirror's code."""
+    document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
+    body = json.dumps({**document, "annotations": {"padding": f"{number:08}" * (480 * 1024)}}).encode()
+    digest, client = Digest.of(body), s3.client()
+    root = "live/docker/registry/v2"
+    link = f"{root}/repositories/live/large/_manifests/revisions/sha256/{digest.hex}/link"
+    client.put_object(Bucket=s3.bucket, Key=f"{root}/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data", Body=body)
+    client.put_object(Bucket=s3.bucket, Key=link, Body=str(digest).encode())
+    client.close()
+    return digest
 
 
 def test_a_pull_that_stalls_gives_its_connection_to_s3_back_and_still_comes_whole(
