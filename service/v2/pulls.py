@@ -3,7 +3,7 @@
 Each process remembers what cannot change, or what nothing takes away soon:
 
 - Manifests, by digest. Their content never changes.
-- Which repository has which manifest and blob, for a minute. Only what was found is remembered, never an absence.
+- Which repository has which manifest and blob, for five minutes. Only what was found is remembered, never an absence.
   A collector that deletes a link must keep the manifest or blob for longer than `FOUND_SECONDS` after that.
 - Presigned URLs, for some minutes (`mirror.storage.served_bucket`).
 
@@ -36,8 +36,9 @@ from mirror.storage.served_bucket import ServedBucket
 from service.http.connections import in_thread
 from service.v2.manifest_cache import Body, Described, ManifestCache
 
-FOUND_SECONDS: Final = 60
-"""Seconds for which a found link is believed without another request to S3."""
+FOUND_SECONDS: Final = 5 * 60
+"""Seconds for which a found link is believed without another request to S3. A client may use a URL that it was given for
+longer than that, so bytes must outlive their links by more anyway."""
 _MOST_FOUND: Final = 50_000
 """Links that one process remembers, of about 400 bytes each."""
 S3_REQUESTS: Final = 32

@@ -109,7 +109,7 @@ def test_a_manifest_is_parsed_once_however_often_it_is_asked_for(
     assert anyone.get("/v2/team/app/manifests/1").data == held.body
 
 
-def test_what_memory_holds_is_served_only_where_it_was_linked_a_minute_ago(
+def test_what_memory_holds_is_served_only_where_it_was_linked_five_minutes_ago(
     service: Service, mirror: SeededCatalog, core: Core
 ) -> None:
     now = [0.0]
