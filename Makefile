@@ -31,10 +31,10 @@ check: $(VENV)/.tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two processes, each with its own servers. Tests wait half of their time, such as for a lease to expire.
+# Three processes, each with its own servers, also on two cores. Tests wait half of their time, such as for a lease.
 test: $(VENV)/.tests
 	tests/programs
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile
 
 # ARGS are arguments for bench/run. See docs/benchmarks.md.
 bench: $(VENV)/.tests
