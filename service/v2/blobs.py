@@ -45,7 +45,7 @@ def blob(repositories: Sequence[str], digest_text: str) -> Response:
         return Response(status=307, headers={"Docker-Content-Digest": str(digest), "Location": location})
     is_current = is_same_version(request.headers.get("If-Range"), etag(digest))
     part = requested_range(request.headers.get("Range"), size) if is_current else None
-    with pulls.asking_s3():
+    with pulls.s3_requests:
         pull = BlobPull(pulls.blobs, repository, digest, part or RequestedRange(0, size), size)
     connection = request.environ.get(CONNECTION)
     if isinstance(connection, Connection):  # a test client has none

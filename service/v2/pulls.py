@@ -3,7 +3,8 @@
 Each process remembers what cannot change, or what nothing takes away soon:
 
 - Manifests, by digest. Their content never changes.
-- Which repository has which manifest and blob, for five minutes. Only what was found is remembered, never an absence.
+- Which repository has which manifest and blob, for five minutes. Of a manifest that was just read, the blobs are known
+  without another request. Only what was found is remembered, never an absence.
   A collector that deletes a link must keep the manifest or blob for longer than `FOUND_SECONDS` after that.
 - Presigned URLs, for some minutes (`mirror.storage.served_bucket`).
 
@@ -13,8 +14,8 @@ What a tag shows is not remembered. Redis is asked for every pull, and never has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from threading import BoundedSemaphore, Lock
 from time import monotonic
@@ -28,7 +29,7 @@ from mirror.errors import BlobNotHeld, ImageNotHeld, RedisUnavailable, StorageDa
 from mirror.oci.digest import Digest
 from mirror.oci.image import ManifestContent
 from mirror.oci.local_image import LocalImage
-from mirror.oci.manifest import MAX_MANIFEST_SIZE
+from mirror.oci.manifest import MAX_MANIFEST_SIZE, Manifest, parse_manifest
 from mirror.storage import layout
 from mirror.storage.blobs import BlobStore
 from mirror.storage.links import LinkStore
@@ -37,8 +38,8 @@ from service.http.connections import in_thread
 from service.v2.manifest_cache import Body, Described, ManifestCache
 
 FOUND_SECONDS: Final = 5 * 60
-"""Seconds for which a found link is believed without another request to S3. A client may use a URL that it was given for
-longer than that, so bytes must outlive their links by more anyway."""
+"""Seconds for which a found link is believed without another request to S3. A client may use a presigned URL for longer
+than that, so bytes must outlive their links by more anyway."""
 _MOST_FOUND: Final = 50_000
 """Links that one process remembers, of about 400 bytes each."""
 S3_REQUESTS: Final = 32
@@ -85,16 +86,11 @@ class Pulls:
         self._clock = clock
         self._redis_requests = BoundedSemaphore(_REDIS_REQUESTS)
         self._redis_failed_at = -inf
-        self._s3_requests = BoundedSemaphore(S3_REQUESTS)
+        self.s3_requests = BoundedSemaphore(S3_REQUESTS)
         self._revisions: _Found[bool] = TTLCache(_MOST_FOUND, FOUND_SECONDS, clock)
         self._blob_sizes: _Found[int] = TTLCache(_MOST_FOUND, FOUND_SECONDS, clock)
+        self._read_in: _Found[bool] = TTLCache(_MOST_FOUND, FOUND_SECONDS, clock)
         self._lock = Lock()
-
-    @contextmanager
-    def asking_s3(self) -> Iterator[None]:
-        """Wait until few enough other pulls ask S3, then ask it in the block."""
-        with self._s3_requests:
-            yield
 
     def tagged(self, repositories: Sequence[str], tag: str) -> tuple[str, Digest]:
         """Return the first repository that has the tag, and the manifest that it shows. Raises ImageNotHeld."""
@@ -113,7 +109,7 @@ class Pulls:
                 continue
             digest = of_redis.digest if of_redis else None
             if digest is None:
-                with self._s3_requests:
+                with self.s3_requests:
                     digest = self._links.current(repository, tag)
                 if of_redis:
                     read_from_s3.append((of_redis, repository, digest))
@@ -147,15 +143,17 @@ class Pulls:
         Bytes from the bucket are always hashed. They are parsed only if their type is not known. Of many pulls of one
         manifest at once, one reads it, so that not each of them holds a copy.
         """
-        if held := self._manifests.held(digest):
-            return held
-        with self._manifests.reading(digest):
-            return self._manifests.held(digest) or self._read(name, digest)
+        held = self._manifests.held(digest)
+        if held is None:
+            with self._manifests.reading(digest):
+                held = self._manifests.held(digest) or self._read(name, digest)
+        self._remember_blobs(name.repository, digest, held[1].content)
+        return held
 
     def _read(self, name: LocalImage, digest: Digest) -> tuple[Described, Body]:
         """Read a manifest from the bucket into the cache."""
         described = self._manifests.described(digest)
-        with self._s3_requests:
+        with self.s3_requests:
             content = self.blobs.read(digest, MAX_MANIFEST_SIZE)
         if content is None:
             raise ImageNotHeld(str(name))
@@ -194,7 +192,7 @@ class Pulls:
         with self._lock:
             if self._revisions.get((repository, digest)):
                 return True
-        with self._s3_requests:
+        with self.s3_requests:
             is_held = self._links.has_revision(repository, digest)
         if is_held:
             with self._lock:
@@ -206,12 +204,27 @@ class Pulls:
             size = self._blob_sizes.get((repository, digest))
         if size is not None:
             return size
-        with self._s3_requests:
+        with self.s3_requests:
             size = self.blobs.held(digest) if self._links.has_layer(repository, digest) else None
         if size is not None:
             with self._lock:
                 self._blob_sizes[repository, digest] = size
         return size
+
+    def _remember_blobs(self, repository: str, digest: Digest, content: bytes) -> None:
+        """Remember that the repository, which has this manifest, links its blobs. So their pulls ask S3 for nothing.
+
+        Every publisher links the config and the layers before the manifest, except foreign layers that it left out.
+        """
+        with self._lock:
+            if len(content) > _LARGE or (repository, digest) in self._read_in:
+                return
+            self._read_in[repository, digest] = True
+        manifest = parse_manifest(content, None, what=str(digest))
+        if isinstance(manifest, Manifest):
+            sizes = {(repository, blob.digest): blob.size for blob in manifest.blobs if not blob.is_foreign_layer}
+            with self._lock:
+                self._blob_sizes.update(sizes)
 
     def _remembered_first(self, found: _Found[T], repositories: Sequence[str], digest: Digest) -> Sequence[str]:
         """Return the repositories, those first that are known to have *digest*. The content is the same in each."""

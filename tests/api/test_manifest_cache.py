@@ -149,3 +149,25 @@ def test_a_body_that_was_changed_in_the_bucket_is_not_served_even_if_its_type_is
     service.core.bucket.put(layout.blob_key(held.digest), held.body.replace(b"2", b"3", 1))
     response = anyone.get(f"/v2/{LocalImage.parse('team/app').repository}/manifests/1")
     assert (response.status_code, response.get_json()["errors"][0]["code"]) == (500, "STORAGE_DAMAGED")
+
+
+def test_the_blobs_of_a_manifest_that_was_pulled_are_found_without_another_request(
+    service: Service, mirror: SeededCatalog, core: Core
+) -> None:
+    now = [0.0]
+    bucket = ServedBucket(core.bucket, None)
+    found = pulls.Pulls(CurrentTags(service.pull_redis), bucket, ManifestCache(), clock=lambda: now[0])
+    anyone = create_app(replace(service, pulls=found)).test_client()
+    held = images.image(images.layer("linked"), foreign=[FOREIGN])
+    mirror.hold(held, "team/app:1")
+    blob = next(iter(held.blobs))
+    assert anyone.get("/v2/team/app/manifests/1").status_code == 200
+    core.bucket.delete([layout.layer_link_key("team/app", blob)])
+    assert anyone.get(f"/v2/team/app/blobs/{blob}").data == held.blobs[blob]
+    assert anyone.get(f"/v2/team/other/blobs/{blob}").status_code == 404
+    assert anyone.get(f"/v2/team/app/blobs/{FOREIGN['digest']}").status_code == 404
+    core.bucket.delete([layout.blob_key(blob)])
+    response = anyone.get(f"/v2/team/app/blobs/{blob}")
+    assert (response.status_code, response.get_json()["errors"][0]["code"]) == (404, "BLOB_UNKNOWN")
+    now[0] += pulls.FOUND_SECONDS + 1
+    assert anyone.head(f"/v2/team/app/blobs/{blob}").status_code == 404
