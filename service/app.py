@@ -21,8 +21,14 @@ from service.core import Service
 from service.http import request_id
 from service.http.auth import is_distribution_path
 from service.http.problems import Failure, RequestError, problem_response
-from service.v2.routes import DISTRIBUTION, distribution_error
+from service.v2.redirects import KnownRedirects
+from service.v2.routes import API_VERSION, DISTRIBUTION, distribution_error
 
+_HARDENING: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 MAX_BODY: Final = 64 * 1024
 """Bytes. A few names fit. A schema whose body may be larger says so in `max_body`."""
 _OPENAPI: Final[dict[str, Any]] = {
@@ -55,6 +61,9 @@ def create_app(service: Service) -> Flask:
     _register_resources(app)
     for kind in (MirrorError, RequestError, HTTPException, Exception):
         app.register_error_handler(kind, _error_response)
+    if service.core.settings.redirects_blobs:
+        headers = {**_HARDENING, **API_VERSION}
+        app.wsgi_app = KnownRedirects(app.wsgi_app, service, headers)  # type: ignore[method-assign]
     return app
 
 
@@ -79,9 +88,8 @@ def _error_response(error: Exception) -> Response:
 def _harden(response: Response) -> Response:
     """Tell browsers not to guess types or frame pages, and caches not to keep responses about state."""
     headers = response.headers
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-    headers.setdefault("Referrer-Policy", "no-referrer")
+    for name, value in _HARDENING.items():
+        headers.setdefault(name, value)
     if request.path.startswith("/v1/"):
         headers.setdefault("Cache-Control", "no-store")
     return response

@@ -19,12 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flask import request
+from werkzeug.datastructures import Authorization
 
 from mirror.settings import InvalidSettings, Settings, is_loopback, token_problem
 from service.http.problems import PullTokenRefused, PullTokenRequired, TokenRequired, TooManyFailures
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 _OPEN: Final = frozenset({"health", "documentation", "api-docs"})
 """Blueprints that need no token: they show nothing about images."""
@@ -72,6 +76,16 @@ class RequestAuthenticator:
         if token != self._admin and not may_pull:  # counts as no failure, because the token is right
             raise PullTokenRefused(_ADMIN_CHALLENGE)
 
+    def may_pull(self, environ: WSGIEnvironment) -> bool:
+        """Return whether a request may certainly read ``/v2``, without counting anything.
+
+        False if `require_token` has more to check: a token that is short, wrong or missing.
+        """
+        if self._anonymous_pull:
+            return True
+        token = self._find(_token_in(environ.get("HTTP_AUTHORIZATION", ""), basic=True))
+        return token is not None and len(token) >= UNGUESSABLE
+
     def _checked(self, sent: str, refusal: TokenRequired) -> str:
         """Return the token that was sent, if it is one of ours. Raises *refusal* or TooManyFailures.
 
@@ -116,16 +130,21 @@ def _is_closed() -> bool:
 
 
 def _sent_token(*, basic: bool) -> str:
-    """Return the token of the request, empty without one.
+    """Return the token of the current request, empty without one."""
+    return _token_in(request.headers.get("Authorization", ""), basic=basic)
+
+
+def _token_in(authorization: str, *, basic: bool) -> str:
+    """Return the token in the header *authorization*, empty without one.
 
     A Bearer token is used as it stands, because ours may contain ``=``. Werkzeug reads such a token as parameters, as
     RFC 9110, 11.4 says. RFC 6750, 2.1 defines another grammar.
     """
-    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip(" \t")
-    given = request.authorization
-    return (given.password or "") if basic and given is not None and given.type == "basic" else ""
+    given = Authorization.from_header(authorization) if basic else None
+    return (given.password or "") if given is not None and given.type == "basic" else ""
 
 
 def admin_token(settings: Settings) -> str:

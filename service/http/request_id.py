@@ -45,14 +45,19 @@ def begin(environ: WSGIEnvironment) -> str:
     return chosen
 
 
+def of(environ: WSGIEnvironment) -> str:
+    """Return the id of a request. Without `AccessLog`, as in tests, it begins here."""
+    return str(environ.get(_CHOSEN) or begin(environ))
+
+
 def end() -> None:
     """Unbind the id: log lines that follow do not belong to the request."""
     structlog.contextvars.clear_contextvars()
 
 
 def _take_over() -> None:
-    """Make the id available to views. Without `AccessLog`, as in tests, it begins here."""
-    g.request_id = request.environ.get(_CHOSEN) or begin(request.environ)
+    """Make the id available to views."""
+    g.request_id = of(request.environ)
 
 
 def _echo(response: Response) -> Response:

@@ -114,7 +114,10 @@ class Pulls:
                 if of_redis:
                     read_from_s3.append((of_redis, repository, digest))
             if digest is not None:
-                self._keep(read_from_s3, tag)
+                # An absence is kept only of a tag that another repository has. Otherwise a client could fill Redis.
+                with suppress(RedisUnavailable), self._redis_requests:
+                    for before, place, shown in read_from_s3:
+                        self._tags.keep(before, place, tag, shown)
                 return repository, digest
         raise ImageNotHeld(str(LocalImage(repositories[0], tag)))
 
@@ -124,6 +127,11 @@ class Pulls:
             if self._has_revision(repository, digest):
                 return repository
         raise ImageNotHeld(str(LocalImage(repositories[0], digest=digest)))
+
+    def is_known(self, repositories: Sequence[str], digest: Digest) -> bool:
+        """Whether one of the repositories is known to link the blob. Sends no request."""
+        with self._lock:
+            return any((repository, digest) in self._blob_sizes for repository in repositories)
 
     def blob(self, repositories: Sequence[str], digest: Digest) -> tuple[str, int]:
         """Return a repository that links the blob, and the blob's size in bytes. Raises BlobNotHeld."""
@@ -178,15 +186,6 @@ class Pulls:
         except RedisUnavailable:
             self._redis_failed_at = self._clock()
             return []
-
-    def _keep(self, read_from_s3: Sequence[tuple[KnownTag, str, Digest | None]], tag: str) -> None:
-        """Let Redis keep what S3 had. An absence is kept only for a tag that another repository has.
-
-        Otherwise a client could fill Redis with tags that do not exist.
-        """
-        with suppress(RedisUnavailable), self._redis_requests:
-            for known, repository, digest in read_from_s3:
-                self._tags.keep(known, repository, tag, digest)
 
     def _has_revision(self, repository: str, digest: Digest) -> bool:
         with self._lock:

@@ -29,7 +29,7 @@ LARGEST_PAGE: Final = 1000
 _LONGEST_NUMBER: Final = 18
 LOOKUP_SECONDS: Final = 15.0
 """Seconds until the response to a pull begins, or fails. An S3 that hangs costs no more."""
-_API_VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
+API_VERSION: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 """docker takes an answer without this header for one of another service."""
 _READ_ONLY: Final = (
     "this registry is read-only; copy images into it with POST /v1/jobs",
@@ -173,6 +173,5 @@ def distribution_error(failure: Failure) -> Response:
 def add_api_version(response: Response) -> Response:
     """Name the API on every answer under ``/v2``, also where a request was refused before it reached a view."""
     if is_distribution_path(request.path):
-        name, value = _API_VERSION
-        response.headers[name] = value
+        response.headers.update(API_VERSION)
     return response
