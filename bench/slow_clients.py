@@ -166,13 +166,16 @@ def _measure_slow_clients(service: CheckoutService, content: Content, count: int
     yield from _HEAD.splitlines()
     for kinds in [(), *((kind,) for kind in get_args(Kind)), get_args(Kind)]:
         before = proportional_bytes(_roots(service))
-        members = [Crowd(kind, service.port, count, _path(kind, content), service.token) for kind in kinds]
+        members = [Crowd(kind, service.port, count, _paths(kind, content), service.token) for kind in kinds]
         with PeakMemory(lambda: {"service": _roots(service)}) as memory, crowds(*members):
             livez = _probe(lambda: _request(service, "GET", "/livez"))
             posted = _probe(lambda: _request(service, "POST", "/v1/jobs", b'{"source": "alpine:3"}'))
             small = _probe(lambda: _pull_small(service, content))
             pulled = _pull_large(service.port, content.large)
             alive = sum(crowd.alive for crowd in members)
+            unserved = sum(crowd.count - crowd.served for crowd in members if crowd.kind == "reading")
+        if unserved:
+            raise SystemExit(f"{unserved} slow readers were sent nothing")
         cells = [
             _title(kinds, count),
             alive,
@@ -192,8 +195,8 @@ def _title(kinds: Sequence[Kind], count: int) -> str:
     return f"{count} {kinds[0]}" if kinds else "none"
 
 
-def _path(kind: Kind, content: Content) -> str:
-    return content.large if kind == "reading" else "/livez"
+def _paths(kind: Kind, content: Content) -> tuple[str, ...]:
+    return (content.large,) if kind == "reading" else ("/livez",)
 
 
 def _roots(service: CheckoutService) -> list[int]:

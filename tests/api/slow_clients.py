@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
@@ -29,7 +29,7 @@ class Crowd:
     kind: Kind
     port: int
     count: int
-    paths: Sequence[str] = ("/livez",)
+    paths: tuple[str, ...] = ("/livez",)
     token: str = ""
     sockets: list[socket.socket] = field(default_factory=list)
     _served: set[int] = field(default_factory=set)

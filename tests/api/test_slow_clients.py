@@ -98,7 +98,7 @@ def test_a_thousand_slow_clients_of_each_kind_stop_nobody(valkey: ValkeyServer, 
     with EmbeddedS3(tmp_path / "s3") as s3, LiveService(tmp_path / "service", valkey, s3, "live") as service:
         path = f"/v2/live/broken/blobs/{copy_to(s3, LARGE)}"
         before = resident(service)
-        readers = Crowd("reading", service.port, 1000, [path])
+        readers = Crowd("reading", service.port, 1000, (path,))
         others = [
             Crowd("sending a head", service.port, 1000),
             Crowd("sending a body", service.port, 1000, token=service.token),
@@ -127,7 +127,7 @@ def test_a_thousand_slow_readers_of_large_manifests_stop_nobody(
         paths = [f"/v2/live/large/manifests/{digest}" for digest in digests]
         assert ask(service, "GET", paths[0])[0] == 200
         before = resident(service)
-        with Crowd("reading", service.port, 1000, paths) as readers:
+        with Crowd("reading", service.port, 1000, tuple(paths)) as readers:
             for _ in range(10):
                 assert ask(service, "GET", "/livez")[0] == 200
             assert ask(service, "GET", "/v1/jobs")[0] == 200
