@@ -1,4 +1,4 @@
-"""Read what the mirror holds from the bucket itself, for pulls and for showing one image in full."""
+"""Read what the mirror holds from the bucket itself, for jobs and for showing one image in full."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mirror.errors import BlobNotHeld, ContentError, ImageNotHeld, StorageDamaged
+from mirror.errors import ContentError, ImageNotHeld, StorageDamaged
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut, ManifestContent
@@ -64,15 +64,13 @@ class CatalogReader:
 
     def manifest(self, name: LocalImage) -> ManifestContent:
         """Return a manifest of the repository, checked against its digest. Raises ImageNotHeld or StorageDamaged."""
-        digest = self.revision(name)
-        return checked_manifest(self.body(name, digest), digest)
-
-    def revision(self, name: LocalImage) -> Digest:
-        """Return the digest of a manifest that the repository may serve. Raises ImageNotHeld."""
         digest = self.digest(name)
         if not name.digest and not self._links.has_revision(name.repository, digest):
             raise ImageNotHeld(str(name))
-        return digest
+        body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
+        if body is None:
+            raise ImageNotHeld(str(name))
+        return checked_manifest(body, digest)
 
     def manifest_of_any(self, digest: Digest) -> ManifestContent:
         """Return a manifest that the bucket holds for any repository. Raises ImageNotHeld or StorageDamaged.
@@ -83,20 +81,6 @@ class CatalogReader:
         if body is None:
             raise ImageNotHeld(str(digest))
         return checked_manifest(body, digest)
-
-    def body(self, name: LocalImage, digest: Digest) -> bytes:
-        """Return the bytes of the manifest *digest*, unchecked. Raises ImageNotHeld, which says *name*."""
-        body = self._blobs.read(digest, MAX_MANIFEST_SIZE)
-        if body is None:
-            raise ImageNotHeld(str(name))
-        return body
-
-    def blob_size(self, repository: str, digest: Digest) -> int:
-        """Return the size of a blob that the repository links. Raises BlobNotHeld."""
-        size = self._blobs.held(digest) if self._links.has_layer(repository, digest) else None
-        if size is None:
-            raise BlobNotHeld(repository, str(digest))
-        return size
 
     def image(self, name: LocalImage) -> Image:
         """Return the whole tree below a name, without entries that are absent. Raises ImageNotHeld."""

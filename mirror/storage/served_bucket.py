@@ -1,8 +1,8 @@
 """The bucket as pulls read it: with presigned URLs, and with requests that cost a fraction of the CPU.
 
 A request of botocore's client takes over a ms of CPU. Here a request is signed with botocore's signer and sent with
-botocore's HTTP session, once. If S3 answers with anything but what was asked for, botocore's client asks again and says
-what is wrong. An S3 that does not answer at all is not asked again.
+botocore's HTTP session, once. If S3 returns anything else than the object, botocore's client asks again, because it can
+tell what is wrong. An S3 that does not answer at all is not asked again.
 """
 
 from __future__ import annotations
