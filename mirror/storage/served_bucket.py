@@ -66,12 +66,12 @@ class ServedBucket(Bucket):
         """As `Bucket.size`."""
         with translated(f"look up {key}"):
             response = self._send("HEAD", key)
-        if response is not None and response.status_code in (200, 404):
-            given = response.headers.get("Content-Length", "")
-            response.raw.drain_conn()
+        if response is not None:
+            response.raw.drain_conn()  # a HEAD has no body, so this only gives the connection back
             if response.status_code == 404:
                 return None
-            if given.isdecimal():
+            given = response.headers.get("Content-Length", "")
+            if response.status_code == 200 and given.isdecimal():
                 return int(given)
         return super().size(key)
 

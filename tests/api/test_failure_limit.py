@@ -156,7 +156,7 @@ def test_a_short_token_waits_with_the_guesses_or_it_would_be_found_among_them(
 
 
 def test_a_pull_token_that_is_sent_to_the_api_is_no_guess(service: Service) -> None:
-    """A fleet with a wrong configuration must not lock out the others behind its address."""
+    """A fleet with a wrong configuration must not lock out other clients that share its address."""
     token = "p" * UNGUESSABLE
     client = create_app(with_settings(service, anonymous_pull=False, pull_token=(token,))).test_client()
     assert {asked(client, f"Bearer {token}").status_code for _ in range(2 * BURST)} == {403}
