@@ -125,11 +125,15 @@ def _digest_of(answer: Answer, kind: ReadKind) -> Digest | None:
 
 
 def _process_of(connection: http.client.HTTPConnection, processes: Iterable[int]) -> int:
-    """Return the process that holds the other end of the connection (proc(5), /proc/net/tcp)."""
+    """Return the process that holds the other end of the connection (proc(5), /proc/net/tcp).
+
+    While other connections come and go, the kernel may show a row of that file twice. A closed connection that had the
+    same ports has the inode 0.
+    """
     assert connection.sock is not None
     client, server = (f":{name[1]:04X}" for name in (connection.sock.getsockname(), connection.sock.getpeername()))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    [inode] = [row[9] for row in rows if row[1].endswith(server) and row[2].endswith(client)]
+    [inode] = {row[9] for row in rows if row[1].endswith(server) and row[2].endswith(client)} - {"0"}
     for pid in processes:
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
