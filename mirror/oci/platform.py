@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Self
 
 from mirror.errors import quoted
@@ -32,3 +33,35 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PlatformPattern:
+    """A platform of a request: ``linux/arm64``, ``linux/arm64/v8`` or ``windows/amd64:10.0.20348.*``.
+
+    Without a variant it matches every variant, and without a version every version. ``os_version`` is a glob.
+    """
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``os/architecture[/variant][:os_version]``. Raises ValueError."""
+        name, _, os_version = text.partition(":")
+        platform = Platform.parse(name)
+        return cls(platform.os, platform.architecture, platform.variant, os_version)
+
+    def matches(self, platform: Platform) -> bool:
+        """Whether the pattern chooses *platform*."""
+        if (self.os, self.architecture) != (platform.os, platform.architecture):
+            return False
+        if self.variant and self.variant != platform.variant:
+            return False
+        return not self.os_version or fnmatchcase(platform.os_version, self.os_version)
+
+    def __str__(self) -> str:
+        name = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        return f"{name}:{self.os_version}" if self.os_version else name

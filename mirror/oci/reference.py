@@ -79,6 +79,56 @@ class Reference:
         return f"{self.name}{tag}{digest}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class RepositoryPattern:
+    """A repository of a source registry, or all of its repositories below a prefix.
+
+    ``docker.io/library/alpine`` is one repository. ``docker.io/bitnami/*`` and ``harbor.example/*`` are all below the
+    prefix, at any depth: then ``repository`` is the prefix, without a slash at its end, and may be empty.
+    """
+
+    registry: str
+    repository: str
+    is_wildcard: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a name without tag and digest, or one that ends in ``/*``. Raises InvalidReference."""
+        name, slash, star = text.rpartition("/")
+        if not slash or star != "*":
+            reference = Reference.parse(text)
+            if reference.digest or _split_tag(text)[1] is not None:
+                raise InvalidReference(text, "it names a tag or a digest, not a repository")
+            return cls(reference.registry, reference.repository)
+        if name == DOCKER_HUB:
+            raise InvalidReference(text, "nobody can list all of Docker Hub. Name a namespace: 'docker.io/bitnami/*'")
+        if "/" not in name and ("." in name or ":" in name or name.lower() == "localhost"):
+            return cls(normalise_registry(name, text), "", is_wildcard=True)
+        _refuse_other_texts(text)
+        registry, prefix = _split_registry(name if "/" in name else f"{DOCKER_HUB}/{name}", text)
+        if problem := repository_problem(prefix):
+            raise InvalidReference(text, problem)
+        return cls(registry, prefix, is_wildcard=True)
+
+    @property
+    def name(self) -> str:
+        """The registry and the repository, or the prefix of a wildcard."""
+        return f"{self.registry}/{self.repository}" if self.repository else self.registry
+
+    def tagged(self, tag: str) -> Reference:
+        """Return the reference of one tag of the repository."""
+        return Reference(self.registry, self.repository, tag)
+
+    def includes(self, repository: str) -> bool:
+        """Whether *repository*, of the same registry, is one of these."""
+        if not self.is_wildcard:
+            return repository == self.repository
+        return not self.repository or repository.startswith(f"{self.repository}/")
+
+    def __str__(self) -> str:
+        return f"{self.name}/*" if self.is_wildcard else self.name
+
+
 def repository_problem(repository: str) -> str | None:
     """Return what is wrong with a repository name, as a clause, or None."""
     if not repository:

@@ -1,0 +1,276 @@
+"""The JSON of the rules of a job: the same in a request, in its answer and in a record.
+
+An answer repeats a rule as it was understood: what is empty or None is left out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, timedelta
+from typing import Any, Final
+
+from marshmallow import Schema, ValidationError, fields, post_dump, post_load, validate
+
+from mirror.errors import InvalidDigest
+from mirror.oci.digest import Digest
+from mirror.oci.platform import PlatformPattern
+from mirror.oci.tag_pattern import TAG_PATTERN_KINDS, TagPattern
+from mirror.records.rules import (
+    ALL_PLATFORMS,
+    CANONICAL_TARGET,
+    OVERWRITES,
+    PLATFORM_MODES,
+    TAG_ORDERS,
+    CopyOptions,
+    LatestTags,
+    PlatformRules,
+    TagRename,
+    TagRules,
+    TargetRule,
+)
+
+MOST_PATTERNS: Final = 100
+MOST_TARGETS: Final = 8
+_LONGEST_AGE: Final = timedelta(days=3650)
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class _RuleSchema(Schema):
+    """A rule. Its answer leaves out what is empty."""
+
+    @post_dump
+    def leave_out_empty(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if value not in (None, "", [], {})}
+
+
+class Duration(fields.Field[timedelta]):
+    """A whole number and a unit: ``90s``, ``15m``, ``72h``, ``3d`` or ``2w``."""
+
+    def _serialize(self, value: timedelta | None, *_: Any, **__: Any) -> str | None:
+        if value is None:
+            return None
+        seconds = int(value.total_seconds())
+        unit = next(unit for unit in ("h", "m", "s") if seconds % _UNITS[unit] == 0)
+        return f"{seconds // _UNITS[unit]}{unit}"
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> timedelta:
+        number, unit = (value[:-1], value[-1:]) if isinstance(value, str) else ("", "")
+        if unit not in _UNITS or not (number.isascii() and number.isdecimal()) or len(number) > 9:
+            raise ValidationError("Write a whole number and a unit, as in '72h', '90m' or '3d'.")
+        duration = timedelta(seconds=int(number) * _UNITS[unit])
+        if duration > _LONGEST_AGE:
+            raise ValidationError("It is longer than ten years.")
+        return duration
+
+
+class Parsed(fields.Field[Any]):
+    """A text that *parse* turns into a value, and whose ``str`` is that text again."""
+
+    def __init__(self, parse: Callable[[str], Any], problem: type[Exception] = ValueError, **more: Any) -> None:
+        super().__init__(**more)
+        self._parse = parse
+        self._problem = problem
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        return None if value is None else str(value)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValidationError("Not a valid string.")
+        try:
+            return self._parse(value)
+        except self._problem as error:
+            raise ValidationError(str(error)) from None
+
+
+class TagPatternField(fields.Field[TagPattern]):
+    """``{"glob": …}``, ``{"regex": …}`` or ``{"exact": …}``."""
+
+    def _serialize(self, value: TagPattern | None, *_: Any, **__: Any) -> dict[str, str] | None:
+        return {value.kind: value.text} if value else None
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> TagPattern:
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ValidationError('Write one of {"glob": …}, {"regex": …} and {"exact": …}.')
+        [(kind, text)] = value.items()
+        if kind not in TAG_PATTERN_KINDS or not isinstance(text, str) or not 1 <= len(text) <= 1000:
+            raise ValidationError('Write one of {"glob": …}, {"regex": …} and {"exact": …}.')
+        return TagPattern(kind, text)
+
+
+def _patterns(description: str) -> fields.List:
+    return fields.List(
+        TagPatternField(),
+        load_default=list,
+        validate=validate.Length(max=MOST_PATTERNS),
+        metadata={"description": description},
+    )
+
+
+class LatestTagsSchema(_RuleSchema):
+    count = fields.Integer(required=True, strict=True, validate=validate.Range(1, 100_000), metadata={"example": 3})
+    by = fields.String(
+        load_default="semver", validate=validate.OneOf(TAG_ORDERS), metadata={"description": "The order of the tags."}
+    )
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> LatestTags:
+        return LatestTags(**data)
+
+
+class TagRulesSchema(_RuleSchema):
+    """Which tags of a repository to mirror. A tag must pass every rule."""
+
+    allow = _patterns("Only tags that match one of these.")
+    deny = _patterns("No tags that match one of these.")
+    semver = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, 1000),
+        metadata={"description": "A range of versions.", "example": ">=3.18 <4"},
+    )
+    latest = fields.Nested(LatestTagsSchema, load_default=None, allow_none=True)
+    min_age = Duration(
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "type": "string",
+            "description": "How long ago the mirror must have seen the digest under the tag first.",
+            "example": "72h",
+        },
+    )
+    since = fields.AwareDateTime(
+        format="iso",
+        default_timezone=UTC,
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Only images that say that they were created at or after this time."},
+    )
+    exclude_digests = fields.List(
+        Parsed(Digest.parse, InvalidDigest, metadata={"type": "string"}),
+        load_default=list,
+        validate=validate.Length(max=1000),
+        metadata={"description": "Never these digests, whatever tag shows them."},
+    )
+    media_types = fields.List(
+        fields.String(validate=validate.Length(1, 255)),
+        load_default=list,
+        validate=validate.Length(max=20),
+        metadata={"description": "Only manifests or indexes of these types."},
+    )
+    max_tags = fields.Integer(
+        load_default=None,
+        allow_none=True,
+        strict=True,
+        validate=validate.Range(1),
+        metadata={"description": "Refuse the whole selection if more tags are chosen."},
+    )
+    max_bytes = fields.Integer(
+        load_default=None,
+        allow_none=True,
+        strict=True,
+        validate=validate.Range(0),
+        metadata={"description": "Refuse the whole selection if more bytes must be copied."},
+    )
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> TagRules:
+        lists = ("allow", "deny", "exclude_digests", "media_types")
+        return TagRules(**{**data, **{name: tuple(data[name]) for name in lists}})
+
+
+class PlatformRulesSchema(_RuleSchema):
+    """Which platforms to mirror, and what becomes of the index."""
+
+    only = fields.List(
+        Parsed(PlatformPattern.parse, metadata={"type": "string", "example": "linux/amd64"}),
+        load_default=list,
+        validate=validate.Length(max=MOST_PATTERNS),
+        metadata={"description": "`os/architecture[/variant][:os_version]`. The version is a glob."},
+    )
+    mode = fields.String(
+        load_default="all",
+        validate=validate.OneOf(PLATFORM_MODES),
+        metadata={
+            "description": "`all` copies everything. `sparse` keeps the index, with the chosen children only. "
+            "`rewrite` makes a new index of them. `single` keeps the manifest of one platform."
+        },
+    )
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> PlatformRules:
+        if data["mode"] != "all" and not data["only"]:
+            raise ValidationError({"only": [f"The mode '{data['mode']}' needs the platforms to choose."]})
+        return PlatformRules(tuple(data["only"]), data["mode"])
+
+
+class TagRenameSchema(_RuleSchema):
+    regex = fields.String(required=True, validate=validate.Length(1, 1000))
+    to = fields.String(required=True, validate=validate.Length(max=128), metadata={"example": "\\1"})
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> TagRename:
+        return TagRename(**data)
+
+
+class _Replacement(Schema):
+    from_ = fields.String(required=True, data_key="from", validate=validate.Length(1, 255))
+    to = fields.String(required=True, validate=validate.Length(max=255))
+
+
+class TargetRuleSchema(_RuleSchema):
+    """How the names of targets are made."""
+
+    template = fields.String(
+        load_default=CANONICAL_TARGET.template,
+        validate=validate.Length(1, 500),
+        metadata={"example": "team/{name}:{tag}"},
+    )
+    strip_prefix = fields.String(load_default="", validate=validate.Length(max=255))
+    replace = fields.List(fields.Nested(_Replacement), load_default=list, validate=validate.Length(max=20))
+    tag = fields.Nested(TagRenameSchema, load_default=None, allow_none=True)
+    tag_suffix = fields.String(load_default="", validate=validate.Length(max=128))
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> TargetRule:
+        return TargetRule(**{**data, "replace": tuple((one["from_"], one["to"]) for one in data["replace"])})
+
+
+class CopyOptionsSchema(Schema):
+    """The options of every copy."""
+
+    platforms = fields.Nested(PlatformRulesSchema, load_default=ALL_PLATFORMS)
+    overwrite = fields.String(
+        load_default="if-different",
+        validate=validate.OneOf(OVERWRITES),
+        metadata={
+            "description": "`never` leaves a target that exists alone. `always` publishes an unchanged image again."
+        },
+    )
+    immutable = _patterns("Tags that never move to another digest once the mirror has them.")
+
+
+def load_options(document: Mapping[str, Any]) -> CopyOptions:
+    """Read the options in a record or in a loaded request. Others of its fields are ignored. Raises ValidationError."""
+    known = {name: document[name] for name in _OPTIONS.fields if name in document}
+    loaded = _OPTIONS.load(known)
+    return CopyOptions(loaded["platforms"], loaded["overwrite"], tuple(loaded["immutable"]))
+
+
+def dump_options(options: CopyOptions) -> dict[str, Any]:
+    """Return the options as an answer shows them, with all defaults."""
+    dumped: dict[str, Any] = _OPTIONS.dump(options)
+    return dumped
+
+
+def dump_target(rule: TargetRule) -> dict[str, Any]:
+    """Return a rule for targets as an answer shows it."""
+    shown = {"template": rule.template, "strip_prefix": rule.strip_prefix, "tag_suffix": rule.tag_suffix}
+    replace = [{"from": before, "to": after} for before, after in rule.replace]
+    rename = {"regex": rule.tag.regex, "to": rule.tag.to} if rule.tag else None
+    return {name: value for name, value in {**shown, "replace": replace, "tag": rename}.items() if value}
+
+
+_OPTIONS: Final = CopyOptionsSchema()
+TAG_RULES: Final = TagRulesSchema()
+TARGET_RULE: Final = TargetRuleSchema()
