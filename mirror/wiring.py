@@ -27,7 +27,7 @@ from mirror.copying.resolver import Resolver
 from mirror.jobs.claim import TaskClaimer, TaskSettler
 from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.reconcile import Reconciler
-from mirror.jobs.run import TaskRunner
+from mirror.jobs.run import ImageCopier, TaskRunner
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submit import Submitter
 from mirror.locks.checkpoints import Checkpoints
@@ -186,7 +186,7 @@ def build(
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
-        runner=TaskRunner(settler, confirmer, publisher, resolver, copier, storage_guard, redis),
+        runner=TaskRunner(settler, ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis)),
         reconciler=Reconciler(recovery, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis, leases, checkpoints, jobs),
     )

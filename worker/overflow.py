@@ -13,7 +13,6 @@ from time import monotonic
 from typing import Final
 
 from mirror.errors import RedisUnavailable
-from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimStore
 from mirror.records.jobs import Entry
@@ -48,23 +47,21 @@ class OverflowQueue:
         try:
             page = self._queue.page(self._start, PAGE)
             self._start = self._start + PAGE if len(page) == PAGE else 0
-            sources = self._claims.sources([task_id for task_id, _ in page])
-            chosen = choose(zip(page, sources, strict=True), busy, overflowing)
+            registries = self._claims.registries([task_id for task_id, _ in page])
+            chosen = choose(zip(page, registries, strict=True), busy, overflowing)
             return self._queue.take_these(chosen) if chosen else []
         except RedisUnavailable:
             return []
 
 
-def choose(
-    page: Iterable[tuple[Entry, Reference | None]], busy: Collection[str], overflowing: Iterable[str]
-) -> list[Entry]:
-    """Choose the entries of *page* that may begin now. Each stands with its source. One without a source may not."""
+def choose(page: Iterable[tuple[Entry, str | None]], busy: Collection[str], overflowing: Iterable[str]) -> list[Entry]:
+    """Choose the entries of *page* that may begin now. Each stands with its registry. One without may not."""
     taken = Counter(overflowing)
     chosen = []
-    for entry, source in page:
-        if source is None or source.registry in busy:
+    for entry, registry in page:
+        if not registry or registry in busy:
             continue
-        if taken.total() < OVERFLOW and taken[source.registry] < OVERFLOW_OF_ONE:
-            taken[source.registry] += 1
+        if taken.total() < OVERFLOW and taken[registry] < OVERFLOW_OF_ONE:
+            taken[registry] += 1
             chosen.append(entry)
     return chosen

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from mirror.copying.cancellation import Cancellation
 from mirror.errors import RedisUnavailable
-from mirror.jobs.claim import ClaimedTask
+from mirror.jobs.claim import ClaimedCopy, ClaimedTask
 from mirror.jobs.unchanged import UnchangedCheck
 from mirror.records.jobs import Entry
 from mirror.wiring import Core
@@ -77,7 +77,7 @@ class TaskPool:
     def _running(self) -> list[Future[Any]]:
         return [*self._check.lookups, *self._copies, *self._overflow]
 
-    def _claim_more(self, claimed: list[ClaimedTask]) -> list[ClaimedTask]:
+    def _claim_more(self, claimed: list[ClaimedCopy]) -> list[ClaimedCopy]:
         """Add tasks to the *claimed* ones until the batch is full.
 
         A part of the batch is claimed at a time, because a task that must be copied makes the batch smaller.
@@ -99,7 +99,7 @@ class TaskPool:
             return self._at_once - len(self._copies) - len(self._check.lookups)
         return self._batch - len(self._check.lookups)
 
-    def _claim(self, entries: Sequence[Entry]) -> list[ClaimedTask]:
+    def _claim(self, entries: Sequence[Entry]) -> list[ClaimedCopy]:
         """Claim tasks. Return those to be checked, and begin to copy the others."""
         tasks = self._core.claimer.claim(entries, self._cancellation)
         self._batch = LARGE_BATCH

@@ -18,7 +18,7 @@ from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
-from mirror.records.task import TaskSpec
+from mirror.records.spec import CopySpec
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 
@@ -103,7 +103,7 @@ class Confirmer:
                 shown = pool.submit(self._links.matching, digests, timeout=COMMIT_TIMEOUT)
                 yield LockedTags(self._changes, locked, shown)
 
-    def confirm(self, change: TagChange, digest: Digest, spec: TaskSpec, *, served: bool = False) -> TagUpdate | None:
+    def confirm(self, change: TagChange, digest: Digest, spec: CopySpec, *, served: bool = False) -> TagUpdate | None:
         """Record that the target of *change* shows *digest* already. None if it does not, or not completely.
 
         None also where the source of *spec* is not known to have served the digest. *served* says that it just did.

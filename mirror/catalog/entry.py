@@ -11,7 +11,7 @@ from marshmallow import EXCLUDE, Schema, fields, post_load
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_same_source
-from mirror.records.task import TaskSpec
+from mirror.records.spec import CopySpec
 from mirror.storage.provenance import ImageProvenance, ImageSummary
 
 _MOST_SOURCES: Final = 8
@@ -95,7 +95,7 @@ class IndexedTag:
         return source.name in self.also_from
 
 
-def is_current(spec: TaskSpec, found: Digest, held: IndexedTag | None) -> bool:
+def is_current(spec: CopySpec, found: Digest, held: IndexedTag | None) -> bool:
     """Say whether a target already is what its task asks for, so that nothing is to be done. No I/O.
 
     *found* is the digest that the source has, and *held* what the index lists under the target. The source must be

@@ -30,6 +30,7 @@ from mirror.queue import TaskQueue
 from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.fields import timestamp
 from mirror.records.jobs import Entry
+from mirror.records.spec import CopySpec
 from mirror.records.task import ErrorReport, WaitingFor
 
 HANDOVER: Final = "the worker is shutting down"
@@ -40,37 +41,18 @@ T = TypeVar("T")
 class ClaimedTask:
     """A task that this process has claimed, with what belongs to the work on it.
 
-    ``held`` is what the index lists under its target. ``digest`` is what the source has, None until that is known. A
-    digest from a HEAD is only a hint. ``is_trial`` marks the one task that tests whether S3 accepts writes again.
+    ``is_trial`` marks the one task that tests whether S3 accepts writes again.
     """
 
-    def __init__(
-        self,
-        claim: Claim,
-        change: TagChange,
-        held: IndexedTag | None,
-        heartbeats: Heartbeats,
-        cancellation: Cancellation,
-    ) -> None:
+    def __init__(self, claim: Claim, heartbeats: Heartbeats, cancellation: Cancellation) -> None:
         self.claim = claim
         self.id = claim.task.id
-        self.spec = claim.task.spec
-        self.registry = self.spec.source.registry
-        self.change = change
-        self.held = held
-        self.digest: Digest | None = None
-        self.was_looked_up = False
+        self.registry = claim.task.spec.registry
         self.is_trial = False
         self._began_at = monotonic()
         self._cleanup = ExitStack()
         self.cancellation = self._cleanup.enter_context(cancellation.child())
         self.heartbeat = heartbeats.start(claim, self.cancellation)
-
-    def look_up(self, resolver: Resolver) -> bool:
-        """Ask the source for its digest with a HEAD, which costs no pull quota. Returns True, or raises SourceError."""
-        self.digest = resolver.digest(self.spec.source)
-        self.was_looked_up = True
-        return True
 
     @contextmanager
     def in_this_thread(self) -> Iterator[None]:
@@ -87,6 +69,36 @@ class ClaimedTask:
         """Stop the heartbeat. A second call does nothing. Raises RedisUnavailable."""
         self._cleanup.close()
         self.heartbeat.end(failed=failed)
+
+
+class ClaimedCopy(ClaimedTask):
+    """A claimed task that copies one image.
+
+    ``held`` is what the index lists under its target. ``digest`` is what the source has, None until that is known. A
+    digest from a HEAD is only a hint.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        spec: CopySpec,
+        change: TagChange,
+        held: IndexedTag | None,
+        heartbeats: Heartbeats,
+        cancellation: Cancellation,
+    ) -> None:
+        super().__init__(claim, heartbeats, cancellation)
+        self.spec = spec
+        self.change = change
+        self.held = held
+        self.digest: Digest | None = None
+        self.was_looked_up = False
+
+    def look_up(self, resolver: Resolver) -> bool:
+        """Ask the source for its digest with a HEAD, which costs no pull quota. Returns True, or raises SourceError."""
+        self.digest = resolver.digest(self.spec.source)
+        self.was_looked_up = True
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,7 @@ class TaskSettler:
         """End the task as succeeded."""
         task.end()
         self.claims.settle("succeeded", [(task.claim, outcome)])
-        facts = {"source": str(task.spec.source), "digest": outcome.digest, "unchanged": outcome.unchanged}
+        facts = {"source": str(task.claim.task.spec.source), "digest": outcome.digest, "unchanged": outcome.unchanged}
         _note("task succeeded", task.claim, **facts, **task.cost())
 
     def succeed_unchanged(self, outcomes: Sequence[tuple[ClaimedTask, Outcome]]) -> None:
@@ -169,7 +181,7 @@ class TaskSettler:
             self.hand_over([task.claim for task in tasks], reason)
 
     def _settle_interrupted(self, task: ClaimedTask, reason: str) -> None:
-        claim, source = task.claim, str(task.spec.source)
+        claim, source = task.claim, str(task.claim.task.spec.source)
         if reason == LOST:
             _LOG.warning("task was taken away, another worker has it")
         elif reason == FAULTY:
@@ -193,7 +205,7 @@ class TaskSettler:
         waiting_for = WaitingFor(reason, until, error.registry, error.message)
         fails_with = ErrorReport.of(error) if time.is_last else None
         if self.claims.release(claim, wait=time.seconds, waiting_for=waiting_for, fails_with=fails_with):
-            facts = {"source": str(task.spec.source), "code": error.code, "reason": error.message}
+            facts = {"source": str(claim.task.spec.source), "code": error.code, "reason": error.message}
             _LOG.warning("task waits", **facts, seconds=round(time.seconds), until=until)
 
 
@@ -235,12 +247,19 @@ class TaskClaimer:
         return [claim for claim in claims if claim]
 
     def _begin(self, claims: Sequence[Claim], cancellation: Cancellation) -> list[ClaimedTask]:
-        changes = self.changes.take_numbers([(claim.task.spec.target, claim.task.job) for claim in claims])
-        indexed = self.confirmer.indexed([claim.task.spec.target for claim in claims])
-        begun = []
-        for claim, change, held in zip(claims, changes, indexed, strict=True):
+        specs = {claim.task.id: claim.task.spec for claim in claims if isinstance(claim.task.spec, CopySpec)}
+        jobs = {claim.task.id: claim.task.job for claim in claims}
+        changes = self.changes.take_numbers([(spec.target, jobs[task_id]) for task_id, spec in specs.items()])
+        indexed = self.confirmer.indexed([spec.target for spec in specs.values()])
+        tags = dict(zip(specs, zip(changes, indexed, strict=True), strict=True))
+        begun: list[ClaimedTask] = []
+        for claim in claims:
             try:
-                begun.append(ClaimedTask(claim, change, held, self.heartbeats, cancellation))
+                if claim.task.id in specs:
+                    spec, (change, held) = specs[claim.task.id], tags[claim.task.id]
+                    begun.append(ClaimedCopy(claim, spec, change, held, self.heartbeats, cancellation))
+                else:
+                    begun.append(ClaimedTask(claim, self.heartbeats, cancellation))
             except OperationCanceled as canceled:
                 self.settler.hand_over([claim], canceled.reason)
         return begun

@@ -15,7 +15,7 @@ from mirror.catalog.publish import Publisher
 from mirror.copying.copier import Copier
 from mirror.copying.resolver import Resolver
 from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
-from mirror.jobs.claim import ClaimedTask, TaskSettler, tolerate_outage
+from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.unchanged import unchanged_outcome
 from mirror.oci.digest import Digest
@@ -31,9 +31,28 @@ _LOG = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TaskRunner:
-    """Copies the image of a claimed task. Keeps nothing from one task for the next."""
+    """Runs claimed tasks of every kind. Keeps nothing from one task for the next."""
 
     settler: TaskSettler
+    copies: ImageCopier
+
+    def run(self, task: ClaimedTask) -> None:
+        """Do the work of the task and settle it. Raises nothing."""
+        with task.in_this_thread(), tolerate_outage([task.id]):
+            outcome = self.settler.attempt(task, lambda: self._outcome(task))
+            if outcome is not None:
+                self.settler.succeed(task, outcome)
+
+    def _outcome(self, task: ClaimedTask) -> Outcome:
+        if isinstance(task, ClaimedCopy):
+            return self.copies.copy(task)
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCopier:
+    """Copies the image of a claimed task and publishes it."""
+
     confirmer: Confirmer
     publisher: Publisher
     resolver: Resolver
@@ -41,14 +60,8 @@ class TaskRunner:
     storage: StorageGuard
     redis: Redis
 
-    def run(self, task: ClaimedTask) -> None:
-        """Copy the image if that is needed, publish it, and settle the task. Raises nothing."""
-        with task.in_this_thread(), tolerate_outage([task.id]):
-            outcome = self.settler.attempt(task, lambda: self._run(task))
-            if outcome is not None:
-                self.settler.succeed(task, outcome)
-
-    def _run(self, task: ClaimedTask) -> Outcome:
+    def copy(self, task: ClaimedCopy) -> Outcome:
+        """Copy the image if that is needed, and publish it. Raises what `TaskSettler.attempt` settles."""
         record, reference = task.claim.task, task.spec.source
         facts = {"source": str(reference), "target": str(task.spec.target), "attempt": record.attempt}
         _LOG.info("task started", job_id=record.job, task_id=record.id, **facts)
@@ -73,7 +86,7 @@ class TaskRunner:
 
     def _copy(
         self,
-        task: ClaimedTask,
+        task: ClaimedCopy,
         reference: Reference,
         hint: Digest | None,
         *,
@@ -98,7 +111,7 @@ class TaskRunner:
             return self._copy_and_publish(task, reference, image, held)
 
     def _copy_and_publish(
-        self, task: ClaimedTask, reference: Reference, image: Image, held: Sequence[Digest]
+        self, task: ClaimedCopy, reference: Reference, image: Image, held: Sequence[Digest]
     ) -> Outcome:
         """Copy the blobs of *image* and publish it. *held* are its manifests that were read from the bucket."""
         heartbeat = task.heartbeat

@@ -18,7 +18,8 @@ from mirror.oci.reference import MAX_NAME_LENGTH, Reference
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
 from mirror.records.jobs import JobStore
-from mirror.records.task import Task, TaskSpec
+from mirror.records.spec import CopySpec
+from mirror.records.task import Task
 from mirror.settings import Settings
 
 MOST_IMAGES: Final = 10_000
@@ -64,12 +65,12 @@ class Submitter:
         self._queue.enqueue(entries)
         return job, tasks
 
-    def _resolved(self, image: ImageRequest) -> TaskSpec:
+    def _resolved(self, image: ImageRequest) -> CopySpec:
         sleep(0)  # ten thousand of them take a second, in which the greenlets of other requests run
         reference = Reference.parse(image.source)
         target = resolve_target(reference, image.target, self._settings.public_host)
         self._require_reachable(reference.registry)
-        return TaskSpec(reference, target)
+        return CopySpec(reference, target)
 
     def _require_reachable(self, registry: str) -> None:
         """Refuse an address that no worker may connect to.

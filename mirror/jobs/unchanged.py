@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeGuard
 
 import structlog
 
@@ -25,7 +25,7 @@ from mirror.catalog.entry import is_current
 from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.resolver import Resolver
 from mirror.errors import MirrorError, RedisUnavailable
-from mirror.jobs.claim import ClaimedTask, TaskSettler, tolerate_outage
+from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
 from mirror.records.claims import Outcome
 
 _THREADS: Final = 12
@@ -51,8 +51,8 @@ class UnchangedCheck:
         self._settler = settler
         self._confirmer = confirmer
         self._resolver = resolver
-        self._lookups: dict[Future[bool], ClaimedTask] = {}
-        self._current: list[ClaimedTask] = []
+        self._lookups: dict[Future[bool], ClaimedCopy] = {}
+        self._current: list[ClaimedCopy] = []
         self._threads = ExitStack()
         self._pools: dict[str, ThreadPoolExecutor] = {}
 
@@ -65,7 +65,7 @@ class UnchangedCheck:
         self._threads.close()
 
     @property
-    def lookups(self) -> Mapping[Future[bool], ClaimedTask]:
+    def lookups(self) -> Mapping[Future[bool], ClaimedCopy]:
         """The requests to sources that are under way or have just ended."""
         return self._lookups
 
@@ -75,11 +75,13 @@ class UnchangedCheck:
         return not self._lookups and not self._current
 
     @staticmethod
-    def accepts(task: ClaimedTask) -> bool:
+    def accepts(task: ClaimedTask) -> TypeGuard[ClaimedCopy]:
         """Return whether a check makes sense: the task is unchanged if its source still has what the mirror holds."""
-        return task.held is not None and is_current(task.spec, task.held.digest, task.held)
+        if not isinstance(task, ClaimedCopy) or task.held is None or task.spec.is_dry_run or task.spec.is_staged:
+            return False
+        return is_current(task.spec, task.held.digest, task.held)
 
-    def settle(self, new: Sequence[ClaimedTask]) -> list[ClaimedTask]:
+    def settle(self, new: Sequence[ClaimedCopy]) -> list[ClaimedCopy]:
         """Check *new* tasks too, and settle all that are unchanged. Return the tasks to be copied.
 
         A task whose source has not responded yet stays here. Its outcome comes from a later call.
@@ -91,7 +93,7 @@ class UnchangedCheck:
             changed += self._collect()
             return changed + self._settle_current(set(batch), tags)
 
-    def _look_up(self, tasks: Sequence[ClaimedTask]) -> list[Future[bool]]:
+    def _look_up(self, tasks: Sequence[ClaimedCopy]) -> list[Future[bool]]:
         lookups = {self._pool(task.registry).submit(self._find_digest, task): task for task in tasks}
         self._lookups |= lookups
         return list(lookups)
@@ -103,14 +105,14 @@ class UnchangedCheck:
             self._pools[registry] = self._threads.enter_context(made)
         return self._pools[registry]
 
-    def _find_digest(self, task: ClaimedTask) -> bool:
+    def _find_digest(self, task: ClaimedCopy) -> bool:
         """In a thread of its own. Returns whether the work on the task goes on."""
         found = None
         with task.in_this_thread(), tolerate_outage([task.id]):
             found = self._settler.attempt(task, partial(task.look_up, self._resolver))
         return found is not None
 
-    def _collect(self) -> list[ClaimedTask]:
+    def _collect(self) -> list[ClaimedCopy]:
         """Take the lookups that have ended. Return the tasks to be copied. The others join the current ones."""
         ended = {future: self._lookups.pop(future) for future in list(self._lookups) if future.done()}
         tasks = [task for future, task in ended.items() if future.result()]
@@ -119,7 +121,7 @@ class UnchangedCheck:
         return [task for task in tasks if task not in current]
 
     @contextmanager
-    def _locked(self, tasks: Sequence[ClaimedTask]) -> Iterator[LockedTags | None]:
+    def _locked(self, tasks: Sequence[ClaimedCopy]) -> Iterator[LockedTags | None]:
         """Lock the tags of *tasks*, and begin to read from S3 which of them match the index.
 
         Yields None if there are no tasks, or if that fails. Then each task is copied by itself, which shows the error.
@@ -135,11 +137,11 @@ class UnchangedCheck:
                 record_fault("locking tags", error)
             yield tags
 
-    def _settle_current(self, batch: AbstractSet[ClaimedTask], tags: LockedTags | None) -> list[ClaimedTask]:
+    def _settle_current(self, batch: AbstractSet[ClaimedCopy], tags: LockedTags | None) -> list[ClaimedCopy]:
         """Settle the current tasks of *batch* whose tags match the index. Return the rest of them, to be copied."""
         tasks = [task for task in self._current if task in batch]
         self._current = [task for task in self._current if task not in batch]
-        left: list[ClaimedTask] = []
+        left: list[ClaimedCopy] = []
         if not tasks:
             return left
         with tolerate_outage(task.id for task in tasks):
@@ -153,7 +155,7 @@ class UnchangedCheck:
                 raise
         return left
 
-    def _confirm(self, tasks: Sequence[ClaimedTask], tags: LockedTags | None) -> dict[ClaimedTask, TagUpdate]:
+    def _confirm(self, tasks: Sequence[ClaimedCopy], tags: LockedTags | None) -> dict[ClaimedCopy, TagUpdate]:
         """Return the tasks whose tags match the index. None do if S3 could not be read. Raises RedisUnavailable."""
         if tags is None:
             return {}
@@ -170,5 +172,5 @@ class UnchangedCheck:
         return {task: update for task, update in zip(tasks, updates, strict=True) if update}
 
 
-def _note_failure(tasks: Sequence[ClaimedTask], error: MirrorError) -> None:
+def _note_failure(tasks: Sequence[ClaimedCopy], error: MirrorError) -> None:
     _LOG.info("tags could not be checked together", tags=len(tasks), code=error.code)

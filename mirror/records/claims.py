@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final
@@ -24,10 +24,10 @@ from redis.exceptions import ResponseError
 
 from mirror.background import record_fault
 from mirror.errors import LONGEST_REST, InternalError
-from mirror.oci.reference import Reference
 from mirror.records.fields import at, record_fields
 from mirror.records.job import ByteCounts
 from mirror.records.jobs import Entry, read_entries
+from mirror.records.spec import CopySpec, read_spec
 from mirror.records.states import job_script
 from mirror.records.task import (
     KEPT_BLOBS,
@@ -36,8 +36,8 @@ from mirror.records.task import (
     BlobState,
     ErrorReport,
     ForeignLayerCounts,
+    Skipped,
     Task,
-    TaskSpec,
     WaitingFor,
 )
 from mirror.redis import keys
@@ -104,16 +104,27 @@ class Outcome:
     """How a task ended, apart from its state."""
 
     digest: str | None = None
+    source_digest: str | None = None
     unchanged: bool = False
     superseded_by: str | None = None
+    skipped: Skipped | None = None
+    staged: int | None = None
+    plan: Mapping[str, Any] | None = None
+    release_window: int | None = None
     error: ErrorReport | None = None
 
     def to_json(self) -> str:
-        """Return what the settling script reads."""
+        """Return what the settling script reads. All values but a flag are texts, as the record has them."""
         found: dict[str, object] = {"unchanged": True} if self.unchanged else {}
-        for name in ("digest", "superseded_by"):
+        for name in ("digest", "source_digest", "superseded_by"):
             if value := getattr(self, name):
                 found[name] = value
+        for name in ("staged", "release_window"):
+            if (number := getattr(self, name)) is not None:
+                found[name] = str(number)
+        for name, value in (("skipped", self.skipped and asdict(self.skipped)), ("plan", self.plan)):
+            if value:
+                found[name] = json.dumps(value)
         if self.error:
             found["error"] = json.dumps(self.error.fields())
         return json.dumps(found)
@@ -146,13 +157,13 @@ class ClaimStore:
         )
         return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
 
-    def sources(self, task_ids: Sequence[str]) -> list[Reference | None]:
-        """Return the source of each task.
+    def registries(self, task_ids: Sequence[str]) -> list[str | None]:
+        """Return the source registry of each task.
 
         None for a task that is gone, cannot be read, or has lost a worker before.
         """
         commands = [["HMGET", keys.task(task_id), "losses", "spec", "source", "target"] for task_id in task_ids]
-        return [_source(fields) for fields in self._redis.calls(commands, raise_on_error=False)]
+        return [_registry(fields) for fields in self._redis.calls(commands, raise_on_error=False)]
 
     def claim(self, entries: Sequence[Entry]) -> list[Claim | None]:
         """Claim the tasks of queue entries in few round trips.
@@ -315,14 +326,14 @@ class ClaimStore:
         return ParkingTime(int(parked) / 1000, at(int(now) + int(parked)), bool(is_last))
 
 
-def _source(fields: Sequence[str | None] | ResponseError) -> Reference | None:
+def _registry(fields: Sequence[str | None] | ResponseError) -> str | None:
     if isinstance(fields, ResponseError):
         return None
     losses, document, source, target = fields
     if losses not in (None, "", "0"):
         return None
     try:
-        spec = TaskSpec.from_json(document) if document else TaskSpec.parse(source or "", target or "")
+        spec = read_spec(document) if document else CopySpec.parse(source or "", target or "")
     except ValueError:
         return None
-    return spec.source
+    return spec.registry

@@ -21,7 +21,8 @@ for _, id in ipairs(ids) do
   local task = KEY.task(id)
   local source = is_record(task) and source_of(task)
   if source then redis.call('ZREM', KEY.jobs_by_source(source), job) end
-  redis.call('DEL', task, KEY.task_blobs(id), KEY.task_waits(id), KEY.task_needs(id))
+  redis.call('DEL', task, KEY.task_blobs(id), KEY.task_waits(id), KEY.task_needs(id),
+             KEY.task_selection(id))
 end
 redis.call('ZREMRANGEBYRANK', KEY.job_tasks(job), 0, STEP - 1)
 if #ids == STEP then return 1 end

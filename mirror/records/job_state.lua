@@ -6,6 +6,10 @@
 -- A task of a job that is not in one of these sets waits in the job's list of pending tasks. It is released into the
 -- window when another task ends. The window is the number of released tasks that have not ended:
 -- total - succeeded - failed - canceled - pending.
+--
+-- A task is an image, or of another kind. An expansion counts as an image until it has succeeded: then the images that
+-- it added count in its place. The release task of an atomic job never counts. It is queued when all images have
+-- succeeded, and the job ends as it ends.
 
 local function is_set(text) return text and text ~= '' end
 
@@ -44,6 +48,10 @@ local function number(key, field)
   return (numbers(key, field))
 end
 
+-- What the end of a task leaves in its record, and which of it a job of one image shows, too.
+local OUTCOMES = {'digest', 'source_digest', 'superseded_by', 'skipped', 'plan', 'staged', 'error'}
+local IS_SHOWN = {digest = true, source_digest = true, superseded_by = true}
+
 local function add(key, field, change)
   redis.call('HSET', key, field, string.format('%d', count(number(key, field) + change)))
 end
@@ -54,6 +62,8 @@ local function is_held_by(task, fence, token)
   local found = redis.call('HMGET', task, 'state', 'fence', 'holder')
   return found[1] == 'running' and found[2] == fence and found[3] == token
 end
+
+local function kind_of(task) return redis.call('HGET', task, 'kind') or 'copy' end
 
 local function is_canceling_job(job) return is_set(redis.call('HGET', KEY.job(job), 'cancel_requested_at')) end
 
@@ -74,6 +84,39 @@ local function keep_after_end(job, moment)
   redis.call('ZADD', KEY.jobs_ended, string.format('%d', moment + seconds * 1000), job)
 end
 
+local function queue_again(task, id, moment)
+  redis.call('HSET', task, 'state', 'queued')
+  redis.call('ZADD', KEY.tasks_queued, moment, id)
+end
+
+local function watch(job, seconds)
+  redis.call('ZADD', KEY.jobs_watched, string.format('%d', now() + seconds * 1000), job)
+end
+
+-- The state of an atomic job whose images have ended, which is that of its release. While all images have succeeded and
+-- the release has not ended, it is nil, and the release is queued.
+local function released_state(job, release, failed, canceled, moment)
+  if failed > 0 then return 'failed' end
+  if canceled > 0 then return 'canceled' end
+  local task = KEY.task(release)
+  local state = redis.call('HGET', task, 'state')
+  if state ~= 'queued' and state ~= 'running' then return state end
+  local is_pending = state == 'queued' and not redis.call('ZSCORE', KEY.tasks_queued, release)
+    and not redis.call('ZSCORE', KEY.tasks_parked, release)
+  if is_pending and not is_canceling_job(job) then
+    queue_again(task, release, moment)
+    redis.call('HSET', KEY.job(job), 'release_due', '1')
+  end
+  return nil
+end
+
+local function ended_state(job, succeeded, failed, canceled, moment)
+  local release = redis.call('HGET', KEY.job(job), 'release')
+  if is_set(release) then return released_state(job, release, failed, canceled, moment) end
+  if failed == 0 then return canceled == 0 and 'succeeded' or 'canceled' end
+  return succeeded == 0 and 'failed' or 'partial'
+end
+
 -- Set the job's state from its counters. A job whose retry still has tasks to restart does not end.
 local function conclude(job, moment)
   local key = KEY.job(job)
@@ -84,14 +127,16 @@ local function conclude(job, moment)
     return
   end
   if redis.call('HGET', key, 'step') == 'retry' then return end
+  local state = ended_state(job, succeeded, failed, canceled, moment)
+  if not state then
+    if running == 0 then set_job_state(job, 'queued') end
+    return
+  end
   redis.call('HSET', key, 'finished_at', moment, 'waiting_for', '')
   redis.call('HDEL', key, 'step', 'step_after')
   redis.call('ZREM', KEY.jobs_watched, job)
   keep_after_end(job, moment)
-  if failed == 0 and canceled == 0 then set_job_state(job, 'succeeded')
-  elseif failed == 0 then set_job_state(job, 'canceled')
-  elseif succeeded == 0 then set_job_state(job, 'failed')
-  else set_job_state(job, 'partial') end
+  set_job_state(job, state)
 end
 
 -- The task keeps the name of its last holder, so that a script that is sent twice recognises its own work.
@@ -101,24 +146,42 @@ local function leave_running(job, id, moment)
   conclude(job, moment)
 end
 
+-- Count the end of a task in its job.
+local function count_end(key, kind, state)
+  if kind == 'release' then return end
+  if kind == 'expand' and state == 'succeeded' then add(key, 'total', -1) else add(key, state, 1) end
+end
+
+-- Cancel the rest of a job that is to end at its first failure. The reconciler takes the steps.
+local function abort_job(job, moment)
+  local key = KEY.job(job)
+  if redis.call('HGET', key, 'on_error') ~= 'abort' or is_canceling_job(job) then return end
+  redis.call('HSET', key, 'cancel_requested_at', moment, 'step', 'cancel', 'step_after', '')
+  redis.call('UNLINK', KEY.job_pending(job))
+  watch(job, 0)
+end
+
 -- End a task and return the id of its job.
 local function end_task(task, id, state, outcome, moment)
   local found = redis.call('HMGET', task, 'job', 'state')
-  local key = KEY.job(found[1])
+  local key, kind = KEY.job(found[1]), kind_of(task)
   local fields = {state = state, finished_at = moment, waiting_for = ''}
   if outcome.unchanged then
     fields.unchanged = '1'
     add(key, 'unchanged', 1)
   end
-  for _, field in ipairs({'digest', 'superseded_by', 'error'}) do
+  if outcome.skipped then add(key, 'skipped', 1) end
+  if outcome.release_window then redis.call('HSET', key, 'release_window', outcome.release_window) end
+  for _, field in ipairs(OUTCOMES) do
     if outcome[field] then
       fields[field] = outcome[field]
-      local shown = field == 'error' or number(key, 'total') == 1
+      local shown = field == 'error' or (IS_SHOWN[field] and number(key, 'total') == 1)
       if shown and not is_set(redis.call('HGET', key, field)) then redis.call('HSET', key, field, outcome[field]) end
     end
   end
   write(task, fields)
-  add(key, state, 1)
+  count_end(key, kind, state)
+  if state == 'failed' then abort_job(found[1], moment) end
   if found[2] == 'running' then
     leave_running(found[1], id, moment)
   else
@@ -127,11 +190,6 @@ local function end_task(task, id, state, outcome, moment)
     conclude(found[1], moment)
   end
   return found[1]
-end
-
-local function queue_again(task, id, moment)
-  redis.call('HSET', task, 'state', 'queued')
-  redis.call('ZADD', KEY.tasks_queued, moment, id)
 end
 
 -- Append id and fence of a task to a list of queue entries.
@@ -144,6 +202,11 @@ end
 -- A lost answer leaves them without queue entries, and the reconciler enqueues them.
 local function fill_window(job, entries)
   local key, pending = KEY.job(job), KEY.job_pending(job)
+  local release, is_due = unpack(redis.call('HMGET', key, 'release', 'release_due'))
+  if is_set(is_due) then
+    redis.call('HDEL', key, 'release_due')
+    add_entry(entries, release)
+  end
   local waiting = redis.call('LLEN', pending)
   if waiting == 0 or is_canceling_job(job) then return entries end
   local total, succeeded, failed, canceled, window =

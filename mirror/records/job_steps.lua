@@ -13,7 +13,7 @@ local function cancel_tasks(job, ids, moment)
       redis.call('HSET', task, 'state', 'canceled', 'finished_at', moment, 'waiting_for', '', 'holder', '')
       redis.call('ZREM', KEY.tasks_queued, id)
       redis.call('ZREM', KEY.tasks_parked, id)
-      canceled = canceled + 1
+      if kind_of(task) ~= 'release' then canceled = canceled + 1 end
     end
   end
   if canceled > 0 then add(KEY.job(job), 'canceled', canceled) end
@@ -29,15 +29,16 @@ local function restart_tasks(job, ids)
     redis.call('PERSIST', KEY.task_blobs(id))
     local ended = redis.call('HGET', task, 'state')
     if ended == 'failed' or ended == 'canceled' then
-      changes[ended] = changes[ended] - 1
+      local is_release = kind_of(task) == 'release'
+      if not is_release then changes[ended] = changes[ended] - 1 end
       for i, value in ipairs({numbers(task, unpack(SUMMED))}) do changes[SUMMED[i]] = changes[SUMMED[i]] - value end
       redis.call('HINCRBY', task, 'fence', 1)
       redis.call('HINCRBY', task, 'attempt', 1)
       redis.call('HSET', task, 'state', 'queued')
-      redis.call('HDEL', task, 'losses', 'holder', 'digest', 'error', 'started_at', 'finished_at', 'blob_counts',
-                 unpack(SUMMED))
+      redis.call('HDEL', task, 'losses', 'holder', 'started_at', 'finished_at', 'blob_counts', unpack(OUTCOMES))
+      redis.call('HDEL', task, unpack(SUMMED))
       redis.call('DEL', KEY.task_blobs(id), KEY.task_waits(id))
-      restarted[#restarted + 1] = id
+      if not is_release then restarted[#restarted + 1] = id end
     end
   end
   if #restarted > 0 then redis.call('RPUSH', KEY.job_pending(job), unpack(restarted)) end
@@ -49,10 +50,6 @@ end
 local function begin_steps(job, step)
   redis.call('HSET', KEY.job(job), 'step', step, 'step_after', '')
   redis.call('UNLINK', KEY.job_pending(job))
-end
-
-local function watch(job, seconds)
-  redis.call('ZADD', KEY.jobs_watched, string.format('%d', now() + seconds * 1000), job)
 end
 
 -- Continue the request that is under way, if any, and fill the window. Returns 1 if tasks are left for another step,

@@ -29,14 +29,17 @@ from ulid import ULID
 from mirror.background import record_fault
 from mirror.errors import JobFinished, JobSucceeded, JobUnfinished, JobUnknown, RedisUnavailable, TaskUnknown
 from mirror.records.fields import at
-from mirror.records.job import ImageCounts, Job
+from mirror.records.job import USUAL, ImageCounts, Job, JobOptions
+from mirror.records.spec import ReleaseSpec, TaskSpec
 from mirror.records.states import RETENTION_SECONDS, STEP, UNFINISHED, WINDOW, JobState, job_script
-from mirror.records.task import SHOWN_BLOBS, SHOWN_FIELD, BlobReport, Task, TaskSpec
+from mirror.records.task import SHOWN_BLOBS, SHOWN_FIELD, BlobReport, Task
 from mirror.redis import keys
 from mirror.redis.client import Redis
 
 Entry = tuple[str, int]
 """A queue entry: the id of a task and the fence with which it can be claimed."""
+PLAN_SECONDS: Final = 86400
+"""Seconds for which a plan is kept after it was made."""
 _PAGE: Final = 100
 _JOB_ID: Final = re.compile("job_[0-9A-Z]{26}", re.ASCII)
 _TASK_ID: Final = re.compile("task_[0-9A-Z]{26}", re.ASCII)
@@ -63,16 +66,17 @@ class JobStore:
         self._remove = redis.script(job_script("remove.lua"))
         self._delete_leftover = redis.script(job_script("delete_leftover.lua"))
 
-    def submit(self, specs: Sequence[TaskSpec]) -> tuple[Job, list[Task], list[Entry]]:
+    def submit(self, specs: Sequence[TaskSpec], options: JobOptions = USUAL) -> tuple[Job, list[Task], list[Entry]]:
         """Store a job with one task for each spec, in that order.
 
-        All of it is stored or nothing.
+        All of it is stored or nothing. An atomic job gets a release task, which is not among the returned ones.
 
         Returns the job, its tasks, and the queue entries of those that are released.
         """
         now = self._redis.now()
         only = specs[0] if len(specs) == 1 else None
-        job = Job(f"job_{ULID.from_timestamp(now)}", only, "queued", at(now), ImageCounts(total=len(specs)))
+        images = ImageCounts(total=len(specs))
+        job = Job(f"job_{ULID.from_timestamp(now)}", only, "queued", at(now), images, options=options)
         first = int(ULID.from_timestamp(now))  # the ids of the tasks follow it, so that they sort as the specs
         tasks: list[Task] = []
         for start in range(0, len(specs), STEP):
@@ -82,9 +86,14 @@ class JobStore:
             ]
             tasks += part
             if len(tasks) < len(specs):
-                self._add_tasks(args=[job.id, *_task_arguments(part)])
-        record = {**job.to_record(), "retention": str(self._retention), "window": str(self._window)}
-        accepted, *entries = self._submit(args=[json.dumps(record), *_task_arguments(part)])
+                self._add_tasks(args=[job.id, *task_arguments(part)])
+        retention = PLAN_SECONDS if options.kind == "plan" else self._retention
+        record = {**job.to_record(), "retention": str(retention), "window": str(self._window)}
+        release = ""
+        if options.atomic and options.kind == "mirror":
+            task = Task(f"task_{ULID.from_int(first + len(specs))}", job.id, ReleaseSpec(), "queued", at(now))
+            record["release"], release = task.id, json.dumps(task.to_record())
+        accepted, *entries = self._submit(args=[json.dumps(record), *task_arguments(part), release])
         if not accepted:
             raise RedisUnavailable("it took so long to store a job that its first tasks are deleted again")
         return job, tasks, read_entries(entries)
@@ -219,16 +228,21 @@ def read_entries(flat: Sequence[str | int]) -> list[Entry]:
     return list(zip(map(str, flat[::2]), map(int, flat[1::2]), strict=True))
 
 
-def _task_arguments(tasks: Sequence[Task]) -> tuple[str, str, str]:
+def task_arguments(tasks: Sequence[Task]) -> tuple[str, str, str]:
     """Return what the scripts that store tasks need, each as JSON.
 
     That is what the tasks have in common, what differs, and the keys of their sources' indexes. To dump each whole task
     would take 0.1 ms.
     """
-    common = {name: text for name, text in tasks[0].to_record().items() if name not in ("id", "spec")}
-    own = [{"id": task.id, "spec": task.spec.to_json()} for task in tasks]
+    common = {name: text for name, text in tasks[0].to_record().items() if name not in ("id", "spec", "kind")}
+    own = [_own_fields(task) for task in tasks]
     indexes = sorted({keys.jobs_by_source(str(task.spec.source)) for task in tasks})
     return json.dumps(common), json.dumps(own), json.dumps(indexes)
+
+
+def _own_fields(task: Task) -> dict[str, str]:
+    own = {"id": task.id, "spec": task.spec.to_json()}
+    return own if task.spec.kind == "copy" else {**own, "kind": task.spec.kind}
 
 
 def _job_id(text: str) -> str:

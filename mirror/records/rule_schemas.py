@@ -98,7 +98,7 @@ class TagPatternField(fields.Field[TagPattern]):
         return TagPattern(kind, text)
 
 
-def _patterns(description: str) -> fields.List:
+def _patterns(description: str) -> Any:
     return fields.List(
         TagPatternField(),
         load_default=list,
@@ -182,8 +182,10 @@ class TagRulesSchema(_RuleSchema):
 class PlatformRulesSchema(_RuleSchema):
     """Which platforms to mirror, and what becomes of the index."""
 
-    only = fields.List(
+    chosen = fields.List(
         Parsed(PlatformPattern.parse, metadata={"type": "string", "example": "linux/amd64"}),
+        data_key="only",
+        attribute="only",
         load_default=list,
         validate=validate.Length(max=MOST_PATTERNS),
         metadata={"description": "`os/architecture[/variant][:os_version]`. The version is a glob."},

@@ -25,7 +25,7 @@ _PLAIN_FIELDS: Final = {"version", "kind", "source", "target"}
 
 
 @dataclass(frozen=True, slots=True)
-class TaskSpec:
+class CopySpec:
     """Copy the image *source* to *target*.
 
     *chosen_by* names the rules that chose the tag. With *is_dry_run* the task only says what it would do. With
@@ -119,6 +119,10 @@ class ReleaseSpec:
     def registry(self) -> str:
         return ""
 
+    @property
+    def source(self) -> str:
+        return ""
+
     def shown(self) -> dict[str, Any]:
         """Return what was understood: nothing, because the job has all of it."""
         return {}
@@ -127,10 +131,10 @@ class ReleaseSpec:
         return _to_json(self, {})
 
 
-AnySpec = TaskSpec | ExpandSpec | ReleaseSpec
+TaskSpec = CopySpec | ExpandSpec | ReleaseSpec
 
 
-def read_spec(text: str) -> AnySpec:
+def read_spec(text: str) -> TaskSpec:
     """Read what `to_json` wrote. Raises ValueError for another version or kind, and for malformed names or rules."""
     document = json.loads(text)
     if not isinstance(document, dict) or document.get("version") not in _VERSIONS:
@@ -145,7 +149,7 @@ def read_spec(text: str) -> AnySpec:
         raise ValueError(f"the spec of a task has a malformed rule: {error.messages}") from error
 
 
-def _read(document: Mapping[str, Any]) -> AnySpec:
+def _read(document: Mapping[str, Any]) -> TaskSpec:
     flags = {name: bool(document.get(name)) for name in ("is_dry_run", "is_staged")}
     if document["kind"] == "release":
         return ReleaseSpec(**flags)
@@ -155,13 +159,13 @@ def _read(document: Mapping[str, Any]) -> AnySpec:
         tags = TAG_RULES.load(document.get("tags") or {})
         return ExpandSpec(RepositoryPattern.parse(str(document.get("source"))), tags, targets, options, **flags)
     source, target = Reference.parse(str(document.get("source"))), LocalImage.parse(str(document.get("target")))
-    return TaskSpec(source, target, options, document.get("chosen_by"), **flags)
+    return CopySpec(source, target, options, document.get("chosen_by"), **flags)
 
 
-def _to_json(spec: AnySpec, shown: Mapping[str, Any]) -> str:
+def _to_json(spec: TaskSpec, shown: Mapping[str, Any]) -> str:
     document: dict[str, Any] = {"version": 1, "kind": spec.kind, **shown}
     document |= {flag: True for flag in ("is_dry_run", "is_staged") if getattr(spec, flag)}
-    if isinstance(spec, TaskSpec) and spec.chosen_by:
+    if isinstance(spec, CopySpec) and spec.chosen_by:
         document["chosen_by"] = spec.chosen_by
     if document.keys() != _PLAIN_FIELDS:
         document["version"] = 2

@@ -2,7 +2,7 @@
 -- @include mirror/records/new_tasks.lua
 -- Store a job with the last of its tasks. From now on it is accepted.
 -- ARGV: the job, the fields that all tasks have, a list of each task's own fields, a list of the keys of the sources'
--- indexes; each as JSON. Fields are texts.
+-- indexes, and the release task of an atomic job or empty; each as JSON. Fields are texts.
 -- Returns 1 and the queue entries to add, or 0 if tasks that were added before are gone.
 local job, own = cjson.decode(ARGV[1]), cjson.decode(ARGV[3])
 local key = KEY.job(job.id)
@@ -13,6 +13,11 @@ write(key, job)
 redis.call('ZADD', KEY.jobs, 0, job.id)
 redis.call('ZADD', KEY.jobs_by_state(job.state), 0, job.id)
 store_tasks(job.id, cjson.decode(ARGV[2]), own, cjson.decode(ARGV[4]))
+if ARGV[5] ~= '' then
+  local release = cjson.decode(ARGV[5])
+  write(KEY.task(release.id), release)
+  redis.call('ZADD', KEY.job_tasks(job.id), 0, release.id)
+end
 local entries = take_step(job.id)
 entries[1] = 1
 return entries

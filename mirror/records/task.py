@@ -1,4 +1,4 @@
-"""A task: one image of a job, for one worker at a time."""
+"""A task: one piece of a job, for one worker at a time. Most copy one image."""
 
 from __future__ import annotations
 
@@ -10,57 +10,19 @@ from typing import Any, Final, Literal, Self, get_args
 
 from marshmallow import fields, post_load
 
-from mirror.errors import InvalidInput, MirrorError
-from mirror.oci.local_image import LocalImage
-from mirror.oci.reference import Reference
+from mirror.errors import MirrorError
 from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text, record_fields
+from mirror.records.spec import CopySpec, TaskSpec, read_spec
 from mirror.records.states import TaskState
 
-TaskKind = Literal["copy"]
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
 BLOB_STATES: Final[tuple[BlobState, ...]] = get_args(BlobState)
-SPEC_VERSION: Final = 1
 KEPT_BLOBS: Final = 1_000
 """Blobs of one task that Redis keeps: the first of its plan. An image may have a hundred thousand."""
 SHOWN_FIELD: Final = "shown"
 """The field of the blobs' hash with the list of blobs to show, of an image that has too many."""
 SHOWN_BLOBS: Final = 100
 """Blobs of one task that are read with it. All are read in pages."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSpec:
-    """What a task has to do: copy the image *source* to *target*.
-
-    It is stored as one JSON document with a version. A reader knows this version and the records before it, which had
-    the names in fields of the hash.
-    """
-
-    source: Reference
-    target: LocalImage
-    kind: TaskKind = "copy"
-
-    def to_json(self) -> str:
-        document = {"version": SPEC_VERSION, "kind": self.kind, "source": str(self.source), "target": str(self.target)}
-        return json.dumps(document, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Raises ValueError for another version or kind, and for malformed names."""
-        document = json.loads(text)
-        if not isinstance(document, dict) or document.get("version") != SPEC_VERSION:
-            raise ValueError(f"the spec of a task is not of version {SPEC_VERSION}")
-        if document.get("kind") not in get_args(TaskKind):
-            raise ValueError("the spec of a task is of an unknown kind")
-        return cls.parse(str(document.get("source")), str(document.get("target")))
-
-    @classmethod
-    def parse(cls, source: str, target: str) -> Self:
-        """Parse the names of a record. Raises ValueError."""
-        try:
-            return cls(Reference.parse(source), LocalImage.parse(target))
-        except InvalidInput as error:
-            raise ValueError(f"the spec of a task has a malformed name: {error.message}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +95,41 @@ class ForeignLayerCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """Why a copy left its target alone on purpose: a stable *reason* such as ``exists``, and a sentence for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """How far a task that expands a source has come.
+
+    *selection* counts what was ``listed``, ``selected`` and ``dropped`` by each rule. It is None until the source was
+    listed completely. Of its *parts*, *added* ones are in the job: *tasks* new tasks, and *unchanged* images.
+    """
+
+    selection: Mapping[str, Any] | None = None
+    parts: int = 0
+    added: int = 0
+    tasks: int = 0
+    unchanged: int = 0
+
+
+_NOT_EXPANDED: Final = Expansion()
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A task as it is stored in Redis.
 
     ``fence`` grows with every claim, so that a worker that lost its claim can write nothing. ``losses`` counts claims
     in a row that expired without a checkpoint. ``attempt`` is what the user sees, from 1. ``blob_counts`` says how many
     blobs are in which state, and is None until they are known. So are ``foreign_copied`` and ``foreign_left_out``.
+
+    ``digest`` is what the target shows and ``source_digest`` what the source has. They differ after a rewrite.
+    ``staged`` is the number of the tag's change in an atomic job. ``plan`` is what a dry run found.
     """
 
     id: str
@@ -150,7 +141,12 @@ class Task:
     losses: int = 0
     attempt: int = 1
     digest: str | None = None
+    source_digest: str | None = None
     unchanged: bool = False
+    skipped: Skipped | None = None
+    staged: int | None = None
+    plan: Mapping[str, Any] | None = None
+    expansion: Expansion = _NOT_EXPANDED
     superseded_by: str | None = None
     waiting_for: WaitingFor | None = None
     error: ErrorReport | None = None
@@ -179,19 +175,20 @@ class Task:
     def to_record(self) -> dict[str, str]:
         """Return the fields of the hash.
 
-        Fields that are empty or 0 are left out: a reader has the same defaults.
+        Fields that are empty or 0 are left out: a reader has the same defaults. The scripts read the kind.
         """
-        return {name: text for name, text in record_fields(_SCHEMA.dump(self)).items() if text not in ("", "0")}
+        found = {name: text for name, text in record_fields(_SCHEMA.dump(self)).items() if text not in ("", "0")}
+        return found if self.spec.kind == "copy" else {**found, "kind": self.spec.kind}
 
 
 class _SpecField(fields.Field[TaskSpec | None]):
-    """A `TaskSpec` as its JSON document, or None for an empty text."""
+    """A spec as its JSON document, or None for an empty text."""
 
     def _serialize(self, value: TaskSpec | None, *_: Any, **__: Any) -> str:
         return value.to_json() if value else ""
 
     def _deserialize(self, value: str, *_: Any, **__: Any) -> TaskSpec | None:
-        return TaskSpec.from_json(value) if value else None
+        return read_spec(value) if value else None
 
 
 class ErrorSchema(RecordSchema):
@@ -243,7 +240,16 @@ class _TaskRecordSchema(RecordSchema):
     losses = fields.Integer(load_default=0)
     attempt = fields.Integer(load_default=1)
     digest = Text(load_default=None)
+    source_digest = Text(load_default=None)
     unchanged = Flag(load_default=False)
+    skipped = Json(load_default=None)
+    staged = fields.Integer(load_default=None)
+    plan = Json(load_default=None)
+    selection = Json(load_default=None, load_only=True)
+    parts = Count(load_only=True)
+    expanded = Count(load_only=True)
+    tasks_added = Count(load_only=True)
+    tags_unchanged = Count(load_only=True)
     superseded_by = Text(load_default=None)
     waiting_for = Json(load_default=None)
     error = Json(load_default=None)
@@ -260,8 +266,11 @@ class _TaskRecordSchema(RecordSchema):
     def make(self, data: dict[str, Any], **_: Any) -> Task:
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
+        data["skipped"] = Skipped(**data["skipped"]) if data["skipped"] else None
+        progress = [data.pop(name) for name in ("selection", "parts", "expanded", "tasks_added", "tags_unchanged")]
+        data["expansion"] = Expansion(*progress)
         source, target = data.pop("source"), data.pop("target")
-        data["spec"] = data["spec"] or TaskSpec.parse(source or "", target or "")
+        data["spec"] = data["spec"] or CopySpec.parse(source or "", target or "")
         return Task(**data)
 
 

@@ -147,6 +147,11 @@ def task_needs(task_id: str) -> str:
     return f"{_ROOT}:task:{task_id}:needs"
 
 
+def task_selection(task_id: str) -> str:
+    """Hash from the number of a part to the tags of a selection, packed: see `mirror.records.selections`."""
+    return f"{_ROOT}:task:{task_id}:selection"
+
+
 def tag_taken(repository: str) -> str:
     """Hash from a tag to the highest number that was taken from its sequence."""
     return f"{_ROOT}:tag:taken:{repository}"
@@ -232,6 +237,7 @@ LUA: Final[dict[str, str]] = {
     "task_blobs": task_blobs("*"),
     "task_waits": task_waits("*"),
     "task_needs": task_needs("*"),
+    "task_selection": task_selection("*"),
     "tasks_queued": TASKS_QUEUED,
     "tasks_running": TASKS_RUNNING,
     "tasks_parked": TASKS_PARKED,

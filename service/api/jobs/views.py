@@ -14,8 +14,9 @@ from mirror.jobs.submit import ImageRequest
 from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.oci.reference import Reference
 from mirror.records.job import Job
+from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.states import RETRYABLE, UNFINISHED
-from mirror.records.task import BLOB_STATES, BlobReport, Task, TaskSpec, WaitingFor
+from mirror.records.task import BLOB_STATES, BlobReport, Task, WaitingFor
 from service.api.jobs.schema import (
     BlobPageSchema,
     BlobQuery,
@@ -170,7 +171,8 @@ def _job_summary(job: Job) -> dict[str, Any]:
 
 
 def _names(spec: TaskSpec | None) -> dict[str, str | None]:
-    return {"source": str(spec.source), "target": str(spec.target)} if spec else {"source": None, "target": None}
+    source = str(spec.source) if isinstance(spec, CopySpec | ExpandSpec) else None
+    return {"source": source, "target": str(spec.target) if isinstance(spec, CopySpec) else None}
 
 
 def _shown_wait(record: Job | Task) -> WaitingFor | None:

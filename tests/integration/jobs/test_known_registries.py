@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirror.jobs.submit import ImageRequest
+from mirror.records.spec import CopySpec
 from tests.support import images
 from tests.support.fakes.registry import FakeRegistry, Tokens
 from tests.support.harness import Harness
@@ -65,7 +66,7 @@ def test_a_known_registry_lands_under_its_own_name_with_one_token_and_no_authori
     job = known.run_tasks(known.core.submitter.submit([ImageRequest(source)])[0])
     known.core.close()
     assert (job.state, job.error, job.digest) == ("succeeded", None, str(image.digest))
-    assert job.spec is not None
+    assert isinstance(job.spec, CopySpec)
     assert str(job.spec.target) == target
     [asked] = harness.registry.log(path="/token")
     assert ("Authorization" in asked.headers) == (login is not None)

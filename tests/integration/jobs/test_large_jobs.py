@@ -7,7 +7,7 @@ import pytest
 from mirror.jobs.claim import ClaimedTask, TaskSettler
 from mirror.records.claims import Outcome
 from mirror.records.jobs import JobStore
-from mirror.records.task import TaskSpec
+from mirror.records.spec import CopySpec
 from mirror.redis import keys
 from tests.support import images
 from tests.support.harness import Harness
@@ -29,7 +29,7 @@ def test_a_job_of_one_image_ends_while_a_large_job_runs(harness: Harness, monkey
         harness.registry.put(image, f"team/app{number}", "1")
     harness.registry.put(image, "team/other", "1")
     host = harness.registry.host
-    specs = [TaskSpec.parse(f"{host}/team/app{n}:1", f"team/app{n}:1") for n in range(IMAGES)]
+    specs = [CopySpec.parse(f"{host}/team/app{n}:1", f"team/app{n}:1") for n in range(IMAGES)]
     large, _, entries = JobStore(harness.redis, window=WINDOW).submit(specs)
     harness.core.queue.enqueue(entries)
     small = harness.submit("team/other:1")

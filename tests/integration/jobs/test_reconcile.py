@@ -6,7 +6,8 @@ from structlog.testing import capture_logs
 from mirror.errors import RedisUnavailable
 from mirror.jobs import reconcile as reconciling
 from mirror.queue import entry_id
-from mirror.records.task import TaskSpec, WaitingFor
+from mirror.records.spec import CopySpec
+from mirror.records.task import WaitingFor
 from mirror.redis import failures, keys
 from tests.support import images
 from tests.support.harness import Harness
@@ -138,7 +139,7 @@ def test_tasks_that_were_released_by_a_process_that_died_are_enqueued(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciling, "ENTRY_SECONDS", -1)
-    job, _, entries = harness.jobs.submit([TaskSpec.parse("redis:7", "redis:7"), TaskSpec.parse("redis:6", "redis:6")])
+    job, _, entries = harness.jobs.submit([CopySpec.parse("redis:7", "redis:7"), CopySpec.parse("redis:6", "redis:6")])
     assert harness.core.queue.page(0, 9) == []
     harness.reconcile()
     assert sorted(harness.core.queue.page(0, 9)) == entries

@@ -6,6 +6,7 @@ from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, Targ
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter, resolve_target
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
+from mirror.records.spec import CopySpec
 from mirror.redis.client import open_client
 from tests.support.harness import Harness
 
@@ -74,9 +75,10 @@ def test_a_job_of_several_images_has_a_task_for_each_in_their_order(harness: Har
     wanted = [("team/app:1", None), ("team/app:2", "team/two"), ("team/tool:1", "team/tool:new")]
     job = harness.submit_all(*wanted)
     tasks = harness.jobs.tasks(job.id, 5)
-    assert [task.spec.source.repository for task in tasks] == ["team/app", "team/app", "team/tool"]
-    assert [task.spec.source.tag for task in tasks] == ["1", "2", "1"]
-    assert [str(task.spec.target) for task in tasks][1:] == ["team/two:2", "team/tool:new"]
+    specs = [task.spec for task in tasks if isinstance(task.spec, CopySpec)]
+    assert [spec.source.repository for spec in specs] == ["team/app", "team/app", "team/tool"]
+    assert [spec.source.tag for spec in specs] == ["1", "2", "1"]
+    assert [str(spec.target) for spec in specs][1:] == ["team/two:2", "team/tool:new"]
     assert (job.spec, job.images.total) == (None, 3)
     assert harness.jobs.job(job.id) == job
     assert all(harness.core.queue.holds(task.id, 0) for task in tasks)

@@ -7,13 +7,14 @@ from typing import Final
 from mirror.errors import WorkerLost
 from mirror.records.claims import Claim
 from mirror.records.job import Job
-from mirror.records.task import ErrorReport, Task, TaskSpec
+from mirror.records.spec import CopySpec
+from mirror.records.task import ErrorReport, Task
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from tests.support.records import Records
 
 SOURCE: Final = "docker.io/library/redis:7"
-SPEC: Final = TaskSpec.parse(SOURCE, "docker.io/library/redis:7")
+SPEC: Final = CopySpec.parse(SOURCE, "docker.io/library/redis:7")
 LOST: Final = ErrorReport.of(WorkerLost("task", 3))
 DIGEST: Final = "sha256:" + "a" * 64
 

@@ -8,8 +8,9 @@ import pytest
 from mirror.errors import JobUnknown
 from mirror.records.claims import ClaimState, Outcome
 from mirror.records.job import ByteCounts, ImageCounts
+from mirror.records.spec import CopySpec
 from mirror.records.states import JobState
-from mirror.records.task import BlobReport, TaskSpec, WaitingFor
+from mirror.records.task import BlobReport, WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from tests.integration.records.submitted import DIGEST, LOST, SOURCE, claimed, lose, submitted
@@ -187,7 +188,7 @@ def test_jobs_are_listed_by_state_and_source(records: Records) -> None:
     wanted, [task] = submitted(records)
     records.settle(claimed(records, task), "succeeded", Outcome(DIGEST))
     submitted(records)
-    other, _, _ = records.jobs.submit([TaskSpec.parse("docker.io/library/nginx:1", "x/nginx:1")])
+    other, _, _ = records.jobs.submit([CopySpec.parse("docker.io/library/nginx:1", "x/nginx:1")])
 
     def listed(*, state: JobState | None = None, source: str | None = None) -> list[str]:
         jobs, more = records.jobs.page(limit=10, before=None, state=state, source=source)
@@ -202,7 +203,7 @@ def test_jobs_are_listed_by_state_and_source(records: Records) -> None:
 
 
 def test_a_job_of_several_images_is_found_by_each_of_its_sources(records: Records) -> None:
-    specs = [TaskSpec.parse(f"docker.io/library/{name}:1", f"{name}:1") for name in ("nginx", "redis", "alpine")]
+    specs = [CopySpec.parse(f"docker.io/library/{name}:1", f"{name}:1") for name in ("nginx", "redis", "alpine")]
     job, tasks, _ = records.jobs.submit(specs)
     assert [task.spec for task in tasks] == specs
     for spec in specs:
@@ -251,8 +252,8 @@ def test_many_tasks_are_claimed_and_settled_together(records: Records) -> None:
 
 
 def test_a_spec_reads_as_it_was_written() -> None:
-    spec = TaskSpec.parse("registry.example.com:5000/team/app:1@sha256:" + "a" * 64, "team/app:1")
-    assert TaskSpec.from_json(spec.to_json()) == spec
+    spec = CopySpec.parse("registry.example.com:5000/team/app:1@sha256:" + "a" * 64, "team/app:1")
+    assert CopySpec.from_json(spec.to_json()) == spec
     assert json.loads(spec.to_json()) == {
         "version": 1,
         "kind": "copy",
@@ -262,7 +263,7 @@ def test_a_spec_reads_as_it_was_written() -> None:
 
 
 UNREADABLE = {
-    "a later version": '{"version": 2, "kind": "copy", "source": "docker.io/library/redis:7", "target": "redis:7"}',
+    "a later version": '{"version": 3, "kind": "copy", "source": "docker.io/library/redis:7", "target": "redis:7"}',
     "an unknown kind": '{"version": 1, "kind": "move", "source": "docker.io/library/redis:7", "target": "redis:7"}',
     "a malformed source": '{"version": 1, "kind": "copy", "source": "UPPER/case:7", "target": "redis:7"}',
     "no target": '{"version": 1, "kind": "copy", "source": "docker.io/library/redis:7"}',
@@ -274,11 +275,11 @@ UNREADABLE = {
 @pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_task_whose_spec_cannot_be_read_fails_and_no_other(records: Records, redis: Redis, document: str) -> None:
     with pytest.raises(ValueError, match=r"spec|JSON|Expecting"):
-        TaskSpec.from_json(document)
+        CopySpec.from_json(document)
     job, [one, two] = submitted(records, 2)
     redis.call("HSET", keys.task(one.id), "spec", document)
     assert records.jobs.tasks(job.id, 9) == [two]
-    assert records.claims.sources([one.id, two.id]) == [None, two.spec.source]
+    assert records.claims.registries([one.id, two.id]) == [None, two.spec.registry]
     faulty, claim = records.claims.claim([(one.id, 0), (two.id, 0)])
     assert faulty is None
     assert claim is not None

@@ -10,8 +10,8 @@ from mirror.errors import JobUnfinished, JobUnknown, RedisUnavailable
 from mirror.jobs.submit import MOST_IMAGES
 from mirror.records.claims import Outcome
 from mirror.records.jobs import Entry
+from mirror.records.spec import CopySpec
 from mirror.records.states import STEP, WINDOW, job_script
-from mirror.records.task import TaskSpec
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from tests.integration.records.submitted import DIGEST, LOST, lose
@@ -22,8 +22,8 @@ BYTES_PER_TASK = 1_500
 """What docs/explanation/architecture.md promises for a task that waits."""
 
 
-def specs(count: int) -> list[TaskSpec]:
-    return [TaskSpec.parse(f"docker.io/library/app{n}:1", f"docker.io/library/app{n}:1") for n in range(count)]
+def specs(count: int) -> list[CopySpec]:
+    return [CopySpec.parse(f"docker.io/library/app{n}:1", f"docker.io/library/app{n}:1") for n in range(count)]
 
 
 def submit(records: Records, count: int) -> tuple[str, list[Entry]]:

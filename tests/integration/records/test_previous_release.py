@@ -18,7 +18,8 @@ from mirror.errors import JobUnknown
 from mirror.queue import TaskQueue
 from mirror.records.claims import Claim, ClaimState, Outcome
 from mirror.records.job import ByteCounts, Job
-from mirror.records.task import ForeignLayerCounts, TaskSpec, WaitingFor
+from mirror.records.spec import CopySpec
+from mirror.records.task import ForeignLayerCounts, WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis, open_client
 from tests.integration.records.submitted import DIGEST, LOST
@@ -94,7 +95,7 @@ def test_every_job_is_read_and_listed(records: Records) -> None:
         "partial": "partial",
     }
     queued = job_of(records, "queued")
-    assert queued.spec == TaskSpec.parse("docker.io/library/redis:7", "team/redis:stable")
+    assert queued.spec == CopySpec.parse("docker.io/library/redis:7", "team/redis:stable")
     assert [task.spec for task in records.jobs.tasks(queued.id, 9)] == [queued.spec]
     several = job_of(records, "several")
     assert (several.spec, several.images.total, several.images.succeeded, several.images.failed) == (None, 4, 1, 1)
@@ -132,10 +133,8 @@ def test_a_queued_task_is_taken_from_its_entry_claimed_and_finished(records: Rec
     assert entry == [(records.jobs.tasks(job.id, 1)[0].id, 0)]
     [claim] = records.claims.claim(entry)
     assert claim is not None
-    assert (str(claim.task.spec.target), records.claims.sources([claim.task.id])) == (
-        "team/redis:stable",
-        [claim.task.spec.source],
-    )
+    assert claim.task.spec == CopySpec.parse("docker.io/library/redis:7", "team/redis:stable")
+    assert records.claims.registries([claim.task.id]) == ["docker.io"]
     assert records.claims.progress(claim, [], ByteCounts(9, 9, 0), digest=DIGEST, checkpoints=1) is ClaimState.HELD
     assert records.settle(claim, "succeeded", Outcome(DIGEST))
     ended = records.jobs.job(job.id)

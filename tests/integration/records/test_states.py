@@ -11,6 +11,7 @@ import pytest
 
 from mirror.errors import Conflict
 from mirror.records.claims import Claim, Outcome
+from mirror.records.spec import CopySpec
 from mirror.records.states import (
     RETRYABLE,
     TASK_TRANSITIONS,
@@ -21,7 +22,6 @@ from mirror.records.states import (
     job_state,
     next_place,
 )
-from mirror.records.task import TaskSpec
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from tests.integration.records.submitted import LOST
@@ -95,7 +95,7 @@ class ValkeyMachine:
     def __init__(self, redis: Redis, tasks: int, window: int) -> None:
         self._redis = redis
         self._records = Records.on(redis, window=window)
-        specs = [TaskSpec.parse(f"docker.io/library/app{n}:1", f"app{n}:1") for n in range(tasks)]
+        specs = [CopySpec.parse(f"docker.io/library/app{n}:1", f"app{n}:1") for n in range(tasks)]
         job, found, _ = self._records.jobs.submit(specs)
         self._job, self._tasks = job.id, [task.id for task in found]
         self._claims: dict[str, Claim] = {}

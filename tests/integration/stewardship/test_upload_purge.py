@@ -10,7 +10,8 @@ from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.oci.digest import Digest
 from mirror.records.claims import Claim, Outcome
-from mirror.records.task import TaskSpec, WaitingFor
+from mirror.records.spec import CopySpec
+from mirror.records.task import WaitingFor
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.stewardship.upload_purge import UploadPurge
@@ -65,7 +66,7 @@ def begun(redis: Redis, upload_id: str, claim: Claim) -> None:
 @pytest.fixture
 def claim(redis: Redis) -> Claim:
     store = Records.on(redis)
-    _, (task,), _ = store.jobs.submit([TaskSpec.parse("docker.io/library/redis:7", "redis:7")])
+    _, (task,), _ = store.jobs.submit([CopySpec.parse("docker.io/library/redis:7", "redis:7")])
     claim = store.claim(task.id, task.fence)
     assert claim is not None
     return claim
@@ -104,7 +105,7 @@ def test_an_upload_that_another_task_has_gone_on_with_is_that_tasks(
     purge: UploadPurge, redis: Redis, claim: Claim
 ) -> None:
     store = Records.on(redis)
-    _, (task,), _ = store.jobs.submit([TaskSpec.parse("docker.io/library/redis:8", "redis:8")])
+    _, (task,), _ = store.jobs.submit([CopySpec.parse("docker.io/library/redis:8", "redis:8")])
     later = store.claim(task.id, task.fence)
     lease = Leases(redis).take(keys.blob_lease(DIGEST), 60)
     assert later is not None

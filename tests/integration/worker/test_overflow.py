@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from mirror.jobs.submit import ImageRequest
-from mirror.oci.reference import Reference
 from mirror.records.job import Job
 from mirror.records.jobs import Entry
 from mirror.redis import keys
@@ -21,9 +20,8 @@ def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
     return rclone_s3
 
 
-def page(*registries: str | None) -> list[tuple[Entry, Reference | None]]:
-    sources = [Reference(registry, "team/app", "1") if registry else None for registry in registries]
-    return [((f"task{n}", 0), source) for n, source in enumerate(sources)]
+def page(*registries: str | None) -> list[tuple[Entry, str | None]]:
+    return [((f"task{n}", 0), registry) for n, registry in enumerate(registries)]
 
 
 def numbers(chosen: list[Entry]) -> list[int]:

@@ -9,7 +9,8 @@ from functools import partial
 
 import pytest
 
-from mirror.records.task import TaskSpec, WaitingFor
+from mirror.records.spec import CopySpec
+from mirror.records.task import WaitingFor
 from mirror.redis import keys
 from mirror.wiring import Core, build
 from tests.conftest import MakeSettings
@@ -53,7 +54,7 @@ def scheduling(core: Core) -> Iterator[None]:
 
 def queued_without_entry(core: Core, name: str) -> tuple[str, int]:
     """Store a job whose task has no entry in the queue. Return the entry that it needs."""
-    _, [task], _ = core.jobs.submit([TaskSpec.parse(name, f"copies/{name}:1")])
+    _, [task], _ = core.jobs.submit([CopySpec.parse(name, f"copies/{name}:1")])
     return task.id, task.fence
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from mirror.catalog.entry import IndexedTag, is_current
 from mirror.oci.digest import Digest
-from mirror.records.task import TaskSpec
+from mirror.records.spec import CopySpec
 
 IMAGE, OTHER = Digest.of(b"an image"), Digest.of(b"another image")
-SPEC = TaskSpec.parse("registry.example/team/app:1", "prod/app:1")
+SPEC = CopySpec.parse("registry.example/team/app:1", "prod/app:1")
 
 
 @pytest.mark.parametrize(
