@@ -39,6 +39,7 @@ from mirror.records.claims import ClaimStore
 from mirror.records.jobs import JobStore
 from mirror.records.processes import LiveProcesses
 from mirror.records.recovery import RecoveryStore
+from mirror.records.selections import SelectionStore
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
@@ -85,6 +86,7 @@ class Core:
     deleter: Deleter
     rebuilder: Rebuilder
     jobs: JobStore
+    selections: SelectionStore
     claims: ClaimStore
     recovery: RecoveryStore
     submitter: Submitter
@@ -180,6 +182,7 @@ def build(
         deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
+        selections=SelectionStore(redis, jobs),
         claims=claims,
         recovery=recovery,
         submitter=Submitter(jobs, queue, settings),

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from time import sleep
 from typing import Final
 
+from mirror.copying.naming import needs_digest, target_name
 from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
 from mirror.http.address_guard import AddressGuard
 from mirror.oci.local_image import LocalImage, registry_component
-from mirror.oci.reference import MAX_NAME_LENGTH, Reference
+from mirror.oci.reference import MAX_NAME_LENGTH, Reference, RepositoryPattern
+from mirror.oci.tag_pattern import TagPattern
 from mirror.queue import TaskQueue
-from mirror.records.job import Job
+from mirror.records.job import USUAL, Job, JobOptions
 from mirror.records.jobs import JobStore
-from mirror.records.spec import CopySpec
+from mirror.records.rules import ALL_TAGS, CANONICAL_TARGET, PLAIN_COPY, CopyOptions, TagRules, TargetRule
+from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.task import Task
 from mirror.settings import Settings
 
@@ -28,10 +32,22 @@ MOST_IMAGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """One image of a request: what to mirror, and the name to keep it under, if any."""
+    """One entry of a request: an image, or with *tags* or a wildcard a repository or many.
+
+    *target* is the name to keep it under, or the rules that make its names. None stands for the canonical name.
+    """
 
     source: str
-    target: str | None = None
+    target: str | Sequence[TargetRule] | None = None
+    tags: TagRules | None = None
+    options: CopyOptions = PLAIN_COPY
+
+    @property
+    def targets(self) -> tuple[TargetRule, ...]:
+        """The rules that make the names of its targets. Empty for the canonical name."""
+        if self.target is None:
+            return ()
+        return (TargetRule(self.target),) if isinstance(self.target, str) else tuple(self.target)
 
 
 class Submitter:
@@ -45,8 +61,8 @@ class Submitter:
         self._queue = queue
         self._settings = settings
 
-    def submit(self, images: Sequence[ImageRequest]) -> tuple[Job, list[Task]]:
-        """Queue a job for one to `MOST_IMAGES` images.
+    def submit(self, images: Sequence[ImageRequest], options: JobOptions = USUAL) -> tuple[Job, list[Task]]:
+        """Queue a job for one to `MOST_IMAGES` images, repositories and wildcards.
 
         Return the job and its tasks as they were stored.
 
@@ -55,22 +71,47 @@ class Submitter:
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
-        specs = [self._resolved(image) for image in images]
+        now = datetime.now(UTC)
+        specs = [spec for image in images for spec in self._specs(image, options, now)]
         seen: set[LocalImage] = set()
         for spec in specs:
-            if spec.target in seen:
-                raise TargetRepeated(str(spec.target))
-            seen.add(spec.target)
-        job, tasks, entries = self._jobs.submit(specs)
+            if isinstance(spec, CopySpec):
+                if spec.target in seen:
+                    raise TargetRepeated(str(spec.target))
+                seen.add(spec.target)
+        job, tasks, entries = self._jobs.submit(specs, options)
         self._queue.enqueue(entries)
         return job, tasks
 
-    def _resolved(self, image: ImageRequest) -> CopySpec:
+    def _specs(self, image: ImageRequest, options: JobOptions, now: datetime) -> list[TaskSpec]:
+        """Return what is to be done for one entry: an expansion, or a copy for each target."""
         sleep(0)  # ten thousand of them take a second, in which the greenlets of other requests run
+        is_dry_run, is_staged = options.kind == "plan", options.atomic and options.kind == "mirror"
+        expansion = self._expansion(image)
+        if expansion is not None:
+            self._require_reachable(expansion.registry)
+            return [replace(expansion, is_dry_run=is_dry_run, is_staged=is_staged)]
         reference = Reference.parse(image.source)
-        target = resolve_target(reference, image.target, self._settings.public_host)
         self._require_reachable(reference.registry)
-        return CopySpec(reference, target)
+        rules: Sequence[TargetRule | None] = image.targets or (None,)
+        targets = [resolve_target(reference, rule, self._settings.public_host, now) for rule in rules]
+        return [
+            CopySpec(reference, target, image.options, is_dry_run=is_dry_run, is_staged=is_staged) for target in targets
+        ]
+
+    def _expansion(self, image: ImageRequest) -> ExpandSpec | None:
+        """Return the expansion for an entry whose images are only known after its source was asked."""
+        targets = image.targets or (CANONICAL_TARGET,)
+        if image.tags is not None or image.source.endswith("/*"):
+            source = RepositoryPattern.parse(image.source)
+            return ExpandSpec(source, image.tags or ALL_TAGS, targets, image.options)
+        if any(map(needs_digest, image.targets)):
+            reference = Reference.parse(image.source)
+            if reference.digest is None:
+                source = RepositoryPattern(reference.registry, reference.repository)
+                tags = TagRules(allow=(TagPattern("exact", str(reference.tag)),))
+                return ExpandSpec(source, tags, targets, image.options)
+        return None
 
     def _require_reachable(self, registry: str) -> None:
         """Refuse an address that no worker may connect to.
@@ -90,16 +131,21 @@ def is_address(host: str) -> bool:
     return True
 
 
-def resolve_target(source: Reference, target: str | None, public_host: str) -> LocalImage:
-    """Return the name that the image gets: *target*, or the default for its source.
+def resolve_target(source: Reference, rule: TargetRule | None, public_host: str, moment: datetime) -> LocalImage:
+    """Return the name that the image gets by *rule*, or the default for its source.
 
     A target without a tag takes the source's tag. If that has none either, the image is kept by its digest.
     """
-    image = LocalImage.default_for(source) if target is None else LocalImage.parse(target)
-    if image.digest is not None and target is not None:
-        raise InvalidReference(str(target), "a target is named by a tag, never by a digest")
-    if target is not None and image.tag is None:
-        image = LocalImage(image.repository, source.tag, None if source.tag else source.digest)
+    if rule is None:
+        image = LocalImage.default_for(source)
+    elif rule != TargetRule(rule.template) or "{" in rule.template:
+        image = target_name(rule, source, source.digest, moment)
+    else:
+        image = LocalImage.parse(rule.template)
+        if image.digest is not None:
+            raise InvalidReference(rule.template, "a target is named by a tag, never by a digest")
+        if image.tag is None:
+            image = LocalImage(image.repository, source.tag, None if source.tag else source.digest)
     image.require_source(registry_component(source.registry), str(source))
     name = f"{public_host}/{image.repository}"
     if len(name) > MAX_NAME_LENGTH:

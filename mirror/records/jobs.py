@@ -109,6 +109,14 @@ class JobStore:
         found = self._redis.call("HGETALL", keys.task(task_id))
         return Task.from_record(found) if found else None
 
+    def task_of(self, job_id: str, task_id: str) -> Task:
+        """Return a task of this job. Raises JobUnknown or TaskUnknown."""
+        job = self.job(job_id)
+        task = self.task(task_id) if _TASK_ID.fullmatch(task_id) else None
+        if task is None or task.job != job.id:
+            raise TaskUnknown(job_id, task_id)
+        return task
+
     def tasks(self, job_id: str, limit: int, *, after: str | None = None) -> list[Task]:
         """Return at most *limit* tasks after the task *after*, in the order of the images."""
         start = f"({after}" if after else "-"
@@ -135,10 +143,7 @@ class JobStore:
         The second value is the place to continue from. It is None after the last blob that is kept (`KEPT_BLOBS`).
         Raises JobUnknown or TaskUnknown.
         """
-        job = self.job(job_id)
-        task = self.task(task_id) if _TASK_ID.fullmatch(task_id) else None
-        if task is None or task.job != job.id:
-            raise TaskUnknown(job_id, task_id)
+        self.task_of(job_id, task_id)
         first = 0 if after is None else after + 1
         texts = self._redis.call("HMGET", keys.task_blobs(task_id), *range(first, first + limit + 1))
         found = [BlobReport.from_json(text) for text in texts if text]

@@ -43,7 +43,7 @@ class _RuleSchema(Schema):
         return {name: value for name, value in data.items() if value not in (None, "", [], {})}
 
 
-class Duration(fields.Field[timedelta]):
+class _Duration(fields.Field[timedelta]):
     """A whole number and a unit: ``90s``, ``15m``, ``72h``, ``3d`` or ``2w``."""
 
     def _serialize(self, value: timedelta | None, *_: Any, **__: Any) -> str | None:
@@ -63,7 +63,7 @@ class Duration(fields.Field[timedelta]):
         return duration
 
 
-class Parsed(fields.Field[Any]):
+class _Parsed(fields.Field[Any]):
     """A text that *parse* turns into a value, and whose ``str`` is that text again."""
 
     def __init__(self, parse: Callable[[str], Any], problem: type[Exception] = ValueError, **more: Any) -> None:
@@ -83,7 +83,7 @@ class Parsed(fields.Field[Any]):
             raise ValidationError(str(error)) from None
 
 
-class TagPatternField(fields.Field[TagPattern]):
+class _TagPatternField(fields.Field[TagPattern]):
     """``{"glob": …}``, ``{"regex": …}`` or ``{"exact": …}``."""
 
     def _serialize(self, value: TagPattern | None, *_: Any, **__: Any) -> dict[str, str] | None:
@@ -100,7 +100,7 @@ class TagPatternField(fields.Field[TagPattern]):
 
 def _patterns(description: str) -> Any:
     return fields.List(
-        TagPatternField(),
+        _TagPatternField(),
         load_default=list,
         validate=validate.Length(max=MOST_PATTERNS),
         metadata={"description": description},
@@ -130,7 +130,7 @@ class TagRulesSchema(_RuleSchema):
         metadata={"description": "A range of versions.", "example": ">=3.18 <4"},
     )
     latest = fields.Nested(LatestTagsSchema, load_default=None, allow_none=True)
-    min_age = Duration(
+    min_age = _Duration(
         load_default=None,
         allow_none=True,
         metadata={
@@ -147,7 +147,7 @@ class TagRulesSchema(_RuleSchema):
         metadata={"description": "Only images that say that they were created at or after this time."},
     )
     exclude_digests = fields.List(
-        Parsed(Digest.parse, InvalidDigest, metadata={"type": "string"}),
+        _Parsed(Digest.parse, InvalidDigest, metadata={"type": "string"}),
         load_default=list,
         validate=validate.Length(max=1000),
         metadata={"description": "Never these digests, whatever tag shows them."},
@@ -183,7 +183,7 @@ class PlatformRulesSchema(_RuleSchema):
     """Which platforms to mirror, and what becomes of the index."""
 
     chosen = fields.List(
-        Parsed(PlatformPattern.parse, metadata={"type": "string", "example": "linux/amd64"}),
+        _Parsed(PlatformPattern.parse, metadata={"type": "string", "example": "linux/amd64"}),
         data_key="only",
         attribute="only",
         load_default=list,

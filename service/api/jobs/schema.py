@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import sleep
 from typing import Any, ClassVar, get_args
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest
+from mirror.records.job import ON_ERRORS, PRIORITIES, USUAL, JobKind, JobOptions
+from mirror.records.rule_schemas import MOST_TARGETS, TARGET_RULE, CopyOptionsSchema, TagRulesSchema
+from mirror.records.rules import ALL_TAGS, CopyOptions, TargetRule
+from mirror.records.spec import TASK_KINDS
 from mirror.records.states import JOB_STATES, TaskState
 from mirror.records.task import SHOWN_BLOBS, BlobState
 from service.http.pagination import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, Timestamp
@@ -30,35 +35,114 @@ _TARGET = {
 }
 
 
-class ImageRequestSchema(Schema):
-    """One image of a job of several."""
+_TAGS = {"description": "Which tags of the repository `source` to mirror. Without it, `source` names one image."}
+_OF_ONE_IMAGE = ("source", "target", "tags", "platforms", "overwrite", "immutable")
 
-    source = fields.String(required=True, metadata=_SOURCE)
-    target = fields.String(allow_none=True, load_default=None, metadata=_TARGET)
+
+@dataclass(frozen=True, slots=True)
+class _RepositorySource:
+    """The source ``{"repository": name}``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A request for a job: its entries, and what holds for all of them."""
+
+    images: list[ImageRequest]
+    options: JobOptions
+
+
+class _RepositorySchema(Schema):
+    """A source that is a repository, of which `tags` chooses some tags, or all."""
+
+    repository = fields.String(required=True, metadata={"example": "docker.io/library/alpine"})
+
+
+class _SourceField(fields.Field[Any]):
+    """An image or a wildcard as a text, or `{"repository": …}`."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return value
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str | _RepositorySource:
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValidationError('Not a valid string, and not {"repository": …}.')
+        return _RepositorySource(_RepositorySchema().load(value)["repository"])
+
+
+class _TargetField(fields.Field[Any]):
+    """A name, a template such as `team/{name}:{tag}`, a rule, or a list of those."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return value
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str | list[TargetRule]:
+        if isinstance(value, str):
+            return value
+        rules = value if isinstance(value, list) else [value]
+        if not 1 <= len(rules) <= MOST_TARGETS:
+            raise ValidationError(f"Write 1 to {MOST_TARGETS} targets.")
+        return [self._rule(rule) for rule in rules]
+
+    @staticmethod
+    def _rule(value: Any) -> TargetRule:
+        if isinstance(value, str):
+            return TargetRule(value)
+        if not isinstance(value, Mapping):
+            raise ValidationError("Write a name, or an object with a 'template'.")
+        rule: TargetRule = TARGET_RULE.load(value)
+        return rule
+
+
+class ImageRequestSchema(CopyOptionsSchema):
+    """One image of a job of several, or one repository."""
+
+    source = _SourceField(required=True, metadata=_SOURCE)
+    target = _TargetField(allow_none=True, load_default=None, metadata=_TARGET)
+    tags = fields.Nested(TagRulesSchema, allow_none=True, load_default=None, metadata=_TAGS)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> ImageRequest:
         sleep(0)  # ten thousand of them take a second, in which the greenlets of other requests run
-        return ImageRequest(**data)
+        return _image_request(data)
 
 
-class JobRequestSchema(Schema):
-    """What to mirror: one image as `source` and `target`, or several as `images`.
+class JobRequestSchema(CopyOptionsSchema):
+    """What to mirror: one image or repository as `source`, or several as `images`.
 
-    Loads as a list of `ImageRequest`.
+    Loads as a `JobRequest`.
     """
 
     max_body: ClassVar[int] = 4 * 2**20
     """Bytes: ten thousand images with long names."""
 
-    source = fields.String(metadata=_SOURCE)
-    target = fields.String(allow_none=True, metadata=_TARGET)
+    source = _SourceField(metadata=_SOURCE)
+    target = _TargetField(allow_none=True, metadata=_TARGET)
+    tags = fields.Nested(TagRulesSchema, allow_none=True, metadata=_TAGS)
     images = fields.List(
         fields.Nested(ImageRequestSchema),
         validate=validate.Length(1, MOST_IMAGES),
         metadata={
             "description": "Several images at once, in the place of `source` and `target`; each has its own task."
         },
+    )
+    priority = fields.String(
+        load_default=USUAL.priority,
+        validate=validate.OneOf(PRIORITIES),
+        metadata={"description": "Tasks of a higher priority get more of the next free workers."},
+    )
+    on_error = fields.String(
+        load_default=USUAL.on_error,
+        validate=validate.OneOf(ON_ERRORS),
+        metadata={"description": "`abort` cancels the rest of the job when an image fails."},
+    )
+    atomic = fields.Boolean(
+        load_default=USUAL.atomic,
+        metadata={"description": "Copy all images first, then move all tags together. If one fails, no tag moves."},
     )
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
@@ -68,13 +152,29 @@ class JobRequestSchema(Schema):
         if "images" not in original:
             if "source" not in original:
                 raise ValidationError({"source": ["Missing data for required field."]})
-        elif beside := [name for name in ("source", "target") if name in original]:
+        elif beside := [name for name in _OF_ONE_IMAGE if name in original]:
             raise ValidationError({name: ["Not beside 'images'."] for name in beside})
 
     @post_load
-    def make(self, data: dict[str, Any], **_: Any) -> list[ImageRequest]:
+    def make(self, data: dict[str, Any], **_: Any) -> JobRequest:
+        options = JobOptions(priority=data["priority"], on_error=data["on_error"], atomic=data["atomic"])
         several: list[ImageRequest] | None = data.get("images")
-        return [ImageRequest(data["source"], data.get("target"))] if several is None else several
+        return JobRequest([_image_request(data)] if several is None else several, options)
+
+
+def _image_request(data: Mapping[str, Any]) -> ImageRequest:
+    """Make the value of one loaded entry. A repository without rules means all of its tags."""
+    source, tags = data["source"], data.get("tags")
+    if isinstance(source, _RepositorySource):
+        source, tags = source.name, tags or ALL_TAGS
+    options = CopyOptions(data["platforms"], data["overwrite"], tuple(data["immutable"]))
+    return ImageRequest(source, data.get("target"), tags, options)
+
+
+class JobPostQuery(Schema):
+    dry_run = fields.Boolean(
+        load_default=False, metadata={"description": "Make a plan: say what would be done, and do nothing."}
+    )
 
 
 class JobQuery(PageQuery):
@@ -181,21 +281,75 @@ class BlobQuery(PageQuery):
     )
 
 
+class ChoiceSchema(Schema):
+    name = fields.String(required=True, metadata={"description": "The tag, or the repository.", "example": "3.20-rc1"})
+    selected = fields.Boolean(required=True, metadata={"example": False})
+    rule = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The rule that dropped it; null if it was selected.", "example": "deny"},
+    )
+    detail = fields.String(
+        required=True, allow_none=True, metadata={"description": "Why.", "example": "it matches glob *-rc*"}
+    )
+
+
+class ChoicePageSchema(Schema):
+    items = fields.List(fields.Nested(ChoiceSchema), required=True)
+    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+
+
+class ChoiceQuery(PageQuery):
+    selected = fields.Boolean(
+        load_default=None, metadata={"description": "Only those that were selected, or only the others."}
+    )
+    cursor = Cursor(
+        load_default=None,
+        validate=validate.Regexp(r"(0|[1-9][0-9]{0,6})\Z", error=NO_CURSOR),
+        metadata={"description": "`next` of the page before; leave it out for the first page."},
+    )
+
+
+class SelectionSchema(Schema):
+    """What an expansion has found at its source."""
+
+    listed = fields.Integer(required=True, metadata={"description": "Tags or repositories.", "example": 40})
+    selected = fields.Integer(required=True, metadata={"example": 12})
+    dropped = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        required=True,
+        metadata={"description": "How many tags each rule dropped.", "example": {"semver": 26, "deny": 2}},
+    )
+    order = fields.String(
+        required=True, allow_none=True, metadata={"description": "The order of `latest`.", "example": "semver"}
+    )
+    added = fields.Integer(required=True, metadata={"description": "Tasks added to the job so far.", "example": 3})
+    unchanged = fields.Integer(
+        required=True, metadata={"description": "Images found unchanged so far. They have no task.", "example": 9}
+    )
+
+
 class TaskLinksSchema(Schema):
     blobs = fields.String(
         required=True,
         metadata={"description": "All of its blobs, in pages.", "example": f"{_URL}/tasks/{_TASK}/blobs"},
     )
+    tags = fields.String(metadata={"description": "Each listed tag with the rule that dropped it, in pages."})
 
 
 class TaskSchema(Schema):
-    """One image of the job."""
+    """One image of the job, or an expansion of a repository or a wildcard, or the release of an atomic job."""
 
     id = fields.String(required=True, metadata={"example": _TASK})
+    kind = fields.String(required=True, validate=validate.OneOf(TASK_KINDS), metadata={"example": "copy"})
+    request = fields.Dict(
+        required=True, metadata={"description": "What was understood of the request, with all defaults."}
+    )
     state = fields.String(required=True, validate=validate.OneOf(get_args(TaskState)), metadata={"example": "running"})
     attempt = fields.Integer(required=True, metadata={"example": 1})
-    source = fields.String(required=True, metadata={"example": _IMAGE})
-    target = fields.String(required=True, metadata={"example": _IMAGE})
+    source = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
+    target = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
     digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
     unchanged = fields.Boolean(required=True, metadata={"description": "The target showed this digest already."})
     superseded_by = fields.String(required=True, allow_none=True)
@@ -217,6 +371,12 @@ class TaskSchema(Schema):
         required=True,
         allow_none=True,
         metadata={"description": "Null until they are known, and for an unchanged image, which is not read."},
+    )
+    selection = fields.Nested(
+        SelectionSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of a task that expands a source, once that was listed. Null for others."},
     )
     links = fields.Nested(TaskLinksSchema, required=True)
 
@@ -251,6 +411,22 @@ class JobSummarySchema(Schema):
         metadata={"description": "Null for a job of several images: its tasks have theirs.", "example": _IMAGE},
     )
     target = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
+    kind = fields.String(required=True, validate=validate.OneOf(get_args(JobKind)), metadata={"example": "mirror"})
+    priority = fields.String(required=True, validate=validate.OneOf(PRIORITIES), metadata={"example": "normal"})
+    on_error = fields.String(required=True, validate=validate.OneOf(ON_ERRORS), metadata={"example": "continue"})
+    atomic = fields.Boolean(required=True, metadata={"example": False})
+    request = fields.Dict(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What was understood, with all defaults. Null for several: their tasks have it."},
+    )
+    listed = fields.Integer(required=True, metadata={"description": "Tags that its expansions have listed."})
+    selected = fields.Integer(required=True, metadata={"description": "Tags that they have chosen."})
+    release_window = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Milliseconds in which the tags of an atomic job moved."},
+    )
     digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
     images = fields.Nested(ImageCountsSchema, required=True)
     bytes = fields.Nested(ByteCountsSchema, required=True)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from flask import Response, g
 
 from mirror.jobs import cancel, retry
-from mirror.jobs.submit import ImageRequest
 from mirror.jobs.waiting import Fleet, explain_wait
 from mirror.oci.reference import Reference
 from mirror.records.job import Job
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.states import RETRYABLE, UNFINISHED
-from mirror.records.task import BLOB_STATES, BlobReport, Task, WaitingFor
+from mirror.records.task import BLOB_STATES, BlobReport, Expansion, Task, WaitingFor
 from service.api.jobs.schema import (
     BlobPageSchema,
     BlobQuery,
+    ChoicePageSchema,
+    ChoiceQuery,
     JobPageSchema,
+    JobPostQuery,
     JobQuery,
+    JobRequest,
     JobRequestSchema,
     JobSchema,
     TaskPageSchema,
@@ -39,7 +42,7 @@ _RETRY_AFTER: Final = header("Seconds after which to read the job.", _LOOK_AGAIN
 
 
 @JOBS.post("/v1/jobs")
-@JOBS.arguments(NoParameters, location="query")
+@JOBS.arguments(JobPostQuery, location="query")
 @JOBS.arguments(JobRequestSchema)
 @JOBS.response(
     202,
@@ -48,14 +51,15 @@ _RETRY_AFTER: Final = header("Seconds after which to read the job.", _LOOK_AGAIN
     headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
 )
 @refuses(JOBS, 400, 401, 413, 415, 422, 503)
-def create_job(_: dict[str, Any], images: list[ImageRequest]) -> tuple[dict[str, Any], dict[str, str]]:
+def create_job(query: dict[str, Any], request: JobRequest) -> tuple[dict[str, Any], dict[str, str]]:
     """Queue a mirror job.
 
     One image is named by `source` and `target`, up to ten thousand by `images`. All of them are accepted or none. Names
     are checked at once, without any network access: what can never work is refused here. What the registry says is
     shown by the job.
     """
-    job, tasks = core().submitter.submit(images)
+    options = replace(request.options, kind="plan") if query["dry_run"] else request.options
+    job, tasks = core().submitter.submit(request.images, options)
     document = {**_job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
@@ -129,6 +133,24 @@ def list_blobs(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[s
     return page, next_page("jobs.list_blobs", job_id=job_id, task_id=task_id, limit=limit, after=following)
 
 
+@JOBS.get("/v1/jobs/<job_id>/tasks/<task_id>/tags")
+@JOBS.arguments(ChoiceQuery, location="query")
+@JOBS.response(200, ChoicePageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
+@refuses(JOBS, 401, 404, 422, 503)
+def list_tags(query: dict[str, Any], job_id: str, task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """List what an expansion has found at its source.
+
+    Each tag is selected, or names the rule that dropped it. The list is there once the source was listed completely.
+    """
+    limit, selected = query["limit"], query["selected"]
+    after = None if query["cursor"] is None else int(query["cursor"])
+    found, last = core().selections.choices(job_id, task_id, limit=limit, after=after, selected=selected)
+    following = None if last is None else str(last)
+    items = [{**asdict(choice), "selected": choice.rule is None} for choice in found]
+    own = {"job_id": job_id, "task_id": task_id, "selected": selected}
+    return {"items": items, "next": following}, next_page("jobs.list_tags", **own, limit=limit, after=following)
+
+
 @JOBS.post("/v1/jobs/<job_id>/cancel")
 @JOBS.arguments(NoParameters, location="query")
 @JOBS.response(
@@ -167,7 +189,9 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
 
 
 def _job_summary(job: Job) -> dict[str, Any]:
-    return {**asdict(job), **_names(job.spec), "waiting_for": _shown_wait(job), "links": _job_links(job)}
+    request = job.spec.shown() if job.spec else None
+    own = {"request": request, "waiting_for": _shown_wait(job), "links": _job_links(job)}
+    return {**asdict(job), **asdict(job.options), **_names(job.spec), **own}
 
 
 def _names(spec: TaskSpec | None) -> dict[str, str | None]:
@@ -207,13 +231,25 @@ def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 
 def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
     counts = None if task.blob_counts is None else {state: task.blob_counts.get(state, 0) for state in BLOB_STATES}
-    url = public_url("jobs.list_blobs", job_id=task.job, task_id=task.id)
+    links = {"blobs": public_url("jobs.list_blobs", job_id=task.job, task_id=task.id)}
+    if task.expansion.parts:
+        links["tags"] = public_url("jobs.list_tags", job_id=task.job, task_id=task.id)
     return {
         **asdict(task),
         **_names(task.spec),
+        "kind": task.spec.kind,
+        "request": task.spec.shown(),
+        "selection": _selection(task.expansion),
         "waiting_for": _shown_wait(task),
         "foreign_layers": task.foreign_layers,
         "blobs": blobs,
         "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},
-        "links": {"blobs": url},
+        "links": links,
     }
+
+
+def _selection(expansion: Expansion) -> dict[str, Any] | None:
+    """Return what an expansion has found. None until its source was listed, and for other tasks."""
+    if expansion.selection is None:
+        return None
+    return {"order": None, **expansion.selection, "added": expansion.tasks, "unchanged": expansion.unchanged}

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, TargetRepeated, TargetReserved
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter, resolve_target
+from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
+from mirror.records.rules import TargetRule
 from mirror.records.spec import CopySpec
 from mirror.redis.client import open_client
 from tests.support.harness import Harness
 
 HOST = "mirror.corp:8080"
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+def named(source: Reference, target: str | None, host: str) -> LocalImage:
+    return resolve_target(source, TargetRule(target) if target else None, host, NOW)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +38,7 @@ HOST = "mirror.corp:8080"
     ],
 )
 def test_the_target_follows_from_the_source_and_the_wish(source: str, target: str | None, expected: str) -> None:
-    assert str(resolve_target(Reference.parse(source), target, HOST)) == expected
+    assert str(named(Reference.parse(source), target, HOST)) == expected
 
 
 @pytest.mark.parametrize(
@@ -44,17 +53,17 @@ def test_the_target_follows_from_the_source_and_the_wish(source: str, target: st
 )
 def test_a_name_under_a_registry_takes_only_that_registrys_images(source: str, target: str) -> None:
     with pytest.raises(TargetReserved):
-        resolve_target(Reference.parse(source), target, HOST)
+        named(Reference.parse(source), target, HOST)
 
 
 def test_a_target_by_digest_is_refused() -> None:
     with pytest.raises(InvalidReference, match="never by a digest"):
-        resolve_target(Reference.parse("redis"), "team/redis@sha256:" + "a" * 64, HOST)
+        named(Reference.parse("redis"), "team/redis@sha256:" + "a" * 64, HOST)
 
 
 def test_a_name_that_clients_cannot_take_is_refused() -> None:
     with pytest.raises(NameTooLong):
-        resolve_target(Reference.parse("redis"), "team/" + "a" * 240, HOST)
+        named(Reference.parse("redis"), "team/" + "a" * 240, HOST)
 
 
 def test_an_accepted_job_has_a_record_and_a_queue_entry(harness: Harness) -> None:
