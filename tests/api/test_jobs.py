@@ -20,6 +20,7 @@ from tests.support.records import Records
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
+ALLOWED = "source, target, tags, platforms, overwrite, immutable"
 COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "canceled": 0, "unchanged": 0, "running": 0}
 
 
@@ -45,6 +46,20 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
         "attempt": 1,
         "source": "docker.io/library/alpine:3.20",
         "target": "library/alpine:3.20",
+        "kind": "mirror",
+        "priority": "normal",
+        "on_error": "continue",
+        "atomic": False,
+        "request": {
+            "source": "docker.io/library/alpine:3.20",
+            "target": "library/alpine:3.20",
+            "platforms": {"mode": "all"},
+            "overwrite": "if-different",
+            "immutable": [],
+        },
+        "listed": 0,
+        "selected": 0,
+        "release_window": None,
         "digest": None,
         "images": COUNTS,
         "bytes": {"total": 0, "copied": 0, "skipped": 0},
@@ -268,9 +283,9 @@ def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
     errors = errors_of(api.post("/v1/jobs", json={"sources": "redis", "target": 7, "a/b~c": 1}))
     assert {error["pointer"]: error["detail"] for error in errors} == {
         "/source": "Missing data for required field.",
-        "/target": "Not a valid string.",
-        "/sources": "Unknown field 'sources'. Did you mean 'source'? Allowed: source, target, images.",
-        "/a~1b~0c": "Unknown field 'a/b~c'. Allowed: source, target, images.",
+        "/target": "Write a name, or an object with a 'template'.",
+        "/sources": f"Unknown field 'sources'. Did you mean 'source'? Allowed: {ALLOWED}, images, priority, on_error, atomic.",
+        "/a~1b~0c": f"Unknown field 'a/b~c'. Allowed: {ALLOWED}, images, priority, on_error, atomic.",
     }
 
 
@@ -287,8 +302,8 @@ def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
             {"images": [{"source": "redis"}, {"sauce": "redis", "target": 7}]},
             {
                 "/images/1/source": "Missing data for required field.",
-                "/images/1/sauce": "Unknown field 'sauce'. Did you mean 'source'? Allowed: source, target.",
-                "/images/1/target": "Not a valid string.",
+                "/images/1/sauce": f"Unknown field 'sauce'. Did you mean 'source'? Allowed: {ALLOWED}.",
+                "/images/1/target": "Write a name, or an object with a 'template'.",
             },
         ),
         (
@@ -306,9 +321,11 @@ def test_a_body_that_is_no_object_is_named_as_a_whole(api: FlaskClient) -> None:
     assert errors_of(api.post("/v1/jobs", json=["redis"])) == [{"pointer": "", "detail": "Invalid input type."}]
 
 
-def test_an_option_that_is_not_there_yet_does_not_queue_a_job(api: FlaskClient) -> None:
-    response = api.post("/v1/jobs?dry_run=true", json={"source": "redis"})
-    assert errors_of(response) == [{"parameter": "dry_run", "detail": "Unknown parameter 'dry_run'. Allowed: none."}]
+def test_an_unknown_option_does_not_queue_a_job(api: FlaskClient) -> None:
+    response = api.post("/v1/jobs?dryrun=true", json={"source": "redis"})
+    assert errors_of(response) == [
+        {"parameter": "dryrun", "detail": "Unknown parameter 'dryrun'. Did you mean 'dry_run'? Allowed: dry_run."}
+    ]
     assert api.get("/v1/jobs").get_json()["items"] == []
 
 

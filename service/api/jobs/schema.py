@@ -101,6 +101,9 @@ class _TargetField(fields.Field[Any]):
 class ImageRequestSchema(CopyOptionsSchema):
     """One image of a job of several, or one repository."""
 
+    class Meta:
+        fields = _OF_ONE_IMAGE
+
     source = _SourceField(required=True, metadata=_SOURCE)
     target = _TargetField(allow_none=True, load_default=None, metadata=_TARGET)
     tags = fields.Nested(TagRulesSchema, allow_none=True, load_default=None, metadata=_TAGS)
@@ -116,6 +119,9 @@ class JobRequestSchema(CopyOptionsSchema):
 
     Loads as a `JobRequest`.
     """
+
+    class Meta:
+        fields = (*_OF_ONE_IMAGE, "images", "priority", "on_error", "atomic")
 
     max_body: ClassVar[int] = 4 * 2**20
     """Bytes: ten thousand images with long names."""
