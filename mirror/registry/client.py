@@ -19,7 +19,7 @@ from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.blobs import BlobRange, BlobResponse, BlobSource
 from mirror.registry.credentials import DockerConfig
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.manifests import HeadSupport, ManifestSource, RegistryManifests
+from mirror.registry.manifests import HeadSupport, ManifestHead, ManifestSource, RegistryManifests
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.retry import Retries
 from mirror.registry.throttle import Sleep, Throttle
@@ -86,12 +86,17 @@ class RegistryClient:
             sleep=sleep,
         )
 
-    def head_manifest(self, reference: Reference) -> Digest | None:
-        """Return the digest that the reference has now, at no cost of quota.
+    def head(self, reference: Reference) -> ManifestHead | None:
+        """Return digest, media type and size of what the reference shows now, at no cost of quota.
 
         None if only a GET can find it. See `ManifestSource.head`.
         """
         return self._manifests.head(reference)
+
+    def head_manifest(self, reference: Reference) -> Digest | None:
+        """Return only the digest of `head`."""
+        head = self.head(reference)
+        return head.digest if head else None
 
     def reading(self, reference: Reference) -> RegistryManifests:
         """Return a reader of one image's manifests. It is a context manager."""

@@ -51,6 +51,15 @@ class FetchedManifest:
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class ManifestHead:
+    """What a HEAD says of a manifest. Only the digest is certain to be there."""
+
+    digest: Digest
+    media_type: str | None = None
+    size: int | None = None
+
+
 class HeadSupport:
     """Whether a registry's HEADs of manifests are of use.
 
@@ -116,16 +125,16 @@ class ManifestSource:
         self._retries = retries
         self._sleep = sleep
 
-    def head(self, reference: Reference) -> Digest | None:
-        """Return the digest that the reference has now, by a HEAD. None if that fails.
+    def head(self, reference: Reference) -> ManifestHead | None:
+        """Return what the reference shows now, by a HEAD. None if that fails, or names no digest.
 
         A HEAD is a shortcut. Many registries answer it with an error where a GET works, so it is tried once. Of its
         failures only a 401 and a 429 are raised. If a GET works afterwards, HEADs are skipped for a while.
         """
-        digest = self._retries.run_optional(reference, partial(self._head_once, reference))
-        if digest is None:
+        head = self._retries.run_optional(reference, partial(self._head_once, reference))
+        if head is None:
             self.head_support.head_failed(reference)
-        return digest
+        return head
 
     def get_once(self, reference: Reference, expect: Descriptor | None, unit: str | None) -> FetchedManifest:
         """GET a manifest in one attempt. Check it against all named digests and *expect*.
@@ -153,7 +162,7 @@ class ManifestSource:
             raise
         return FetchedManifest(body, media_type, digests[0] if digests else Digest.of(body))
 
-    def _head_once(self, reference: Reference) -> Digest | None:
+    def _head_once(self, reference: Reference) -> ManifestHead | None:
         """Send the HEAD. Return None instead if HEADs are of no use and a GET is free."""
         if self.head_support.is_useless(reference.registry) and self._accounts.account(reference) is None:
             return None
@@ -166,7 +175,8 @@ class ManifestSource:
                 response.close()
             self._accounts.record(reference, response, started)
             self._requests.require_status(response, reference, self._unknown(reference), what=_what(reference))
-            return content_digest(response.headers)
+            digest, headers = content_digest(response.headers), response.headers
+            return ManifestHead(digest, headers.media_type, headers.content_length) if digest else None
 
     def _unknown(self, reference: Reference) -> ManifestUnknown:
         return ManifestUnknown(str(reference), logged_in=self._accounts.username(reference) is not None)
