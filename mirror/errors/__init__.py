@@ -29,6 +29,10 @@
     │   ├── QuotaExhausted:         TOOMANYREQUESTS
     │   ├── ManifestUnknown:        MANIFEST_UNKNOWN
     │   ├── BlobUnknown:            BLOB_UNKNOWN
+    │   ├── RepositoryUnknown:      NAME_UNKNOWN
+    │   ├── ListingUnsupported:     LISTING_UNSUPPORTED
+    │   ├── ListingDenied:          LISTING_DENIED
+    │   ├── ListingTooLarge:        LISTING_TOO_LARGE
     │   ├── AnswerTruncated:        ANSWER_TRUNCATED
     │   └── AnswerTooLarge:         ANSWER_TOO_LARGE
     ├── ContentError:           the bytes are not what their description says
@@ -125,6 +129,9 @@ from mirror.errors.source import (
     CertificateInvalid,
     CredentialsUnavailable,
     Denied,
+    ListingDenied,
+    ListingTooLarge,
+    ListingUnsupported,
     ManifestUnknown,
     PlainHttpNotAllowed,
     QuotaExhausted,
@@ -133,6 +140,7 @@ from mirror.errors.source import (
     RegistryBusy,
     RegistryDown,
     RegistryFailing,
+    RepositoryUnknown,
     SourceError,
     SourceFailed,
     SourceTooSlow,
@@ -176,6 +184,9 @@ __all__ = [
     "JobSucceeded",
     "JobUnfinished",
     "JobUnknown",
+    "ListingDenied",
+    "ListingTooLarge",
+    "ListingUnsupported",
     "ManifestInUse",
     "ManifestInvalid",
     "ManifestUnknown",
@@ -195,6 +206,7 @@ __all__ = [
     "RegistryDown",
     "RegistryFailing",
     "RepositoryNotHeld",
+    "RepositoryUnknown",
     "SizeInvalid",
     "SourceError",
     "SourceFailed",

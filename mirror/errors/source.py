@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from mirror.errors.base import MirrorError, quoted
 
@@ -255,6 +255,57 @@ class BlobUnknown(SourceError):
 
     def __init__(self, registry: str, repository: str, digest: str) -> None:
         message = f"The registry {registry} does not have the blob {digest}, which an image in '{repository}' needs"
+        super().__init__(message, registry=registry)
+
+
+class RepositoryUnknown(SourceError):
+    """The source has no such repository, or none at all below a prefix."""
+
+    code = "NAME_UNKNOWN"
+    hint = (
+        "Check the name. If it is private, credentials may be missing or may not allow reading it: see "
+        "MIRROR_DOCKER_CONFIG."
+    )
+
+    def __init__(self, registry: str, name: str) -> None:
+        super().__init__(f"The registry {registry} does not know the repository {quoted(name)}", registry=registry)
+
+
+_NAME_THEM: Final = "Name the repositories in `images`, with one entry for each."
+
+
+class ListingUnsupported(SourceError):
+    """The registry has no list of its repositories that the mirror can read."""
+
+    code = "LISTING_UNSUPPORTED"
+    hint = _NAME_THEM
+
+    def __init__(self, registry: str, reason: str, *, hint: str | None = None) -> None:
+        message = f"The repositories of {registry} cannot be listed: {reason}"
+        super().__init__(message, hint=hint, reason=reason, registry=registry)
+
+
+class ListingDenied(SourceError):
+    """The registry has a list of its repositories, but does not show it to us."""
+
+    code = "LISTING_DENIED"
+    hint = f"Many registries show it to administrators only. {_NAME_THEM}"
+
+    def __init__(self, registry: str, *, with_credentials: bool) -> None:
+        message = f"The registry {registry} wants credentials to list its repositories, but none are configured"
+        if with_credentials:
+            message = f"The registry {registry} does not allow our credentials to list its repositories"
+        super().__init__(message, registry=registry)
+
+
+class ListingTooLarge(SourceError):
+    """A list of tags or repositories is longer than the mirror reads. *what* names the list."""
+
+    code = "LISTING_TOO_LARGE"
+    hint = "Name a longer prefix of the repositories, or name the images in `images`, with one entry for each."
+
+    def __init__(self, registry: str, what: str, limit: int, unit: str) -> None:
+        message = f"The list of {what} has more than {limit} {unit}, the most that are read"
         super().__init__(message, registry=registry)
 
 

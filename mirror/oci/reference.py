@@ -129,6 +129,10 @@ class RepositoryPattern:
         return f"{self.name}/*" if self.is_wildcard else self.name
 
 
+SourceName = Reference | RepositoryPattern
+"""What is asked for at a registry: an image, a repository, or the repositories below a prefix."""
+
+
 def repository_problem(repository: str) -> str | None:
     """Return what is wrong with a repository name, as a clause, or None."""
     if not repository:

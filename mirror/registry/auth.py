@@ -4,8 +4,8 @@ A registry receives none until it asks for one. Most registries ask with a 401 a
 Some reply 404 or 403 to an anonymous client, or 401 without a challenge. If credentials are configured, such a registry
 is asked for a challenge at ``/v2/``. What was learned is remembered for each registry.
 
-A token is for one registry, credential, repository and action. It never combines scopes, which would outgrow the limits
-of headers.
+A token is for one registry, credential and scope: to pull one repository, or to list the registry's repositories. It
+never combines scopes, which would outgrow the limits of headers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from mirror.errors import SourceFailed, Unauthorized
+from mirror.errors import SourceError, SourceFailed
 from mirror.http.redirects import Redirects
 from mirror.http.response import Response
 from mirror.http.transport import Transport
 from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.response_errors import status_error
-from mirror.registry.token_server import TokenServers
+from mirror.registry.token_server import Scope, TokenServers
 
 LONGEST_CHALLENGE: Final = 8192
 """Characters in all lines of ``WWW-Authenticate`` together. A longer header is not read at all."""
@@ -60,7 +60,7 @@ Nothing is risked: the registry would have received the password if it had asked
 
 @dataclass(slots=True)
 class _Session:
-    """What is known for one repository.
+    """What is known for one scope.
 
     The lock is held while a token is fetched, so that many threads fetch one.
     """
@@ -103,46 +103,46 @@ class Authenticator:
         self._tokens = tokens
         self._find_credential = find_credential
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[str, str], _Session] = {}
+        self._sessions: dict[Scope, _Session] = {}
         self._registries: dict[str, _Registry] = {}
 
-    def authorization(self, registry: str, repository: str) -> str | None:
+    def authorization(self, scope: Scope) -> str | None:
         """Return the header to send at once. None until the registry has asked for one."""
-        challenge = self._registry(registry).challenge
+        challenge = self._registry(scope.registry).challenge
         if challenge is None:
             return None
-        session = self._session(registry, repository)
-        with self._transport.holding(session.lock, registry):
-            return self._renewed(session, challenge, registry, repository)
+        session = self._session(scope)
+        with self._transport.holding(session.lock, scope.registry):
+            return self._renewed(session, challenge, scope)
 
-    def log_in(self, registry: str, repository: str, response: Response, refused: str | None) -> str:
+    def log_in(self, scope: Scope, response: Response, refused: str | None) -> str:
         """Return the header to send after a 401 to a request that carried *refused*.
 
-        Raises Unauthorized, Denied, RealmNotAllowed, CredentialsUnavailable, or the token server's error.
+        Raises the errors of *scope*, RealmNotAllowed, CredentialsUnavailable, or the token server's error.
         """
-        session = self._session(registry, repository)
-        with self._transport.holding(session.lock, registry):
+        session = self._session(scope)
+        with self._transport.holding(session.lock, scope.registry):
             if session.authorization == refused:
                 session.valid_until = 0.0  # else another thread has renewed it meanwhile
-            challenge = self._challenge(session, response, registry, repository)
-            authorization = self._renewed(session, challenge, registry, repository)
+            challenge = self._challenge(session, response, scope)
+            authorization = self._renewed(session, challenge, scope)
             if authorization is None:
-                raise self.unauthorized(registry, repository)
-            self._registry(registry).challenge = challenge
+                raise self.unauthorized(scope)
+            self._registry(scope.registry).challenge = challenge
             return authorization
 
-    def log_in_without_challenge(self, registry: str, repository: str) -> str | None:
+    def log_in_without_challenge(self, scope: Scope) -> str | None:
         """Return the header to try after a 403 or 404 to an anonymous request.
 
         None if that response is final. It is final if no credentials are configured, or if the registry's ``/v2/`` asks
         for no login either. Raises what `log_in` raises.
         """
-        session = self._session(registry, repository)
-        with self._transport.holding(session.lock, registry):
-            if self._credential(session, registry, repository) is None:
+        session = self._session(scope)
+        with self._transport.holding(session.lock, scope.registry):
+            if self._credential(session, scope) is None:
                 return None
-            challenge = self._hidden_challenge(session, registry)
-            return self._renewed(session, challenge, registry, repository) if challenge else None
+            challenge = self._hidden_challenge(session, scope.registry)
+            return self._renewed(session, challenge, scope) if challenge else None
 
     def login_accepted(self, registry: str) -> None:
         """Record that a login without a challenge was accepted.
@@ -152,37 +152,36 @@ class Authenticator:
         known = self._registry(registry)
         known.challenge = known.challenge or known.hidden
 
-    def unauthorized(self, registry: str, repository: str) -> Unauthorized:
+    def unauthorized(self, scope: Scope) -> SourceError:
         """Return the error for a 401 to a request that carried the best login we have."""
-        session = self._session(registry, repository)
-        return Unauthorized(registry, repository, with_credentials=session.credential is not None)
+        return scope.unauthorized(with_credentials=self._session(scope).credential is not None)
 
-    def username(self, registry: str, repository: str) -> str | None:
+    def username(self, scope: Scope) -> str | None:
         """Return the user that the registry knows us as.
 
         None while it has asked for no login.
         """
-        if self._registry(registry).challenge is None:
+        if self._registry(scope.registry).challenge is None:
             return None
-        credential = self._session(registry, repository).credential
+        credential = self._session(scope).credential
         return credential.username if credential else None
 
-    def _session(self, registry: str, repository: str) -> _Session:
+    def _session(self, scope: Scope) -> _Session:
         with self._lock:
-            return self._sessions.setdefault((registry, repository), _Session())
+            return self._sessions.setdefault(scope, _Session())
 
     def _registry(self, registry: str) -> _Registry:
         with self._lock:
             return self._registries.setdefault(registry, _Registry())
 
-    def _credential(self, session: _Session, registry: str, repository: str) -> Credential | None:
+    def _credential(self, session: _Session, scope: Scope) -> Credential | None:
         now = monotonic()
         if now >= session.credential_until:
-            session.credential = self._find_credential(registry, repository)
+            session.credential = self._find_credential(scope.registry, scope.repository)
             session.credential_until = now + _CREDENTIAL_SECONDS
         return session.credential
 
-    def _renewed(self, session: _Session, challenge: Challenge, registry: str, repository: str) -> str | None:
+    def _renewed(self, session: _Session, challenge: Challenge, scope: Scope) -> str | None:
         """Return the session's header, renewed if it has expired.
 
         None for Basic without a password.
@@ -190,7 +189,7 @@ class Authenticator:
         now = monotonic()
         if now < session.valid_until:
             return session.authorization
-        credential = self._credential(session, registry, repository)
+        credential = self._credential(session, scope)
         session.authorization, session.valid_until = None, 0.0
         if credential and credential.registry_token:
             session.authorization = f"Bearer {credential.registry_token}"
@@ -200,26 +199,26 @@ class Authenticator:
             session.valid_until = now + _CREDENTIAL_SECONDS
         else:
             realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
-            token = self._tokens.fetch(realm, service, credential, registry, repository)
+            token = self._tokens.fetch(realm, service, credential, scope)
             session.authorization = f"Bearer {token.text}"
             session.valid_until = now + token.seconds - min(10.0, token.seconds / 10)
         return session.authorization
 
-    def _challenge(self, session: _Session, response: Response, registry: str, repository: str) -> Challenge:
+    def _challenge(self, session: _Session, response: Response, scope: Scope) -> Challenge:
         """Return the challenge of a 401.
 
         If it names no known scheme and there are credentials, ask ``/v2/``.
         """
-        credential = self._credential(session, registry, repository)
+        credential = self._credential(session, scope)
         lines = response.headers.lines("WWW-Authenticate")
         challenge = _choose(lines, credential)
         if challenge is None and credential:
-            root = self._root_challenge(registry) or []
+            root = self._root_challenge(scope.registry) or []
             challenge = _choose(root, credential)
             if challenge is None and is_blank([*lines, *root]) and credential.basic:
                 challenge = _UNNAMED
         if challenge is None:
-            raise SourceFailed(registry, "it wants a login and names no scheme that is known")
+            raise SourceFailed(scope.registry, "it wants a login and names no scheme that is known")
         return challenge
 
     def _hidden_challenge(self, session: _Session, registry: str) -> Challenge | None:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
-from mirror.errors import Denied, MirrorError
+from mirror.errors import MirrorError
 from mirror.http.deadlines import shared_deadline
 from mirror.http.failures import wants_tls
 from mirror.http.redirects import FinalResponse, Redirects
 from mirror.http.response import Response
-from mirror.oci.reference import Reference
+from mirror.oci.reference import RepositoryPattern, SourceName
 from mirror.registry.auth import Authenticator
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.response_errors import status_error
+from mirror.registry.token_server import Scope
 
 _HIDING: Final = frozenset({403, 404})
 _TLS_REFUSALS: Final = frozenset({400, 403, 426, 497})
@@ -27,33 +28,34 @@ _REFUSAL_SIZE: Final = 64 * 1024
 
 
 class AuthorizedRequests:
-    """Sends requests below ``/v2/<repository>/`` of a reference's registry."""
+    """Sends requests below ``/v2/<repository>/`` of a registry. Those for a wildcard are below ``/v2/``."""
 
     def __init__(self, endpoints: Endpoints, redirects: Redirects, auth: Authenticator) -> None:
         self._endpoints = endpoints
         self._redirects = redirects
         self._auth = auth
 
-    def send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> FinalResponse:
+    def send(self, method: str, source: SourceName, path: str, headers: Mapping[str, str]) -> FinalResponse:
         """Send the request, log in if the registry asks for it, and follow redirects.
 
         The response may have any status. Everything together has one deadline, which also bounds `Response.read`.
         """
         with shared_deadline():
-            return self._send(method, reference, path, headers)
+            return self._send(method, _scope(source), path, headers)
 
-    def _send(self, method: str, reference: Reference, path: str, headers: Mapping[str, str]) -> FinalResponse:
-        registry, repository = reference.registry, reference.repository
-        url = f"{self._endpoints.base_url(registry)}/v2/{repository}/{path}"
+    def _send(self, method: str, scope: Scope, path: str, headers: Mapping[str, str]) -> FinalResponse:
+        registry = scope.registry
+        below = "/v2" if scope.is_catalog else f"/v2/{scope.repository}"
+        url = f"{self._endpoints.base_url(registry)}{below}/{path}"
         follow = partial(self._redirects.follow, server=registry, permits=partial(self._endpoints.permits, registry))
-        authorization = self._auth.authorization(registry, repository)
+        authorization = self._auth.authorization(scope)
         final = follow(method, url, headers, authorization)
         if final.response.status == 401:
             final.response.discard()
-            authorization = self._auth.log_in(registry, repository, final.response, authorization)
+            authorization = self._auth.log_in(scope, final.response, authorization)
             return follow(method, url, headers, authorization)
         if final.response.status in _HIDING and authorization is None and final.target is None:
-            if (login := self._login_without_challenge(method, reference, final.response)) is None:
+            if (login := self._login_without_challenge(method, scope, final.response)) is None:
                 return final
             final.response.discard()
             final = follow(method, url, headers, login)
@@ -61,13 +63,13 @@ class AuthorizedRequests:
                 self._auth.login_accepted(registry)
         return final
 
-    def _login_without_challenge(self, method: str, reference: Reference, response: Response) -> str | None:
+    def _login_without_challenge(self, method: str, scope: Scope, response: Response) -> str | None:
         """Return the Authorization to try after a 403 or 404, which may hide the image.
 
         After a HEAD, a failed login is not raised: the GET that follows meets it too.
         """
         try:
-            return self._auth.log_in_without_challenge(reference.registry, reference.repository)
+            return self._auth.log_in_without_challenge(scope)
         except MirrorError as error:
             if method == "HEAD" and not error.retryable:
                 return None
@@ -77,7 +79,7 @@ class AuthorizedRequests:
     def require_status(
         self,
         response: Response,
-        reference: Reference,
+        source: SourceName,
         unknown: MirrorError,
         accepted: tuple[int, ...] = (200,),
         *,
@@ -92,12 +94,17 @@ class AuthorizedRequests:
         if _says_it_wants_tls(response):
             raise wants_tls(response.server, response.url)
         if response.status == 401:
-            raise self._auth.unauthorized(reference.registry, reference.repository)
+            raise self._auth.unauthorized(_scope(source))
         if response.status == 403:
-            raise Denied(reference.registry, reference.repository)
+            raise _scope(source).denied()
         if response.status == 404:
             raise unknown
-        raise status_error(reference.registry, response.status, response.headers, subject="it", what=what)
+        raise status_error(source.registry, response.status, response.headers, subject="it", what=what)
+
+
+def _scope(source: SourceName) -> Scope:
+    is_catalog = isinstance(source, RepositoryPattern) and source.is_wildcard
+    return Scope(source.registry, source.repository, is_catalog)
 
 
 def _says_it_wants_tls(response: Response) -> bool:

@@ -18,6 +18,7 @@ from mirror.oci.reference import Reference
 from mirror.registry.auth import Authenticator
 from mirror.registry.response_errors import DEFAULT_WAIT, asked_wait, window_seconds
 from mirror.registry.throttle import Account, QuotaLedger
+from mirror.registry.token_server import Scope
 
 _LIMIT: Final = re.compile(r"([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,19}))?", re.ASCII)
 _REFUSAL_SIZE: Final = 64 * 1024
@@ -64,7 +65,7 @@ class PullAccounts:
 
     def username(self, reference: Reference) -> str | None:
         """Return the user that reads the repository, None for anonymous."""
-        return self._auth.username(reference.registry, reference.repository)
+        return self._auth.username(Scope(reference.registry, reference.repository))
 
     def is_known(self, reference: Reference) -> bool:
         """Whether a response has shown the account, or that there is no limit."""

@@ -26,17 +26,20 @@ from mirror.errors import (
     BlobUnknown,
     Denied,
     DigestMismatch,
+    ListingDenied,
+    ListingUnsupported,
     ManifestUnknown,
     MediaTypeUnsupported,
     MirrorError,
     RateLimited,
+    RepositoryUnknown,
     SourceFailed,
     SourceTooSlow,
     SourceUnreachable,
     Unauthorized,
 )
 from mirror.http.failures import ServerFailed
-from mirror.oci.reference import Reference
+from mirror.oci.reference import SourceName
 from mirror.registry.throttle import Breaker, Sleep
 
 ATTEMPTS: Final = 4
@@ -45,7 +48,16 @@ LONGEST_PAUSE: Final = 5.0
 RETRY_SECONDS: Final = 30.0
 """Seconds after the first failure in which another attempt may start. Slow attempts show no short failure."""
 _JITTER: Final = wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE)
-_REFUSALS: Final = (Unauthorized, Denied, ManifestUnknown, BlobUnknown, RateLimited)
+_REFUSALS: Final = (
+    Unauthorized,
+    Denied,
+    ManifestUnknown,
+    BlobUnknown,
+    RepositoryUnknown,
+    ListingDenied,
+    ListingUnsupported,
+    RateLimited,
+)
 """These show that the registry works."""
 _INCONCLUSIVE: Final = (
     AddressNotAllowed,
@@ -76,15 +88,15 @@ class Retries:
         self._breaker = breaker
         self._sleep = sleep
 
-    def run(self, reference: Reference, request: Callable[[], T]) -> T:
+    def run(self, source: SourceName, request: Callable[[], T]) -> T:
         """Run *request* and return its result.
 
         Raises the last attempt's error, or RegistryDown or RegistryFailing if the registry is known to work.
         """
-        registry = reference.registry
+        registry = source.registry
         self._breaker.permit(registry)
         try:
-            result = self._retried(_MayPass(), reference, request)
+            result = self._retried(_MayPass(), source, request)
         except (SourceUnreachable, SourceTooSlow, ServerFailed) as error:
             raise self._breaker.failed(registry, error) from None
         except _REFUSALS:
@@ -96,17 +108,17 @@ class Retries:
         self._breaker.answered(registry, served=True)
         return result
 
-    def run_optional(self, reference: Reference, request: Callable[[], T | None]) -> T | None:
+    def run_optional(self, source: SourceName, request: Callable[[], T | None]) -> T | None:
         """Run a request that only saves others.
 
         Returns None if it failed. Only a 429 is retried. Raises what every other request would raise too: a demand for
         a login or for a wait. A failure does not count for the breaker, because the request that follows decides. An
         exceeded deadline counts, and is raised: the task has occupied its slot for a minute.
         """
-        registry = reference.registry
+        registry = source.registry
         self._breaker.permit(registry)
         try:
-            result: T | None = self._retried(_MayPass(only_limits=True), reference, request)
+            result: T | None = self._retried(_MayPass(only_limits=True), source, request)
         except _INCONCLUSIVE as error:
             if _exceeded_deadline(error):
                 raise self._breaker.failed(registry, error) from None
@@ -128,7 +140,7 @@ class Retries:
             self._breaker.answered(registry, served=True)
         return result
 
-    def _retried(self, may_pass: _MayPass, reference: Reference, request: Callable[[], T]) -> T:
+    def _retried(self, may_pass: _MayPass, source: SourceName, request: Callable[[], T]) -> T:
         """Run *request* under tenacity, except its first attempt, which is run directly.
 
         Most requests need one attempt, and tenacity costs a tenth of the CPU of a HEAD. If the first attempt fails, its
@@ -149,7 +161,7 @@ class Retries:
             stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(RETRY_SECONDS),
             wait=_pause,
             sleep=self._sleep,
-            before_sleep=partial(_log_retry, reference),
+            before_sleep=partial(_log_retry, source),
             reraise=True,
         )
         return retrying(attempt)
@@ -186,12 +198,12 @@ def _pause(state: RetryCallState) -> float:
     return error.retry_after if isinstance(error, RateLimited) else _JITTER(state)
 
 
-def _log_retry(reference: Reference, state: RetryCallState) -> None:
+def _log_retry(source: SourceName, state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, MirrorError):
         _LOG.info(
             "trying the registry again",
-            source=str(reference),
+            source=str(source),
             attempt=state.attempt_number,
             code=error.code,
             reason=error.message,

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, Self
 from mirror.errors import MirrorError, RateLimited, SourceTooSlow, SourceUnreachable
 from mirror.http.failures import ServerFailed
 
-Action = Literal["manifests", "blobs"]
+Action = Literal["manifests", "blobs", "lists"]
 Account = tuple[str, str, str]
 """Who is counted by a pull limit: registry, credential and egress address. The last two are hashes."""
 Sleep = Callable[[float], None]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote_plus, urlencode, urljoin, urlsplit, urlunsplit
 
-from mirror.errors import Denied, RealmNotAllowed, SourceFailed, Unauthorized
+from mirror.errors import Denied, ListingDenied, RealmNotAllowed, SourceError, SourceFailed, Unauthorized
 from mirror.http.redirects import MAX_REDIRECTS, redirect_location
 from mirror.http.response import Response
 from mirror.http.transport import Origin, Transport
@@ -37,6 +37,34 @@ _RELATIVE: Final = re.compile(r"\.{0,2}/[\x21-\x5b\x5d-\x7e]*", re.ASCII)
 _NO_URL: Final = "Ask the registry's operator to name the token server by its whole URL, such as 'https://host/token'."
 _INSECURE: Final = "MIRROR_INSECURE_REGISTRIES"
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a login is for: to pull a repository, or to list the repositories of a registry.
+
+    The credential is the one for ``repository``. For a list that is a prefix of repositories, which may be empty.
+    """
+
+    registry: str
+    repository: str
+    is_catalog: bool = False
+
+    def __str__(self) -> str:
+        """Return the scope as a token server expects it (distribution's docs/spec/auth/scope.md)."""
+        return "registry:catalog:*" if self.is_catalog else f"repository:{self.repository}:pull"
+
+    def unauthorized(self, *, with_credentials: bool) -> SourceError:
+        """Return the error for a registry that wants credentials, or refuses ours."""
+        if self.is_catalog:
+            return ListingDenied(self.registry, with_credentials=with_credentials)
+        return Unauthorized(self.registry, self.repository, with_credentials=with_credentials)
+
+    def denied(self) -> SourceError:
+        """Return the error for credentials that do not allow this."""
+        if self.is_catalog:
+            return ListingDenied(self.registry, with_credentials=True)
+        return Denied(self.registry, self.repository)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +96,24 @@ class TokenServers:
         self._endpoints = endpoints
         self._realms = realms
 
-    def fetch(self, realm: str, service: str, credential: Credential | None, registry: str, repository: str) -> Token:
-        """Fetch a token to pull *repository*.
+    def fetch(self, realm: str, service: str, credential: Credential | None, scope: Scope) -> Token:
+        """Fetch a token for *scope*.
 
-        *realm* and *service* are those of the challenge. Its scope is ignored. Raises Unauthorized, Denied,
+        *realm* and *service* are those of the challenge. Its scope is ignored. Raises the errors of *scope*,
         RealmNotAllowed, or the error for the token server's reply.
         """
+        registry = scope.registry
         url = self._realm(registry, realm, credential)
-        wanted = {"scope": f"repository:{repository}:pull".encode()}
+        wanted = {"scope": str(scope).encode()}
         service_bytes = service.encode("latin-1", "replace")
         if 0 < len(service_bytes) <= _LONGEST_SERVICE:
             wanted["service"] = service_bytes
         request = _token_request(url, wanted, credential)
         with self._send(request, registry, anonymous=credential is None) as response:
             if response.status == 401 or (response.status == 400 and request.method == "POST"):
-                raise Unauthorized(registry, repository, with_credentials=credential is not None)
+                raise scope.unauthorized(with_credentials=credential is not None)
             if response.status == 403:
-                raise Denied(registry, repository)
+                raise scope.denied()
             if not 200 <= response.status < 300:
                 raise status_error(registry, response.status, response.headers, subject="its token server")
             return _token(response.read(_MAX_TOKEN_REPLY, "a token"), registry)

@@ -15,11 +15,18 @@ from service.http.problems import codes_of_requests
 from tests.support.error_classes import every_error
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
-SHARED = {"MANIFEST_UNKNOWN": 2, "BLOB_UNKNOWN": 2, "TOOMANYREQUESTS": 2, "SOURCE_UNREACHABLE": 2, "SOURCE_FAILED": 3}
+SHARED = {
+    "MANIFEST_UNKNOWN": 2,
+    "BLOB_UNKNOWN": 2,
+    "NAME_UNKNOWN": 2,
+    "TOOMANYREQUESTS": 2,
+    "SOURCE_UNREACHABLE": 2,
+    "SOURCE_FAILED": 3,
+}
 """Codes that several classes share, with the number of classes.
 
-The distribution spec has one code for a manifest or a blob that the source does not have, and that the mirror does not
-have. It has one code for too many requests, and for a pull limit that is used up. A registry that cannot be reached, or
+The distribution spec has one code for a manifest, a blob or a repository that the source does not have, and that the
+mirror does not have. It has one code for too many requests, and for a pull limit that is used up. A registry that cannot be reached, or
 that fails, may be known to work. One that fails may be too slow.
 """
 
