@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Self
 
@@ -13,18 +13,20 @@ from mirror.http.redirects import Redirects
 from mirror.http.transport import Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.reference import Reference
+from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.registry.auth import Authenticator, CredentialLookup
 from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.blobs import BlobRange, BlobResponse, BlobSource
 from mirror.registry.credentials import DockerConfig
 from mirror.registry.endpoints import Endpoints
+from mirror.registry.listing import Listing
 from mirror.registry.manifests import HeadSupport, ManifestHead, ManifestSource, RegistryManifests
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.retry import Retries
 from mirror.registry.throttle import Sleep, Throttle
 from mirror.registry.token_server import TokenServers
-from mirror.settings import Settings
+from mirror.registry.vendors import VendorListings
+from mirror.settings import ListingApi, Settings
 
 
 class RegistryClient:
@@ -46,6 +48,7 @@ class RegistryClient:
         *,
         throttle: Throttle,
         realms: Mapping[str, frozenset[str]] | None = None,
+        listing_apis: Mapping[str, ListingApi] | None = None,
         sleep: Sleep = time.sleep,
     ) -> None:
         redirects = Redirects(transport)
@@ -61,6 +64,10 @@ class RegistryClient:
             requests, throttle.limiter, HeadSupport(throttle.breaker), self._accounts, self._retries, sleep
         )
         self._blobs = BlobSource(requests, redirects, throttle.limiter, sleep)
+        vendors = VendorListings(
+            redirects, endpoints, find_credential, listing_apis or {}, throttle.limiter, self._retries, sleep
+        )
+        self._listing = Listing(requests, vendors, throttle.limiter, self._retries, sleep)
 
     @classmethod
     def from_settings(
@@ -83,6 +90,7 @@ class RegistryClient:
             DockerConfig(config).credential if config else _anonymous,
             throttle=throttle,
             realms=settings.token_realms,
+            listing_apis=settings.listing_apis,
             sleep=sleep,
         )
 
@@ -128,6 +136,24 @@ class RegistryClient:
         """
         if self._retries.run_optional(reference, partial(self._blobs.head_once, reference, blob)) is None:
             self.open_blob(reference, blob, length=min(1, blob.size)).close()
+
+    def tags(self, repository: RepositoryPattern) -> Iterator[str]:
+        """Yield each tag of a repository once, in the registry's order, while its pages arrive.
+
+        Tags that break the grammar are left out and logged. If the iterator ends, the list is complete. If it is not,
+        the iterator raises: RepositoryUnknown, Denied, ListingTooLarge for more than 100 000 tags, SourceFailed for a
+        list that is damaged, cut off or circular, and what every request raises.
+        """
+        return self._listing.tags(repository)
+
+    def repositories(self, pattern: RepositoryPattern) -> Iterator[str]:
+        """Yield each repository that *pattern* includes once, while the pages of its registry arrive.
+
+        Names that break the grammar are left out and logged. If the iterator ends, the list is complete, as far as the
+        registry shows it to us. It may be empty. Raises ListingUnsupported, ListingDenied, RepositoryUnknown for an
+        unknown namespace, ListingTooLarge for more than 10 000 repositories, and what `tags` raises.
+        """
+        return self._listing.repositories(pattern)
 
     def close(self) -> None:
         self._transport.close()

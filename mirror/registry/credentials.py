@@ -72,6 +72,12 @@ class Credential:
             return None
         return "Basic " + base64.b64encode(to_bytes(f"{self.username}:{self.password}")).decode()
 
+    @property
+    def bearer(self) -> str | None:
+        """The Authorization header of an access token that is used as the password. None if it cannot be one."""
+        is_token = _HEADER_TOKEN.fullmatch(self.password) and not (self.identity_token or self.registry_token)
+        return f"Bearer {self.password}" if is_token else None
+
 
 def to_bytes(text: str) -> bytes:
     """Return the bytes of a user, password or token, as they were configured."""

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from mirror.settings.declarations import Settings
 from mirror.settings.environment import InvalidSettings
-from mirror.settings.parsers import Network, is_loopback, token_problem
+from mirror.settings.parsers import ListingApi, Network, is_loopback, token_problem
 
-__all__ = ["InvalidSettings", "Network", "Settings", "is_loopback", "token_problem"]
+__all__ = ["InvalidSettings", "ListingApi", "Network", "Settings", "is_loopback", "token_problem"]

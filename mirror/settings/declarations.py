@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mirror.settings import parsers
 from mirror.settings.environment import InvalidSettings, read_environment
-from mirror.settings.parsers import Network, is_loopback
+from mirror.settings.parsers import ListingApi, Network, is_loopback
 
 T = TypeVar("T")
 Requirement = Callable[["Settings"], object]
@@ -165,6 +165,16 @@ class Settings:
         "`registry=url`: where the API of that registry really is, such as a proxy. Names and targets stay those of "
         "the registry. An `http://` URL allows plain HTTP for that host and port only.",
     )
+    listing_apis: Mapping[str, ListingApi] = _setting(
+        parsers.by_registry(parsers.listing_api),
+        "",
+        "`registry=vendor+url`: the API that lists the repositories of that registry, such as "
+        "`registry.corp=gitlab+https://gitlab.corp`. The vendor is `docker-hub`, `github`, `gitlab`, `harbor` or "
+        "`quay`. The API receives the credentials of the registry as "
+        "[whole registries](selection.md#whole-registries) says. An `http://` URL allows plain HTTP for that host and "
+        "port only.",
+        shown="a built-in table",
+    )
     token_realms: Mapping[str, frozenset[str]] = _setting(
         parsers.realms,
         "",
@@ -180,9 +190,9 @@ class Settings:
     registry_concurrency: Mapping[str, int] = _setting(
         parsers.by_registry(parsers.number(1, 1000)),
         "",
-        "`registry=number`, from 1 to 1000: how many requests for manifests, and how many for blobs, all workers "
-        "together send to the registry at once. These limits start at 32, and one worker uses at most 16. They grow by "
-        "one each second while all are used. They are halved after a 429, a 503 or a timeout.",
+        "`registry=number`, from 1 to 1000: how many requests for manifests, how many for blobs, and how many for "
+        "lists all workers together send to the registry at once. These limits start at 32, and one worker uses at "
+        "most 16. They grow by one each second while all are used. They are halved after a 429, a 503 or a timeout.",
         shown="64 each",
     )
 

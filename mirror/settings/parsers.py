@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -20,6 +21,7 @@ T = TypeVar("T")
 Choice = TypeVar("Choice", bound=str)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+LISTING_VENDORS: Final = ("docker-hub", "github", "gitlab", "harbor", "quay")
 _MAX_PREFIX_BYTES: Final = 400
 """An S3 key has at most 1 024 bytes. The longest key of the bucket's layout needs the rest."""
 _UNITS: Final = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -228,6 +230,22 @@ def by_registry(parse_value: Callable[[str], T]) -> Callable[[str], dict[str, T]
         return values
 
     return parse
+
+
+@dataclass(frozen=True, slots=True)
+class ListingApi:
+    """The API of a vendor that lists the repositories of a registry."""
+
+    vendor: str
+    url: str
+
+
+def listing_api(text: str) -> ListingApi:
+    """Parse ``vendor+url``, such as ``gitlab+https://gitlab.corp``."""
+    vendor, plus, address = text.partition("+")
+    if not plus or vendor not in LISTING_VENDORS:
+        raise ValueError(f"must be written 'registry=vendor+url', with a vendor of {', '.join(LISTING_VENDORS)}")
+    return ListingApi(vendor, url(address))
 
 
 def realms(text: str) -> dict[str, frozenset[str]]:

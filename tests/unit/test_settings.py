@@ -71,6 +71,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         "insecure_registries": frozenset(),
         "allowed_networks": (),
         "registry_endpoints": {},
+        "listing_apis": {},
         "registry_concurrency": {},
         "token_realms": {},
         "docker_config": None,

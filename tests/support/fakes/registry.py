@@ -179,7 +179,8 @@ class FakeRegistry:
             return self._token(request)
         match = _PATH.fullmatch(request.path)
         repository, kind, name = match.groups() if match else ("", "", "")
-        if refused := self._refusal(request, repository):
+        scope = "registry:catalog:*" if request.path == "/v2/_catalog" else f"repository:{repository}:pull"
+        if refused := self._refusal(request, scope):
             return refused
         if kind == "manifests":
             return self._manifest(repository, name)
@@ -197,11 +198,10 @@ class FakeRegistry:
         repository, _, digest = request.path.lstrip("/").rpartition("/")
         return self._blob(request, repository, digest)
 
-    def _refusal(self, request: Request, repository: str) -> Reply | None:
+    def _refusal(self, request: Request, scope: str) -> Reply | None:
         given = request.headers.get("Authorization", "")
         if self.basic:
             return None if given == basic(self.basic) else Reply(401, {"WWW-Authenticate": 'Basic realm="fake"'})
-        scope = f"repository:{repository}:pull"
         if self.tokens is None or self.tokens.accepts(given, scope):
             return None
         challenge = self.tokens.challenge(self.token_url, scope)
