@@ -21,6 +21,7 @@ from mirror.registry.credentials import DockerConfig
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.listing import Listing
 from mirror.registry.manifests import HeadSupport, ManifestHead, ManifestSource, RegistryManifests
+from mirror.registry.pages import ListRequests
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.retry import Retries
 from mirror.registry.throttle import Sleep, Throttle
@@ -64,10 +65,9 @@ class RegistryClient:
             requests, throttle.limiter, HeadSupport(throttle.breaker), self._accounts, self._retries, sleep
         )
         self._blobs = BlobSource(requests, redirects, throttle.limiter, sleep)
-        vendors = VendorListings(
-            redirects, endpoints, find_credential, listing_apis or {}, throttle.limiter, self._retries, sleep
-        )
-        self._listing = Listing(requests, vendors, throttle.limiter, self._retries, sleep)
+        lists = ListRequests(throttle.limiter, self._retries, sleep)
+        vendors = VendorListings(transport, redirects, endpoints, find_credential, listing_apis or {}, lists)
+        self._listing = Listing(requests, vendors, lists)
 
     @classmethod
     def from_settings(

@@ -20,9 +20,7 @@ from mirror.errors import ListingDenied, ListingTooLarge, ListingUnsupported, Mi
 from mirror.http.response import Response
 from mirror.oci.reference import MAX_NAME_LENGTH, RepositoryPattern, is_tag, repository_problem
 from mirror.registry.authorized_request import AuthorizedRequests
-from mirror.registry.pages import Page, PagedList, entries_of, next_query, read_document
-from mirror.registry.retry import Retries
-from mirror.registry.throttle import ConcurrencyLimiter, RequestSlot, Sleep
+from mirror.registry.pages import ListRequests, Page, PagedList, entries_of, next_query, read_document
 from mirror.registry.vendors import VendorListings
 
 PAGE_SIZE: Final = 1000
@@ -55,15 +53,11 @@ class Listing:
         self,
         requests: AuthorizedRequests,
         vendors: VendorListings,
-        limiter: ConcurrencyLimiter,
-        retries: Retries,
-        sleep: Sleep,
+        lists: ListRequests,
     ) -> None:
         self._requests = requests
         self._vendors = vendors
-        self._limiter = limiter
-        self._retries = retries
-        self._sleep = sleep
+        self._lists = lists
 
     def tags(self, repository: RepositoryPattern) -> Iterator[str]:
         """Yield each tag of *repository* once, in the registry's order. See `RegistryClient.tags`."""
@@ -119,16 +113,13 @@ class Listing:
 
     def _entries(self, source: RepositoryPattern, listed: _List) -> Iterator[Any]:
         def fetch(query: str) -> Page:
-            return self._retries.run(source, partial(self._fetch_once, source, listed, query))
+            return self._lists.run(source, partial(self._fetch_once, source, listed, query))
 
         return PagedList(source.registry, listed.what).entries(_FIRST, fetch)
 
     def _fetch_once(self, source: RepositoryPattern, listed: _List, query: str) -> Page:
         path = f"{listed.path}?{query}" if query else listed.path
-        with (
-            RequestSlot(self._limiter, source.registry, "lists", self._sleep),
-            self._requests.send("GET", source, path, {"Accept": "application/json"}).response as response,
-        ):
+        with self._requests.send("GET", source, path, {"Accept": "application/json"}).response as response:
             if response.status == 400 and query == _FIRST:
                 # The registry may allow smaller pages only (distribution: PAGINATION_NUMBER_INVALID). Let it choose.
                 return Page((), _ANY_SIZE)

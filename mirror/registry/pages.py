@@ -4,8 +4,8 @@ A list that fails or is cut off is never taken for a complete one: the iterator 
 bounded in bytes and in JSON values. A list is bounded in entries, pages and time, and in empty pages in a row.
 
 `Link` (RFC 8288) says that there is a next page. It may be absolute or relative, and must not lead to another origin.
-Only its query is used, with our own URL. Registries behind a proxy often get its path wrong, and a hostile one could
-name any path of the registry for our login.
+Only its query is used, with our own URL. Registries behind a proxy often get its path wrong. A hostile one could name
+any path, which our login would then open.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from mirror.errors import ListingTooLarge, SourceFailed, SourceTooSlow
 from mirror.http.response import Response
 from mirror.http.transport import Origin
+from mirror.oci.reference import SourceName
+from mirror.registry.retry import Retries
+from mirror.registry.throttle import ConcurrencyLimiter, RequestSlot, Sleep
 
 MAX_PAGE_BYTES: Final = 8 * 2**20
 """Registry 2.8 sends all tags in one page. This is enough for 100 000 tags that are commit ids."""
@@ -38,6 +42,7 @@ _LINK: Final = re.compile(r"<([^<>]*)>([^<]*)")
 _RELATION: Final = re.compile(r";\s*rel\s*=\s*\"?([^\",;]*)", re.IGNORECASE)
 _PARSING: Final = threading.Lock()
 """Pages are parsed one at a time, because JSON needs several times its size."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,27 @@ class Page:
     entries: Sequence[Any]
     next: str | None = None
     total: int | None = None
+
+
+class ListRequests:
+    """Runs the requests of lists: under the circuit breaker, each in a slot, and repeated if a failure may pass."""
+
+    def __init__(self, limiter: ConcurrencyLimiter, retries: Retries, sleep: Sleep) -> None:
+        self._limiter = limiter
+        self._retries = retries
+        self._sleep = sleep
+
+    def run(self, source: SourceName, request: Callable[[], T]) -> T:
+        """Run *request* and return its result. Raises what `Retries.run` raises."""
+        return self._retries.run(source, partial(self._in_slot, source, request))
+
+    def run_optional(self, source: SourceName, request: Callable[[], T | None]) -> T | None:
+        """Run a request whose failure decides nothing. See `Retries.run_optional`."""
+        return self._retries.run_optional(source, partial(self._in_slot, source, request))
+
+    def _in_slot(self, source: SourceName, request: Callable[[], T]) -> T:
+        with RequestSlot(self._limiter, source.registry, "lists", self._sleep):
+            return request()
 
 
 class PagedList:

@@ -28,7 +28,7 @@ KNOWN_REALMS: Final = {
     "registry.gitlab.com": frozenset({"gitlab.com"}),
 }
 """Token servers on another host than their registry. GHCR, GCR, quay.io, ACR and most others use the same host."""
-_MAX_TOKEN_REPLY: Final = 1024 * 1024
+MAX_TOKEN_REPLY: Final = 1024 * 1024
 _LONGEST_SERVICE: Final = 1024
 _RESERVED: Final = frozenset({"scope", "account"})
 """Parameters that are dropped from a realm's own query. The registry must not choose the scope or the account."""
@@ -116,7 +116,7 @@ class TokenServers:
                 raise scope.denied()
             if not 200 <= response.status < 300:
                 raise status_error(registry, response.status, response.headers, subject="its token server")
-            return _token(response.read(_MAX_TOKEN_REPLY, "a token"), registry)
+            return parse_token(response.read(MAX_TOKEN_REPLY, "a token"), registry)
 
     def _send(self, request: _TokenRequest, registry: str, *, anonymous: bool) -> Response:
         """Send the request.
@@ -218,7 +218,7 @@ def _redirected(request: _TokenRequest, status: int, location: str, registry: st
     return _TokenRequest(request.method, url, request.headers, request.body)
 
 
-def _token(body: bytes, registry: str) -> Token:
+def parse_token(body: bytes, registry: str) -> Token:
     """Parse a token server's reply: the first usable ``token`` or ``access_token``.
 
     ``issued_at`` is ignored, because it comes from another clock. If a token expires earlier, the registry refuses it,

@@ -1,25 +1,24 @@
 """List repositories by the APIs of vendors whose registries have no catalog.
 
-| vendor | documentation |
-| --- | --- |
-| Docker Hub | docs.docker.com/reference/api/hub/latest, "List repositories in a namespace" |
-| Quay | docs.redhat.com, "Red Hat Quay API reference", listRepos |
-| GitHub | docs.github.com/en/rest/packages/packages, "List packages for an organization", and "for a user" |
-| GitLab | docs.gitlab.com/api/container_registry, "List registry repositories" |
-| Harbor | api/v2.0/swagger.yaml of goharbor/harbor: listRepositories, listAllRepositories, getPing |
+Each is built from its public documentation:
+
+- Docker Hub: docs.docker.com/reference/api/hub/latest, "List repositories in a namespace" and "Create access token".
+- Quay: docs.redhat.com, "Red Hat Quay API reference", listRepos.
+- GitHub: docs.github.com/en/rest/packages/packages, "List packages for an organization" and "for a user".
+- GitLab: docs.gitlab.com/api/container_registry, "List registry repositories".
+- Harbor: api/v2.0/swagger.yaml of goharbor/harbor, listRepositories, listAllRepositories and getPing.
 
 Pages are requested by their number, or by Quay's token, never by a URL that a response names. A page that is full, or
 that announces another one, has a next page. If the length of the whole list is stated, the list must reach it.
 
-Docker Hub and Quay are asked without credentials, so they list public repositories. GitHub and GitLab receive the
-registry's password as a Bearer token: it is an access token of that vendor. Harbor receives user and password. See
-ADR 38 for the hosts that may have them.
+Without credentials a vendor lists public repositories only. ADR 38 says which host may have which credentials.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Final, Literal
@@ -29,14 +28,14 @@ from mirror.errors import ListingDenied, ListingUnsupported, RepositoryUnknown, 
 from mirror.http.deadlines import shared_deadline
 from mirror.http.redirects import Redirects
 from mirror.http.response import Response
-from mirror.http.transport import Origin
+from mirror.http.transport import Origin, Transport
 from mirror.oci.reference import DOCKER_HUB, RepositoryPattern
 from mirror.registry.auth import CredentialLookup
+from mirror.registry.credentials import Credential
 from mirror.registry.endpoints import Endpoints
-from mirror.registry.pages import Page, PagedList, entries_of, next_target, read_document
+from mirror.registry.pages import ListRequests, Page, PagedList, entries_of, next_target, read_document
 from mirror.registry.response_errors import status_error
-from mirror.registry.retry import Retries
-from mirror.registry.throttle import ConcurrencyLimiter, RequestSlot, Sleep
+from mirror.registry.token_server import MAX_TOKEN_REPLY, parse_token
 from mirror.settings import ListingApi
 
 PAGE_SIZE: Final = 100
@@ -48,6 +47,7 @@ KNOWN_APIS: Final = {
     "registry.gitlab.com": ListingApi("gitlab", "https://gitlab.com"),
 }
 _HEADERS: Final = {"Accept": "application/json"}
+_EXCHANGE_PATH: Final = "/v2/auth/token"
 _PING_SIZE: Final = 1024
 _MAX_TOKEN: Final = 1024
 _MAX_DIGITS: Final = 9
@@ -60,9 +60,12 @@ class _Vendor:
 
     ``paths`` are tried in this order until one is not 404. In them, and in ``query``, ``{namespace}`` is the first
     component of the prefix, and ``{prefix}`` is all of it. ``path_of_all`` lists the whole registry, if it can.
+
+    ``login`` says how the registry's user and password are used. With "bearer" the password is an access token. With
+    "exchange" they are exchanged for one.
     """
 
-    login: Literal["none", "basic", "bearer"]
+    login: Literal["none", "basic", "bearer", "exchange"]
     paths: tuple[str, ...]
     query: str
     name: str
@@ -86,7 +89,7 @@ class _Vendor:
 
 _VENDORS: Final[Mapping[str, _Vendor]] = {
     "docker-hub": _Vendor(
-        "none",
+        "exchange",
         ("/v2/namespaces/{namespace}/repositories",),
         f"page_size={PAGE_SIZE}&ordering=name",
         name="name",
@@ -127,7 +130,7 @@ class _Question:
     vendor: _Vendor
     pattern: RepositoryPattern
     source: RepositoryPattern
-    authorization: str | None
+    authorization: str | None = field(repr=False)
 
     @property
     def what(self) -> str:
@@ -142,21 +145,19 @@ class VendorListings:
 
     def __init__(
         self,
+        transport: Transport,
         redirects: Redirects,
         endpoints: Endpoints,
         find_credential: CredentialLookup,
         apis: Mapping[str, ListingApi],
-        limiter: ConcurrencyLimiter,
-        retries: Retries,
-        sleep: Sleep,
+        lists: ListRequests,
     ) -> None:
+        self._transport = transport
         self._redirects = redirects
         self._endpoints = endpoints
         self._find_credential = find_credential
         self._apis = {**KNOWN_APIS, **apis}
-        self._limiter = limiter
-        self._retries = retries
-        self._sleep = sleep
+        self._lists = lists
 
     def api(self, registry: str) -> ListingApi | None:
         """Return the API that lists a registry's repositories. None if the registry itself does."""
@@ -166,7 +167,7 @@ class VendorListings:
         """Return the API of a registry that turns out to be Harbor. None if it is not."""
         api = ListingApi("harbor", self._endpoints.base_url(registry))
         source = RepositoryPattern(registry, "", is_wildcard=True)
-        found = self._retries.run_optional(source, partial(self._ping, registry, f"{api.url}/api/v2.0/ping"))
+        found = self._lists.run_optional(source, partial(self._ping, registry, f"{api.url}/api/v2.0/ping"))
         return api if found else None
 
     def repositories(self, api: ListingApi, pattern: RepositoryPattern) -> Iterator[Any]:
@@ -185,7 +186,7 @@ class VendorListings:
 
         def fetch(request: str) -> Page:
             once = partial(self._fetch_once, question, request, following.get(request))
-            return self._retries.run(question.source, once)
+            return self._lists.run(question.source, once)
 
         entries = PagedList(question.source.registry, question.what).entries(firsts[0], fetch)
         return (vendor.repository(entry, pattern.repository) for entry in entries)
@@ -194,18 +195,40 @@ class VendorListings:
         own = api.url == self._endpoints.base_url(pattern.registry)
         host = pattern.registry if own else str(Origin.of(api.url))
         source = RepositoryPattern(host, pattern.repository, is_wildcard=True)
-        authorization = None
-        if vendor.login != "none" and (found := self._find_credential(pattern.registry, pattern.repository)):
-            authorization = found.basic if vendor.login == "basic" else found.bearer
-        return _Question(api, vendor, pattern, source, authorization)
+        question = _Question(api, vendor, pattern, source, None)
+        if vendor.login == "none":
+            return question
+        credential = self._find_credential(pattern.registry, pattern.repository)
+        return replace(question, authorization=self._authorization(question, credential) if credential else None)
+
+    def _authorization(self, question: _Question, credential: Credential) -> str | None:
+        """Return the header to send. None for a credential that the vendor's API does not know, such as a token."""
+        if question.vendor.login == "basic":
+            return credential.basic
+        if question.vendor.login == "bearer":
+            return credential.bearer
+        if credential.basic is None:
+            return None
+        return self._lists.run(question.source, partial(self._exchange_once, question, credential))
+
+    def _exchange_once(self, question: _Question, credential: Credential) -> str:
+        """Exchange user and password for an access token, which is valid for ten minutes.
+
+        No redirect is followed. Raises ListingDenied if they are refused.
+        """
+        login = json.dumps({"identifier": credential.username, "secret": credential.password}).encode()
+        headers = {**_HEADERS, "Content-Type": "application/json"}
+        server, url = question.source.registry, f"{question.api.url}{_EXCHANGE_PATH}"
+        with self._transport.request("POST", url, headers, server=server, body=login) as response:
+            if response.status in (400, 401, 403):
+                raise ListingDenied(question.pattern.registry, with_credentials=True)
+            if response.status != 200:
+                raise status_error(server, response.status, response.headers, subject="its login")
+            return f"Bearer {parse_token(response.read(MAX_TOKEN_REPLY, 'a token'), server).text}"
 
     def _fetch_once(self, question: _Question, request: str, alternative: str | None) -> Page:
         """Fetch one page in one attempt. After a 404, the *alternative* request is the next page."""
-        with (
-            shared_deadline(),
-            RequestSlot(self._limiter, question.source.registry, "lists", self._sleep),
-            self._get(question, f"{question.api.url}{request}") as response,
-        ):
+        with shared_deadline(), self._get(question, f"{question.api.url}{request}") as response:
             if response.status == 404 and alternative is not None:
                 return Page((), alternative)
             _require_list(response, question)
@@ -224,14 +247,14 @@ class VendorListings:
 
     def _ping(self, registry: str, url: str) -> Literal[True] | None:
         """Return True if Harbor's ``/api/v2.0/ping`` replies as Harbor does."""
-        with shared_deadline(), RequestSlot(self._limiter, registry, "lists", self._sleep):
-            permits = partial(self._endpoints.permits, registry)
+        permits = partial(self._endpoints.permits, registry)
+        with shared_deadline():
             final = self._redirects.follow("GET", url, _HEADERS, None, server=registry, permits=permits)
-            with final.response as response:
-                if response.status != 200 or final.target is not None:
-                    return None
-                reply = response.read(_PING_SIZE, "a ping").strip(b' \r\n\t"')
-                return True if reply.lower() == b"pong" else None
+        with final.response as response:
+            if response.status != 200 or final.target is not None:
+                return None
+            reply = response.read(_PING_SIZE, "a ping").strip(b' \r\n\t"')
+            return True if reply.lower() == b"pong" else None
 
 
 def _require_list(response: Response, question: _Question) -> None:

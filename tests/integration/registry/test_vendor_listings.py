@@ -145,14 +145,45 @@ def gitlab(request: Request) -> Reply:
     return linked(request, known[request.path], total="X-Total")
 
 
-def test_docker_hub_lists_the_public_repositories_of_a_namespace(
-    client_of: MakeClient, api_of: MakeApi, config: Path
-) -> None:
+def test_docker_hub_lists_the_public_repositories_of_a_namespace(client_of: MakeClient, api_of: MakeApi) -> None:
     api = api_of(docker_hub)
-    found = listed(client_of, "docker.io/bitnami/*", ListingApi("docker-hub", api.url), docker_config=config)
+    found = listed(client_of, "docker.io/bitnami/*", ListingApi("docker-hub", api.url))
     assert found == [f"bitnami/{name}" for name in NAMES]
     assert [request.query["page"] for request in api.requests] == [["1"], ["2"], ["3"]]
     assert not any("Authorization" in request.headers for request in api.requests)
+
+
+def test_docker_hub_exchanges_the_login_for_a_token(client_of: MakeClient, api_of: MakeApi, config: Path) -> None:
+    def private(request: Request) -> Reply:
+        if request.path == "/v2/auth/token":
+            return body_of(200, {"access_token": "eyJ.short.lived"})
+        allowed = request.headers.get("Authorization") == "Bearer eyJ.short.lived"
+        return docker_hub(request) if allowed else body_of(404, {"message": "object not found"})
+
+    api = api_of(private)
+    found = listed(client_of, "docker.io/bitnami/*", ListingApi("docker-hub", api.url), docker_config=config)
+    assert len(found) == len(NAMES)
+    assert [request.method for request in api.requests] == ["POST", "GET", "GET", "GET"]
+    assert json.loads(api.requests[0].body) == {"identifier": "gordon", "secret": TOKEN}
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (body_of(401, {"detail": "Incorrect authentication credentials"}), ListingDenied),
+        (body_of(200, {"access_token": "with blank"}), SourceFailed),
+        (body_of(200, []), SourceFailed),
+        (Reply(307, {"Location": "https://elsewhere.example/v2/auth/token"}), SourceFailed),
+    ],
+)
+def test_a_login_that_docker_hub_refuses_is_an_error(
+    client_of: MakeClient, api_of: MakeApi, config: Path, reply: Reply, kind: type[MirrorError]
+) -> None:
+    api = api_of(lambda _: reply)
+    error = failure(client_of, "docker.io/bitnami/*", ListingApi("docker-hub", api.url), docker_config=config)
+    assert isinstance(error, kind)
+    assert TOKEN not in repr((error, error.hint, error.reason))
+    assert len(api.requests) == 1
 
 
 def test_the_api_of_docker_hub_is_on_its_own_host() -> None:
@@ -224,17 +255,21 @@ def test_a_gitlab_of_ones_own_is_named_by_the_settings(client_of: MakeClient, ap
 @pytest.mark.parametrize(
     ("pattern", "vendor", "serve"),
     [
-        ("docker.io/nobody/*", "docker-hub", docker_hub),
         ("ghcr.io/nobody/*", "github", github),
         ("registry.gitlab.com/nobody/*", "gitlab", gitlab),
     ],
 )
-def test_an_unknown_namespace_is_an_error(
+def test_an_unknown_group_or_owner_is_an_error(
     client_of: MakeClient, api_of: MakeApi, config: Path, pattern: str, vendor: str, serve: Callable[[Request], Reply]
 ) -> None:
     error = failure(client_of, pattern, ListingApi(vendor, api_of(serve).url), docker_config=config)
     assert isinstance(error, RepositoryUnknown)
     assert "'nobody'" in error.message
+
+
+def test_an_unknown_namespace_is_an_error(client_of: MakeClient, api_of: MakeApi) -> None:
+    error = failure(client_of, "docker.io/nobody/*", ListingApi("docker-hub", api_of(docker_hub).url))
+    assert isinstance(error, RepositoryUnknown)
 
 
 @pytest.mark.parametrize("registry", ["quay.io", "ghcr.io", "registry.gitlab.com"])
@@ -374,8 +409,7 @@ def test_a_full_page_whose_link_was_dropped_has_a_successor(
 
 
 def test_a_page_names_no_url_that_is_requested(client_of: MakeClient, api_of: MakeApi) -> None:
-    seen: list[Request] = []
-    other = api_of(lambda q: seen.append(q) or Reply(404))  # type: ignore[func-returns-value]  # append returns None
+    other = api_of(lambda _: Reply(404))
 
     def lying(request: Request) -> Reply:
         more = request.query["page"] == ["1"]
@@ -384,7 +418,7 @@ def test_a_page_names_no_url_that_is_requested(client_of: MakeClient, api_of: Ma
         )
 
     assert listed(client_of, "docker.io/bitnami/*", ListingApi("docker-hub", api_of(lying).url)) == ["bitnami/a"]
-    assert seen == []
+    assert other.requests == []
 
 
 @pytest.mark.parametrize("token", [7, ["a"], "x" * 2000, "a\nb", "é"])
