@@ -26,8 +26,8 @@ SHARED = {
 """Codes that several classes share, with the number of classes.
 
 The distribution spec has one code for a manifest, a blob or a repository that the source does not have, and that the
-mirror does not have. It has one code for too many requests, and for a pull limit that is used up. A registry that cannot be reached, or
-that fails, may be known to work. One that fails may be too slow.
+mirror does not have. It has one code for too many requests, and for a pull limit that is used up. A registry that
+cannot be reached, or that fails, may be known to work. One that fails may be too slow.
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.settings import InvalidSettings, Settings
+from mirror.settings import InvalidSettings, ListingApi, Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 TOKEN = "a-token-of-some-length"
@@ -109,6 +109,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         INSECURE_REGISTRIES="harbor:80, 127.0.0.1:5001,",
         ALLOWED_NETWORKS="10.0.0.0/8, fd00::/8,192.168.1.7",
         REGISTRY_ENDPOINTS="docker.io=https://hub-proxy.corp,index.docker.io:5000 = http://other",
+        LISTING_APIS="registry.corp=gitlab+https://gitlab.corp/, docker.io = docker-hub+http://hub-proxy.corp:8081/hub",
         REGISTRY_CONCURRENCY="index.docker.io=8, registry.corp = 1000",
         TOKEN_REALMS="harbor.corp=sso.corp,harbor.corp=SSO2.corp",
         DOCKER_CONFIG=str(config),
@@ -144,6 +145,10 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
             ipaddress.ip_network("192.168.1.7/32"),
         ),
         registry_endpoints={"docker.io": "https://hub-proxy.corp", "index.docker.io:5000": "http://other"},
+        listing_apis={
+            "registry.corp": ListingApi("gitlab", "https://gitlab.corp"),
+            "docker.io": ListingApi("docker-hub", "http://hub-proxy.corp:8081/hub"),
+        },
         registry_concurrency={"docker.io": 8, "registry.corp": 1000},
         token_realms={"harbor.corp": frozenset({"sso.corp", "sso2.corp"})},
         docker_config=config,

@@ -199,6 +199,24 @@ def test_any_user_and_password_come_back_byte_by_byte(user: bytes, password: byt
 
 
 @pytest.mark.parametrize(
+    ("credential", "header"),
+    [
+        (Credential("u", "ghp_token"), "Bearer ghp_token"),
+        (Credential("u", ""), None),
+        (Credential("u", "two words"), None),
+        (Credential("u", "a\r\nHost: b"), None),
+        (Credential("u", "\udcff"), None),
+        (Credential("<token>", "", identity_token="t"), None),
+        (Credential("<token>", "", registry_token="t"), None),
+    ],
+)
+def test_a_password_is_sent_as_an_access_token_only_if_a_header_can_hold_it(
+    credential: Credential, header: str | None
+) -> None:
+    assert credential.bearer == header
+
+
+@pytest.mark.parametrize(
     "stored", ["dTpw dTpw", "dTpw=dTpw", "dTpw====", "dTpwd", "dTp-", "dTp\u00e9", "=", "\n", "dTpw\t"]
 )
 def test_auth_that_go_would_not_decode_is_an_error_that_names_the_entry(tmp_path: Path, stored: str) -> None:
