@@ -85,6 +85,7 @@ class PagedList:
         self._registry = registry
         self._what = what
         self._requested: set[str] = set()
+        self._last: Sequence[Any] = ()
         self._entries = 0
         self._empty = 0
         self._seconds = 0.0
@@ -92,8 +93,8 @@ class PagedList:
     def entries(self, first: str, fetch: Callable[[str], Page]) -> Iterator[Any]:
         """Yield the entries of all pages. *fetch* receives *first*, then the `Page.next` of each page.
 
-        Raises SourceFailed if the pages lead in a circle, or end before the stated total. Raises ListingTooLarge, or
-        SourceTooSlow for the time of all requests, and what *fetch* raises.
+        Raises SourceFailed if the pages lead in a circle or repeat, or end before the stated total. Raises
+        ListingTooLarge, SourceTooSlow for the time of all requests, and what *fetch* raises.
         """
         request: str | None = first
         total: int | None = None
@@ -115,6 +116,9 @@ class PagedList:
         self._requested.add(request)
 
     def _count(self, page: Page, seconds: float) -> None:
+        if page.entries and page.entries == self._last and page.next is not None:
+            raise self._broken(f"it sends the same page of the list of {self._what} again and again")
+        self._last = page.entries
         self._entries += len(page.entries)
         self._empty = 0 if page.entries else self._empty + 1
         self._seconds += seconds

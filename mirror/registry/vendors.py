@@ -8,8 +8,8 @@ Each is built from its public documentation:
 - GitLab: docs.gitlab.com/api/container_registry, "List registry repositories".
 - Harbor: api/v2.0/swagger.yaml of goharbor/harbor, listRepositories, listAllRepositories and getPing.
 
-Pages are requested by their number, or by Quay's token, never by a URL that a response names. A page that is full, or
-that announces another one, has a next page. If the length of the whole list is stated, the list must reach it.
+Pages are requested by their number, or by Quay's token, never by a URL that a response names. A response says whether
+there is a next page. If it states the length of the whole list, the list must reach it.
 
 Without credentials a vendor lists public repositories only. ADR 38 says which host may have which credentials.
 """
@@ -123,8 +123,8 @@ _VENDORS: Final[Mapping[str, _Vendor]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """What is asked of a vendor's API, and as whom it is known to the throttle: by its own host."""
+class _ApiListing:
+    """One list of a vendor's API. ``source`` is its name for the throttle, with the host of the API."""
 
     api: ListingApi
     vendor: _Vendor
@@ -180,68 +180,68 @@ class VendorListings:
         if not pattern.repository and vendor.path_of_all is None:
             hint = f"Name a namespace, as in '{pattern.registry}/NAMESPACE/*', or name the repositories in `images`."
             raise ListingUnsupported(pattern.registry, "it lists one namespace at a time", hint=hint)
-        question = self._question(api, vendor, pattern)
+        listing = self._listing(api, vendor, pattern)
         firsts = [_paged(vendor, first) for first in vendor.requests(pattern.repository)]
         following = dict(pairwise(firsts))
 
         def fetch(request: str) -> Page:
-            once = partial(self._fetch_once, question, request, following.get(request))
-            return self._lists.run(question.source, once)
+            once = partial(self._fetch_once, listing, request, following.get(request))
+            return self._lists.run(listing.source, once)
 
-        entries = PagedList(question.source.registry, question.what).entries(firsts[0], fetch)
+        entries = PagedList(listing.source.registry, listing.what).entries(firsts[0], fetch)
         return (vendor.repository(entry, pattern.repository) for entry in entries)
 
-    def _question(self, api: ListingApi, vendor: _Vendor, pattern: RepositoryPattern) -> _Question:
+    def _listing(self, api: ListingApi, vendor: _Vendor, pattern: RepositoryPattern) -> _ApiListing:
         own = api.url == self._endpoints.base_url(pattern.registry)
         host = pattern.registry if own else str(Origin.of(api.url))
         source = RepositoryPattern(host, pattern.repository, is_wildcard=True)
-        question = _Question(api, vendor, pattern, source, None)
+        listing = _ApiListing(api, vendor, pattern, source, None)
         if vendor.login == "none":
-            return question
+            return listing
         credential = self._find_credential(pattern.registry, pattern.repository)
-        return replace(question, authorization=self._authorization(question, credential) if credential else None)
+        return replace(listing, authorization=self._authorization(listing, credential) if credential else None)
 
-    def _authorization(self, question: _Question, credential: Credential) -> str | None:
+    def _authorization(self, listing: _ApiListing, credential: Credential) -> str | None:
         """Return the header to send. None for a credential that the vendor's API does not know, such as a token."""
-        if question.vendor.login == "basic":
+        if listing.vendor.login == "basic":
             return credential.basic
-        if question.vendor.login == "bearer":
+        if listing.vendor.login == "bearer":
             return credential.bearer
         if credential.basic is None:
             return None
-        return self._lists.run(question.source, partial(self._exchange_once, question, credential))
+        return self._lists.run(listing.source, partial(self._exchange_once, listing, credential))
 
-    def _exchange_once(self, question: _Question, credential: Credential) -> str:
+    def _exchange_once(self, listing: _ApiListing, credential: Credential) -> str:
         """Exchange user and password for an access token, which is valid for ten minutes.
 
         No redirect is followed. Raises ListingDenied if they are refused.
         """
         login = json.dumps({"identifier": credential.username, "secret": credential.password}).encode()
         headers = {**_HEADERS, "Content-Type": "application/json"}
-        server, url = question.source.registry, f"{question.api.url}{_EXCHANGE_PATH}"
+        server, url = listing.source.registry, f"{listing.api.url}{_EXCHANGE_PATH}"
         with self._transport.request("POST", url, headers, server=server, body=login) as response:
             if response.status in (400, 401, 403):
-                raise ListingDenied(question.pattern.registry, with_credentials=True)
+                raise ListingDenied(listing.pattern.registry, with_credentials=True)
             if response.status != 200:
                 raise status_error(server, response.status, response.headers, subject="its login")
             return f"Bearer {parse_token(response.read(MAX_TOKEN_REPLY, 'a token'), server).text}"
 
-    def _fetch_once(self, question: _Question, request: str, alternative: str | None) -> Page:
+    def _fetch_once(self, listing: _ApiListing, request: str, alternative: str | None) -> Page:
         """Fetch one page in one attempt. After a 404, the *alternative* request is the next page."""
-        with shared_deadline(), self._get(question, f"{question.api.url}{request}") as response:
+        with shared_deadline(), self._get(listing, f"{listing.api.url}{request}") as response:
             if response.status == 404 and alternative is not None:
                 return Page((), alternative)
-            _require_list(response, question)
-            return _page(response, question, request)
+            _require_list(response, listing)
+            return _page(response, listing, request)
 
-    def _get(self, question: _Question, url: str) -> Response:
-        registry, home = question.pattern.registry, Origin.of(question.api.url)
+    def _get(self, listing: _ApiListing, url: str) -> Response:
+        registry, home = listing.pattern.registry, Origin.of(listing.api.url)
         return self._redirects.follow(
             "GET",
             url,
             _HEADERS,
-            question.authorization,
-            server=question.source.registry,
+            listing.authorization,
+            server=listing.source.registry,
             permits=lambda origin: origin == home or self._endpoints.permits(registry, origin),
         ).response
 
@@ -257,7 +257,7 @@ class VendorListings:
             return True if reply.lower() == b"pong" else None
 
 
-def _require_list(response: Response, question: _Question) -> None:
+def _require_list(response: Response, listing: _ApiListing) -> None:
     """Raise the error for a status that is not 200."""
     server, status = response.server, response.status
     if status == 200:
@@ -265,31 +265,27 @@ def _require_list(response: Response, question: _Question) -> None:
     if status == 403 and response.headers.get("x-ratelimit-remaining") == "0":
         status = _RATE_LIMITED  # GitHub's REST API, "Rate limits"
     if status in (401, 403):
-        raise ListingDenied(question.pattern.registry, with_credentials=question.authorization is not None)
+        raise ListingDenied(listing.pattern.registry, with_credentials=listing.authorization is not None)
     if status == 404:
-        raise RepositoryUnknown(question.pattern.registry, question.pattern.repository)
-    raise status_error(server, status, response.headers, subject="it", what=f"the list of {question.what}")
+        raise RepositoryUnknown(listing.pattern.registry, listing.pattern.repository)
+    raise status_error(server, status, response.headers, subject="it", what=f"the list of {listing.what}")
 
 
-def _page(response: Response, question: _Question, request: str) -> Page:
-    document = read_document(response, question.what)
-    entries = entries_of(document, question.vendor.field, response.server, question.what)
-    fields = document if isinstance(document, dict) else {}
-    total = fields.get("count") if fields else _total(response)
-    if isinstance(total, int) and total < 0:
-        raise SourceFailed(response.server, f"it states {total} entries for the list of {question.what}")
-    return Page(entries, _next_request(fields, entries, response, question, request), _count(total))
+def _page(response: Response, listing: _ApiListing, request: str) -> Page:
+    document = read_document(response, listing.what)
+    entries = entries_of(document, listing.vendor.field, response.server, listing.what)
+    if isinstance(document, list):  # a proxy may have dropped the Link of a full page
+        has_next = next_target(response, listing.what) is not None or len(entries) >= PAGE_SIZE
+        return Page(entries, _next_number(request) if has_next else None, _total(response))
+    if listing.api.vendor == "quay":
+        return Page(entries, _after_token(document.get("next_page"), request, response.server, listing.what))
+    total = document.get("count")
+    if not isinstance(total, int | None) or isinstance(total, bool) or (total or 0) < 0:
+        raise SourceFailed(response.server, f"it states no possible length for the list of {listing.what}")
+    return Page(entries, _next_number(request) if document.get("next") else None, total)
 
 
-def _next_request(
-    fields: Mapping[str, Any], entries: list[Any], response: Response, question: _Question, request: str
-) -> str | None:
-    """Return the request for the next page. None after the last page."""
-    if question.api.vendor == "quay":
-        return _after_token(fields.get("next_page"), request, response.server, question.what)
-    announced = fields.get("next") if fields else next_target(response, question.what)
-    if not announced and len(entries) < PAGE_SIZE:
-        return None
+def _next_number(request: str) -> str:
     path, _, number = request.rpartition("&page=")
     return f"{path}&page={int(number) + 1}"
 
@@ -313,7 +309,3 @@ def _total(response: Response) -> int | None:
         if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS:
             return int(text)
     return None
-
-
-def _count(total: Any) -> int | None:
-    return total if isinstance(total, int) and not isinstance(total, bool) else None

@@ -242,13 +242,24 @@ def test_a_link_never_takes_the_login_to_another_origin(
     assert seen == []
 
 
+def test_the_same_page_again_and_again_fails_the_list(
+    client: RegistryClient, registry: FakeRegistry, repository: RepositoryPattern
+) -> None:
+    _reply_with(registry, {"tags": ["a"]}, link=lambda number: f"</v2/x?page={number}>; rel=next")
+    read, error = _failure(client.tags(repository))
+    assert read == ["a"]
+    assert isinstance(error, SourceFailed)
+    assert "the same page" in error.message
+
+
 @pytest.mark.parametrize("period", [1, 2, 5])
 def test_pages_in_a_circle_fail_the_list(
     client: RegistryClient, registry: FakeRegistry, repository: RepositoryPattern, period: int
 ) -> None:
-    _reply_with(registry, {"tags": ["a"]}, link=lambda number: f"</v2/x?page={number % period}>; rel=next")
+    documents = [{"tags": [f"{n}"]} for n in range(period + 1)]
+    _reply_with(registry, *documents, link=lambda number: f"</v2/x?page={number % period}>; rel=next")
     read, error = _failure(client.tags(repository))
-    assert read == ["a"]
+    assert len(read) == period + 1
     assert isinstance(error, SourceFailed)
     assert "circle" in error.message
     assert len(registry.log()) == period + 1
@@ -268,7 +279,9 @@ def test_endless_pages_fail_the_list(
     client: RegistryClient, registry: FakeRegistry, repository: RepositoryPattern, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mirror.registry.pages.MAX_PAGES", 20)
-    _reply_with(registry, {"tags": ["a"]}, link=lambda number: f"</v2/x?page={number}>; rel=next")
+    _reply_with(
+        registry, *({"tags": [f"{n}"]} for n in range(30)), link=lambda number: f"</v2/x?page={number}>; rel=next"
+    )
     _, error = _failure(client.tags(repository))
     assert isinstance(error, ListingTooLarge)
     assert "more than 20 pages" in error.message
@@ -290,7 +303,9 @@ def test_a_list_has_a_time_limit_for_all_its_requests(
 ) -> None:
     ticks = count(step=600.0)
     monkeypatch.setattr("mirror.registry.pages.monotonic", lambda: float(next(ticks)))
-    _reply_with(registry, {"tags": ["a"]}, link=lambda number: f"</v2/x?page={number}>; rel=next")
+    _reply_with(
+        registry, *({"tags": [f"{n}"]} for n in range(30)), link=lambda number: f"</v2/x?page={number}>; rel=next"
+    )
     _, error = _failure(client.tags(repository))
     assert isinstance(error, SourceTooSlow)
     assert error.out_of_time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +377,10 @@ def hub_page(**fields: Any) -> Callable[[Request], Reply]:
     ("fields", "reason"),
     [
         ({"count": 3}, "after 1 of 3 entries"),
-        ({"count": -1}, "-1 entries"),
+        ({"count": -1}, "no possible length"),
+        ({"count": "1"}, "no possible length"),
+        ({"count": True}, "no possible length"),
+        ({"next": "https://hub.docker.com/v2/x?page=2"}, "the same page"),
         ({"results": "a"}, "is not a list"),
         ({"results": {"a": 1}}, "is not a list"),
     ],
@@ -387,6 +391,16 @@ def test_a_vendors_list_that_is_cut_off_or_damaged_fails(
     error = failure(client_of, "docker.io/bitnami/*", ListingApi("docker-hub", api_of(hub_page(**fields)).url))
     assert isinstance(error, SourceFailed)
     assert reason in error.message
+
+
+def test_a_full_last_page_of_docker_hub_has_no_successor(client_of: MakeClient, api_of: MakeApi) -> None:
+    results = [{"name": name} for name in NAMES[:100]]
+
+    def exact(request: Request) -> Reply:
+        found = request.query["page"] == ["1"]
+        return body_of(200, {"count": 100, "next": None, "results": results}) if found else Reply(404)
+
+    assert len(listed(client_of, "docker.io/bitnami/*", ListingApi("docker-hub", api_of(exact).url))) == 100
 
 
 def test_a_list_that_ends_before_its_total_fails(client_of: MakeClient, api_of: MakeApi) -> None:
@@ -430,7 +444,8 @@ def test_a_token_that_cannot_be_sent_fails_the_list(client_of: MakeClient, api_o
 
 
 def test_a_token_that_repeats_fails_the_list(client_of: MakeClient, api_of: MakeApi) -> None:
-    api = api_of(lambda _: body_of(200, {"repositories": [{"name": "a"}], "next_page": "x&y=z"}))
+    names = count()
+    api = api_of(lambda _: body_of(200, {"repositories": [{"name": f"a{next(names)}"}], "next_page": "x&y=z"}))
     error = failure(client_of, "quay.io/prometheus/*", ListingApi("quay", api.url))
     assert isinstance(error, SourceFailed)
     assert "circle" in error.message
