@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from mirror.copying.cancellation import Cancellation, OperationCanceled, on_cancel, pause
 from mirror.errors import (
     AnswerTooLarge,
     AnswerTruncated,
@@ -27,12 +28,14 @@ from mirror.errors import (
 )
 from mirror.oci.reference import RepositoryPattern
 from mirror.registry.client import RegistryClient
-from tests.integration.registry.conftest import LOGIN, REPOSITORY, MakeClient
+from tests.conftest import MakeSettings
+from tests.integration.registry.conftest import LOGIN, LOOPBACK, REPOSITORY, MakeClient
 from tests.support.fakes import faults
 from tests.support.fakes.docker_hub import basic
 from tests.support.fakes.lists import body_of, catalog_pages, tag_pages
 from tests.support.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.support.fakes.server import HttpServer
+from tests.support.fakes.throttle import UNTHROTTLED
 
 TAGS = [f"v1.{n}" for n in range(2500)]
 
@@ -405,6 +408,28 @@ def test_a_failing_page_fails_the_list(
     assert read == TAGS[:1000]
     assert isinstance(error, kind)
     assert len(registry.log()) == requests
+
+
+def test_a_canceled_task_does_not_wait_for_a_page(
+    settings: MakeSettings, registry: FakeRegistry, repository: RepositoryPattern
+) -> None:
+    place = {"allowed_networks": LOOPBACK, "insecure_registries": frozenset({registry.host})}
+    client = RegistryClient.from_settings(settings(**place), throttle=UNTHROTTLED, sleep=pause, on_cancel=on_cancel)
+    cancellation = Cancellation()
+
+    def cancel_at_the_second_page(request: Request, reply: Reply) -> Reply | None:
+        if "last" not in request.query:
+            return None
+        cancellation.cancel("the job was canceled")
+        return faults.held_until(threading.Event())(reply)
+
+    registry.script(tag_pages(TAGS))
+    registry.script(cancel_at_the_second_page)
+    read: list[str] = []
+    with cancellation.bound_to_thread(), pytest.raises(OperationCanceled):
+        read.extend(client.tags(repository))
+    assert read == TAGS[:1000]
+    client.close()
 
 
 # --- logins
