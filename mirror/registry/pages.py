@@ -4,8 +4,8 @@ A list that fails or is cut off is never taken for a complete one: the iterator 
 bounded in bytes and in JSON values. A list is bounded in entries, pages and time, and in empty pages in a row.
 
 `Link` (RFC 8288) says that there is a next page. It may be absolute or relative, and must not lead to another origin.
-Only its query is used, with our own URL. A registry behind a proxy may not know its own path. A hostile registry could
-name any path, and would receive a request with our login there.
+Only its query is used, with our own URL. Behind a proxy, a registry may name another path than the one that we use. A
+hostile registry could name any path, and would receive a request with our login there.
 """
 
 from __future__ import annotations
