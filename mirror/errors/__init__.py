@@ -9,7 +9,10 @@
     │   ├── TargetReserved:         TARGET_RESERVED
     │   ├── TargetRepeated:         TARGET_REPEATED
     │   ├── ClientUnknown:          CLIENT_UNKNOWN
-    │   └── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
+    │   ├── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
+    │   ├── RegexUnavailable:       REGEX_UNAVAILABLE
+    │   ├── SelectionTooLarge:      SELECTION_TOO_LARGE
+    │   └── NoTagSelected:          NO_TAG_SELECTED
     ├── SourceError:            the source registry, or its response
     │   ├── SourceUnreachable:      SOURCE_UNREACHABLE
     │   ├── RegistryDown:           SOURCE_UNREACHABLE
@@ -109,6 +112,9 @@ from mirror.errors.input import (
     InvalidReference,
     InvalidTag,
     NameTooLong,
+    NoTagSelected,
+    RegexUnavailable,
+    SelectionTooLarge,
     TargetRepeated,
     TargetReserved,
 )
@@ -195,6 +201,7 @@ __all__ = [
     "MirrorError",
     "NameTooLong",
     "NoRegistryMirrored",
+    "NoTagSelected",
     "NotHeld",
     "PlainHttpNotAllowed",
     "PreconditionFailed",
@@ -202,11 +209,13 @@ __all__ = [
     "RateLimited",
     "RealmNotAllowed",
     "RedisUnavailable",
+    "RegexUnavailable",
     "RegistryBusy",
     "RegistryDown",
     "RegistryFailing",
     "RepositoryNotHeld",
     "RepositoryUnknown",
+    "SelectionTooLarge",
     "SizeInvalid",
     "SourceError",
     "SourceFailed",

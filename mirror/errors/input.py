@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from mirror.errors.base import MirrorError, quoted
 
 
@@ -86,3 +89,39 @@ class FallbackUnavoidable(InvalidInput):
 
     def __init__(self, client: str) -> None:
         super().__init__(f"{client} cannot be kept from its original registry by configuration")
+
+
+class RegexUnavailable(InvalidInput):
+    """RE2 is not installed. No other engine runs an expression of a user, because it could run for years."""
+
+    code = "REGEX_UNAVAILABLE"
+    hint = "Write the pattern as a glob, or install google-re2 for the service and the workers."
+
+    def __init__(self) -> None:
+        super().__init__("Regular expressions cannot be used: this platform has no build of google-re2")
+
+
+class SelectionTooLarge(InvalidInput):
+    """A selection has more tags, or more bytes to copy, than its rules allow. Nothing of it was copied."""
+
+    code = "SELECTION_TOO_LARGE"
+    hint = "Choose fewer tags, for example with 'semver' or 'latest', or raise the limit."
+
+    def __init__(self, source: str, found: int, rule: Literal["max_tags", "max_bytes"], limit: int) -> None:
+        what = "tags" if rule == "max_tags" else "bytes to copy"
+        super().__init__(f"The selection of '{source}' has {found} {what}, but '{rule}' is {limit}")
+
+
+class NoTagSelected(InvalidInput):
+    """The rules drop every tag of a repository, and waiting will not change that."""
+
+    code = "NO_TAG_SELECTED"
+    hint = "Compare the rules with the tags of the repository. A dry run says for each tag which rule drops it."
+
+    def __init__(self, source: str, dropped: Mapping[str, int]) -> None:
+        figures = ", ".join(f"'{rule}' dropped {count}" for rule, count in dropped.items())
+        found = sum(dropped.values())
+        message = (
+            f"No tag of '{source}' is selected: of {found} tags, {figures}" if found else f"'{source}' has no tags"
+        )
+        super().__init__(message)

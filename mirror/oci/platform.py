@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Self
 
 from mirror.errors import quoted
+from mirror.oci.glob import Glob
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,6 +53,7 @@ class PlatformPattern:
         """Parse ``os/architecture[/variant][:os_version]``. Raises ValueError."""
         name, _, os_version = text.partition(":")
         platform = Platform.parse(name)
+        _glob(os_version)
         return cls(platform.os, platform.architecture, platform.variant, os_version)
 
     def matches(self, platform: Platform) -> bool:
@@ -60,8 +62,11 @@ class PlatformPattern:
             return False
         if self.variant and self.variant != platform.variant:
             return False
-        return not self.os_version or fnmatchcase(platform.os_version, self.os_version)
+        return not self.os_version or _glob(self.os_version).matches(platform.os_version)
 
     def __str__(self) -> str:
         name = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
         return f"{name}:{self.os_version}" if self.os_version else name
+
+
+_glob = lru_cache(maxsize=128)(Glob.parse)

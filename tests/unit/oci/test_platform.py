@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.oci.platform import Platform
+from mirror.oci.platform import Platform, PlatformPattern
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,15 @@ def test_only_unknown_unknown_is_an_attestation_s_platform() -> None:
     assert Platform("unknown", "unknown").is_unknown
     assert not Platform("unknown", "amd64").is_unknown
     assert not Platform("linux", "unknown").is_unknown
+
+
+def test_the_version_of_a_pattern_is_a_glob() -> None:
+    pattern = PlatformPattern.parse("windows/amd64:10.0.20348.*")
+    assert pattern.matches(Platform("windows", "amd64", "", "10.0.20348.2700"))
+    assert not pattern.matches(Platform("windows", "amd64", "", "10.0.17763.1"))
+    assert not pattern.matches(Platform("windows", "amd64"))
+
+
+def test_a_pattern_with_a_malformed_glob_is_refused() -> None:
+    with pytest.raises(ValueError, match="the '\\[' at character 4 is not closed"):
+        PlatformPattern.parse("windows/amd64:10.[0")
