@@ -14,7 +14,8 @@ from marshmallow import Schema, ValidationError, fields, post_dump, post_load, v
 from mirror.errors import InvalidDigest
 from mirror.oci.digest import Digest
 from mirror.oci.platform import PlatformPattern
-from mirror.oci.tag_pattern import TAG_PATTERN_KINDS, TagPattern
+from mirror.oci.tag_pattern import TAG_PATTERN_KINDS, TagPattern, compile_regex
+from mirror.oci.version import VersionRange
 from mirror.records.rules import (
     ALL_PLATFORMS,
     CANONICAL_TARGET,
@@ -95,7 +96,22 @@ class _TagPatternField(fields.Field[TagPattern]):
         [(kind, text)] = value.items()
         if kind not in TAG_PATTERN_KINDS or not isinstance(text, str) or not 1 <= len(text) <= 1000:
             raise ValidationError('Write one of {"glob": …}, {"regex": …} and {"exact": …}.')
-        return TagPattern(kind, text)
+        try:
+            return TagPattern.parse(kind, text)
+        except ValueError as error:
+            raise ValidationError(f"{error}.") from None
+
+
+def _parses(parse: Callable[[str], Any]) -> Callable[[str], None]:
+    """Return a validator that accepts what *parse* accepts."""
+
+    def validator(text: str) -> None:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise ValidationError(f"{error}.") from None
+
+    return validator
 
 
 def _patterns(description: str) -> Any:
@@ -126,7 +142,7 @@ class TagRulesSchema(_RuleSchema):
     semver = fields.String(
         load_default=None,
         allow_none=True,
-        validate=validate.Length(1, 1000),
+        validate=[validate.Length(1, 1000), _parses(VersionRange.parse)],
         metadata={"description": "A range of versions.", "example": ">=3.18 <4"},
     )
     latest = fields.Nested(LatestTagsSchema, load_default=None, allow_none=True)
@@ -207,7 +223,7 @@ class PlatformRulesSchema(_RuleSchema):
 
 
 class TagRenameSchema(_RuleSchema):
-    regex = fields.String(required=True, validate=validate.Length(1, 1000))
+    regex = fields.String(required=True, validate=[validate.Length(1, 1000), _parses(compile_regex)])
     to = fields.String(required=True, validate=validate.Length(max=128), metadata={"example": "\\1"})
 
     @post_load
