@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -107,6 +109,18 @@ def test_without_re2_an_expression_is_refused_and_other_patterns_work() -> None:
     assert "google-re2" in refused.value.hint
     assert TagPattern.parse("glob", "1.*").matches("1.2")
     assert TagPattern.parse("exact", "1.2").matches("1.2")
+
+
+def test_the_module_loads_where_re2_is_not_installed() -> None:
+    program = (
+        "import sys; sys.modules['re2'] = None\n"
+        "from mirror.errors import RegexUnavailable\n"
+        "from mirror.oci.tag_pattern import TagPattern\n"
+        "try: TagPattern.parse('regex', 'a')\n"
+        "except RegexUnavailable as error: print(error.code)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "REGEX_UNAVAILABLE\n"
 
 
 def test_an_expression_is_compiled_once() -> None:
