@@ -24,7 +24,9 @@ from mirror.copying.cancellation import on_cancel, pause
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.copying.resolver import Resolver
+from mirror.jobs.choose import Chooser
 from mirror.jobs.claim import TaskClaimer, TaskSettler
+from mirror.jobs.expand import Expander, UnchangedTags
 from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import ImageCopier, TaskRunner
@@ -36,7 +38,9 @@ from mirror.locks.pins import Pins
 from mirror.locks.tag_sequence import TagSequence
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimStore
+from mirror.records.fields import at
 from mirror.records.jobs import JobStore
+from mirror.records.observations import ObservationStore
 from mirror.records.processes import LiveProcesses
 from mirror.records.recovery import RecoveryStore
 from mirror.records.selections import SelectionStore
@@ -155,6 +159,10 @@ def build(
     storage_breaker = StorageBreaker(redis)
     storage_guard = StorageGuard(bucket, redis, storage_breaker)
     settler = TaskSettler(claims, queue, storage_guard)
+    selections = SelectionStore(redis, jobs)
+    chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
+    unchanged = UnchangedTags(source, changes, confirmer)
+    expander = Expander(chooser, selections, unchanged, queue, settings.public_host)
     return Core(
         settings=settings,
         redis=redis,
@@ -182,14 +190,14 @@ def build(
         deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
-        selections=SelectionStore(redis, jobs),
+        selections=selections,
         claims=claims,
         recovery=recovery,
         submitter=Submitter(jobs, queue, settings),
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
-        runner=TaskRunner(settler, ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis)),
+        runner=TaskRunner(settler, ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis), expander),
         reconciler=Reconciler(recovery, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis, leases, checkpoints, jobs),
     )

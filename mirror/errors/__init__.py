@@ -8,6 +8,8 @@
     │   ├── NameTooLong:            NAME_TOO_LONG
     │   ├── TargetReserved:         TARGET_RESERVED
     │   ├── TargetRepeated:         TARGET_REPEATED
+    │   ├── TargetsInvalid:         TARGETS_INVALID
+    │   ├── NoRepositoryFound:      NO_REPOSITORY_FOUND
     │   ├── ClientUnknown:          CLIENT_UNKNOWN
     │   ├── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
     │   ├── RegexUnavailable:       REGEX_UNAVAILABLE
@@ -112,11 +114,13 @@ from mirror.errors.input import (
     InvalidReference,
     InvalidTag,
     NameTooLong,
+    NoRepositoryFound,
     NoTagSelected,
     RegexUnavailable,
     SelectionTooLarge,
     TargetRepeated,
     TargetReserved,
+    TargetsInvalid,
 )
 from mirror.errors.jobs import (
     JobFinished,
@@ -201,6 +205,7 @@ __all__ = [
     "MirrorError",
     "NameTooLong",
     "NoRegistryMirrored",
+    "NoRepositoryFound",
     "NoTagSelected",
     "NotHeld",
     "PlainHttpNotAllowed",
@@ -228,6 +233,7 @@ __all__ = [
     "TagBusy",
     "TargetRepeated",
     "TargetReserved",
+    "TargetsInvalid",
     "TaskUnknown",
     "TlsExpected",
     "Unauthorized",

@@ -70,6 +70,26 @@ class TargetRepeated(InvalidInput):
         super().__init__(f"More than one image of the job has the target '{target}'")
 
 
+class TargetsInvalid(InvalidInput):
+    """Some of the chosen tags cannot have the targets that the rules give them. All others were added to the job."""
+
+    code = "TARGETS_INVALID"
+    hint = "Change the target's template, or leave these tags out with 'deny'. Then POST a new job."
+
+    def __init__(self, source: str, refused: int, first: str) -> None:
+        super().__init__(f"{refused} of the chosen tags of '{source}' cannot have their targets. The first is {first}")
+
+
+class NoRepositoryFound(InvalidInput):
+    """A wildcard has no repository. That is never a success, because nothing would be mirrored."""
+
+    code = "NO_REPOSITORY_FOUND"
+    hint = "Check the prefix, and whether the credentials may see its repositories."
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"The registry lists no repository for '{source}'")
+
+
 class ClientUnknown(InvalidInput):
     """The mirror has no configuration for a container client of this name."""
 

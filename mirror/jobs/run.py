@@ -16,6 +16,7 @@ from mirror.copying.copier import Copier
 from mirror.copying.resolver import Resolver
 from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
+from mirror.jobs.expand import Expander
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.unchanged import unchanged_outcome
 from mirror.oci.digest import Digest
@@ -23,6 +24,7 @@ from mirror.oci.image import Image
 from mirror.oci.reference import Reference
 from mirror.records.claims import Outcome
 from mirror.records.fields import at, timestamp
+from mirror.records.spec import ExpandSpec
 from mirror.redis.client import Redis
 from mirror.storage.provenance import ImageProvenance
 
@@ -35,6 +37,7 @@ class TaskRunner:
 
     settler: TaskSettler
     copies: ImageCopier
+    expander: Expander
 
     def run(self, task: ClaimedTask) -> None:
         """Do the work of the task and settle it. Raises nothing."""
@@ -44,8 +47,11 @@ class TaskRunner:
                 self.settler.succeed(task, outcome)
 
     def _outcome(self, task: ClaimedTask) -> Outcome:
+        spec = task.claim.task.spec
         if isinstance(task, ClaimedCopy):
             return self.copies.copy(task)
+        if isinstance(spec, ExpandSpec):
+            return self.expander.expand(task, spec)
         raise NotImplementedError
 
 

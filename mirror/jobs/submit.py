@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from time import sleep
 from typing import Final
 
-from mirror.copying.naming import needs_digest, target_name
+from mirror.copying.naming import TargetNamer, needs_digest
 from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
 from mirror.http.address_guard import AddressGuard
 from mirror.oci.local_image import LocalImage, registry_component
@@ -139,7 +139,7 @@ def resolve_target(source: Reference, rule: TargetRule | None, public_host: str,
     if rule is None:
         image = LocalImage.default_for(source)
     elif rule != TargetRule(rule.template) or "{" in rule.template:
-        image = target_name(rule, source, source.digest, moment)
+        return TargetNamer(public_host, moment).target(rule, source)
     else:
         image = LocalImage.parse(rule.template)
         if image.digest is not None:

@@ -33,11 +33,15 @@ _PARTS_AT_ONCE: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A listed tag or repository. *rule* is the rule that dropped it, None if it was selected. *detail* says why."""
+    """A listed tag or repository. *rule* is the rule that dropped it, None if it was selected. *detail* says why.
+
+    A selected tag has a *digest* if a rule was about it. Then this digest was chosen, whatever the tag shows later.
+    """
 
     name: str
     rule: str | None = None
     detail: str | None = None
+    digest: str | None = None
 
 
 class SelectionStore:
@@ -55,13 +59,18 @@ class SelectionStore:
         The summary has the counts ``listed`` and ``selected``. It is written last, and only then the selection counts.
         """
         rest = iter(range(0, len(choices), PART))
-        parts = -(-len(choices) // PART)
+        parts = self.parts(len(choices))
         while starts := list(islice(rest, _PARTS_AT_ONCE)):
             flat = [value for start in starts for value in (str(start // PART), _packed(choices[start : start + PART]))]
             state = ClaimState(self._keep(args=[*claim.proof, json.dumps(flat), "", ""]))
             if state is not ClaimState.HELD:
                 return state
         return ClaimState(self._keep(args=[*claim.proof, "[]", json.dumps(summary), parts]))
+
+    @staticmethod
+    def parts(choices: int) -> int:
+        """Return the number of parts of so many choices."""
+        return -(-choices // PART)
 
     def part(self, task_id: str, number: int) -> list[Choice]:
         """Return the choices of one part, from 0."""
@@ -111,7 +120,7 @@ class SelectionStore:
 
 
 def _packed(choices: Sequence[Choice]) -> str:
-    rows = [[choice.name, choice.rule, choice.detail] for choice in choices]
+    rows = [[choice.name, choice.rule, choice.detail, choice.digest] for choice in choices]
     return base64.b64encode(zlib.compress(json.dumps(rows, separators=(",", ":")).encode())).decode()
 
 

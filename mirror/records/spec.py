@@ -21,6 +21,7 @@ from mirror.records.rules import ALL_TAGS, CANONICAL_TARGET, PLAIN_COPY, CopyOpt
 TaskKind = Literal["copy", "expand", "release"]
 TASK_KINDS: Final[tuple[TaskKind, ...]] = get_args(TaskKind)
 _VERSIONS: Final = (1, 2)
+_FLAGS: Final = ("is_dry_run", "is_staged", "may_be_empty")
 _PLAIN_FIELDS: Final = {"version", "kind", "source", "target"}
 
 
@@ -76,7 +77,8 @@ class CopySpec:
 class ExpandSpec:
     """List *source*, choose tags by *tags*, and add a copy for each of them and each of *targets* to the job.
 
-    A wildcard adds another expansion for each of its repositories.
+    A wildcard adds another expansion for each of its repositories. Of those, some *may_be_empty*: then it is no error
+    that the rules choose no tag.
     """
 
     source: RepositoryPattern
@@ -85,6 +87,7 @@ class ExpandSpec:
     options: CopyOptions = PLAIN_COPY
     is_dry_run: bool = False
     is_staged: bool = False
+    may_be_empty: bool = False
 
     @property
     def kind(self) -> TaskKind:
@@ -156,15 +159,16 @@ def _read(document: Mapping[str, Any]) -> TaskSpec:
     options = load_options(document) if document.keys() - _PLAIN_FIELDS else PLAIN_COPY
     if document["kind"] == "expand":
         targets = tuple(TARGET_RULE.load(target) for target in document.get("target") or [])
-        tags = TAG_RULES.load(document.get("tags") or {})
-        return ExpandSpec(RepositoryPattern.parse(str(document.get("source"))), tags, targets, options, **flags)
+        tags, empty = TAG_RULES.load(document.get("tags") or {}), bool(document.get("may_be_empty"))
+        pattern = RepositoryPattern.parse(str(document.get("source")))
+        return ExpandSpec(pattern, tags, targets, options, **flags, may_be_empty=empty)
     source, target = Reference.parse(str(document.get("source"))), LocalImage.parse(str(document.get("target")))
     return CopySpec(source, target, options, document.get("chosen_by"), **flags)
 
 
 def _to_json(spec: TaskSpec, shown: Mapping[str, Any]) -> str:
     document: dict[str, Any] = {"version": 1, "kind": spec.kind, **shown}
-    document |= {flag: True for flag in ("is_dry_run", "is_staged") if getattr(spec, flag)}
+    document |= {flag: True for flag in _FLAGS if getattr(spec, flag, False)}
     if isinstance(spec, CopySpec) and spec.chosen_by:
         document["chosen_by"] = spec.chosen_by
     if document.keys() != _PLAIN_FIELDS:

@@ -152,6 +152,11 @@ def task_selection(task_id: str) -> str:
     return f"{_ROOT}:task:{task_id}:selection"
 
 
+def observed_tags(repository: str) -> str:
+    """Hash from a tag of a source to the digest that it shows, and when it was first seen with it, as JSON."""
+    return f"{_ROOT}:observed:{repository}"
+
+
 def tag_taken(repository: str) -> str:
     """Hash from a tag to the highest number that was taken from its sequence."""
     return f"{_ROOT}:tag:taken:{repository}"

@@ -21,6 +21,7 @@ from tests.support.records import Records
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
 ALLOWED = "source, target, tags, platforms, overwrite, immutable"
+ALL_ALLOWED = f"{ALLOWED}, images, priority, on_error, atomic"
 COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "canceled": 0, "unchanged": 0, "running": 0}
 
 
@@ -284,8 +285,8 @@ def test_every_wrong_field_is_named_at_once(api: FlaskClient) -> None:
     assert {error["pointer"]: error["detail"] for error in errors} == {
         "/source": "Missing data for required field.",
         "/target": "Write a name, or an object with a 'template'.",
-        "/sources": f"Unknown field 'sources'. Did you mean 'source'? Allowed: {ALLOWED}, images, priority, on_error, atomic.",
-        "/a~1b~0c": f"Unknown field 'a/b~c'. Allowed: {ALLOWED}, images, priority, on_error, atomic.",
+        "/sources": f"Unknown field 'sources'. Did you mean 'source'? Allowed: {ALL_ALLOWED}.",
+        "/a~1b~0c": f"Unknown field 'a/b~c'. Allowed: {ALL_ALLOWED}.",
     }
 
 
@@ -412,3 +413,70 @@ def test_a_queued_job_says_that_no_worker_is_there_to_do_it(api: FlaskClient, co
         assert "No worker is alive: none has been seen lately" in shown["waiting_for"]["message"]
     core.processes.beat("worker", "copying", name="host:7")
     assert api.get(f"/v1/jobs/{posted['id']}").get_json()["waiting_for"] is None
+
+
+def test_a_repository_is_expanded_and_its_answer_repeats_the_rules(api: FlaskClient) -> None:
+    rules = {"semver": ">=3.18 <4", "deny": [{"glob": "*-rc*"}], "latest": {"count": 3}, "min_age": "3d"}
+    platforms = {"only": ["linux/amd64", "linux/arm64/v8"], "mode": "sparse"}
+    job = post(api, "alpine", tags=rules, platforms=platforms, target="team/{name}:{tag}", overwrite="never")
+    assert (job["source"], job["target"], job["images"]["total"]) == ("docker.io/library/alpine", None, 1)
+    assert job["request"] == {
+        "source": "docker.io/library/alpine",
+        "tags": {
+            "semver": ">=3.18 <4",
+            "deny": [{"glob": "*-rc*"}],
+            "latest": {"count": 3, "by": "semver"},
+            "min_age": "72h",
+        },
+        "target": [{"template": "team/{name}:{tag}"}],
+        "platforms": platforms,
+        "overwrite": "never",
+        "immutable": [],
+    }
+    [task] = job["tasks"]
+    assert (task["kind"], task["selection"], task["request"]) == ("expand", None, job["request"])
+
+
+@pytest.mark.parametrize("source", [{"repository": "alpine"}, "bitnami/*"])
+def test_a_repository_or_a_wildcard_without_rules_means_all_tags(api: FlaskClient, source: object) -> None:
+    job = api.post("/v1/jobs", json={"source": source}).get_json()
+    assert job["request"]["tags"] == {}
+    assert job["tasks"][0]["kind"] == "expand"
+
+
+def test_jobs_are_found_by_the_repository_that_they_expand(api: FlaskClient) -> None:
+    job = post(api, "alpine", tags={})
+    post(api, "alpine")
+    found = api.get("/v1/jobs?repository=library/alpine").get_json()["items"]
+    assert [one["id"] for one in found] == [job["id"]]
+    assert errors_of(api.get("/v1/jobs?repository=alpine&source=alpine")) == [
+        {"parameter": "repository", "detail": "Not beside 'source'."}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"source": "alpine", "tags": {"latest": {"count": 0}}}, "/tags/latest/count"),
+        ({"source": "alpine", "tags": {"min_age": "soon"}}, "/tags/min_age"),
+        ({"source": "alpine", "tags": {"allow": [{"glob": "*", "exact": "1"}]}}, "/tags/allow/0"),
+        ({"source": "alpine", "tags": {"sember": ">=1"}}, "/tags/sember"),
+        ({"source": "alpine", "platforms": {"mode": "sparse"}}, "/platforms/only"),
+        ({"source": "alpine", "platforms": {"only": ["arm64"], "mode": "sparse"}}, "/platforms/only/0"),
+        ({"source": "alpine", "overwrite": "maybe"}, "/overwrite"),
+        ({"source": "alpine", "target": []}, "/target"),
+        ({"source": {"repo": "alpine"}}, "/source/repository"),
+        ({"source": "alpine", "priority": "urgent"}, "/priority"),
+        ({"images": [{"source": "alpine", "tags": {"max_tags": 0}}]}, "/images/0/tags/max_tags"),
+    ],
+)
+def test_a_wrong_rule_is_named(api: FlaskClient, body: object, pointer: str) -> None:
+    assert pointer in {error["pointer"] for error in errors_of(api.post("/v1/jobs", json=body))}
+    assert api.get("/v1/jobs").get_json()["items"] == []
+
+
+def test_rules_for_tags_do_not_go_with_an_image_that_names_its_tag(api: FlaskClient) -> None:
+    response = api.post("/v1/jobs", json={"source": "alpine:3.20", "tags": {"semver": ">=3"}})
+    assert response.status_code == 422
+    assert response.get_json()["code"] == "NAME_INVALID"
+    assert "names a tag" in response.get_json()["detail"]

@@ -9,6 +9,7 @@ import random
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import urllib3
@@ -87,14 +88,19 @@ def image(
     docker: bool = False,
     foreign: Sequence[dict[str, Any]] = (),
     stated: bool = True,
+    created: datetime | None = None,
 ) -> TestImage:
-    """Make a single image. *docker* makes it schema 2. *stated* puts its mediaType in. *foreign* are added layers."""
+    """Make a single image. *docker* makes it schema 2. *stated* puts its mediaType in. *foreign* are added layers.
+
+    *created* is when it says that it was created.
+    """
     os, architecture, *variant = platform.split("/")
     config = json.dumps(
         {
             "architecture": architecture,
             "os": os,
             **({"variant": variant[0]} if variant else {}),
+            **({"created": created.isoformat()} if created else {}),
             "config": {"Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [one.diff_id for one in layers]},
         }

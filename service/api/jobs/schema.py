@@ -191,6 +191,15 @@ class JobQuery(PageQuery):
             "description": "Jobs of this source, in any spelling: `redis` finds `docker.io/library/redis:latest`."
         },
     )
+    repository = fields.String(
+        load_default=None,
+        metadata={"description": "Jobs that choose tags of this repository, or of a wildcard: `bitnami/*`."},
+    )
+
+    @validates_schema
+    def require_one_filter(self, data: dict[str, Any], **_: Any) -> None:
+        if data["source"] is not None and data["repository"] is not None:
+            raise ValidationError({"repository": ["Not beside 'source'."]})
 
 
 class ImageCountsSchema(Schema):

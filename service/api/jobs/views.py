@@ -11,7 +11,7 @@ from flask import Response, g
 
 from mirror.jobs import cancel, retry
 from mirror.jobs.waiting import Fleet, explain_wait
-from mirror.oci.reference import Reference
+from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.records.job import Job
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.states import RETRYABLE, UNFINISHED
@@ -72,9 +72,12 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """List jobs, the newest first."""
     state, limit = query["state"], query["limit"]
     source = None if query["source"] is None else str(Reference.parse(query["source"]))
+    if query["repository"] is not None:
+        source = str(RepositoryPattern.parse(query["repository"]))
     found, following = core().jobs.page(limit=limit, before=query["cursor"], state=state, source=source)
     page = {"items": [_job_summary(job) for job in found], "next": following}
-    return page, next_page("jobs.list_jobs", state=state, source=source, limit=limit, after=following)
+    own = {name: query[name] for name in ("state", "source", "repository")}
+    return page, next_page("jobs.list_jobs", **own, limit=limit, after=following)
 
 
 @JOBS.get("/v1/jobs/<job_id>")
