@@ -283,3 +283,49 @@ def test_choices_are_read_in_pages(harness: Harness, monkeypatch: pytest.MonkeyP
             break
     assert len(found) == len(tags) - 2
     assert {choice.rule for choice in found} == {"deny", "latest"}
+
+
+def test_a_cancel_between_two_parts_ends_the_job_and_adds_nothing_more(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selections, "PART", 5)
+    serve(harness, [f"1.{n}" for n in range(12)])
+    job = submit(harness, {})
+    added = harness.core.selections.add_part
+
+    def cancel_after(*args: Any, **kwargs: Any) -> Any:
+        answer = added(*args, **kwargs)
+        harness.jobs.cancel(job.id)
+        return answer
+
+    monkeypatch.setattr(type(harness.core.selections), "add_part", lambda _, *a, **k: cancel_after(*a, **k))
+    [entry] = harness.core.queue.take(1)
+    [claimed] = harness.core.claimer.claim([entry], Cancellation())
+    harness.core.runner.run(claimed)
+    harness.reconcile()
+    ended = harness.run_work_horses(job)
+    assert (ended.state, ended.images.total, ended.images.canceled) == ("canceled", 6, 6)
+    assert harness.stored() == []
+
+
+def test_a_retry_lists_again_what_could_not_be_listed(harness: Harness) -> None:
+    job = run(harness, {})
+    assert job.error is not None
+    assert (job.state, job.error.code) == ("failed", "NAME_UNKNOWN")
+    serve(harness, ["1.0"])
+    harness.core.queue.enqueue(harness.jobs.retry(job.id))
+    job = harness.run_work_horses(job)
+    assert (job.state, job.error, job.images.total, job.images.succeeded) == ("succeeded", None, 1, 1)
+
+
+def test_a_retry_of_a_partial_job_does_not_expand_again(harness: Harness) -> None:
+    serve(harness, ["1.0", "2.0"])
+    harness.registry.script(lambda request, _: Reply(404) if request.path.endswith("/manifests/2.0") else None)
+    job = run(harness, {})
+    assert (job.state, job.images.failed) == ("partial", 1)
+    harness.registry.scripts.pop()
+    lists = len(harness.registry.log("api", path="/tags/list"))
+    harness.core.queue.enqueue(harness.jobs.retry(job.id))
+    job = harness.run_work_horses(job)
+    assert (job.state, job.images.total, job.images.succeeded) == ("succeeded", 2, 2)
+    assert len(harness.registry.log("api", path="/tags/list")) == lists
