@@ -10,6 +10,7 @@
     │   ├── TargetRepeated:         TARGET_REPEATED
     │   ├── TargetsInvalid:         TARGETS_INVALID
     │   ├── NoRepositoryFound:      NO_REPOSITORY_FOUND
+    │   ├── InvalidTemplate:        TEMPLATE_INVALID
     │   ├── ClientUnknown:          CLIENT_UNKNOWN
     │   ├── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
     │   ├── RegexUnavailable:       REGEX_UNAVAILABLE
@@ -57,6 +58,7 @@
     │   ├── JobUnfinished:          JOB_UNFINISHED
     │   ├── JobSucceeded:           JOB_SUCCEEDED
     │   ├── PreconditionFailed:     PRECONDITION_FAILED
+    │   ├── TagDrifted:             TAG_DRIFTED
     │   ├── ManifestInUse:          MANIFEST_IN_USE
     │   ├── TagBusy:                TAG_BUSY
     │   ├── BlobBusy:               BLOB_BUSY
@@ -98,6 +100,7 @@ from mirror.errors.catalog import (
     PreconditionFailed,
     RepositoryNotHeld,
     TagBusy,
+    TagDrifted,
 )
 from mirror.errors.content import (
     ContentError,
@@ -113,6 +116,7 @@ from mirror.errors.input import (
     InvalidInput,
     InvalidReference,
     InvalidTag,
+    InvalidTemplate,
     NameTooLong,
     NoRepositoryFound,
     NoTagSelected,
@@ -190,6 +194,7 @@ __all__ = [
     "InvalidInput",
     "InvalidReference",
     "InvalidTag",
+    "InvalidTemplate",
     "JobFinished",
     "JobSucceeded",
     "JobUnfinished",
@@ -231,6 +236,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "TagBusy",
+    "TagDrifted",
     "TargetRepeated",
     "TargetReserved",
     "TargetsInvalid",

@@ -43,8 +43,19 @@ class PreconditionFailed(Conflict):
     hint = "Read the image again, then decide."
 
     def __init__(self, image: str, actual: str | None) -> None:
+        self.actual = actual
         now = f"points at {actual}" if actual else "does not exist"
         super().__init__(f"'{image}' {now}, which does not match If-Match or If-None-Match")
+
+
+class TagDrifted(Conflict):
+    """The source moved a tag that never moves in the mirror."""
+
+    code = "TAG_DRIFTED"
+    hint = "Delete the tag in the mirror to follow the source, or name a new tag."
+
+    def __init__(self, image: str, shown: str, found: str) -> None:
+        super().__init__(f"The tag '{image}' is immutable and shows {shown}, but its source now has {found}")
 
 
 class ManifestInUse(Conflict):

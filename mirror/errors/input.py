@@ -66,8 +66,23 @@ class TargetRepeated(InvalidInput):
     code = "TARGET_REPEATED"
     hint = "Give each image of a job its own target."
 
-    def __init__(self, target: str) -> None:
-        super().__init__(f"More than one image of the job has the target '{target}'")
+    def __init__(self, target: str, sources: tuple[str, str] | None = None) -> None:
+        which = ""
+        if sources:
+            which = f": '{sources[0]}' and '{sources[1]}'" if len(set(sources)) > 1 else f": '{sources[0]}' twice"
+        super().__init__(f"More than one image of the job has the target '{target}'{which}")
+
+
+class InvalidTemplate(InvalidInput):
+    """A template for the names of targets is malformed, or asks for what the source does not have."""
+
+    code = "TEMPLATE_INVALID"
+    hint = (
+        "Write it as 'team/{name}:{tag}'. Its fields are {registry}, {repository}, {name}, {tag}, {digest12}, {date}."
+    )
+
+    def __init__(self, template: str, reason: str) -> None:
+        super().__init__(f"The template {quoted(template)} makes no target: {reason}", reason=reason)
 
 
 class TargetsInvalid(InvalidInput):

@@ -13,10 +13,10 @@ from time import sleep
 from typing import Final
 
 from mirror.copying.naming import TargetNamer, needs_digest
-from mirror.errors import InvalidReference, NameTooLong, TargetRepeated
+from mirror.errors import TargetRepeated
 from mirror.http.address_guard import AddressGuard
-from mirror.oci.local_image import LocalImage, registry_component
-from mirror.oci.reference import MAX_NAME_LENGTH, Reference, RepositoryPattern
+from mirror.oci.local_image import LocalImage
+from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.oci.tag_pattern import TagPattern
 from mirror.queue import TaskQueue
 from mirror.records.job import USUAL, Job, JobOptions
@@ -71,30 +71,31 @@ class Submitter:
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
-        now = datetime.now(UTC)
-        specs = [spec for image in images for spec in self._specs(image, options, now)]
-        seen: set[LocalImage] = set()
+        namer = TargetNamer(self._settings.public_host, datetime.now(UTC))
+        specs = [spec for image in images for spec in self._specs(image, options, namer)]
+        owners: dict[LocalImage, Reference] = {}
         for spec in specs:
             if isinstance(spec, CopySpec):
-                if spec.target in seen:
-                    raise TargetRepeated(str(spec.target))
-                seen.add(spec.target)
+                if owner := owners.get(spec.target):
+                    raise TargetRepeated(str(spec.target), (str(owner), str(spec.source)))
+                owners[spec.target] = spec.source
         job, tasks, entries = self._jobs.submit(specs, options)
         self._queue.enqueue(entries)
         return job, tasks
 
-    def _specs(self, image: ImageRequest, options: JobOptions, now: datetime) -> list[TaskSpec]:
+    def _specs(self, image: ImageRequest, options: JobOptions, namer: TargetNamer) -> list[TaskSpec]:
         """Return what is to be done for one entry: an expansion, or a copy for each target."""
         sleep(0)  # ten thousand of them take a second, in which the greenlets of other requests run
         is_dry_run, is_staged = options.kind == "plan", options.atomic and options.kind == "mirror"
         expansion = self._expansion(image)
         if expansion is not None:
             self._require_reachable(expansion.registry)
+            for rule in expansion.targets:
+                namer.require_possible(rule, expansion.source)
             return [replace(expansion, is_dry_run=is_dry_run, is_staged=is_staged)]
         reference = Reference.parse(image.source)
         self._require_reachable(reference.registry)
-        rules: Sequence[TargetRule | None] = image.targets or (None,)
-        targets = [resolve_target(reference, rule, self._settings.public_host, now) for rule in rules]
+        targets = [namer.target(rule, reference) for rule in image.targets or (CANONICAL_TARGET,)]
         return [
             CopySpec(reference, target, image.options, is_dry_run=is_dry_run, is_staged=is_staged) for target in targets
         ]
@@ -129,25 +130,3 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def resolve_target(source: Reference, rule: TargetRule | None, public_host: str, moment: datetime) -> LocalImage:
-    """Return the name that the image gets by *rule*, or the default for its source.
-
-    A target without a tag takes the source's tag. If that has none either, the image is kept by its digest.
-    """
-    if rule is None:
-        image = LocalImage.default_for(source)
-    elif rule != TargetRule(rule.template) or "{" in rule.template:
-        return TargetNamer(public_host, moment).target(rule, source)
-    else:
-        image = LocalImage.parse(rule.template)
-        if image.digest is not None:
-            raise InvalidReference(rule.template, "a target is named by a tag, never by a digest")
-        if image.tag is None:
-            image = LocalImage(image.repository, source.tag, None if source.tag else source.digest)
-    image.require_source(registry_component(source.registry), str(source))
-    name = f"{public_host}/{image.repository}"
-    if len(name) > MAX_NAME_LENGTH:
-        raise NameTooLong(name, MAX_NAME_LENGTH)
-    return image

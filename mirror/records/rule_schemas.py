@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, post_dump, post_load, validate
 
-from mirror.errors import InvalidDigest
+from mirror.errors import InvalidDigest, InvalidTemplate
 from mirror.oci.digest import Digest
+from mirror.oci.name_template import NameTemplate, TagRewrite
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.tag_pattern import TAG_PATTERN_KINDS, TagPattern, compile_regex
 from mirror.oci.version import VersionRange
@@ -228,6 +229,8 @@ class TagRenameSchema(_RuleSchema):
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> TagRename:
+        if problems := _problems({"to": lambda: TagRewrite.parse(**data)}):
+            raise ValidationError(problems)
         return TagRename(**data)
 
 
@@ -241,17 +244,62 @@ class TargetRuleSchema(_RuleSchema):
 
     template = fields.String(
         load_default=CANONICAL_TARGET.template,
-        validate=validate.Length(1, 500),
         metadata={"example": "team/{name}:{tag}"},
     )
-    strip_prefix = fields.String(load_default="", validate=validate.Length(max=255))
-    replace = fields.List(fields.Nested(_Replacement), load_default=list, validate=validate.Length(max=20))
-    tag = fields.Nested(TagRenameSchema, load_default=None, allow_none=True)
-    tag_suffix = fields.String(load_default="", validate=validate.Length(max=128))
+    strip_prefix = fields.String(
+        load_default="",
+        validate=validate.Length(max=255),
+        metadata={"description": "Leading components that the repository loses.", "example": "library"},
+    )
+    replace = fields.List(
+        fields.Nested(_Replacement),
+        load_default=list,
+        validate=validate.Length(max=20),
+        metadata={"description": "Texts to replace in the repository, everywhere and in this order."},
+    )
+    tag = fields.Nested(
+        TagRenameSchema,
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "How the tag is rewritten: the part that `regex` (RE2) matches becomes `to`."},
+    )
+    tag_suffix = fields.String(
+        load_default="",
+        validate=validate.Length(max=128),
+        metadata={"description": "What the tag gets at its end.", "example": "-mirrored"},
+    )
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> TargetRule:
+        if problems := _problems({"template": lambda: NameTemplate.parse(data["template"])}) or _useless(data):
+            raise ValidationError(problems)
         return TargetRule(**{**data, "replace": tuple((one["from_"], one["to"]) for one in data["replace"])})
+
+
+def _problems(checks: Mapping[str, Callable[[], object]]) -> dict[str, list[str]]:
+    """Return the fields whose check fails, each with its message."""
+    found: dict[str, list[str]] = {}
+    for field, check in checks.items():
+        try:
+            check()
+        except InvalidTemplate as error:
+            found[field] = [f"{error.message}. {error.hint}"]
+        except ValueError as error:
+            found[field] = [f"{error}."]
+    return found
+
+
+def _useless(rule: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the fields of a rule for targets that cannot have an effect, or only a wrong one."""
+    used = NameTemplate.parse(rule["template"]).fields
+    found = _problems({"tag_suffix": lambda: TagRewrite.require_part(rule["tag_suffix"])})
+    for field in ("tag", "tag_suffix"):
+        if rule[field] and "tag" not in used:
+            found[field] = ["It has no effect, because the template has no {tag}."]
+    for field in ("strip_prefix", "replace"):
+        if rule[field] and not used & {"repository", "name"}:
+            found[field] = ["It has no effect, because the template has neither {repository} nor {name}."]
+    return found
 
 
 class CopyOptionsSchema(Schema):

@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from mirror.copying.naming import TargetNamer
 from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, TargetRepeated, TargetReserved
-from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter, resolve_target
+from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
-from mirror.records.rules import TargetRule
+from mirror.records.rules import CANONICAL_TARGET, TargetRule
 from mirror.records.spec import CopySpec
 from mirror.redis.client import open_client
 from tests.support.harness import Harness
@@ -19,7 +20,7 @@ NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
 def named(source: Reference, target: str | None, host: str) -> LocalImage:
-    return resolve_target(source, TargetRule(target) if target else None, host, NOW)
+    return TargetNamer(host, NOW).target(TargetRule(target) if target else CANONICAL_TARGET, source)
 
 
 @pytest.mark.parametrize(
