@@ -12,8 +12,10 @@ from contextlib import contextmanager
 
 from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.index import CatalogIndex
+from mirror.catalog.overwrite import decide_overwrite, is_guarded
 from mirror.catalog.relist import Relister
 from mirror.catalog.tag_change import COMMIT_TIMEOUT, TagChange, TagChanges, TagUpdate
+from mirror.errors import TagDrifted
 from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
@@ -102,6 +104,29 @@ class Confirmer:
             with ThreadPoolExecutor(1, thread_name_prefix="tags") as pool:
                 shown = pool.submit(self._links.matching, digests, timeout=COMMIT_TIMEOUT)
                 yield LockedTags(self._changes, locked, shown)
+
+    def existing(self, wanted: Mapping[LocalImage, Digest]) -> set[LocalImage]:
+        """Return the tags that show these digests in the bucket. Takes few requests for many tags, and no lease."""
+        digests = {(target.repository, str(target.tag)): digest for target, digest in wanted.items()}
+        shown = self._links.matching(digests, timeout=COMMIT_TIMEOUT)
+        return {target for target in wanted if (target.repository, str(target.tag)) in shown}
+
+    def left_alone(self, change: TagChange, spec: CopySpec, found: Digest | None) -> TagUpdate | None:
+        """Return the result for a target that the options of *spec* leave alone. None if the copy goes on.
+
+        *found* is the digest at the source, None before it was asked. Nothing is recorded: to leave a tag alone is no
+        change of it. Raises TagDrifted.
+        """
+        target, options = change.target, spec.options
+        if not is_guarded(options, target) or (found is None and options.overwrite != "never"):
+            return None
+        shown = self._changes.current(target)
+        decision = decide_overwrite(options, target, shown, found)
+        if isinstance(decision, TagDrifted):
+            if found and (by := self._changes.superseded_by(change)):
+                return TagUpdate(found, superseded_by=by)
+            raise decision
+        return TagUpdate(shown, skipped=decision) if shown and decision else None
 
     def confirm(self, change: TagChange, digest: Digest, spec: CopySpec, *, served: bool = False) -> TagUpdate | None:
         """Record that the target of *change* shows *digest* already. None if it does not, or not completely.

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from mirror.catalog.entry import ImageEntry
+from mirror.catalog.overwrite import decide_overwrite, is_guarded
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.tag_change import (
     COMMIT_TIMEOUT,
@@ -22,9 +23,13 @@ from mirror.catalog.tag_change import (
     TagUpdate,
     require_allowed,
 )
+from mirror.errors import TagDrifted
+from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
 from mirror.oci.verification import verify
+from mirror.records.rules import PLAIN_COPY, CopyOptions
+from mirror.records.task import Skipped
 from mirror.storage.blobs import BlobStore
 from mirror.storage.disk import LocalDisk
 from mirror.storage.links import KeptStore, LinkStore
@@ -57,19 +62,25 @@ class Publisher:
         self._provenance = provenance
 
     def publish(
-        self, change: TagChange, image: Image, origin: ImageProvenance, *, allowed: Precondition | None = None
+        self,
+        change: TagChange,
+        image: Image,
+        origin: ImageProvenance,
+        *,
+        allowed: Precondition | None = None,
+        options: CopyOptions = PLAIN_COPY,
     ) -> TagUpdate:
         """Make *image* readable as the target of *change*. Its blobs are all held and pinned.
 
-        *allowed* is checked before anything is written, and again under the tag's lease. Raises PreconditionFailed,
-        TagBusy if another process holds the lease for long, StorageUnavailable or StorageRefused.
+        *allowed* and what *options* say of overwriting are checked before anything is written, and again under the
+        tag's lease. Raises PreconditionFailed, TagDrifted, TagBusy if another process holds the lease for long,
+        StorageUnavailable or StorageRefused.
         """
         target = change.target
         if target.tag:
-            if by := self._changes.superseded_by(change):
-                return TagUpdate(image.digest, superseded_by=by)
-            if allowed:
-                require_allowed(target, self._changes.current(target), allowed)
+            before = self._before(target, allowed, options)
+            if stopped := self._stopped(change, image.digest, before, options):
+                return stopped
         summary = self._write_below_manifests(target, image)
         record = partial(
             self._provenance.record_image, target.repository, image.digest, replace(origin, summary=summary)
@@ -78,7 +89,7 @@ class Publisher:
             self._link_manifests(target.repository, image, record)
             update = TagUpdate(image.digest)
         else:
-            update = self._publish_tag(change, image, summary, origin, record, allowed)
+            update = self._publish_tag(change, image, summary, origin, record, allowed, options)
         self._disk.sync()
         return update
 
@@ -90,22 +101,44 @@ class Publisher:
         origin: ImageProvenance,
         record: Callable[[], None],
         allowed: Precondition | None,
+        options: CopyOptions,
     ) -> TagUpdate:
         """Link the manifests and move the tag, under its lease."""
         target = change.target
         history = partial(self._links.add_to_history, *change.tag, image.digest, timeout=COMMIT_TIMEOUT)
         with self._changes.lock(target) as lease:
-            created = False
-            if allowed:
-                before = self._changes.current(target)
-                require_allowed(target, before, allowed)
-                created = before is None
-            if by := self._changes.superseded_by(change):
-                return TagUpdate(image.digest, superseded_by=by)
+            before = self._before(target, allowed, options)
+            if stopped := self._stopped(change, image.digest, before, options):
+                return stopped
             self._link_manifests(target.repository, image, record, history)
             entry = ImageEntry.of(target, image.digest, summary, origin)
             self._changes.commit(change, lease, entry, summary.sizes)
-            return TagUpdate(image.digest, created=created)
+            return TagUpdate(image.digest, created=allowed is not None and before is None)
+
+    def _before(self, target: LocalImage, allowed: Precondition | None, options: CopyOptions) -> Digest | None:
+        """Return what the tag shows, None also where nothing depends on that. Raises PreconditionFailed."""
+        if not allowed and not is_guarded(options, target):
+            return None
+        before = self._changes.current(target)
+        if allowed:
+            require_allowed(target, before, allowed)
+        return before
+
+    def _stopped(
+        self, change: TagChange, digest: Digest, before: Digest | None, options: CopyOptions
+    ) -> TagUpdate | None:
+        """Return the result of a change that does not move its tag, which shows *before*. None for any other.
+
+        A change that a later one overtook has not drifted: the later one asked the source after it. Raises TagDrifted.
+        """
+        decision = decide_overwrite(options, change.target, before, digest)
+        if before and isinstance(decision, Skipped):
+            return TagUpdate(before, skipped=decision)
+        if by := self._changes.superseded_by(change):
+            return TagUpdate(digest, superseded_by=by)
+        if isinstance(decision, TagDrifted):
+            raise decision
+        return None
 
     def _write_below_manifests(self, target: LocalImage, image: Image) -> ImageSummary:
         """Write everything that a reader of the manifests will need, and bring it to the disk.

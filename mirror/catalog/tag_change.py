@@ -40,6 +40,7 @@ from mirror.locks.lease import Lease, Leases
 from mirror.locks.tag_sequence import TagSequence
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.records.task import Skipped
 from mirror.redis import keys
 from mirror.storage.links import LinkStore
 
@@ -75,12 +76,14 @@ class TagChange:
 class TagUpdate:
     """The result of a change. ``superseded_by`` names the later change that came first, and then the tag shows that.
 
-    ``created`` says that the tag is new. Only a change with a precondition looks whether it is.
+    ``created`` says that the tag is new. Only a change with a precondition looks whether it is. ``skipped`` says why
+    the tag was left alone on purpose, and then ``digest`` is what it shows.
     """
 
     digest: Digest
     created: bool = False
     superseded_by: str | None = None
+    skipped: Skipped | None = None
 
 
 class TagChanges:

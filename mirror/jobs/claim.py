@@ -147,6 +147,8 @@ class TaskSettler:
         task.end()
         self.claims.settle("succeeded", [(task.claim, outcome)])
         facts = {"source": str(task.claim.task.spec.source), "digest": outcome.digest, "unchanged": outcome.unchanged}
+        if outcome.skipped:
+            facts["skipped"] = outcome.skipped.reason
         _note("task succeeded", task.claim, **facts, **task.cost())
 
     def succeed_unchanged(self, outcomes: Sequence[tuple[ClaimedTask, Outcome]]) -> None:
@@ -154,9 +156,13 @@ class TaskSettler:
         for task, _ in outcomes:
             task.end()
         self.claims.settle("succeeded", [(task.claim, outcome) for task, outcome in outcomes])
-        counts = Counter((task.claim.task.job, outcome.unchanged) for task, outcome in outcomes)
-        for (job, unchanged), tasks in counts.items():
-            _LOG.info("tasks succeeded", job_id=job, tasks=tasks, unchanged=unchanged)
+        counts = Counter(
+            (task.claim.task.job, outcome.unchanged, outcome.skipped and outcome.skipped.reason)
+            for task, outcome in outcomes
+        )
+        for (job, unchanged, skipped), tasks in counts.items():
+            reason = {"skipped": skipped} if skipped else {}
+            _LOG.info("tasks succeeded", job_id=job, tasks=tasks, unchanged=unchanged, **reason)
 
     def fail(self, claim: Claim, error: MirrorError, **cost: float) -> None:
         """End the task as failed with *error*."""

@@ -6,12 +6,13 @@ Running a task twice is safe, even on two machines at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.publish import Publisher
+from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.copier import Copier
 from mirror.copying.resolver import Resolver
 from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
@@ -71,11 +72,13 @@ class ImageCopier:
         record, reference = task.claim.task, task.spec.source
         facts = {"source": str(reference), "target": str(task.spec.target), "attempt": record.attempt}
         _LOG.info("task started", job_id=record.job, task_id=record.id, **facts)
+        if (update := self.confirmer.left_alone(task.change, task.spec, None)) is not None:
+            return unchanged_outcome(update)
         task.is_trial = self.storage.require(task.claim)  # before the source is asked for what cannot be stored
         if not task.was_looked_up:
             task.look_up(self.resolver)
         hint = task.digest
-        if hint is not None and (update := self.confirmer.confirm(task.change, hint, task.spec)) is not None:
+        if hint is not None and (update := self._confirmed(task, hint)) is not None:
             return unchanged_outcome(update)
         try:
             return self._copy(task, reference, hint)
@@ -109,12 +112,19 @@ class ImageCopier:
                 if incomplete and incomplete[0] == digest:
                     raise incomplete[1]
                 task.heartbeat.progress.resolved(digest)
+                update = None
                 if digest != hint or (task.held and task.held.digest == digest):
-                    update = self.confirmer.confirm(task.change, digest, task.spec, served=True)
-                    if update is not None:
-                        return unchanged_outcome(update)
+                    update = self._confirmed(task, digest, served=True)
+                if update := update or self.confirmer.left_alone(task.change, task.spec, digest):
+                    return unchanged_outcome(update)
                 image, held = resolution.image(), resolution.held
             return self._copy_and_publish(task, reference, image, held)
+
+    def _confirmed(self, task: ClaimedCopy, digest: Digest, *, served: bool = False) -> TagUpdate | None:
+        """Confirm that the target shows *digest* already. None if it is to be published, also if that is once more."""
+        if task.spec.options.overwrite == "always":
+            return None
+        return self.confirmer.confirm(task.change, digest, task.spec, served=served)
 
     def _copy_and_publish(
         self, task: ClaimedCopy, reference: Reference, image: Image, held: Sequence[Digest]
@@ -128,7 +138,8 @@ class ImageCopier:
         heartbeat.begin_publishing()
         moment = timestamp(at(self.redis.now()))
         origin = ImageProvenance(str(reference), image.digest, moment, task.claim.task.job, held=(*held, *copied.held))
-        update = self.publisher.publish(task.change, image.leaving_out(copied.left_out), origin)
+        left_in = image.leaving_out(copied.left_out)
+        update = self.publisher.publish(task.change, left_in, origin, options=task.spec.options)
         if task.is_trial:
             self.storage.succeeded(task.claim)
-        return Outcome(str(image.digest), superseded_by=update.superseded_by)
+        return replace(unchanged_outcome(update), unchanged=False)

@@ -22,11 +22,14 @@ import structlog
 from mirror.background import record_fault
 from mirror.catalog.confirm import Confirmer, LockedTags
 from mirror.catalog.entry import is_current
+from mirror.catalog.overwrite import decide_overwrite
 from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.resolver import Resolver
 from mirror.errors import MirrorError, RedisUnavailable
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
+from mirror.oci.local_image import LocalImage
 from mirror.records.claims import Outcome
+from mirror.records.task import Skipped
 
 _THREADS: Final = 12
 """Threads that ask one registry."""
@@ -36,9 +39,9 @@ _LOG = structlog.get_logger(__name__)
 
 
 def unchanged_outcome(update: TagUpdate) -> Outcome:
-    """Return the outcome of a task that read no image from its source and wrote none."""
-    by = update.superseded_by
-    return Outcome(str(update.digest), unchanged=by is None, superseded_by=by)
+    """Return the outcome of a task that wrote no image."""
+    by, skipped = update.superseded_by, update.skipped
+    return Outcome(str(update.digest), unchanged=not (by or skipped), superseded_by=by, skipped=skipped)
 
 
 class UnchangedCheck:
@@ -76,22 +79,40 @@ class UnchangedCheck:
 
     @staticmethod
     def accepts(task: ClaimedTask) -> TypeGuard[ClaimedCopy]:
-        """Return whether a check makes sense: the task is unchanged if its source still has what the mirror holds."""
+        """Return whether a check makes sense: the task is unchanged if its source still has what the mirror holds.
+
+        Or it is skipped if the mirror still holds it.
+        """
         if not isinstance(task, ClaimedCopy) or task.held is None or task.spec.is_dry_run or task.spec.is_staged:
             return False
-        return is_current(task.spec, task.held.digest, task.held)
+        overwrite = task.spec.options.overwrite
+        return overwrite == "never" or (overwrite != "always" and is_current(task.spec, task.held.digest, task.held))
 
     def settle(self, new: Sequence[ClaimedCopy]) -> list[ClaimedCopy]:
         """Check *new* tasks too, and settle all that are unchanged. Return the tasks to be copied.
 
         A task whose source has not responded yet stays here. Its outcome comes from a later call.
         """
-        changed = self._collect()
-        batch = [*self._current, *new]  # in the order of their numbers in the sequences of tags
+        asked = [task for task in new if task.spec.options.overwrite != "never"]
+        changed = self._collect() + self._settle_existing([task for task in new if task not in asked])
+        batch = [*self._current, *asked]  # in the order of their numbers in the sequences of tags
         with self._locked(batch) as tags:  # S3 is read in parallel to the lookups, which would slow it down if first
-            wait(self._look_up(new), _WAIT_SECONDS)
+            wait(self._look_up(asked), _WAIT_SECONDS)
             changed += self._collect()
             return changed + self._settle_current(set(batch), tags)
+
+    def _settle_existing(self, tasks: Sequence[ClaimedCopy]) -> list[ClaimedCopy]:
+        """Settle the tasks that leave their tags alone, because the bucket has those. Return the rest of them.
+
+        Their sources are not asked.
+        """
+        left: list[ClaimedCopy] = []
+        if tasks:
+            with _settling(tasks):
+                skipped = _left_alone(self._confirmer, tasks)
+                self._settler.succeed_unchanged([(task, unchanged_outcome(update)) for task, update in skipped.items()])
+                left = [task for task in tasks if task not in skipped]
+        return left
 
     def _look_up(self, tasks: Sequence[ClaimedCopy]) -> list[Future[bool]]:
         lookups = {self._pool(task.registry).submit(self._find_digest, task): task for task in tasks}
@@ -142,17 +163,11 @@ class UnchangedCheck:
         tasks = [task for task in self._current if task in batch]
         self._current = [task for task in self._current if task not in batch]
         left: list[ClaimedCopy] = []
-        if not tasks:
-            return left
-        with tolerate_outage(task.id for task in tasks):
-            try:
+        if tasks:
+            with _settling(tasks):
                 updates = self._confirm(tasks, tags)
                 self._settler.succeed_unchanged([(task, unchanged_outcome(update)) for task, update in updates.items()])
                 left = [task for task in tasks if task not in updates]
-            except BaseException:
-                for task in tasks:
-                    task.end()
-                raise
         return left
 
     def _confirm(self, tasks: Sequence[ClaimedCopy], tags: LockedTags | None) -> dict[ClaimedCopy, TagUpdate]:
@@ -174,3 +189,33 @@ class UnchangedCheck:
 
 def _note_failure(tasks: Sequence[ClaimedCopy], error: MirrorError) -> None:
     _LOG.info("tags could not be checked together", tags=len(tasks), code=error.code)
+
+
+@contextmanager
+def _settling(tasks: Sequence[ClaimedCopy]) -> Iterator[None]:
+    """Tolerate an outage of Redis in the block. The work on *tasks* ends with any error."""
+    with tolerate_outage(task.id for task in tasks):
+        try:
+            yield
+        except BaseException:
+            for task in tasks:
+                task.end()
+            raise
+
+
+def _left_alone(confirmer: Confirmer, tasks: Sequence[ClaimedCopy]) -> dict[ClaimedCopy, TagUpdate]:
+    """Return the tasks whose tags are left alone, because the bucket has them. None are if S3 could not be read."""
+    held = {task.spec.target: task.held.digest for task in tasks if task.held}
+    existing: AbstractSet[LocalImage] = frozenset()
+    try:
+        existing = confirmer.existing(held)
+    except MirrorError as error:
+        _note_failure(tasks, error)
+    except Exception as error:  # noqa: BLE001 - each is looked at by itself then
+        record_fault("looking for tags", error)
+    return {
+        task: TagUpdate(held[target], skipped=decision)
+        for task in tasks
+        if (target := task.spec.target) in existing
+        and isinstance(decision := decide_overwrite(task.spec.options, target, held[target], None), Skipped)
+    }
