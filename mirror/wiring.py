@@ -44,6 +44,7 @@ from mirror.records.observations import ObservationStore
 from mirror.records.processes import LiveProcesses
 from mirror.records.recovery import RecoveryStore
 from mirror.records.selections import SelectionStore
+from mirror.records.targets import JobTargets
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
@@ -91,6 +92,7 @@ class Core:
     rebuilder: Rebuilder
     jobs: JobStore
     selections: SelectionStore
+    targets: JobTargets
     claims: ClaimStore
     recovery: RecoveryStore
     submitter: Submitter
@@ -191,6 +193,7 @@ def build(
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
         selections=selections,
+        targets=JobTargets(redis),
         claims=claims,
         recovery=recovery,
         submitter=Submitter(jobs, queue, settings),

@@ -27,6 +27,6 @@ end
 redis.call('ZREMRANGEBYRANK', KEY.job_tasks(job), 0, STEP - 1)
 if #ids == STEP then return 1 end
 redis.call('DEL', KEY.job_tasks(job))
-redis.call('UNLINK', KEY.job_pending(job))
+redis.call('UNLINK', KEY.job_pending(job), KEY.job_targets(job))
 redis.call('ZREM', KEY.jobs_leftover, job)
 return 0

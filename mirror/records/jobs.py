@@ -30,7 +30,7 @@ from mirror.background import record_fault
 from mirror.errors import JobFinished, JobSucceeded, JobUnfinished, JobUnknown, RedisUnavailable, TaskUnknown
 from mirror.records.fields import at
 from mirror.records.job import USUAL, ImageCounts, Job, JobOptions
-from mirror.records.spec import ReleaseSpec, TaskSpec
+from mirror.records.spec import CopySpec, ReleaseSpec, TaskSpec
 from mirror.records.states import RETENTION_SECONDS, STEP, UNFINISHED, WINDOW, JobState, job_script
 from mirror.records.task import SHOWN_BLOBS, SHOWN_FIELD, BlobReport, Task
 from mirror.redis import keys
@@ -58,6 +58,7 @@ class JobStore:
         self._redis = redis
         self._retention = retention
         self._window = window
+        self._hold_targets = redis.script(job_script("hold_targets.lua"))
         self._add_tasks = redis.script(job_script("add_tasks.lua"))
         self._submit = redis.script(job_script("submit.lua"))
         self._cancel = redis.script(job_script("cancel.lua"))
@@ -79,12 +80,15 @@ class JobStore:
         job = Job(f"job_{ULID.from_timestamp(now)}", only, "queued", at(now), images, options=options)
         first = int(ULID.from_timestamp(now))  # the ids of the tasks follow it, so that they sort as the specs
         tasks: list[Task] = []
+        is_expanded = any(spec.kind == "expand" for spec in specs)
         for start in range(0, len(specs), STEP):
             part = [
                 Task(f"task_{ULID.from_int(first + place)}", job.id, spec, "queued", at(now))
                 for place, spec in enumerate(specs[start : start + STEP], start)
             ]
             tasks += part
+            if is_expanded and (owners := _target_owners(part)):
+                self._hold_targets(args=[job.id, json.dumps(owners)])
             if len(tasks) < len(specs):
                 self._add_tasks(args=[job.id, *task_arguments(part)])
         retention = PLAN_SECONDS if options.kind == "plan" else self._retention
@@ -243,6 +247,12 @@ def task_arguments(tasks: Sequence[Task]) -> tuple[str, str, str]:
     own = [_own_fields(task) for task in tasks]
     indexes = sorted({keys.jobs_by_source(str(task.spec.source)) for task in tasks})
     return json.dumps(common), json.dumps(own), json.dumps(indexes)
+
+
+def _target_owners(tasks: Sequence[Task]) -> list[str]:
+    """Return in turn the targets of the copies and who has each: see `mirror.records.targets`."""
+    copies = [(task.id, task.spec) for task in tasks if isinstance(task.spec, CopySpec)]
+    return [text for task_id, spec in copies for text in (str(spec.target), f"{task_id} {spec.source}")]
 
 
 def _own_fields(task: Task) -> dict[str, str]:

@@ -119,6 +119,11 @@ def job_pending(job_id: str) -> str:
     return f"{_ROOT}:job:{job_id}:pending"
 
 
+def job_targets(job_id: str) -> str:
+    """Hash from the name of a target to the task of the job that has claimed it, and its source there."""
+    return f"{_ROOT}:job:{job_id}:targets"
+
+
 def task(task_id: str) -> str:
     """A task's record."""
     return f"{_ROOT}:task:{task_id}"
@@ -238,6 +243,7 @@ LUA: Final[dict[str, str]] = {
     "job": job("*"),
     "job_tasks": job_tasks("*"),
     "job_pending": job_pending("*"),
+    "job_targets": job_targets("*"),
     "task": task("*"),
     "task_blobs": task_blobs("*"),
     "task_waits": task_waits("*"),
