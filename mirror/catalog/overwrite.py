@@ -31,7 +31,7 @@ def decide_overwrite(
 
 
 def is_guarded(options: CopyOptions, target: LocalImage) -> bool:
-    """Whether the decision depends on what the tag shows. If not, nobody needs to look."""
+    """Whether the decision depends on what the tag shows. If not, the bucket need not be read."""
     return target.tag is not None and (options.overwrite == "never" or is_immutable(options, target))
 
 

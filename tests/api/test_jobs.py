@@ -14,7 +14,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.records.claims import Outcome
 from mirror.records.job import ByteCounts
-from mirror.records.task import BlobReport, ErrorReport, WaitingFor
+from mirror.records.task import BlobReport, ErrorReport, Skipped, WaitingFor
 from mirror.wiring import Core
 from tests.support.records import Records
 
@@ -22,7 +22,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
 ALLOWED = "source, target, tags, platforms, overwrite, immutable"
 ALL_ALLOWED = f"{ALLOWED}, images, priority, on_error, atomic"
-COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "canceled": 0, "unchanged": 0, "running": 0}
+COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "canceled": 0, "unchanged": 0, "skipped": 0, "running": 0}
 
 
 def post(api: FlaskClient, source: str, **fields: Any) -> dict[str, Any]:
@@ -480,3 +480,44 @@ def test_rules_for_tags_do_not_go_with_an_image_that_names_its_tag(api: FlaskCli
     assert response.status_code == 422
     assert response.get_json()["code"] == "NAME_INVALID"
     assert "names a tag" in response.get_json()["detail"]
+
+
+def test_a_skipped_image_is_counted_and_says_why(api: FlaskClient, core: Core) -> None:
+    posted = post(api, "redis:7", overwrite="never")
+    records, [task] = Records.of(core), posted["tasks"]
+    assert (task["skipped"], posted["request"]["overwrite"]) == (None, "never")
+    claim = records.claim(task["id"], 0)
+    assert claim
+    skipped = Skipped("exists", "The target exists")
+    assert records.settle(claim, "succeeded", Outcome(DIGEST, skipped=skipped))
+    job = api.get(f"/v1/jobs/{posted['id']}").get_json()
+    assert job["images"] == {**COUNTS, "succeeded": 1, "skipped": 1}
+    assert job["tasks"][0]["skipped"] == {"reason": "exists", "message": "The target exists"}
+    assert job["tasks"][0]["unchanged"] is False
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("team/{nam}", "TEMPLATE_INVALID"),
+        ("team/{name", "TEMPLATE_INVALID"),
+        (["team/{name}", "team/redis:{tag}"], "TARGET_REPEATED"),
+        ("quay.io/{name}", "TARGET_RESERVED"),
+        ({"template": "team/{nam}"}, "VALIDATION_FAILED"),
+        ({"tag": {"regex": "(", "to": "x"}}, "VALIDATION_FAILED"),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"tags": {}}])
+def test_a_rule_for_targets_that_cannot_work_is_refused(
+    api: FlaskClient, target: object, code: str, more: dict[str, Any]
+) -> None:
+    refused = api.post("/v1/jobs", json={"source": "redis", "target": target, **more})
+    if code == "TARGET_REPEATED" and more:
+        assert refused.status_code == 202  # no tag is known yet
+    else:
+        assert (refused.status_code, refused.get_json()["code"]) == (422, code)
+
+
+def test_a_rule_that_no_image_of_a_wildcard_can_use_is_refused(api: FlaskClient) -> None:
+    refused = api.post("/v1/jobs", json={"source": "docker.io/bitnami/*", "target": "library/{name}"})
+    assert (refused.status_code, refused.get_json()["code"]) == (422, "TARGET_RESERVED")

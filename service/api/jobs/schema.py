@@ -208,6 +208,10 @@ class ImageCountsSchema(Schema):
     failed = fields.Integer(required=True, metadata={"example": 0})
     canceled = fields.Integer(required=True, metadata={"example": 0})
     unchanged = fields.Integer(required=True, metadata={"description": "Among the succeeded.", "example": 0})
+    skipped = fields.Integer(
+        required=True,
+        metadata={"description": "Among the succeeded: their targets were left alone on purpose.", "example": 0},
+    )
     running = fields.Integer(required=True, metadata={"example": 1})
 
 
@@ -353,6 +357,13 @@ class TaskLinksSchema(Schema):
     tags = fields.String(metadata={"description": "Each listed tag with the rule that dropped it, in pages."})
 
 
+class SkippedSchema(Schema):
+    reason = fields.String(required=True, metadata={"description": "A stable word.", "example": "exists"})
+    message = fields.String(
+        required=True, metadata={"example": "The target 'team/redis:7' exists already and overwrite is 'never'"}
+    )
+
+
 class TaskSchema(Schema):
     """One image of the job, or an expansion of a repository or a wildcard, or the release of an atomic job."""
 
@@ -367,6 +378,12 @@ class TaskSchema(Schema):
     target = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
     digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
     unchanged = fields.Boolean(required=True, metadata={"description": "The target showed this digest already."})
+    skipped = fields.Nested(
+        SkippedSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Why the target was left alone on purpose; null for others. The task succeeded."},
+    )
     superseded_by = fields.String(required=True, allow_none=True)
     waiting_for = fields.Nested(WaitingForSchema, required=True, allow_none=True)
     error = fields.Nested(JobErrorSchema, required=True, allow_none=True)
