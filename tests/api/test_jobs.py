@@ -503,8 +503,8 @@ def test_a_skipped_image_is_counted_and_says_why(api: FlaskClient, core: Core) -
         ("team/{name", "TEMPLATE_INVALID"),
         (["team/{name}", "team/redis:{tag}"], "TARGET_REPEATED"),
         ("quay.io/{name}", "TARGET_RESERVED"),
-        ({"template": "team/{nam}"}, "VALIDATION_FAILED"),
-        ({"tag": {"regex": "(", "to": "x"}}, "VALIDATION_FAILED"),
+        ({"template": "team/{nam}"}, "REQUEST_INVALID"),
+        ({"tag": {"regex": "(", "to": "x"}}, "REQUEST_INVALID"),
     ],
 )
 @pytest.mark.parametrize("more", [{}, {"tags": {}}])
