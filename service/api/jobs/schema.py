@@ -29,8 +29,9 @@ _SOURCE = {
     "example": "docker.io/library/redis:7",
 }
 _TARGET = {
-    "description": "Where to keep it: `repository[:tag]`. Without it: the source's canonical name; "
-    "without a tag: the source's tag.",
+    "description": "Where to keep it: `repository[:tag]`, or a template with the fields `{registry}` `{repository}` "
+    "`{name}` `{tag}` `{digest12}` `{date}`, or an object with a `template`, `strip_prefix`, `replace`, `tag` and "
+    "`tag_suffix`, or a list of those. Without it: the source's canonical name; without a tag: the source's tag.",
     "example": "library/redis:7",
 }
 
