@@ -229,7 +229,7 @@ class TagRenameSchema(_RuleSchema):
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> TagRename:
-        if problems := _problems({"to": lambda: TagRewrite.parse(**data)}):
+        if problems := _problem("to", lambda: TagRewrite.parse(**data)):
             raise ValidationError(problems)
         return TagRename(**data)
 
@@ -242,10 +242,7 @@ class _Replacement(Schema):
 class TargetRuleSchema(_RuleSchema):
     """How the names of targets are made."""
 
-    template = fields.String(
-        load_default=CANONICAL_TARGET.template,
-        metadata={"example": "team/{name}:{tag}"},
-    )
+    template = fields.String(load_default=CANONICAL_TARGET.template, metadata={"example": "team/{name}:{tag}"})
     strip_prefix = fields.String(
         load_default="",
         validate=validate.Length(max=255),
@@ -271,28 +268,26 @@ class TargetRuleSchema(_RuleSchema):
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> TargetRule:
-        if problems := _problems({"template": lambda: NameTemplate.parse(data["template"])}) or _useless(data):
+        if problems := _problem("template", lambda: NameTemplate.parse(data["template"])) or _useless(data):
             raise ValidationError(problems)
         return TargetRule(**{**data, "replace": tuple((one["from_"], one["to"]) for one in data["replace"])})
 
 
-def _problems(checks: Mapping[str, Callable[[], object]]) -> dict[str, list[str]]:
-    """Return the fields whose check fails, each with its message."""
-    found: dict[str, list[str]] = {}
-    for field, check in checks.items():
-        try:
-            check()
-        except InvalidTemplate as error:
-            found[field] = [f"{error.message}. {error.hint}"]
-        except ValueError as error:
-            found[field] = [f"{error}."]
-    return found
+def _problem(field: str, check: Callable[[], object]) -> dict[str, list[str]]:
+    """Return the message of a failed check for its field. Empty if it does not fail."""
+    try:
+        check()
+    except InvalidTemplate as error:
+        return {field: [f"{error.message}. {error.hint}"]}
+    except ValueError as error:
+        return {field: [f"{error}."]}
+    return {}
 
 
 def _useless(rule: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the fields of a rule for targets that cannot have an effect, or only a wrong one."""
     used = NameTemplate.parse(rule["template"]).fields
-    found = _problems({"tag_suffix": lambda: TagRewrite.require_part(rule["tag_suffix"])})
+    found = _problem("tag_suffix", lambda: TagRewrite.require_part(rule["tag_suffix"]))
     for field in ("tag", "tag_suffix"):
         if rule[field] and "tag" not in used:
             found[field] = ["It has no effect, because the template has no {tag}."]
