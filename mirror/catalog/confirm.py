@@ -21,6 +21,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.records.spec import CopySpec
+from mirror.records.task import Skipped
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 
@@ -122,11 +123,19 @@ class Confirmer:
             return None
         shown = self._changes.current(target)
         decision = decide_overwrite(options, target, shown, found)
-        if isinstance(decision, TagDrifted):
-            if found and (by := self._changes.superseded_by(change)):
+        if shown and isinstance(decision, Skipped):
+            return TagUpdate(shown, skipped=decision)
+        if found and shown and isinstance(decision, TagDrifted):
+            if by := self._changes.superseded_by(change):
                 return TagUpdate(found, superseded_by=by)
-            raise decision
-        return TagUpdate(shown, skipped=decision) if shown and decision else None
+            if self._source_digest(target.repository, shown) != found:
+                raise decision
+        return None
+
+    def _source_digest(self, repository: str, shown: Digest) -> Digest:
+        """Return the digest that the source had of a held image. The mirror may have rewritten it for its platforms."""
+        origin = self._provenance.image(repository, shown)
+        return origin.digest if origin else shown
 
     def confirm(self, change: TagChange, digest: Digest, spec: CopySpec, *, served: bool = False) -> TagUpdate | None:
         """Record that the target of *change* shows *digest* already. None if it does not, or not completely.

@@ -19,7 +19,7 @@ def decide_overwrite(
     """Return why the tag *target* is left alone, or None if the copy goes on. No I/O.
 
     *shown* is what the tag shows now, None if there is no such tag. *found* is what the tag would show after the copy,
-    None while that is not known. After a rewrite, both may be the digests of the sources instead.
+    None while that is not known. If the mirror rewrites images for their platforms, both may be what the sources had.
     """
     if shown is None or target.tag is None:
         return None
