@@ -92,7 +92,6 @@ class Core:
     rebuilder: Rebuilder
     jobs: JobStore
     selections: SelectionStore
-    targets: JobTargets
     claims: ClaimStore
     recovery: RecoveryStore
     submitter: Submitter
@@ -164,7 +163,7 @@ def build(
     selections = SelectionStore(redis, jobs)
     chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
     unchanged = UnchangedTags(source, changes, confirmer)
-    expander = Expander(chooser, selections, unchanged, queue, settings.public_host)
+    expander = Expander(chooser, selections, JobTargets(redis), unchanged, queue, settings.public_host)
     return Core(
         settings=settings,
         redis=redis,
@@ -193,7 +192,6 @@ def build(
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
         selections=selections,
-        targets=JobTargets(redis),
         claims=claims,
         recovery=recovery,
         submitter=Submitter(jobs, queue, settings),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +16,7 @@ from mirror.copying.naming import TargetNamer, needs_digest
 from mirror.copying.selection import TagFacts, TagSelector, needs
 from mirror.errors import ContentError, InvalidInput, NoRepositoryFound, NoTagSelected, SourceError
 from mirror.oci.digest import Digest
+from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.records.observations import Observation, ObservationStore
 from mirror.records.selections import Choice
@@ -32,11 +33,15 @@ _FACTS_AT_ONCE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """All that was listed, in the order of the list, with the rule that dropped it. *order* is that of ``latest``."""
+    """All that was listed, in the order of the list, with the rule that dropped it. *order* is that of ``latest``.
+
+    *targets* are the names that the chosen tags get, each with its source.
+    """
 
     choices: Sequence[Choice]
     dropped: dict[str, int]
     order: str | None = None
+    targets: Sequence[tuple[str, str]] = ()
 
     def summary(self) -> dict[str, Any]:
         """Return what a task shows of the selection."""
@@ -84,13 +89,15 @@ class Chooser:
         if any(map(needs_digest, spec.targets)):
             digests |= self._digests(spec, [tag for tag in selection.selected if tag not in digests], cancellation)
         sources = {tag: replace(spec.source.tagged(tag), digest=digests.get(tag)) for tag in selection.selected}
-        refused = _refused(spec, namer, sources.values())
+        assigned = namer.assign(((source, source.digest) for source in sources.values()), spec.targets)
+        refused = {str(source.tag): name.message for source, name in assigned if isinstance(name, InvalidInput)}
         choices = [
             choice if choice.rule else _with_digest(choice, digests.get(choice.name), refused.get(choice.name))
             for choice in selection.choices
         ]
         dropped = selection.dropped | ({TARGET_RULE: len(refused)} if refused else {})
-        return Chosen(choices, dropped, spec.tags.latest.by if spec.tags.latest else None)
+        targets = [(str(name), str(source)) for source, name in assigned if isinstance(name, LocalImage)]
+        return Chosen(choices, dropped, spec.tags.latest.by if spec.tags.latest else None, targets)
 
     def _listed(self, spec: ExpandSpec, cancellation: Cancellation) -> TagSelector:
         """List all tags, and apply the rules about names."""
@@ -174,12 +181,6 @@ class Chooser:
         if created and facts.digest:
             self._observations.note_created(source, facts.tag, facts.digest, created)
         return replace(facts, created=created)
-
-
-def _refused(spec: ExpandSpec, namer: TargetNamer, sources: Iterable[Reference]) -> dict[str, str]:
-    """Return the tags that cannot have their targets, with the reasons. Raises TargetRepeated."""
-    assigned = namer.assign(((source, source.digest) for source in sources), spec.targets)
-    return {str(source.tag): name.message for source, name in assigned if isinstance(name, InvalidInput)}
 
 
 def _with_digest(choice: Choice, digest: Digest | None, refused: str | None) -> Choice:

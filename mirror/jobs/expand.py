@@ -7,6 +7,8 @@ counted twice. The tasks of a part are released while later parts are still look
 Most tags of a schedule are unchanged. Here many are checked together, as in `mirror.jobs.unchanged`: a number in the
 sequence of each tag, one HEAD to the source, one look at the bucket. They get no task of their own. A tag that cannot
 be checked gets a task, which then says why.
+
+All targets are claimed before the first part is added. So no two expansions of a job copy to one target.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
+from ulid import ULID
 
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.entry import IndexedTag, is_current
@@ -30,8 +33,10 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimState, Outcome
+from mirror.records.rules import CopyOptions
 from mirror.records.selections import Choice, SelectionStore
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
+from mirror.records.targets import JobTargets
 from mirror.registry.client import RegistryClient
 
 _LOG = structlog.get_logger(__name__)
@@ -44,12 +49,14 @@ class Expander:
         self,
         chooser: Chooser,
         selections: SelectionStore,
+        targets: JobTargets,
         unchanged: UnchangedTags,
         queue: TaskQueue,
         public_host: str,
     ) -> None:
         self._chooser = chooser
         self._selections = selections
+        self._targets = targets
         self._unchanged = unchanged
         self._queue = queue
         self._public_host = public_host
@@ -64,6 +71,7 @@ class Expander:
         selection, parts = expansion.selection, expansion.parts
         if selection is None:
             chosen = self._chooser.choose(spec, self._namer(task), task.cancellation)
+            _require_held(self._targets.claim(task.claim, chosen.targets))
             selection, parts = chosen.summary(), self._selections.parts(len(chosen.choices))
             _require_held(self._selections.keep(task.claim, chosen.choices, selection))
             _LOG.info("source was listed", source=str(spec.source), **selection)
@@ -79,12 +87,15 @@ class Expander:
         chosen = [choice for choice in self._selections.part(task.id, number) if choice.rule is None]
         if spec.source.is_wildcard:
             specs: list[TaskSpec] = [_of_repository(spec, choice.name) for choice in chosen]
-            unchanged = 0
+            settled = 0
         else:
             copies = self._copies(task, spec, chosen)
-            left = copies if spec.is_dry_run or spec.is_staged else self._unchanged.left_of(task, copies)
-            specs, unchanged = list(left), len(copies) - len(left)
-        state, entries = self._selections.add_part(task.claim, number + 1, specs, unchanged=unchanged)
+            left = copies if spec.is_dry_run or spec.is_staged else self._unchanged.left_of(task, copies, spec.options)
+            specs, settled = list(left), len(copies) - len(left)
+        skipped = settled if spec.options.overwrite == "never" else 0
+        state, entries = self._selections.add_part(
+            task.claim, number + 1, specs, unchanged=settled - skipped, skipped=skipped
+        )
         _require_held(state)
         self._queue.enqueue(entries)
 
@@ -102,7 +113,8 @@ class Expander:
         ]
 
     def _namer(self, task: ClaimedTask) -> TargetNamer:
-        return TargetNamer(self._public_host, task.claim.task.created_at)
+        """Return what names the targets. A date in them is that of the job, whose id has it."""
+        return TargetNamer(self._public_host, ULID.from_str(task.claim.task.job.partition("_")[2]).datetime)
 
     def _first_refused(self, task_id: str, parts: int) -> str:
         """Return the first tag that has no valid target, with the reason."""
@@ -112,19 +124,27 @@ class Expander:
 
 @dataclass(frozen=True, slots=True)
 class UnchangedTags:
-    """Finds those of many copies that have nothing to do, and confirms that."""
+    """Finds those of many copies that have nothing to do, and confirms that.
+
+    They are unchanged. With ``overwrite: never`` they are skipped, because their targets exist.
+    """
 
     source: RegistryClient
     changes: TagChanges
     confirmer: Confirmer
 
-    def left_of(self, task: ClaimedTask, copies: Sequence[CopySpec]) -> list[CopySpec]:
-        """Return the copies that have something to do, or whose sources could not be asked.
+    def left_of(self, task: ClaimedTask, copies: Sequence[CopySpec], options: CopyOptions) -> list[CopySpec]:
+        """Return the copies that have something to do, or whose sources could not be asked. All have *options*.
 
         Raises an error for which the task has to wait, such as RateLimited.
         """
+        if options.overwrite == "always":
+            return list(copies)
         job = task.claim.task.job
         held = dict(zip(copies, self.confirmer.indexed([copy.target for copy in copies]), strict=True))
+        if options.overwrite == "never":
+            existing = self.confirmer.existing({copy.target: tag.digest for copy, tag in held.items() if tag})
+            return [copy for copy in copies if copy.target not in existing]
         candidates = [copy for copy in copies if _may_be_current(copy, held[copy])]
         changes = self.changes.take_numbers([(copy.target, job) for copy in candidates])
         digests = self._digests([copy.source for copy in candidates], task.cancellation)

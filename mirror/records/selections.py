@@ -78,11 +78,12 @@ class SelectionStore:
         return _unpacked(found) if found else []
 
     def add_part(
-        self, claim: Claim, number: int, specs: Sequence[TaskSpec], *, unchanged: int
+        self, claim: Claim, number: int, specs: Sequence[TaskSpec], *, unchanged: int, skipped: int = 0
     ) -> tuple[ClaimState, list[Entry]]:
-        """Add the tasks of one part to the claim's job, and count its *unchanged* images. Repeating it adds nothing.
+        """Add the tasks of one part to the claim's job, and count its *unchanged* and *skipped* images.
 
-        *number* counts from 1. Returns the claim's state, and the queue entries of the tasks that are released.
+        *number* counts from 1. Repeating it adds nothing. Returns the claim's state, and the queue entries of the tasks
+        that are released.
         """
         now = self._redis.now()
         first = int(ULID.from_timestamp(now))
@@ -91,7 +92,7 @@ class SelectionStore:
             for place, spec in enumerate(specs)
         ]
         added = task_arguments(tasks) if tasks else ("{}", "[]", "[]")
-        state, *entries = self._expand(args=[*claim.proof, number, unchanged, *added])
+        state, *entries = self._expand(args=[*claim.proof, number, unchanged, *added, skipped])
         return ClaimState(state), read_entries(entries)
 
     def choices(

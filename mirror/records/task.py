@@ -107,7 +107,8 @@ class Expansion:
     """How far a task that expands a source has come.
 
     *selection* counts what was ``listed``, ``selected`` and ``dropped`` by each rule. It is None until the source was
-    listed completely. Of its *parts*, *added* ones are in the job: *tasks* new tasks, and *unchanged* images.
+    listed completely. Of its *parts*, *added* ones are in the job: *tasks* new tasks, and *unchanged* and *skipped*
+    images.
     """
 
     selection: Mapping[str, Any] | None = None
@@ -115,6 +116,7 @@ class Expansion:
     added: int = 0
     tasks: int = 0
     unchanged: int = 0
+    skipped: int = 0
 
 
 _NOT_EXPANDED: Final = Expansion()
@@ -250,6 +252,7 @@ class _TaskRecordSchema(RecordSchema):
     expanded = Count(load_only=True)
     tasks_added = Count(load_only=True)
     tags_unchanged = Count(load_only=True)
+    tags_skipped = Count(load_only=True)
     superseded_by = Text(load_default=None)
     waiting_for = Json(load_default=None)
     error = Json(load_default=None)
@@ -267,8 +270,8 @@ class _TaskRecordSchema(RecordSchema):
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
         data["skipped"] = Skipped(**data["skipped"]) if data["skipped"] else None
-        progress = [data.pop(name) for name in ("selection", "parts", "expanded", "tasks_added", "tags_unchanged")]
-        data["expansion"] = Expansion(*progress)
+        counts = ("parts", "expanded", "tasks_added", "tags_unchanged", "tags_skipped")
+        data["expansion"] = Expansion(data.pop("selection"), *(data.pop(name) for name in counts))
         source, target = data.pop("source"), data.pop("target")
         data["spec"] = data["spec"] or CopySpec.parse(source or "", target or "")
         return Task(**data)

@@ -348,6 +348,10 @@ class SelectionSchema(Schema):
     unchanged = fields.Integer(
         required=True, metadata={"description": "Images found unchanged so far. They have no task.", "example": 9}
     )
+    skipped = fields.Integer(
+        required=True,
+        metadata={"description": "Images whose targets are left alone. They have no task.", "example": 0},
+    )
 
 
 class TaskLinksSchema(Schema):

@@ -255,4 +255,5 @@ def _selection(expansion: Expansion) -> dict[str, Any] | None:
     """Return what an expansion has found. None until its source was listed, and for other tasks."""
     if expansion.selection is None:
         return None
-    return {"order": None, **expansion.selection, "added": expansion.tasks, "unchanged": expansion.unchanged}
+    counts = {"added": expansion.tasks, "unchanged": expansion.unchanged, "skipped": expansion.skipped}
+    return {"order": None, **expansion.selection, **counts}
