@@ -116,7 +116,8 @@ class Confirmer:
         """Return the result for a target that the options of *spec* leave alone. None if the copy goes on.
 
         *found* is the digest at the source, None before it was asked. Nothing is recorded: to leave a tag alone is no
-        change of it. Raises TagDrifted.
+        change of it. A tag that the index does not list as it is gets listed: its copy may have died after the commit.
+        Raises TagDrifted, or TagBusy.
         """
         target, options = change.target, spec.options
         if not is_guarded(options, target) or (found is None and options.overwrite != "never"):
@@ -124,6 +125,9 @@ class Confirmer:
         shown = self._changes.current(target)
         decision = decide_overwrite(options, target, shown, found)
         if shown and isinstance(decision, Skipped):
+            entry = self._index.entry(target.repository, str(target.tag))
+            if not spec.is_dry_run and (entry is None or entry.digest != str(shown)):
+                self._relister.relist(target)
             return TagUpdate(shown, skipped=decision)
         if found and shown and isinstance(decision, TagDrifted):
             if by := self._changes.superseded_by(change):

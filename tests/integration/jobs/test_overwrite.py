@@ -97,6 +97,16 @@ def test_never_leaves_a_tag_alone_and_asks_its_source_nothing(harness: Harness) 
     assert harness.stored() == stored
 
 
+def test_a_tag_whose_copy_died_before_it_was_listed_is_listed_when_it_is_skipped(harness: Harness) -> None:
+    harness.registry.put(OLD, "team/app", "v1")
+    mirrored(harness, NEVER)
+    listed = harness.core.index.entry("prod/app", "v1")
+    harness.core.index.remove("prod/app", "v1")
+    assert mirrored(harness, NEVER).skipped
+    assert listed is not None
+    assert harness.core.index.entry("prod/app", "v1") == listed
+
+
 def test_never_copies_a_tag_that_does_not_exist(harness: Harness) -> None:
     harness.registry.put(NEW, "team/app", "v1")
     task = mirrored(harness, NEVER)
