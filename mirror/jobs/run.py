@@ -79,7 +79,7 @@ class ImageCopier:
             task.look_up(self.resolver)
         hint = task.digest
         if hint is not None and (update := self._confirmed(task, hint)) is not None:
-            return unchanged_outcome(update)
+            return unchanged_outcome(update, hint)
         try:
             return self._copy(task, reference, hint)
         except BlobUnknown as error:
@@ -116,7 +116,7 @@ class ImageCopier:
                 if digest != hint or (task.held and task.held.digest == digest):
                     update = self._confirmed(task, digest, served=True)
                 if update := update or self.confirmer.left_alone(task.change, task.spec, digest):
-                    return unchanged_outcome(update)
+                    return unchanged_outcome(update, digest)
                 image, held = resolution.image(), resolution.held
             return self._copy_and_publish(task, reference, image, held)
 
@@ -142,4 +142,4 @@ class ImageCopier:
         update = self.publisher.publish(task.change, left_in, origin, options=task.spec.options)
         if task.is_trial:
             self.storage.succeeded(task.claim)
-        return replace(unchanged_outcome(update), unchanged=False)
+        return replace(unchanged_outcome(update, image.digest), unchanged=False)

@@ -27,6 +27,7 @@ from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.resolver import Resolver
 from mirror.errors import MirrorError, RedisUnavailable
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
+from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.claims import Outcome
 from mirror.records.task import Skipped
@@ -38,10 +39,12 @@ _WAIT_SECONDS: Final = 0.25
 _LOG = structlog.get_logger(__name__)
 
 
-def unchanged_outcome(update: TagUpdate) -> Outcome:
-    """Return the outcome of a task that wrote no image."""
+def unchanged_outcome(update: TagUpdate, found: Digest | None = None) -> Outcome:
+    """Return the outcome of a task that wrote no image. *found* is the digest of its source, if that was asked."""
     by, skipped = update.superseded_by, update.skipped
-    return Outcome(str(update.digest), unchanged=not (by or skipped), superseded_by=by, skipped=skipped)
+    source_digest = None if found in (None, update.digest) else str(found)
+    unchanged = not (by or skipped)
+    return Outcome(str(update.digest), source_digest, unchanged=unchanged, superseded_by=by, skipped=skipped)
 
 
 class UnchangedCheck:
@@ -166,7 +169,9 @@ class UnchangedCheck:
         if tasks:
             with _settling(tasks):
                 updates = self._confirm(tasks, tags)
-                self._settler.succeed_unchanged([(task, unchanged_outcome(update)) for task, update in updates.items()])
+                self._settler.succeed_unchanged(
+                    [(task, unchanged_outcome(update, task.digest)) for task, update in updates.items()]
+                )
                 left = [task for task in tasks if task not in updates]
         return left
 
