@@ -152,32 +152,55 @@ class Confirmer:
         """
         target, source = change.target, spec.source
         if target.tag is None:
-            return self._confirm_kept(target, digest, source, served=served)
+            return self._confirm_kept(target, digest, spec, served=served)
         repository, tag = target.repository, target.tag
         entry, is_built = self._index.look_up(repository, tag)
-        is_listed = entry is not None and entry.digest == str(digest)
-        is_known = is_current(spec, digest, entry.indexed if entry else None)
-        if is_listed or (entry is None and not is_built):
-            new = source if not is_known and self._has_served(source, digest, repository, now=served) else None
+        held = entry.indexed if entry else None if is_built else self._held_in_bucket(target, digest, spec)
+        is_known, is_listed = is_current(spec, digest, held), entry is not None
+        if held and held.made_from == digest and held.satisfies(spec.options.platforms):
+            into = repository if is_listed else None
+            new = source if not is_known and self._has_served(source, digest, into, now=served) else None
             is_known = is_known or new is not None
-            if is_known and (update := self._confirm_shown(change, digest, is_listed=is_listed, new_source=new)):
+            if is_known and (update := self._confirm_shown(change, held.digest, is_listed=is_listed, new_source=new)):
                 return update
         by = self._changes.superseded_by(change)
         if by and (is_known or served or self._has_served(source, digest, repository)):
             return TagUpdate(digest, superseded_by=by)
         return None
 
-    def _confirm_kept(self, target: LocalImage, digest: Digest, source: Reference, *, served: bool) -> TagUpdate | None:
+    def _held_in_bucket(self, target: LocalImage, found: Digest, spec: CopySpec) -> IndexedTag | None:
+        """Return what the index will list of the tag, if it shows what the source has *found*, or was made of that."""
+        shown: Digest | None = found
+        if spec.options.platforms.mode in ("rewrite", "single"):
+            shown = self._links.current(target.repository, str(target.tag), timeout=COMMIT_TIMEOUT)
+        return self._indexed(target.repository, shown) if shown else None
+
+    def _indexed(self, repository: str, digest: Digest) -> IndexedTag:
+        origin = self._provenance.image(repository, digest)
+        if origin is None:
+            return IndexedTag(digest, None, None)
+        source_digest = None if origin.digest == digest else origin.digest
+        platforms = origin.summary.platforms if origin.summary else ()
+        return IndexedTag(digest, origin.source, origin.job, (), source_digest, origin.platforms, platforms)
+
+    def _confirm_kept(self, target: LocalImage, digest: Digest, spec: CopySpec, *, served: bool) -> TagUpdate | None:
         repository = target.repository
         is_held = target.digest == digest and self._links.has_revision(repository, digest)
         if not is_held or not self._kept.is_kept(repository, digest):
             return None
-        return TagUpdate(digest) if self._has_served(source, digest, repository, now=served) else None
+        held = self._indexed(repository, digest)
+        if not held.satisfies(spec.options.platforms):
+            return None
+        is_known = is_current(spec, digest, held) or self._has_served(spec.source, digest, None, now=served)
+        return TagUpdate(digest) if is_known else None
 
     def _confirm_shown(
         self, change: TagChange, digest: Digest, *, is_listed: bool, new_source: Reference | None
     ) -> TagUpdate | None:
-        """Confirm the tag if it shows *digest*, under its lease. *new_source* is added to its entry."""
+        """Confirm the tag if it shows *digest*, under its lease. *new_source* is added to its entry.
+
+        *digest* is what the mirror has made of the source's image. Without rules for platforms it is the same.
+        """
         repository, tag = change.tag
         with self._changes.lock(change.target):
             if self._links.current(repository, tag, timeout=COMMIT_TIMEOUT) != digest:
@@ -189,7 +212,7 @@ class Confirmer:
             [superseded_by] = self._changes.record([change])
             return TagUpdate(digest, superseded_by=superseded_by)
 
-    def _has_served(self, source: Reference, digest: Digest, repository: str, *, now: bool = False) -> bool:
+    def _has_served(self, source: Reference, digest: Digest, repository: str | None, *, now: bool = False) -> bool:
         """Whether *source* served the manifest, now or before. If it did *now*, that is written to the bucket."""
         if self._provenance.has_served(source, digest, into=repository):
             return True

@@ -10,9 +10,11 @@ from marshmallow import EXCLUDE, Schema, fields, post_load
 
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.platform import Platform
 from mirror.oci.reference import Reference, is_same_source
+from mirror.records.rules import PlatformRules
 from mirror.records.spec import CopySpec
-from mirror.storage.provenance import ImageProvenance, ImageSummary
+from mirror.storage.provenance import ImageProvenance, ImageSummary, chosen_platforms, platforms_mode
 
 _MOST_SOURCES: Final = 8
 
@@ -24,6 +26,9 @@ class ImageEntry:
     ``source``, ``mirrored_at`` (ISO 8601) and ``job`` are None where the bucket has no provenance, as for a tag that
     another registry wrote. ``also_from`` are other sources that are known to have served this image, each as
     ``registry/repository``. So their jobs need not look for that in the bucket again.
+
+    ``platform_rules`` chose its platforms, as `PlatformRules.key` writes them. ``source_digest`` is what the source
+    had, if that is not ``digest``.
     """
 
     repository: str
@@ -36,6 +41,8 @@ class ImageEntry:
     mirrored_at: str | None = None
     job: str | None = None
     also_from: tuple[str, ...] = ()
+    source_digest: str | None = None
+    platform_rules: str | None = None
 
     @classmethod
     def of(cls, target: LocalImage, digest: Digest, summary: ImageSummary, origin: ImageProvenance | None) -> Self:
@@ -50,19 +57,29 @@ class ImageEntry:
             source=(origin and origin.source) or None,
             mirrored_at=(origin and origin.mirrored_at) or None,
             job=(origin and origin.job) or None,
+            source_digest=str(origin.digest) if origin and origin.digest != digest else None,
+            platform_rules=origin.platforms if origin else None,
         )
 
     @property
     def indexed(self) -> IndexedTag:
         """The part of the entry that decides whether a task has anything to do."""
-        return IndexedTag(Digest.parse(self.digest), self.source, self.job, self.also_from)
+        return IndexedTag(
+            Digest.parse(self.digest),
+            self.source,
+            self.job,
+            self.also_from,
+            Digest.parse(self.source_digest) if self.source_digest else None,
+            self.platform_rules,
+            self.platforms,
+        )
 
     def found_at(self, source: Reference) -> Self:
         """Return the entry with *source* added to those that served the image. Of many, the oldest are dropped."""
         return replace(self, also_from=(*self.also_from, source.name)[-_MOST_SOURCES:])
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -72,18 +89,32 @@ class ImageEntry:
 
 @dataclass(frozen=True, slots=True)
 class IndexedTag:
-    """The part of a tag's `ImageEntry` that decides whether its next job has anything to do."""
+    """The part of a tag's `ImageEntry` that decides whether its next job has anything to do.
+
+    ``digest`` is what the tag shows. ``source_digest`` is what its source had, if that is another one: after a rewrite,
+    and where one platform was taken from an index.
+    """
 
     digest: Digest
     source: str | None
     job: str | None
     also_from: tuple[str, ...] = ()
+    source_digest: Digest | None = None
+    platform_rules: str | None = None
+    platforms: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         entry = json.loads(text)
-        also_from = tuple(entry.get("also_from") or ())
-        return cls(Digest.parse(entry["digest"]), entry.get("source"), entry.get("job"), also_from)
+        return cls(
+            Digest.parse(entry["digest"]),
+            entry.get("source"),
+            entry.get("job"),
+            tuple(entry.get("also_from") or ()),
+            Digest.parse(entry["source_digest"]) if entry.get("source_digest") else None,
+            entry.get("platform_rules"),
+            tuple(entry.get("platforms") or ()),
+        )
 
     def is_from(self, source: Reference) -> bool:
         """Whether the registry and repository of *source* are known to have served the image.
@@ -94,14 +125,43 @@ class IndexedTag:
             return True
         return source.name in self.also_from
 
+    @property
+    def made_from(self) -> Digest:
+        """The digest that its source had when it was mirrored, by whatever rules for platforms."""
+        return self.source_digest or self.digest
+
+    def satisfies(self, rules: PlatformRules) -> bool:
+        """Whether the tag shows what *rules* would make of the same image again, or more children of the same index."""
+        if self.platform_rules == rules.key:
+            return True
+        if self.source_digest or rules.mode not in ("all", "sparse"):
+            return False
+        mode = platforms_mode(self.platform_rules)
+        if mode != "all":
+            wanted = {str(pattern) for pattern in rules.only}
+            if mode != "sparse" or rules.mode != "sparse" or not wanted <= chosen_platforms(self.platform_rules):
+                return False
+        return not rules.only or any(_matches(rules, platform) for platform in self.platforms)
+
 
 def is_current(spec: CopySpec, found: Digest, held: IndexedTag | None) -> bool:
     """Say whether a target already is what its task asks for, so that nothing is to be done. No I/O.
 
     *found* is the digest that the source has, and *held* what the index lists under the target. The source must be
-    known to have served the image, because a source can name any digest in the response to a HEAD.
+    known to have served the image, because a source can name any digest in the response to a HEAD. The tag may show
+    another digest than the source, if that is what the rules for platforms made of it.
     """
-    return held is not None and held.digest == found and held.is_from(spec.source)
+    if held is None or held.made_from != found or not held.is_from(spec.source):
+        return False
+    return held.satisfies(spec.options.platforms)
+
+
+def _matches(rules: PlatformRules, listed: str) -> bool:
+    try:
+        platform = Platform.parse(listed)
+    except ValueError:
+        return False
+    return any(pattern.matches(platform) for pattern in rules.only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +187,8 @@ class _EntrySchema(Schema):
     mirrored_at = fields.String(load_default=None, allow_none=True)
     job = fields.String(load_default=None, allow_none=True)
     also_from = fields.List(fields.String(), load_default=list)
+    source_digest = fields.String(load_default=None, allow_none=True)
+    platform_rules = fields.String(load_default=None, allow_none=True)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> ImageEntry:

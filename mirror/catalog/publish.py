@@ -27,13 +27,14 @@ from mirror.errors import TagDrifted
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
+from mirror.oci.manifest import Index
 from mirror.oci.verification import verify
 from mirror.records.rules import PLAIN_COPY, CopyOptions
 from mirror.records.task import Skipped
 from mirror.storage.blobs import BlobStore
 from mirror.storage.disk import LocalDisk
 from mirror.storage.links import KeptStore, LinkStore
-from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
+from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore, platforms_mode
 
 _WRITERS: Final = 16
 _WRITTEN_AT_ONCE: Final = 1_000
@@ -82,9 +83,11 @@ class Publisher:
             if stopped := self._stopped(change, image.digest, before, options):
                 return stopped
         summary = self._write_below_manifests(target, image)
-        record = partial(
-            self._provenance.record_image, target.repository, image.digest, replace(origin, summary=summary)
-        )
+        origin = replace(origin, summary=summary)
+        if platforms_mode(origin.platforms) == "sparse" and isinstance(image.root.parsed, Index):
+            origin = origin.joined(self._provenance.image(target.repository, image.digest))
+            summary = origin.summary or summary
+        record = partial(self._provenance.record_image, target.repository, image.digest, origin)
         if target.tag is None:
             self._link_manifests(target.repository, image, record)
             update = TagUpdate(image.digest)

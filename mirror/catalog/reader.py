@@ -12,19 +12,15 @@ from mirror.errors import ContentError, ImageNotHeld, StorageDamaged
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut, ManifestContent
+from mirror.oci.image_config import MAX_CONFIG_SIZE, may_have_platform, parse_image_config, platform_of_config
 from mirror.oci.local_image import LocalImage
-from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, is_short_text, parse_manifest
+from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, parse_manifest
 from mirror.oci.platform import Platform
 from mirror.oci.verification import verify
 from mirror.storage.blobs import BlobStore
 from mirror.storage.links import LinkStore
 from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
 
-MAX_CONFIG_SIZE: Final = 4 * 1024 * 1024
-_IMAGE_CONFIGS: Final = frozenset(
-    {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
-)
-_EMPTY_CONFIG: Final = "application/vnd.oci.empty.v1+json"
 _READERS: Final = 16
 _ABSENT: Final = "the mirror does not hold it"
 
@@ -121,19 +117,9 @@ class CatalogReader:
         A config of an unknown media type is one if it names a platform and the manifest is no artifact.
         """
         root = image.root.parsed
-        if not isinstance(root, Manifest) or root.artifact_type or root.config.media_type == _EMPTY_CONFIG:
+        if not isinstance(root, Manifest) or not may_have_platform(root):
             return None
-        if root.config.size > MAX_CONFIG_SIZE:
-            return None
-        content = self._blobs.read(root.config.digest, MAX_CONFIG_SIZE)
-        try:
-            document = json.loads(content) if content else None
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(document, dict):
-            return None
-        is_image = root.config.media_type in _IMAGE_CONFIGS or _platform_of(document) is not None
-        return document if is_image else None
+        return parse_image_config(root, self._blobs.read(root.config.digest, MAX_CONFIG_SIZE))
 
     def summarize(self, image: Image) -> ImageSummary:
         """Return what lists show of *image*, whatever tag shows it. Reads its config."""
@@ -164,12 +150,5 @@ def _platforms(image: Image, config: dict[str, Any] | None) -> tuple[Platform, .
     """Return the platforms of an index, or the one that a single image's config names."""
     if isinstance(image.root.parsed, Index) or config is None:
         return image.platforms
-    platform = _platform_of(config)
+    platform = platform_of_config(config)
     return (platform,) if platform else ()
-
-
-def _platform_of(config: dict[str, Any]) -> Platform | None:
-    """Return the platform that a config names. Texts too long for a record count as empty."""
-    parts = [config.get(field) for field in ("os", "architecture", "variant", "os.version")]
-    os, architecture, variant, version = (part if is_short_text(part) else "" for part in parts)
-    return Platform(os, architecture, variant, version) if os and architecture else None

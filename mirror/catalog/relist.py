@@ -42,5 +42,5 @@ class Relister:
             self._index.remove(repository, tag)
             return
         origin = self._provenance.image(repository, image.digest)
-        summary = self._reader.summarize(image)
+        summary = (origin and origin.summary) or self._reader.summarize(image)
         self._index.put(ImageEntry.of(target, image.digest, summary, origin), summary.sizes)

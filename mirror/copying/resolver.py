@@ -1,54 +1,41 @@
-"""Resolve a reference to all manifests of its image. Each is fetched, checked and parsed. No blob is read.
+"""Resolve a reference to all manifests of its image. Each is fetched, checked and parsed. No layer is read.
 
-A digest that a HEAD has named is only a hint. Anyone can name one, so a digest alone does not prove that the source
-has the image. The root manifest is what the source serves, now or before. It is read from the bucket only if a record
-says that the same registry and repository have served it. Children are named by a root that the source has served, so
-they may be read from the bucket.
+An index with more children than one window of a pull limit allows is copied in several windows: see manifest_fetcher.py
+for what is read from where.
 
-If the registry has a pull limit, manifests that the bucket holds are read from there, and each fetched manifest is
-stored there at once. So another tag of the same image costs no quota. Neither does a task that had to wait and starts
-again. An index with more children than one window allows is copied in several windows.
+With rules for platforms, a manifest that an index lists for another platform is never read, because that would cost
+quota. See platforms.py for the rules.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-import structlog
-
 from mirror.copying.cancellation import Cancellation
+from mirror.copying.manifest_fetcher import ManifestFetcher, parsing
 from mirror.copying.memory import ManifestMemory
-from mirror.copying.ports import ManifestReader, RemoteManifest, Source
-from mirror.errors import (
-    ContentError,
-    DigestMismatch,
-    ManifestInvalid,
-    ManifestUnknown,
-    MediaTypeUnsupported,
-    SourceError,
-)
+from mirror.copying.platform_reader import PlatformReader
+from mirror.copying.platforms import PlatformChoice, choose, does_match, shown_image, skip_reason
+from mirror.copying.ports import Source
+from mirror.errors import ManifestInvalid, MediaTypeUnsupported
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut, ManifestContent
-from mirror.oci.manifest import MAX_MANIFEST_SIZE, Index, Manifest, parse_manifest
+from mirror.oci.manifest import Index
 from mirror.oci.reference import Reference
+from mirror.records.rules import ALL_PLATFORMS, PlatformRules
 from mirror.storage.blobs import ManifestStore
 
+_NO_MANIFEST: Final = "it attests something that is no manifest"
 MAX_DEPTH: Final = 4
 """Levels of indexes above the manifests."""
 MAX_MANIFESTS: Final = 2_000
 MAX_MANIFEST_BYTES: Final = 64 * 2**20
 """All manifests of one image together, because they are in memory at the same time."""
-_FETCHERS: Final = 8
-_LARGE: Final = 256 * 1024
-_PARSING: Final = threading.Lock()
-_LOG = structlog.get_logger(__name__)
 
 
 class Resolver:
@@ -73,192 +60,119 @@ class Resolver:
         """
         named = replace(reference, digest=hint) if hint else reference
         with self._source.reading(named) as manifests:
-            yield Resolution(reference, hint, manifests, self._held, cancellation, memory)
+            fetcher = ManifestFetcher(reference, manifests, self._held, cancellation, memory)
+            platforms = PlatformReader(reference, self._source, self._held, cancellation, memory)
+            yield Resolution(reference, fetcher.root(hint), fetcher, platforms)
 
 
 class Resolution:
-    """One image that is being read. ``root`` is read at once. ``held`` are the children that the bucket had."""
+    """One image that is being read. ``root`` was read already."""
 
     def __init__(
-        self,
-        reference: Reference,
-        hint: Digest | None,
-        manifests: ManifestReader,
-        held: ManifestStore,
-        cancellation: Cancellation,
-        memory: ManifestMemory,
+        self, reference: Reference, root: ManifestContent, fetcher: ManifestFetcher, platforms: PlatformReader
     ) -> None:
-        self._memory = memory
+        self.root = root
         self._reference = reference
-        self._manifests = manifests
-        self._held = held
-        self._cancellation = cancellation
+        self._fetcher = fetcher
+        self._platforms = platforms
         self._found: dict[Digest, ManifestContent] = {}
-        self._left_out: dict[Digest, LeftOut] = {}
-        self.held: list[Digest] = []
-        self.root = self._root(hint)
+        self._fetched: dict[Digest, ManifestContent | None] = {root.descriptor.digest: root}
 
-    def image(self) -> Image:
-        """Return the root with everything below it. Raises SizeInvalid, and what `Resolver.resolving` raises.
+    @property
+    def held(self) -> Sequence[Digest]:
+        """The children that were read from the bucket."""
+        return self._fetcher.held
+
+    def skip_reason(self, rules: PlatformRules) -> str | None:
+        """Say why an image without an index is not wanted, None if it is. Reads its config if there are *rules*."""
+        if not rules.only or isinstance(self.root.parsed, Index):
+            return None
+        self._platforms.learn([self.root])
+        return skip_reason(str(self._reference), self._platforms.learned[self.root.descriptor.digest], rules)
+
+    def image(self, rules: PlatformRules = ALL_PLATFORMS) -> Image:
+        """Return the root with everything below it that *rules* choose, as the tag is to show it.
 
         Manifests are fetched level by level, several at a time. A level is fetched only if the pull limit of the source
-        allows all of it.
+        allows all of it. Raises SizeInvalid, PlatformUnknown, and what `Resolver.resolving` raises. The caller has
+        called `skip_reason` before.
         """
         level, depth = [self.root], 0
         while level:
             depth += 1
-            level = self._below(level, depth)
-        left_out = _schema_1_entries(self._found) | self._left_out
+            level = self._below(level, depth, rules)
+        left_out = {**_schema_1_entries(self._found), **self._fetcher.left_out, **self._unchosen(rules)}
         image = Image(tuple(_children_first(self.root, self._found)), tuple(left_out.values()))
+        if rules.only and isinstance(self.root.parsed, Index):
+            if not does_match(image, rules, self._platforms.learned):
+                self._platforms.learn(image.manifests)
+            with parsing(sum(len(content.body) for content in image.split[1])):
+                image = shown_image(str(self._reference), self._described(image), rules, self._platforms.learned)
         image.require_bounded()
         return image
 
-    def _root(self, hint: Digest | None) -> ManifestContent:
-        if self._reference.digest:
-            return self._served_before(self._reference.digest) or self._served(self._manifests.get(self._reference))
-        if hint and (found := self._served_before(hint) or self._hinted(hint)):
-            return found
-        return self._tagged()
+    def _below(self, level: Sequence[ManifestContent], depth: int, rules: PlatformRules) -> list[ManifestContent]:
+        """Fetch the children of a level that are not known yet.
 
-    def _served_before(self, digest: Digest) -> ManifestContent | None:
-        """Return the root from the bucket, if reading costs and a record says that this source has served it."""
-        if not self._manifests.is_limited() or not self._held.was_served(self._reference, digest):
-            return None
-        body = self._held.read(digest)
-        if body is None:
-            return None
-        self._memory.hold(len(body))
-        parsed = self._parsed(body, None, what=str(self._reference))
-        return ManifestContent(Descriptor(parsed.media_type, digest, len(body)), body, parsed)
-
-    def _hinted(self, hint: Digest) -> ManifestContent | None:
-        """Return the root by the digest that a HEAD named, or None if the tag must be read."""
-        remote = self._manifests.get_hinted(replace(self._reference, digest=hint))
-        try:
-            if remote is not None:
-                return self._served(remote)
-        except ContentError as error:
-            _LOG.info("the digest from a HEAD names no image", source=str(self._reference), reason=error.message)
-        return None
-
-    def _tagged(self) -> ManifestContent:
-        """Return the manifest of the tag. It is read a second time if the tag moved meanwhile."""
-        try:
-            return self._served(self._manifests.get(self._reference))
-        except DigestMismatch:
-            return self._served(self._manifests.get(self._reference))
-
-    def _served(self, remote: RemoteManifest) -> ManifestContent:
-        """Check and parse the root that the source has just served."""
-        self._memory.hold(len(remote.body))
-        media_type = None if remote.media_type in media_types.GENERIC else remote.media_type
-        parsed = self._parsed(remote.body, media_type, what=str(self._reference))
-        descriptor = Descriptor(parsed.media_type, remote.digest, len(remote.body))
-        if self._manifests.is_limited():
-            self._held.put(descriptor, remote.body)
-            self._held.note_served(self._reference, remote.digest)
-        return ManifestContent(descriptor, remote.body, parsed)
-
-    def _below(self, level: Sequence[ManifestContent], depth: int) -> list[ManifestContent]:
-        """Fetch the children of a level that are not known yet."""
+        Entries whose platform only their config names come first. What depends on them comes in another round.
+        """
         self._found.update((content.descriptor.digest, content) for content in level)
         if sum(len(content.body) for content in self._found.values()) > MAX_MANIFEST_BYTES:
             raise ManifestInvalid(
                 str(self._reference), f"its manifests have more than {MAX_MANIFEST_BYTES} bytes together"
             )
-        children = self._children_of(level)
-        if not children:
-            return []
-        if depth > MAX_DEPTH:
-            raise ManifestInvalid(str(self._reference), f"its indexes are nested more than {MAX_DEPTH} deep")
-        if len(self._found) + len(children) > MAX_MANIFESTS:
-            raise ManifestInvalid(str(self._reference), f"it has more than {MAX_MANIFESTS} manifests")
-        self._memory.hold(sum(min(child.size, MAX_MANIFEST_SIZE) for child in children.values()))
-        held = self._held_of(children)
-        self.held += held
-        self._manifests.expect(len(children) - len(held))
+        while children := self._children_of(level, rules):
+            if depth > MAX_DEPTH:
+                raise ManifestInvalid(str(self._reference), f"its indexes are nested more than {MAX_DEPTH} deep")
+            if len(self._fetched) + len(children) > MAX_MANIFESTS:
+                raise ManifestInvalid(str(self._reference), f"it has more than {MAX_MANIFESTS} manifests")
+            self._fetched |= dict.fromkeys(children)
+            fetched = self._fetcher.children(children)
+            self._fetched |= {content.descriptor.digest: content for content in fetched}
+            if rules.mode != "all":
+                self._platforms.learn(fetched)
+        chosen = dict.fromkeys(entry.digest for content in level for entry in self._choice(content, rules).chosen)
+        below = (self._fetched.get(digest) for digest in chosen if digest not in self._found)
+        return [content for content in below if content is not None]
 
-        def content(child: Descriptor) -> ManifestContent | None:
-            return self._content(child, held.get(child.digest))
+    def _choice(self, content: ManifestContent, rules: PlatformRules) -> PlatformChoice:
+        if isinstance(content.parsed, Index):
+            return choose(content.parsed, rules, self._platforms.learned)
+        return PlatformChoice(())
 
-        with self._threads() as pool:
-            return [found for found in pool.map(content, children.values()) if found is not None]
+    def _children_of(self, level: Sequence[ManifestContent], rules: PlatformRules) -> dict[Digest, Descriptor]:
+        """Return the entries that may be manifests, may be chosen, and were not requested yet."""
+        found: dict[Digest, Descriptor] = {}
+        for content in level:
+            if not isinstance(content.parsed, Index):
+                continue
+            choice = self._choice(content, rules)
+            possible = {entry.digest for entry in content.parsed.possible_manifests}
+            for child in (*choice.chosen, *(entry for entry in choice.undecided if not entry.attested)):
+                if child.digest in possible and child.digest not in self._fetched:
+                    found.setdefault(child.digest, child)
+        return found
 
-    def _children_of(self, level: Sequence[ManifestContent]) -> dict[Digest, Descriptor]:
-        """Return the entries that may be manifests and are not known yet."""
-        return {
-            child.digest: child
-            for content in level
-            if isinstance(content.parsed, Index)
-            for child in content.parsed.possible_manifests
-            if child.digest not in self._found and child.digest not in self._left_out
-        }
+    def _described(self, image: Image) -> Image:
+        """Return the image with the platforms that only configs name, in the descriptors of its manifests."""
+        learned = self._platforms.learned
+        manifests = (
+            replace(content, descriptor=replace(content.descriptor, platform=platform))
+            if (platform := learned.get(content.descriptor.digest))
+            else content
+            for content in image.manifests
+        )
+        return replace(image, manifests=tuple(manifests))
 
-    def _content(self, child: Descriptor, held: bytes | None) -> ManifestContent | None:
-        """Return a child. None if it is no manifest: then it is left out, or tried as a plain blob.
+    def _unchosen(self, rules: PlatformRules) -> dict[Digest, LeftOut]:
+        """Return what the rules leave out of the indexes that were read.
 
-        Only bytes that have the child's digest can show that its type is unsupported. What else the source serves in
-        its place is an error.
+        An attestation is left out, too, if what it attests is no manifest.
         """
-        self._cancellation.check()
-        try:
-            body, content_type = self._fetched(child) if held is None else (held, None)
-            try:
-                content = self._checked(child, body, content_type)
-            except MediaTypeUnsupported as error:
-                if child.media_type:
-                    self._left_out[child.digest] = LeftOut(child, error.message, error.code)
-                return None
-        except (SourceError, ContentError) as error:
-            if child.media_type or error.waits_for:
-                raise
-            return None
-        if held is None and self._manifests.is_limited():
-            self._held.put(content.descriptor, body)
-        return content
-
-    def _fetched(self, child: Descriptor) -> tuple[bytes, str | None]:
-        """Return the bytes of a child and their Content-Type, from the source or from its descriptor."""
-        try:
-            remote = self._manifests.get(replace(self._reference, digest=child.digest), expect=child)
-        except (SourceError, ContentError) as error:
-            if (inline := child.inline_content()) is not None:
-                return inline, None
-            if not isinstance(error, ManifestUnknown):
-                raise
-            platform = str(child.platform) if child.platform else ""
-            raise ManifestUnknown.of_child(str(child.digest), platform, str(self._reference)) from None
-        return remote.body, remote.media_type
-
-    def _held_of(self, digests: Iterable[Digest]) -> dict[Digest, bytes]:
-        """Return the manifests that the bucket holds, if reading them from the registry would cost."""
-        if not self._manifests.is_limited():
-            return {}
-        with self._threads() as pool:
-            found = list(pool.map(lambda digest: (digest, self._held.read(digest)), digests))
-        return {digest: body for digest, body in found if body is not None}
-
-    def _checked(self, child: Descriptor, body: bytes, content_type: str | None) -> ManifestContent:
-        """Parse a child of an index. Its media type must be the one that the index names.
-
-        A Content-Type that no manifest has is ignored: the digest proves that the bytes are right.
-        """
-        media_type = content_type if content_type in media_types.ACCEPTED else child.media_type
-        parsed = self._parsed(body, media_type, what=str(child.digest))
-        if child.media_type and parsed.media_type != child.media_type:
-            raise ManifestInvalid(str(child.digest), f"its index says it is '{child.media_type}'")
-        return ManifestContent(replace(child, media_type=parsed.media_type), body, parsed)
-
-    def _parsed(self, body: bytes, content_type: str | None, *, what: str) -> Manifest | Index:
-        """Parse a manifest and count its memory. Large ones are parsed one at a time: JSON needs ten times its size."""
-        with _PARSING if len(body) > _LARGE else nullcontext():
-            parsed = parse_manifest(body, content_type, what=what)
-        named = parsed.manifests if isinstance(parsed, Index) else parsed.blobs
-        self._memory.hold(sum(len(one.data or "") for one in named), blobs=len(named))
-        return parsed
-
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_FETCHERS, "manifests", initializer=self._cancellation.bind_thread)
+        choices = [self._choice(content, rules) for content in self._found.values()]
+        attestations = [LeftOut(entry, _NO_MANIFEST) for one in choices for entry in one.undecided if entry.attested]
+        unchosen = [*attestations, *(entry for choice in choices for entry in choice.left_out)]
+        return {entry.descriptor.digest: entry for entry in unchosen if entry.descriptor.digest not in self._found}
 
 
 def _schema_1_entries(found: dict[Digest, ManifestContent]) -> dict[Digest, LeftOut]:

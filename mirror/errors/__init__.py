@@ -34,6 +34,7 @@
     │   ├── RateLimited:            TOOMANYREQUESTS
     │   ├── QuotaExhausted:         TOOMANYREQUESTS
     │   ├── ManifestUnknown:        MANIFEST_UNKNOWN
+    │   ├── PlatformUnknown:        PLATFORM_UNKNOWN
     │   ├── BlobUnknown:            BLOB_UNKNOWN
     │   ├── RepositoryUnknown:      NAME_UNKNOWN
     │   ├── ListingUnsupported:     LISTING_UNSUPPORTED
@@ -148,6 +149,7 @@ from mirror.errors.source import (
     ListingUnsupported,
     ManifestUnknown,
     PlainHttpNotAllowed,
+    PlatformUnknown,
     QuotaExhausted,
     RateLimited,
     RealmNotAllowed,
@@ -214,6 +216,7 @@ __all__ = [
     "NoTagSelected",
     "NotHeld",
     "PlainHttpNotAllowed",
+    "PlatformUnknown",
     "PreconditionFailed",
     "QuotaExhausted",
     "RateLimited",

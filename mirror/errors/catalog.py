@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from mirror.errors.base import Conflict, NotHeld, Unavailable
 
 
@@ -16,9 +18,18 @@ class RepositoryNotHeld(NotHeld):
 class ImageNotHeld(NotHeld):
     code = "MANIFEST_UNKNOWN"
     hint = "Mirror it first with POST /v1/jobs. GET /v1/images lists the images of the mirror."
+    _BY_DIGEST_HINT = (
+        "If an index lists it, the image was mirrored with the platforms mode 'sparse', without this platform: mirror "
+        "this platform too. If not, mirror the image first with POST /v1/jobs."
+    )
 
-    def __init__(self, image: str) -> None:
-        super().__init__(f"The mirror holds no image '{image}'")
+    def __init__(self, image: str, *, hint: str | None = None) -> None:
+        super().__init__(f"The mirror holds no image '{image}'", hint=hint)
+
+    @classmethod
+    def of_digest(cls, image: str) -> Self:
+        """Return the error for a manifest that a client asks for by its digest, perhaps because an index lists it."""
+        return cls(image, hint=cls._BY_DIGEST_HINT)
 
 
 class BlobNotHeld(NotHeld):

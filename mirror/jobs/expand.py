@@ -180,7 +180,7 @@ class UnchangedTags:
 
 
 def _may_be_current(copy: CopySpec, held: IndexedTag | None) -> bool:
-    return held is not None and is_current(copy, held.digest, held)
+    return held is not None and is_current(copy, held.made_from, held)
 
 
 def _of_repository(spec: ExpandSpec, repository: str) -> ExpandSpec:

@@ -26,6 +26,7 @@ from mirror.oci.reference import Reference
 from mirror.records.claims import Outcome
 from mirror.records.fields import at, timestamp
 from mirror.records.spec import ExpandSpec
+from mirror.records.task import Skipped
 from mirror.redis.client import Redis
 from mirror.storage.provenance import ImageProvenance
 
@@ -111,14 +112,17 @@ class ImageCopier:
                 task.digest = digest = resolution.root.descriptor.digest
                 if incomplete and incomplete[0] == digest:
                     raise incomplete[1]
+                rules = task.spec.options.platforms
+                if reason := resolution.skip_reason(rules):
+                    return Outcome(source_digest=str(digest), skipped=Skipped("platform_not_wanted", reason))
                 task.heartbeat.progress.resolved(digest)
                 update = None
-                if digest != hint or (task.held and task.held.digest == digest):
+                if digest != hint or (task.held and task.held.made_from == digest):
                     update = self._confirmed(task, digest, served=True)
                 if update := update or self.confirmer.left_alone(task.change, task.spec, digest):
                     return unchanged_outcome(update, digest)
-                image, held = resolution.image(), resolution.held
-            return self._copy_and_publish(task, reference, image, held)
+                image, held = resolution.image(rules), resolution.held
+            return self._copy_and_publish(task, digest, image, held)
 
     def _confirmed(self, task: ClaimedCopy, digest: Digest, *, served: bool = False) -> TagUpdate | None:
         """Confirm that the target shows *digest* already. None if it is to be published, also if that is once more."""
@@ -126,20 +130,23 @@ class ImageCopier:
             return None
         return self.confirmer.confirm(task.change, digest, task.spec, served=served)
 
-    def _copy_and_publish(
-        self, task: ClaimedCopy, reference: Reference, image: Image, held: Sequence[Digest]
-    ) -> Outcome:
-        """Copy the blobs of *image* and publish it. *held* are its manifests that were read from the bucket."""
-        heartbeat = task.heartbeat
+    def _copy_and_publish(self, task: ClaimedCopy, found: Digest, image: Image, held: Sequence[Digest]) -> Outcome:
+        """Copy the blobs of *image* and publish it.
+
+        *found* is the digest of the source, and *held* are manifests that were read from the bucket.
+        """
+        heartbeat, reference, rules = task.heartbeat, task.spec.source, task.spec.options.platforms
         heartbeat.begin_copying()
         copied = self.copier.copy(
             reference, image, holder=heartbeat.holder, progress=heartbeat.progress, cancellation=task.cancellation
         )
         heartbeat.begin_publishing()
         moment = timestamp(at(self.redis.now()))
-        origin = ImageProvenance(str(reference), image.digest, moment, task.claim.task.job, held=(*held, *copied.held))
+        manifests = {manifest.descriptor.digest for manifest in image.manifests}
+        read_here = (*(digest for digest in held if digest in manifests), *copied.held)
+        origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, platforms=rules.key)
         left_in = image.leaving_out(copied.left_out)
         update = self.publisher.publish(task.change, left_in, origin, options=task.spec.options)
         if task.is_trial:
             self.storage.succeeded(task.claim)
-        return replace(unchanged_outcome(update, image.digest), unchanged=False)
+        return replace(unchanged_outcome(update, found), unchanged=False)

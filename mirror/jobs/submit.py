@@ -96,6 +96,8 @@ class Submitter:
         reference = Reference.parse(image.source)
         self._require_reachable(reference.registry)
         targets = [namer.target(rule, reference) for rule in image.targets or (CANONICAL_TARGET,)]
+        for target in targets:
+            _require_tag(target, image.options)
         return [
             CopySpec(reference, target, image.options, is_dry_run=is_dry_run, is_staged=is_staged) for target in targets
         ]
@@ -122,6 +124,16 @@ class Submitter:
         host = registry.partition(":")[0]
         if registry not in self._settings.registry_endpoints and is_address(host):
             AddressGuard(self._settings.allowed_networks).require(host, host)
+
+
+def _require_tag(target: LocalImage, options: CopyOptions) -> None:
+    """Refuse a target that is named by its digest, if the image gets another digest."""
+    mode = options.platforms.mode
+    if target.digest and mode in ("rewrite", "single"):
+        hint = "Give the target a tag, as in 'team/redis:7'."
+        raise InvalidReference(
+            str(target), f"the platforms mode '{mode}' makes an image with another digest", hint=hint
+        )
 
 
 def is_address(host: str) -> bool:

@@ -89,7 +89,7 @@ class UnchangedCheck:
         if not isinstance(task, ClaimedCopy) or task.held is None or task.spec.is_dry_run or task.spec.is_staged:
             return False
         overwrite = task.spec.options.overwrite
-        return overwrite == "never" or (overwrite != "always" and is_current(task.spec, task.held.digest, task.held))
+        return overwrite == "never" or (overwrite != "always" and is_current(task.spec, task.held.made_from, task.held))
 
     def settle(self, new: Sequence[ClaimedCopy]) -> list[ClaimedCopy]:
         """Check *new* tasks too, and settle all that are unchanged. Return the tasks to be copied.
@@ -180,7 +180,7 @@ class UnchangedCheck:
         if tags is None:
             return {}
         try:
-            updates = tags.confirm([(task.change, task.digest) for task in tasks if task.digest])
+            updates = tags.confirm([(task.change, task.held.digest) for task in tasks if task.held])
         except RedisUnavailable:
             raise
         except MirrorError as error:

@@ -21,7 +21,7 @@ class Descriptor:
     """Media type, digest and size in bytes of one piece of content (image spec, descriptor.md).
 
     ``data`` is the content itself in base64, if the descriptor embeds it. It is checked only when it is used. The media
-    type of an entry of an index may be empty.
+    type of an entry of an index may be empty. ``attested`` is the manifest that an attestation of BuildKit is about.
     """
 
     media_type: str
@@ -29,6 +29,7 @@ class Descriptor:
     size: int
     platform: Platform | None = None
     data: str | None = field(default=None, repr=False, compare=False)
+    attested: Digest | None = None
 
     @property
     def is_foreign_layer(self) -> bool:

@@ -121,7 +121,8 @@ class Image:
     def platforms(self) -> tuple[Platform, ...]:
         """The platforms of its indexes, sorted, without attestations and entries that are not held.
 
-        Empty for a single manifest: its platform is in its config.
+        The descriptor of a manifest may name one that its index does not. Empty for a single manifest: its platform is
+        in its config.
         """
         absent = self._left_out_digests()
         found = {
@@ -130,6 +131,9 @@ class Image:
             for child in index.children
             if child.platform and not child.platform.is_unknown and child.digest not in absent
         }
+        if isinstance(self.root.parsed, Index):
+            learned = (content.descriptor.platform for content in self.manifests)
+            found |= {platform for platform in learned if platform and not platform.is_unknown}
         return tuple(sorted(found))
 
     def _required_blobs(self) -> tuple[Descriptor, ...]:

@@ -28,6 +28,8 @@ _NO_MANIFEST_HINT: Final = (
 )
 _FIELDS: Final = ("schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "subject", "artifactType")
 _DESCRIPTOR_FIELDS: Final = ("mediaType", "digest", "size", "platform", "urls", "data", "artifactType")
+_REFERENCE_TYPE: Final = "vnd.docker.reference.type"
+_REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
 _PLATFORM_FIELDS: Final = ("os", "architecture", "variant", "os.version", "os.features")
 
 
@@ -236,7 +238,18 @@ def _descriptor(entry: object, where: str, what: str, *, may_be_untyped: bool = 
         raise ManifestInvalid(what, f"{where} has a malformed or unsupported digest") from None
     platform = _platform(entry.get("platform"), where, what)
     data = entry.get("data") if isinstance(entry.get("data"), str) else None
-    return Descriptor(sys.intern(media_type), parsed, _size(size, parsed, where, what), platform, data)
+    attested = _attested(entry.get("annotations")) if may_be_untyped else None
+    return Descriptor(sys.intern(media_type), parsed, _size(size, parsed, where, what), platform, data, attested)
+
+
+def _attested(annotations: object) -> Digest | None:
+    """Return the manifest that an entry attests, None if it is no attestation (BuildKit, attestation-storage.md)."""
+    if not isinstance(annotations, dict) or annotations.get(_REFERENCE_TYPE) != "attestation-manifest":
+        return None
+    try:
+        return Digest.parse(str(annotations.get(_REFERENCE_DIGEST)))
+    except InvalidDigest:
+        return None
 
 
 def _size(size: object, digest: Digest, where: str, what: str) -> int:

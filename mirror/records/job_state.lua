@@ -176,7 +176,8 @@ local function end_task(task, id, state, outcome, moment)
     if outcome[field] then
       fields[field] = outcome[field]
       local shown = field == 'error' or (IS_SHOWN[field] and number(key, 'total') == 1)
-      if shown and not is_set(redis.call('HGET', key, field)) then redis.call('HSET', key, field, outcome[field]) end
+      local is_kept = field == 'error' and is_set(redis.call('HGET', key, field))
+      if shown and not is_kept then redis.call('HSET', key, field, outcome[field]) end
     end
   end
   write(task, fields)

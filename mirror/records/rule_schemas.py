@@ -220,6 +220,8 @@ class PlatformRulesSchema(_RuleSchema):
     def make(self, data: dict[str, Any], **_: Any) -> PlatformRules:
         if data["mode"] != "all" and not data["only"]:
             raise ValidationError({"only": [f"The mode '{data['mode']}' needs the platforms to choose."]})
+        if data["mode"] == "single" and len(data["only"]) != 1:
+            raise ValidationError({"only": ["The mode 'single' takes exactly one platform."]})
         return PlatformRules(tuple(data["only"]), data["mode"])
 
 

@@ -68,8 +68,8 @@ class PlatformRules:
 
     @property
     def key(self) -> str | None:
-        """A text that two equal rules share: ``sparse:linux/amd64,linux/arm64``. None if everything is copied."""
-        return None if self.mode == "all" else f"{self.mode}:{','.join(sorted(map(str, self.only)))}"
+        """A text that two equal rules share: ``sparse:linux/amd64,linux/arm64``. None without any rule."""
+        return f"{self.mode}:{','.join(sorted({str(pattern) for pattern in self.only}))}" if self.only else None
 
 
 ALL_PLATFORMS: Final = PlatformRules()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from mirror.errors import InvalidDigest
@@ -48,6 +48,16 @@ class ImageSummary:
             return None
 
 
+def platforms_mode(rules: str | None) -> str:
+    """Return the mode of rules for platforms: ``all``, ``sparse``, ``rewrite`` or ``single``."""
+    return rules.partition(":")[0] if rules else "all"
+
+
+def chosen_platforms(rules: str | None) -> frozenset[str]:
+    """Return the patterns of rules for platforms."""
+    return frozenset(rules.partition(":")[2].split(",")) if rules else frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class ImageProvenance:
     """How one image was last mirrored.
@@ -55,7 +65,9 @@ class ImageProvenance:
     ``source`` is the canonical reference, ``digest`` what it was upstream, ``mirrored_at`` RFC 3339 in UTC, and ``job``
     the job's id. The source served the bytes of the manifest. ``held`` are the blobs and children that the bucket held
     already, so that the source was not asked for them. With ``summary`` a rebuild of the index need not read the
-    manifests. It is None in older records, and for an image of more than `MOST_SUMMARISED` blobs.
+    manifests. It is None in older records, and for an image of more than `MOST_SUMMARISED` blobs. ``platforms`` are the
+    rules by which platforms were chosen, as ``sparse:linux/amd64,linux/arm64``. With them the tag may show another
+    digest than ``digest``. None in older records, and without such rules.
     """
 
     source: str
@@ -64,10 +76,30 @@ class ImageProvenance:
     job: str
     held: tuple[Digest, ...] = ()
     summary: ImageSummary | None = None
+    platforms: str | None = None
+
+    def joined(self, before: Self | None) -> Self:
+        """Return the record of a sparse index, of which its repository may hold children already, by *before*."""
+        if before is None or before.summary is None or self.summary is None or before.digest != self.digest:
+            return self
+        match platforms_mode(before.platforms):
+            case "all":
+                return replace(self, summary=before.summary, platforms=before.platforms)
+            case "sparse":
+                rules = (
+                    f"sparse:{','.join(sorted(chosen_platforms(self.platforms) | chosen_platforms(before.platforms)))}"
+                )
+                names = tuple(sorted({*self.summary.platforms, *before.summary.platforms}))
+                sizes = {**before.summary.sizes, **self.summary.sizes}
+                return replace(self, summary=replace(self.summary, platforms=names, sizes=sizes), platforms=rules)
+            case _:
+                return self
 
     def to_json(self) -> bytes:
         record: dict[str, Any] = {"source": self.source, "digest": str(self.digest), "mirrored_at": self.mirrored_at}
         record |= {"job": self.job, "held": [str(digest) for digest in self.held]}
+        if self.platforms:
+            record["platforms"] = self.platforms
         if self.summary and len(self.summary.sizes) <= MOST_SUMMARISED:
             record["summary"] = self.summary.fields()
         return json.dumps(record, sort_keys=True).encode()
@@ -92,13 +124,15 @@ class ImageProvenance:
             return None
         if not (isinstance(mirrored_at, str) and isinstance(job, str)):
             return None
-        held = record.get("held") or []
+        held, platforms = record.get("held") or [], record.get("platforms")
         if not (isinstance(held, list) and all(isinstance(text, str) for text in held)):
+            return None
+        if not (platforms is None or isinstance(platforms, str)):
             return None
         try:
             found = tuple(Digest.parse(text) for text in held)
             summary = ImageSummary.from_fields(record.get("summary"))
-            return cls(source, Digest.parse(digest), mirrored_at, job, found, summary)
+            return cls(source, Digest.parse(digest), mirrored_at, job, found, summary, platforms)
         except InvalidDigest:
             return None
 
@@ -127,7 +161,8 @@ class ProvenanceStore:
 
         *into* is a repository of the mirror, whose record of the image is read first.
         """
-        if into is not None and (found := self.image(into, digest)) and found.is_from(reference):
+        found = self.image(into, digest) if into is not None else None
+        if found and found.digest == digest and found.is_from(reference):
             return True
         return self.has_blob_source(digest, reference.registry, reference.repository)
 

@@ -126,7 +126,7 @@ class Pulls:
         for repository in self._remembered_first(self._revisions, repositories, digest):
             if self._has_revision(repository, digest):
                 return repository
-        raise ImageNotHeld(str(LocalImage(repositories[0], digest=digest)))
+        raise ImageNotHeld.of_digest(str(LocalImage(repositories[0], digest=digest)))
 
     def is_known(self, repositories: Sequence[str], digest: Digest) -> bool:
         """Whether one of the repositories is known to link the blob. Sends no request."""

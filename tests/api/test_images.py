@@ -42,6 +42,8 @@ def test_a_listed_image_says_what_it_is_and_whence_it_came(api: FlaskClient, ind
                 "source": "docker.io/library/redis:7",
                 "mirrored_at": MIRRORED_AT,
                 "job": JOB,
+                "source_digest": str(index.digest),
+                "platforms_mode": "all",
             }
         ],
         "next": None,

@@ -62,6 +62,8 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
         "selected": 0,
         "release_window": None,
         "digest": None,
+        "source_digest": None,
+        "digest_preserved": None,
         "images": COUNTS,
         "bytes": {"total": 0, "copied": 0, "skipped": 0},
         "foreign_layers": {"copied": 0, "left_out": 0},

@@ -136,6 +136,22 @@ def index(*children: tuple[str | None, TestImage], docker: bool = False) -> Test
     return TestImage(body, media_type, children={child.digest: child for _, child in children})
 
 
+def with_attestation(base: TestImage, of: TestImage, *, seed: str = "attestation") -> TestImage:
+    """Return the index *base* with one more child, which attests its child *of*, as BuildKit writes it."""
+    attestation = image(layer(seed), platform="unknown/unknown")
+    document = json.loads(base.body)
+    entry = attestation.descriptor | {
+        "platform": {"os": "unknown", "architecture": "unknown"},
+        "annotations": {
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": str(of.digest),
+        },
+    }
+    document["manifests"].append(entry)
+    children = {**base.children, attestation.digest: attestation}
+    return TestImage(json.dumps(document).encode(), base.media_type, base.blobs, children)
+
+
 def three_platforms(seed: str) -> TestImage:
     """An index of amd64, arm64 and arm/v7 images that share one layer."""
     shared = layer(f"{seed}-shared")

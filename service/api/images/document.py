@@ -11,6 +11,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.image import ManifestContent, merge_by_digest
 from mirror.oci.manifest import Index, Manifest
 from mirror.oci.platform import Platform
+from mirror.storage.provenance import platforms_mode
 
 
 def image_document(detail: ImageDetail) -> dict[str, Any]:
@@ -21,14 +22,22 @@ def image_document(detail: ImageDetail) -> dict[str, Any]:
         "digest": str(image.digest),
         "media_type": image.root.descriptor.media_type,
         "size": sum(image.sizes.values()),
-        "platforms": [str(platform) for platform in detail.platforms],
+        "platforms": _platforms(detail),
         "source": (origin and origin.source) or None,
         "mirrored_at": (origin and origin.mirrored_at) or None,
         "job": (origin and origin.job) or None,
+        "source_digest": str(origin.digest) if origin and origin.source else None,
+        "platforms_mode": platforms_mode(origin.platforms if origin else None),
         "manifest": detail.document,
         "images": _platform_images(detail),
         "config": detail.config,
     }
+
+
+def _platforms(detail: ImageDetail) -> list[str]:
+    """Return the platforms that the mirror holds. If no index names them, they are those that the copy found."""
+    summary = detail.provenance.summary if detail.provenance else None
+    return [str(platform) for platform in detail.platforms] or list(summary.platforms if summary else ())
 
 
 def _platform_images(detail: ImageDetail) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, ValidationError, fields, validates_schema
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from mirror.records.rules import PLATFORM_MODES
 from service.http.pagination import DIGEST_EXAMPLE, PageQuery, page_schema
 
 _IMAGE = "docker.io/library/alpine:3.20"
@@ -35,6 +36,16 @@ class ImageSchema(Schema):
     source = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
     mirrored_at = fields.String(required=True, allow_none=True, metadata={"example": "2026-11-23T21:25:00Z"})
     job = fields.String(required=True, allow_none=True, metadata={"example": "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"})
+    source_digest = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What the source had when it was mirrored.", "example": DIGEST_EXAMPLE},
+    )
+    platforms_mode = fields.String(
+        required=True,
+        validate=validate.OneOf(PLATFORM_MODES),
+        metadata={"description": "How its platforms were chosen. `platforms` are those that the mirror holds."},
+    )
 
 
 ImagePageSchema = page_schema("ImagePageSchema", ImageSchema)

@@ -12,6 +12,7 @@ from mirror.errors import InvalidReference, InvalidTag
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_tag, repository_problem
+from mirror.storage.provenance import platforms_mode
 from service.api.images.document import image_document
 from service.api.images.schema import ImageDetailSchema, ImagePageSchema, ImageQuery, RetagRequestSchema, TagSchema
 from service.core import core
@@ -44,7 +45,7 @@ def list_images(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     found, following = core().index.images(
         limit=limit, after=query["cursor"] or "", repository=repository, wanted=matches
     )
-    page = {"items": [asdict(entry) for entry in found], "next": following}
+    page = {"items": [_entry_document(entry) for entry in found], "next": following}
     kept = {"repository": repository, "tag": tag, "source": source, "limit": limit}
     return page, next_page("images.list_images", after=following, **kept)
 
@@ -101,6 +102,11 @@ def delete_image(_: dict[str, Any], image: str) -> Response:
     """
     core().deleter.delete(_parse(image), allowed=precondition(request))
     return Response(status=204)
+
+
+def _entry_document(entry: ImageEntry) -> dict[str, Any]:
+    found = entry.source_digest or (entry.digest if entry.source else None)
+    return {**asdict(entry), "source_digest": found, "platforms_mode": platforms_mode(entry.platform_rules)}
 
 
 def _parse(text: str) -> LocalImage:

@@ -36,6 +36,16 @@ _TARGET = {
 }
 
 
+_DIGEST = {
+    "description": "What the target shows. While the image is copied: what the source has.",
+    "example": DIGEST_EXAMPLE,
+}
+_SOURCE_DIGEST = {"description": "What the source has.", "example": DIGEST_EXAMPLE}
+_DIGEST_PRESERVED = {
+    "description": "Whether the target shows the digest of the source. False after the platforms modes `rewrite` and "
+    "`single`, if they changed anything. Null until the image is there.",
+    "example": True,
+}
 _TAGS = {"description": "Which tags of the repository `source` to mirror. Without it, `source` names one image."}
 _OF_ONE_IMAGE = ("source", "target", "tags", "platforms", "overwrite", "immutable")
 
@@ -381,7 +391,9 @@ class TaskSchema(Schema):
     attempt = fields.Integer(required=True, metadata={"example": 1})
     source = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
     target = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
-    digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
+    digest = fields.String(required=True, allow_none=True, metadata=_DIGEST)
+    source_digest = fields.String(required=True, allow_none=True, metadata=_SOURCE_DIGEST)
+    digest_preserved = fields.Boolean(required=True, allow_none=True, metadata=_DIGEST_PRESERVED)
     unchanged = fields.Boolean(required=True, metadata={"description": "The target showed this digest already."})
     skipped = fields.Nested(
         SkippedSchema,
@@ -464,7 +476,9 @@ class JobSummarySchema(Schema):
         allow_none=True,
         metadata={"description": "Milliseconds in which the tags of an atomic job moved."},
     )
-    digest = fields.String(required=True, allow_none=True, metadata={"example": DIGEST_EXAMPLE})
+    digest = fields.String(required=True, allow_none=True, metadata=_DIGEST)
+    source_digest = fields.String(required=True, allow_none=True, metadata=_SOURCE_DIGEST)
+    digest_preserved = fields.Boolean(required=True, allow_none=True, metadata=_DIGEST_PRESERVED)
     images = fields.Nested(ImageCountsSchema, required=True)
     bytes = fields.Nested(ByteCountsSchema, required=True)
     foreign_layers = fields.Nested(

@@ -194,7 +194,15 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
 def _job_summary(job: Job) -> dict[str, Any]:
     request = job.spec.shown() if job.spec else None
     own = {"request": request, "waiting_for": _shown_wait(job), "links": _job_links(job)}
-    return {**asdict(job), **asdict(job.options), **_names(job.spec), **own}
+    return {**asdict(job), **asdict(job.options), **_names(job.spec), **_digests(job), **own}
+
+
+def _digests(record: Job | Task) -> dict[str, Any]:
+    """Return what the source has, and whether the target shows the same. None where that is not known."""
+    is_shown = record.state == "succeeded" and record.digest is not None and record.superseded_by is None
+    is_preserved = record.source_digest in (None, record.digest)
+    found = record.source_digest or record.digest
+    return {"source_digest": found, "digest_preserved": is_preserved if is_shown else None}
 
 
 def _names(spec: TaskSpec | None) -> dict[str, str | None]:
@@ -240,6 +248,7 @@ def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
     return {
         **asdict(task),
         **_names(task.spec),
+        **_digests(task),
         "kind": task.spec.kind,
         "request": task.spec.shown(),
         "selection": _selection(task.expansion),

@@ -306,7 +306,10 @@ class _ProxyHandler(BaseHTTPRequestHandler):
                 self.send_error(404)
             self.close_connection = True
             return
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _NOT_FORWARDED}
+        headers = urllib3.HTTPHeaderDict()
+        for name, value in self.headers.items():  # dockerd sends a header Accept for each media type
+            if name.lower() not in _NOT_FORWARDED:
+                headers.add(name, value)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         answer = self.server.pool.urlopen(
             self.command,
