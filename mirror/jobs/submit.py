@@ -13,7 +13,7 @@ from time import sleep
 from typing import Final
 
 from mirror.copying.naming import TargetNamer, needs_digest
-from mirror.errors import TargetRepeated
+from mirror.errors import InvalidReference, TargetRepeated
 from mirror.http.address_guard import AddressGuard
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, RepositoryPattern

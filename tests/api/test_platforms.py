@@ -69,7 +69,8 @@ OUTCOMES = [
     (Outcome(digest=SHOWN, unchanged=True), (SHOWN, SHOWN, True)),
     (Outcome(digest=SHOWN, source_digest=SOURCE_DIGEST), (SHOWN, SOURCE_DIGEST, False)),
     (Outcome(digest=SHOWN, source_digest=SOURCE_DIGEST, unchanged=True), (SHOWN, SOURCE_DIGEST, False)),
-    (Outcome(digest=SHOWN, superseded_by="job_x"), (SHOWN, SHOWN, None)),
+    (Outcome(digest=SHOWN, superseded_by="job_x"), (SHOWN, None, None)),
+    (Outcome(digest=SHOWN, skipped=Skipped("exists", "It is there.")), (SHOWN, None, None)),
     (
         Outcome(source_digest=SOURCE_DIGEST, skipped=Skipped("platform_not_wanted", "It is for others.")),
         (None, SOURCE_DIGEST, None),
@@ -79,7 +80,7 @@ OUTCOMES = [
 
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES)
 def test_a_job_and_its_task_say_whether_the_digest_is_that_of_the_source(
-    api: FlaskClient, core: Core, outcome: Outcome, expected: tuple[str | None, str, bool | None]
+    api: FlaskClient, core: Core, outcome: Outcome, expected: tuple[str | None, str | None, bool | None]
 ) -> None:
     job = posted(api, {"only": ["linux/amd64"], "mode": "single"})
     assert (job["digest"], job["source_digest"], job["digest_preserved"]) == (None, None, None)

@@ -199,10 +199,15 @@ def _job_summary(job: Job) -> dict[str, Any]:
 
 def _digests(record: Job | Task) -> dict[str, Any]:
     """Return what the source has, and whether the target shows the same. None where that is not known."""
-    is_shown = record.state == "succeeded" and record.digest is not None and record.superseded_by is None
+    was_left_alone = record.skipped is not None if isinstance(record, Task) else record.images.skipped > 0
+    if was_left_alone or record.superseded_by:
+        return {"source_digest": record.source_digest, "digest_preserved": None}
     is_preserved = record.source_digest in (None, record.digest)
-    found = record.source_digest or record.digest
-    return {"source_digest": found, "digest_preserved": is_preserved if is_shown else None}
+    is_shown = record.state == "succeeded" and record.digest is not None
+    return {
+        "source_digest": record.source_digest or record.digest,
+        "digest_preserved": is_preserved if is_shown else None,
+    }
 
 
 def _names(spec: TaskSpec | None) -> dict[str, str | None]:

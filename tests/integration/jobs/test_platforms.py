@@ -13,13 +13,15 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.reference import Reference
+from mirror.oci.tag_pattern import TagPattern
 from mirror.records.job import Job
-from mirror.records.rules import CopyOptions, PlatformMode, PlatformRules
+from mirror.records.rules import CopyOptions, PlatformMode, PlatformRules, TagRules, TargetRule
 from mirror.records.task import Task
 from mirror.storage import layout
 from mirror.storage.provenance import ProvenanceStore
 from tests.support import images
 from tests.support.fakes.docker_hub import PullLimit
+from tests.support.fakes.lists import tag_pages
 from tests.support.harness import Harness, mark_built
 from tests.support.images import TestImage
 
@@ -338,3 +340,40 @@ def test_only_chosen_platforms_cost_pull_quota(mirror: Harness) -> None:
     mirror.registry.put(INDEX, "team/app", "2")
     assert run(mirror, "rewrite", "linux/arm64", source="team/app:2", target="team/app:2").state == "succeeded"
     assert (hub.used, hub.refused) == (2, 0)
+
+
+@pytest.mark.parametrize(("mode", "only"), MODES)
+def test_an_expansion_settles_unchanged_tags_in_every_mode(
+    mirror: Harness, mode: PlatformMode, only: tuple[str, ...]
+) -> None:
+    tags = [f"{n}" for n in range(3)]
+    for tag in tags:
+        mirror.registry.put(INDEX, "team/many", tag)
+    mirror.registry.script(tag_pages(tags))
+    source, target = f"{mirror.registry.host}/team/many", (TargetRule("many/app:{tag}"),)
+    request = ImageRequest(source, target, TagRules(), CopyOptions(rules(mode, *only)))
+    for unchanged in (0, len(tags)):
+        mirror.registry.requests.clear()
+        job, _ = mirror.core.submitter.submit([request])
+        ended = mirror.run_work_horses(job)
+        assert (ended.state, ended.images.total, ended.images.unchanged) == ("succeeded", len(tags), unchanged)
+    assert sorted(asked(mirror)) == [f"HEAD {tag}" for tag in tags]
+
+
+@pytest.mark.parametrize("mode", ["rewrite", "single"])
+def test_an_immutable_tag_is_compared_by_the_digest_of_its_source(mirror: Harness, mode: PlatformMode) -> None:
+    def followed(platform: str) -> Task:
+        options = CopyOptions(rules(mode, platform), immutable=(TagPattern("exact", "1"),))
+        request = ImageRequest(f"{mirror.registry.host}/team/app:1", "team/app:1", options=options)
+        job, _ = mirror.core.submitter.submit([request])
+        [task] = mirror.jobs.tasks(mirror.run_tasks(job).id, 1)
+        return task
+
+    assert followed("linux/amd64").state == "succeeded"
+    assert followed("linux/amd64").unchanged
+    other_rules = followed("linux/arm64")
+    mirror.registry.put(images.three_platforms("moved"), "team/app", "1")
+    moved = followed("linux/amd64")
+    for task in (other_rules, moved):
+        assert task.error
+        assert (task.state, task.error.code) == ("failed", "TAG_DRIFTED")
