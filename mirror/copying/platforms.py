@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from mirror.errors import ManifestInvalid, PlatformUnknown
+from mirror.errors import ManifestInvalid, PlatformUnknown, listed
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -47,26 +47,11 @@ def choose(index: Index, rules: PlatformRules, learned: Learned) -> PlatformChoi
     """
     if rules.mode == "all":
         return PlatformChoice(index.manifests)
-    verdicts = [None if entry.attested else _is_chosen(entry, rules, learned) for entry in index.manifests]
-    if rules.mode == "single":
-        verdicts = _only_best(index, verdicts, learned)
-    by_digest: dict[Digest, bool | None] = {}
-    for entry, verdict in zip(index.manifests, verdicts, strict=True):
-        if not entry.attested:
-            by_digest[entry.digest] = _either(by_digest.get(entry.digest, False), verdict)
-    chosen: list[Descriptor] = []
-    undecided: list[Descriptor] = []
-    left_out: list[LeftOut] = []
-    for entry, verdict in zip(index.manifests, verdicts, strict=True):
-        follows = by_digest.get(entry.attested, False) if entry.attested and rules.mode != "single" else False
-        match follows if entry.attested else verdict:
-            case True:
-                chosen.append(entry)
-            case None:
-                undecided.append(entry)
-            case _:
-                left_out.append(LeftOut(entry, _reason(entry, rules, learned)))
-    return PlatformChoice(tuple(chosen), tuple(undecided), tuple(left_out))
+    by_verdict: dict[bool | None, list[Descriptor]] = {True: [], None: [], False: []}
+    for entry, verdict in zip(index.manifests, _verdicts(index, rules, learned), strict=True):
+        by_verdict[verdict].append(entry)
+    left_out = (LeftOut(entry, _reason(entry, rules, learned)) for entry in by_verdict[False])
+    return PlatformChoice(tuple(by_verdict[True]), tuple(by_verdict[None]), tuple(left_out))
 
 
 def _found_platforms(image: Image, learned: Learned) -> tuple[Platform, ...]:
@@ -109,7 +94,21 @@ def skip_reason(reference: str, platform: Platform | None, rules: PlatformRules)
     if platform is None or not rules.only or _matches(platform, rules):
         return None
     named = "its config names no platform" if platform.is_unknown else f"it is for {platform} only"
-    return f"'{reference}' has no index, and {named}. Wanted: {', '.join(map(str, rules.only))}"
+    return f"'{reference}' has no index, and {named}. Wanted: {listed(map(str, rules.only))}"
+
+
+def _verdicts(index: Index, rules: PlatformRules, learned: Learned) -> list[bool | None]:
+    """Return for each entry whether it is chosen. None if a config has to be read first."""
+    own = [False if entry.attested else _is_chosen(entry, rules, learned) for entry in index.manifests]
+    if rules.mode == "single":
+        return _only_best(index, own, learned)
+    by_digest: dict[Digest, bool | None] = {}
+    for entry, verdict in zip(index.manifests, own, strict=True):
+        by_digest[entry.digest] = _either(by_digest.get(entry.digest, False), verdict)
+    return [
+        by_digest.get(entry.attested, False) if entry.attested else verdict
+        for entry, verdict in zip(index.manifests, own, strict=True)
+    ]
 
 
 def _is_chosen(entry: Descriptor, rules: PlatformRules, learned: Learned) -> bool | None:

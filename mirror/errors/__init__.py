@@ -88,6 +88,7 @@ from mirror.errors.base import (
     MirrorError,
     NotHeld,
     Unavailable,
+    listed,
     quoted,
 )
 from mirror.errors.catalog import (
@@ -248,5 +249,6 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "WorkerLost",
+    "listed",
     "quoted",
 ]

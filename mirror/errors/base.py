@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Final
 
 LONGEST_REST: Final = 24 * 3600.0
@@ -82,6 +83,13 @@ class InternalError(MirrorError):
 
     def __init__(self) -> None:
         super().__init__("An unexpected error occurred in the mirror")
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """List *names* in a message: the first of them, each with a bounded length, and how many more there are."""
+    found = list(names)
+    shown = ", ".join(quoted(name)[1:-1] for name in found[:most])
+    return f"{shown} and {len(found) - most} more" if len(found) > most else shown
 
 
 def quoted(text: str, limit: int = 160) -> str:

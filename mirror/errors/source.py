@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Final, Self
 
-from mirror.errors.base import MirrorError, quoted
+from mirror.errors.base import MirrorError, listed, quoted
 
 
 class SourceError(MirrorError):
@@ -255,16 +255,10 @@ class PlatformUnknown(SourceError):
 
     code = "PLATFORM_UNKNOWN"
     hint = "Choose a platform that the image has, or leave 'platforms' out to mirror all of them."
-    _MOST_SHOWN = 20
 
     def __init__(self, image: str, wanted: Sequence[str], found: Sequence[str]) -> None:
-        has = _listed(found, self._MOST_SHOWN) or "no platform at all"
-        super().__init__(f"The image '{image}' has none of {_listed(wanted, self._MOST_SHOWN)}. It has {has}")
-
-
-def _listed(names: Sequence[str], most: int) -> str:
-    shown = [quoted(name)[1:-1] for name in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+        has = listed(found) or "no platform at all"
+        super().__init__(f"The image '{image}' has none of {listed(wanted)}. It has {has}")
 
 
 class BlobUnknown(SourceError):

@@ -1,4 +1,7 @@
-"""Rules for platforms in requests and answers. `tests/e2e/test_platforms.py` mirrors and pulls such images."""
+"""Requests choose platforms, and responses say what became of the digest.
+
+`tests/e2e/test_platforms.py` mirrors and pulls such images.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirror import errors
-from mirror.errors import MirrorError, SourceError, quoted
+from mirror.errors import MirrorError, SourceError, listed, quoted
 from service.http.problems import codes_of_requests
 from tests.support.error_classes import every_error
 
@@ -175,3 +175,10 @@ def test_a_quoted_text_is_short_and_has_no_control_characters() -> None:
     assert quoted("a\n\x1b[31m\u202e") == r"'a\n\x1b[31m\u202e'"
     assert quoted("x" * 161) == f"'{'x' * 160}…'"
     assert quoted("\ud800").isprintable()
+
+
+def test_a_message_lists_a_bounded_number_of_names() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(map(str, range(5)), most=3) == "0, 1, 2 and 2 more"
+    assert listed([]) == ""
+    assert len(listed(["x" * 10_000] * 10_000)) < 20 * 200
