@@ -26,6 +26,7 @@ _VARIANTS: Final = {
     ("arm", "8"): "v8",
 }
 _ARM_NAMES: Final = {"armhf": "v7", "armel": "v6"}
+_LONGEST: Final = 255
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*\Z")
 _VERSION: Final = re.compile(r"[A-Za-z0-9_.*?\[\]!^-]+\Z")
 
@@ -96,7 +97,8 @@ class PlatformPattern:
         named = written.normalized
         variant = written.variant.lower() or (named.variant if written.architecture.lower() in _ARM_NAMES else "")
         parts = [named.os, named.architecture, *([variant] if variant else [])]
-        if not all(map(_NAME.match, parts)) or (colon and not _VERSION.match(os_version)):
+        is_short = len(text) <= _LONGEST
+        if not is_short or not all(map(_NAME.match, parts)) or (colon and not _VERSION.match(os_version)):
             raise ValueError(f"{quoted(text)} is not a platform: write os/architecture[/variant][:os_version]")
         _glob(os_version)
         return cls(named.os, named.architecture, variant, os_version)

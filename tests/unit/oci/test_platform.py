@@ -102,7 +102,16 @@ def test_a_pattern_matches_every_variant_and_version_that_it_does_not_name(
 
 @pytest.mark.parametrize(
     "text",
-    ["linux", "linux/amd64/v1/x", "linux/amd64:", "linux/amd64:10.0,linux/arm64", "linux/a b", "../amd64", "linux/é"],
+    [
+        "linux",
+        "linux/amd64/v1/x",
+        "linux/amd64:",
+        "linux/amd64:10.0,linux/arm64",
+        "linux/a b",
+        "linux/" + "a" * 250,
+        "../amd64",
+        "linux/é",
+    ],
 )
 def test_a_malformed_pattern_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a platform"):
