@@ -1,6 +1,10 @@
-"""The transport: task ids on RQ's one queue.
+"""The transport: task ids on RQ's queues, one for each lane.
 
 No other module of the core imports RQ.
+
+A priority has two lanes. A job's fair share of tasks is in the short one, and all its others are in the bulk lane. The
+scripts of `mirror.records` choose the lane of every entry. Lanes take turns by weight, so that none starves. An entry
+in a lane that was empty is taken next. Each lane is first in, first out.
 
 The records are the truth, and an entry here only wakes a worker. It may be lost, and the reconciler adds it again. It
 may exist twice, and the claim takes one. An entry's id is ``<task>-<fence>``, so that an entry of an earlier claim is
@@ -10,7 +14,9 @@ recognised.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from mirror.redis import keys
@@ -22,12 +28,27 @@ import redis
 import rq
 import structlog
 from rq.job import Job
+from rq.queue import EnqueueData
 
 from mirror.background import record_fault
 from mirror.errors import RedisUnavailable
 from mirror.redis.scripts import Script, load_script
 
-QUEUE_NAME: Final = "tasks"
+Entry = tuple[str, int, str]
+"""The id of a task, the fence with which it can be claimed, and the lane."""
+LANES: Final[Mapping[str, int]] = {
+    "high": 8,
+    "high-bulk": 4,
+    "normal": 4,
+    "normal-bulk": 2,
+    "low": 1,
+    "low-bulk": 1,
+}
+"""The weight of each lane. An idle worker looks into them in this order."""
+NORMAL: Final = "normal"
+"""The lane of an entry whose lane is unknown."""
+_EARLIER_NAME: Final = "tasks"
+"""RQ's name for the normal lane. It was the only queue of earlier releases, whose workers listen on it."""
 TASK_FUNCTION: Final = "worker.tasks.mirror_image"
 _FAILURE_SECONDS: Final = 3600
 """How long RQ keeps an entry that it calls failed (a killed work horse). Its default is a year."""
@@ -43,12 +64,20 @@ class TaskQueue:
     """
 
     def __init__(self, connection: redis.Redis) -> None:
-        self.rq = rq.Queue(QUEUE_NAME, connection=connection, serializer="json")
+        self.connection = connection
+        self.lanes = {
+            lane: rq.Queue(_EARLIER_NAME if lane == NORMAL else lane, connection=connection, serializer="json")
+            for lane in LANES
+        }
+        self._names = list(self.lanes)
+        self._keys = [lane.key for lane in self.lanes.values()]
+        self._strides = [max(LANES.values()) // weight for weight in LANES.values()]
         self._take = Script(connection, load_script("mirror", "queue_take.lua"))
         self._take_these = Script(connection, load_script("mirror", "queue_take_these.lua"))
+        self._page = Script(connection, load_script("mirror", "queue_page.lua"))
 
-    def enqueue(self, entries: Sequence[tuple[str, int]]) -> None:
-        """Wake workers for tasks, given as (task id, fence), whose records are stored.
+    def enqueue(self, entries: Sequence[Entry]) -> None:
+        """Wake workers for tasks whose records are stored.
 
         Raises nothing: where it fails, the reconciler adds the entries later.
         """
@@ -61,59 +90,71 @@ class TaskQueue:
         except Exception as error:  # noqa: BLE001 - the records count
             record_fault("enqueuing tasks", error, tasks=len(entries))
 
-    def _enqueue(self, entries: Sequence[tuple[str, int]]) -> None:
+    def _enqueue(self, entries: Sequence[Entry]) -> None:
         """Add all of the entries in one round trip, or none."""
-        prepared = [
-            self.rq.prepare_data(
-                TASK_FUNCTION,
-                args=(task_id, fence),
-                job_id=entry_id(task_id, fence),
-                timeout=-1,
-                result_ttl=0,
-                failure_ttl=_FAILURE_SECONDS,
-                description=task_id,
-            )
-            for task_id, fence in entries
-        ]
-        with translated():
-            self.rq.enqueue_many(prepared)
+        with translated(), self.connection.pipeline() as pipeline:
+            for lane, group in groupby(sorted(entries, key=itemgetter(2)), key=itemgetter(2)):
+                queue = self.lanes.get(lane, self.lanes[NORMAL])
+                queue.enqueue_many([_prepared(queue, *entry) for entry in group], pipeline=pipeline)
+            pipeline.execute()
 
-    def take(self, most: int) -> list[tuple[str, int]]:
-        """Take the next tasks, at most *most*, each with the fence of its entry.
+    def take(self, most: int) -> list[Entry]:
+        """Take the next entries, at most *most*, in the order in which the lanes take turns.
 
         The entries are gone then.
 
         This is for a worker that is running already. If it dies before it claims them, the reconciler finds them.
         Raises RedisUnavailable.
         """
-        taken = self._take([self.rq.key], [Job.key_for(""), most])
-        return [_parse_entry_id(entry.decode()) for entry in taken]
+        return self._entries(self._take(self._keys, [Job.key_for(""), most, *self._strides]))
 
-    def page(self, start: int, count: int) -> list[tuple[str, int]]:
-        """Return *count* entries from position *start* on, and leave them queued.
+    def page(self, start: int, count: int) -> list[Entry]:
+        """Return *count* entries from position *start* on, lane after lane, and leave them queued.
 
         Raises RedisUnavailable.
         """
-        with translated():
-            found: Any = self.rq.connection.lrange(self.rq.key, start, start + count - 1)
-        return [_parse_entry_id(entry.decode()) for entry in found]
+        return self._entries(self._page(self._keys, [start, count]))
 
-    def take_these(self, entries: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    def take_these(self, entries: Sequence[Entry]) -> list[Entry]:
         """Take these entries from any position.
 
         Return those that no other worker has taken before.
 
         Raises RedisUnavailable.
         """
-        taken = self._take_these([self.rq.key], [Job.key_for(""), *(entry_id(*entry) for entry in entries)])
-        return [_parse_entry_id(entry.decode()) for entry in taken]
+        wanted: list[str | float] = []
+        for task_id, fence, lane in entries:
+            wanted += [self._names.index(lane) + 1, entry_id(task_id, fence)]
+        return self._entries(self._take_these(self._keys, [Job.key_for(""), *wanted]))
 
     def holds(self, task_id: str, fence: int) -> bool:
-        """Return whether the task's entry is listed and its record at RQ exists."""
+        """Return whether the task's entry is listed in a lane and its record at RQ exists."""
         entry = entry_id(task_id, fence)
-        with translated():
-            listed = self.rq.get_job_position(entry) is not None
-            return listed and Job.exists(entry, connection=self.rq.connection)
+        with translated(), self.connection.pipeline(transaction=False) as pipeline:
+            for key in self._keys:
+                pipeline.lpos(key, entry)
+            pipeline.exists(Job.key_for(entry))
+            *places, exists = pipeline.execute()
+        return bool(exists) and any(place is not None for place in places)
+
+    def _entries(self, found: Sequence[Any]) -> list[Entry]:
+        """Read a script's list of places of lanes and ids."""
+        return [
+            (*_parse_entry_id(entry.decode()), self._names[place - 1])
+            for place, entry in zip(found[::2], found[1::2], strict=True)
+        ]
+
+
+def _prepared(queue: rq.Queue, task_id: str, fence: int, _: str) -> EnqueueData:
+    return queue.prepare_data(
+        TASK_FUNCTION,
+        args=(task_id, fence),
+        job_id=entry_id(task_id, fence),
+        timeout=-1,
+        result_ttl=0,
+        failure_ttl=_FAILURE_SECONDS,
+        description=task_id,
+    )
 
 
 def entry_id(task_id: str, fence: int) -> str:

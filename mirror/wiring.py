@@ -113,7 +113,7 @@ class Core:
         self.source.close()
         self.redis.close()
         self.brisk_redis.close()
-        self.queue.rq.connection.close()
+        self.queue.connection.close()
         self.bucket.close()
 
 
@@ -159,7 +159,7 @@ def build(
     heartbeats = Heartbeats(claims, pins)
     storage_breaker = StorageBreaker(redis)
     storage_guard = StorageGuard(bucket, redis, storage_breaker)
-    settler = TaskSettler(claims, queue, storage_guard)
+    settler = TaskSettler(claims, storage_guard)
     selections = SelectionStore(redis, jobs)
     chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
     unchanged = UnchangedTags(source, changes, confirmer)

@@ -88,7 +88,7 @@ def _rq_worker(settings: Settings, liveness: Liveness) -> MirrorWorker:
     if retry := RedisRetry.of(connection):
         retry.on_attempt = liveness.touch
     worker = MirrorWorker(
-        [TaskQueue(connection).rq],
+        list(TaskQueue(connection).lanes.values()),
         connection=connection,
         serializer="json",
         worker_ttl=_WORKER_TTL,

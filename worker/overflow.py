@@ -47,7 +47,7 @@ class OverflowQueue:
         try:
             page = self._queue.page(self._start, PAGE)
             self._start = self._start + PAGE if len(page) == PAGE else 0
-            registries = self._claims.registries([task_id for task_id, _ in page])
+            registries = self._claims.registries([task_id for task_id, *_ in page])
             chosen = choose(zip(page, registries, strict=True), busy, overflowing)
             return self._queue.take_these(chosen) if chosen else []
         except RedisUnavailable:

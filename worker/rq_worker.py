@@ -28,7 +28,10 @@ _LOG = structlog.get_logger(__name__)
 
 
 class MirrorWorker(Worker):
-    """Listens on one queue and forks one work horse at a time.
+    """Listens on the lanes of the queue and forks one work horse at a time.
+
+    RQ takes an entry from several queues with BLPOP. If the worker dies before its work horse claims the task, the
+    entry is lost, and the reconciler adds it again.
 
     The connection repeats every command until Redis executes it, so RQ's own records survive any outage. After a stop
     signal the worker does not wait for Redis any more. This class adds three things to RQ: SIGTERM reaches the work

@@ -27,6 +27,7 @@ from mirror.copying.cancellation import Cancellation
 from mirror.errors import RedisUnavailable
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask
 from mirror.jobs.unchanged import UnchangedCheck
+from mirror.queue import NORMAL
 from mirror.records.jobs import Entry
 from mirror.wiring import Core
 from worker.overflow import OVERFLOW, OverflowQueue
@@ -66,7 +67,7 @@ class TaskPool:
         ):
             if self._has_lost_worker(task_id):
                 self._tasks_left, self._is_alone = 0, True
-            new = self._claim_more(self._claim([(task_id, fence), *self._take(self._at_once - 1)]))
+            new = self._claim_more(self._claim([(task_id, fence, NORMAL), *self._take(self._at_once - 1)]))
             while new or self._running() or not self._check.is_empty:
                 self._copy(self._check.settle(new))
                 self._copy_overflow()
@@ -138,7 +139,7 @@ class TaskPool:
             return []
         try:
             entries = self._core.queue.take(most)
-            losses = self._core.claims.losses([task_id for task_id, _ in entries])
+            losses = self._core.claims.losses([task_id for task_id, *_ in entries])
             lost = next((place for place, count in enumerate(losses) if count), None)
             if lost is not None:
                 self._tasks_left = 0

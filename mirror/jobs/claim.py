@@ -26,7 +26,6 @@ from mirror.errors import InternalError, MirrorError, RedisUnavailable, StorageU
 from mirror.jobs.heartbeat import CANCELED, FAULTY, LOST, Heartbeats
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.oci.digest import Digest
-from mirror.queue import TaskQueue
 from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.fields import timestamp
 from mirror.records.jobs import Entry
@@ -106,7 +105,6 @@ class TaskSettler:
     """Writes the outcomes of tasks. The methods raise nothing but RedisUnavailable."""
 
     claims: ClaimStore
-    queue: TaskQueue
     storage: StorageGuard
 
     def attempt(self, task: ClaimedTask, work: Callable[[], T]) -> T | None:
@@ -174,9 +172,7 @@ class TaskSettler:
 
     def hand_over(self, claims: Sequence[Claim], reason: str) -> None:
         """Queue the tasks again for other workers. No loss is counted. A task whose job is being canceled ends."""
-        released = [claim for claim in claims if self.claims.release(claim)]
-        self.queue.enqueue([(claim.task.id, claim.fence) for claim in released])
-        for claim in released:
+        for claim in self.claims.hand_over(claims):
             _note("task handed over", claim, reason=reason)
 
     def hand_back(self, tasks: Sequence[ClaimedTask], reason: str) -> None:
@@ -233,7 +229,7 @@ class TaskClaimer:
         While Redis is unavailable no task is claimed.
         """
         tasks: list[ClaimedTask] = []
-        with tolerate_outage(task_id for task_id, _ in entries):
+        with tolerate_outage(task_id for task_id, *_ in entries):
             claims = self._claim(entries)
             try:
                 tasks += self._begin(claims, cancellation)
@@ -247,7 +243,7 @@ class TaskClaimer:
 
     def _claim(self, entries: Sequence[Entry]) -> list[Claim]:
         claims = self.claims.claim(entries)
-        for (task_id, fence), claim in zip(entries, claims, strict=True):
+        for (task_id, fence, _), claim in zip(entries, claims, strict=True):
             if claim is None:
                 _LOG.info("stale queue entry", task_id=task_id, fence=fence)
         return [claim for claim in claims if claim]

@@ -78,7 +78,7 @@ class Reconciler:
         """
         if entries:
             self.queue.enqueue(entries)
-        if any(queued == task_id for queued, _ in entries):
+        if any(queued == task_id for queued, *_ in entries):
             return True
         task = self.jobs.task(task_id)
         if task and task.state == "failed" and task.error:
@@ -93,7 +93,7 @@ class Reconciler:
             task = self.jobs.task(task_id)
             if task and task.state == "queued":
                 if not self.queue.holds(task.id, task.fence):
-                    self.queue.enqueue([(task.id, task.fence)])
+                    self.queue.enqueue(self.recovery.entry(task.id))
                     _LOG.warning("task had no queue entry and got a new one", task_id=task.id)
                 looked_at.append(task_id)
 

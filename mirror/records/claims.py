@@ -135,7 +135,8 @@ class ClaimStore:
 
     Safe to share between threads. Every method raises RedisUnavailable.
 
-    *enqueue* receives the queue entries of tasks that are released because others ended. It must not raise.
+    *enqueue* receives the queue entries of tasks that are released because others ended, and of tasks that are handed
+    over. It must not raise.
     """
 
     def __init__(self, redis: Redis, enqueue: Callable[[Sequence[Entry]], None]) -> None:
@@ -176,12 +177,12 @@ class ClaimStore:
         found = self._claim.each(
             [
                 ([], [task_id, fence, token, LEASE_SECONDS * 1000])
-                for (task_id, fence), token in zip(entries, tokens, strict=True)
+                for (task_id, fence, _), token in zip(entries, tokens, strict=True)
             ]
         )
         return [
             self._claimed(task_id, fields, token)
-            for (task_id, _), fields, token in zip(entries, found, tokens, strict=True)
+            for (task_id, *_), fields, token in zip(entries, found, tokens, strict=True)
         ]
 
     def _claimed(self, task_id: str, fields: Sequence[str] | ResponseError, token: str) -> Claim | None:
@@ -301,19 +302,35 @@ class ClaimStore:
     ) -> bool:
         """Give the task back without a loss.
 
-        It is queued now, or parked for *wait* seconds with the reason shown. No task is parked for longer than
-        `LONGEST_REST`. After the wait it is queued again, or fails with *fails_with*. Returns False if it was taken
-        away, or has ended instead: as ``canceled``, or as abandoned.
+        It is queued with an entry, or parked for *wait* seconds with the reason shown. No task is parked for longer
+        than `LONGEST_REST`. After the wait it is queued again, or fails with *fails_with*. Returns False if it was
+        taken away, or has ended instead: as ``canceled``, or as abandoned.
         """
         reason = json.dumps(waiting_for.fields()) if waiting_for else ""
         end = json.dumps(fails_with.fields()) if fails_with else ""
-        args = [*claim.proof, int(min(wait, LONGEST_REST) * 1000), reason, end]
-        [released] = self._release.each([([], args)])
-        if isinstance(released, ResponseError):
-            record_fault("releasing a task", released, task_id=claim.task.id, job_id=claim.task.job)
-            self.abandon(claim)
-            return False
-        return bool(released)
+        return bool(self._released([claim], int(min(wait, LONGEST_REST) * 1000), reason, end))
+
+    def hand_over(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Queue the tasks again in few round trips, without a loss.
+
+        Return the claims of those that are queued: none that was taken away or has ended instead.
+        """
+        return self._released(claims, 0, "", "")
+
+    def _released(self, claims: Sequence[Claim], wait_ms: int, reason: str, end: str) -> list[Claim]:
+        found = self._release.each([([], [*claim.proof, wait_ms, reason, end]) for claim in claims])
+        released: list[Claim] = []
+        entries: list[Entry] = []
+        for claim, answer in zip(claims, found, strict=True):
+            if isinstance(answer, ResponseError):
+                record_fault("releasing a task", answer, task_id=claim.task.id, job_id=claim.task.job)
+                self.abandon(claim)
+            elif answer[0]:
+                released.append(claim)
+                entries += read_entries(answer[1:])
+        if entries:
+            self._enqueue(entries)
+        return released
 
     def parking_time(self, claim: Claim, reason: str, *, wait: float, patience: float) -> ParkingTime:
         """Note that the task waits for *reason*, and return for how long to park it.

@@ -22,4 +22,4 @@ local job = redis.call('HGET', task, 'job')
 leave_running(job, id, moment)
 if number(KEY.job(job), 'attempt') < attempt then redis.call('HSET', KEY.job(job), 'attempt', attempt) end
 queue_again(task, id, moment)
-return {id, number(task, 'fence')}
+return add_entry({}, id)

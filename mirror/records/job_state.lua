@@ -10,6 +10,10 @@
 -- A task is an image, or of another kind. An expansion counts as an image until it has succeeded: then the images that
 -- it added count in its place. The release task of an atomic job never counts. It is queued when all images have
 -- succeeded, and the job ends as it ends.
+--
+-- A task that is released has a queue entry in one of the two lanes of its job's priority. The short lane has at most
+-- FAIR_SHARE tasks of each job, its fair share, which are queued or running. All others are in the bulk lane. So a job
+-- waits for few tasks of each other job, however large those are.
 
 local function is_set(text) return text and text ~= '' end
 
@@ -65,7 +69,11 @@ end
 
 local function kind_of(task) return redis.call('HGET', task, 'kind') or 'copy' end
 
-local function is_canceling_job(job) return is_set(redis.call('HGET', KEY.job(job), 'cancel_requested_at')) end
+-- An aborted job ends as one that a user has canceled: what waits is canceled, and what runs is stopped.
+local function is_canceling_job(job)
+  local found = redis.call('HMGET', KEY.job(job), 'cancel_requested_at', 'aborted_at')
+  return is_set(found[1]) or is_set(found[2])
+end
 
 local function is_canceling(task) return is_canceling_job(redis.call('HGET', task, 'job')) end
 
@@ -134,6 +142,7 @@ local function conclude(job, moment)
   end
   redis.call('HSET', key, 'finished_at', moment, 'waiting_for', '')
   redis.call('HDEL', key, 'step', 'step_after')
+  redis.call('DEL', KEY.job_share(job))
   redis.call('ZREM', KEY.jobs_watched, job)
   keep_after_end(job, moment)
   set_job_state(job, state)
@@ -156,7 +165,7 @@ end
 local function abort_job(job, moment)
   local key = KEY.job(job)
   if redis.call('HGET', key, 'on_error') ~= 'abort' or is_canceling_job(job) then return end
-  redis.call('HSET', key, 'cancel_requested_at', moment, 'step', 'cancel', 'step_after', '')
+  redis.call('HSET', key, 'aborted_at', moment, 'waiting_for', '', 'step', 'cancel', 'step_after', '')
   redis.call('UNLINK', KEY.job_pending(job))
   watch(job, 0)
 end
@@ -165,6 +174,7 @@ end
 local function end_task(task, id, state, outcome, moment)
   local found = redis.call('HMGET', task, 'job', 'state')
   local key, kind = KEY.job(found[1]), kind_of(task)
+  redis.call('SREM', KEY.job_share(found[1]), id)
   local fields = {state = state, finished_at = moment, waiting_for = ''}
   if outcome.unchanged then
     fields.unchanged = '1'
@@ -193,10 +203,23 @@ local function end_task(task, id, state, outcome, moment)
   return found[1]
 end
 
--- Append id and fence of a task to a list of queue entries.
+-- Choose the lane of a task that gets a queue entry. A task that has a part in its job's share keeps it.
+local function lane_of(job, id)
+  local priority, share = redis.call('HGET', KEY.job(job), 'priority'), KEY.job_share(job)
+  local lane = is_set(priority) and priority or 'normal'
+  if redis.call('SISMEMBER', share, id) == 1 then return lane end
+  if redis.call('SCARD', share) >= FAIR_SHARE then return lane .. '-bulk' end
+  redis.call('SADD', share, id)
+  return lane
+end
+
+-- Append id, fence and lane of a task to a list of queue entries. Every entry is made here.
 local function add_entry(entries, id)
+  local job, fence = unpack(redis.call('HMGET', KEY.task(id), 'job', 'fence'))
   entries[#entries + 1] = id
-  entries[#entries + 1] = number(KEY.task(id), 'fence')
+  entries[#entries + 1] = count(fence)
+  entries[#entries + 1] = lane_of(job, id)
+  return entries
 end
 
 -- Release pending tasks while the window has room. Append their queue entries to *entries* and return it.

@@ -13,6 +13,7 @@ local function cancel_tasks(job, ids, moment)
       redis.call('HSET', task, 'state', 'canceled', 'finished_at', moment, 'waiting_for', '', 'holder', '')
       redis.call('ZREM', KEY.tasks_queued, id)
       redis.call('ZREM', KEY.tasks_parked, id)
+      redis.call('SREM', KEY.job_share(job), id)
       if kind_of(task) ~= 'release' then canceled = canceled + 1 end
     end
   end
@@ -52,6 +53,16 @@ local function begin_steps(job, step)
   redis.call('UNLINK', KEY.job_pending(job))
 end
 
+-- Take tasks that are neither queued nor running out of their job's share. A worker of a release before lanes leaves
+-- the tasks there that it has ended.
+local function tidy_share(job)
+  for _, id in ipairs(redis.call('SMEMBERS', KEY.job_share(job))) do
+    if not redis.call('ZSCORE', KEY.tasks_queued, id) and not redis.call('ZSCORE', KEY.tasks_running, id) then
+      redis.call('SREM', KEY.job_share(job), id)
+    end
+  end
+end
+
 -- Continue the request that is under way, if any, and fill the window. Returns 1 if tasks are left for another step,
 -- else 0, and then the queue entries to add.
 local function take_step(job)
@@ -72,6 +83,7 @@ local function take_step(job)
       redis.call('HSET', key, 'step_after', ids[#ids])
     end
   end
+  tidy_share(job)
   local entries = fill_window(job, {is_last and 0 or 1})
   if not is_last then watch(job, STEP_SECONDS)
   elseif redis.call('LLEN', KEY.job_pending(job)) > 0 then watch(job, WINDOW_SECONDS)

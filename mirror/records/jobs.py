@@ -36,8 +36,8 @@ from mirror.records.task import SHOWN_BLOBS, SHOWN_FIELD, BlobReport, Task
 from mirror.redis import keys
 from mirror.redis.client import Redis
 
-Entry = tuple[str, int]
-"""A queue entry: the id of a task and the fence with which it can be claimed."""
+Entry = tuple[str, int, str]
+"""A queue entry: the id of a task, the fence with which it can be claimed, and the lane."""
 PLAN_SECONDS: Final = 86400
 """Seconds for which a plan is kept after it was made."""
 _PAGE: Final = 100
@@ -233,8 +233,8 @@ class JobStore:
 
 
 def read_entries(flat: Sequence[str | int]) -> list[Entry]:
-    """Read a script's list of ids and fences."""
-    return list(zip(map(str, flat[::2]), map(int, flat[1::2]), strict=True))
+    """Read a script's list of ids, fences and lanes."""
+    return list(zip(map(str, flat[::3]), map(int, flat[1::3]), map(str, flat[2::3]), strict=True))
 
 
 def task_arguments(tasks: Sequence[Task]) -> tuple[str, str, str]:

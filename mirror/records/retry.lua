@@ -12,7 +12,8 @@ redis.call('ZREM', KEY.jobs_ended, job)
 redis.call('PERSIST', KEY.job_tasks(job))
 redis.call('PERSIST', key)
 redis.call('HINCRBY', key, 'attempt', 1)
-redis.call('HSET', key, 'request', ARGV[2], 'cancel_requested_at', '', 'error', '', 'started_at', '', 'finished_at', '')
+redis.call('HSET', key, 'request', ARGV[2], 'cancel_requested_at', '', 'aborted_at', '', 'error', '',
+           'started_at', '', 'finished_at', '')
 if number(key, 'total') == 1 then redis.call('HSET', key, 'digest', '', 'source_digest', '') end
 set_job_state(job, 'queued')
 begin_steps(job, 'retry')

@@ -11,4 +11,4 @@ local fails_with = redis.call('HGET', task, 'fails_with')
 if is_set(fails_with) then return fill_window(end_task(task, id, 'failed', {error = fails_with}, moment), {}) end
 redis.call('ZREM', KEY.tasks_parked, id)
 queue_again(task, id, moment)
-return {id, number(task, 'fence')}
+return add_entry({}, id)

@@ -40,6 +40,9 @@ TASKS_RUNNING: Final = f"{_ROOT}:tasks:running"
 TASKS_PARKED: Final = f"{_ROOT}:tasks:parked"
 """Sorted set of task ids, by the time when each is due."""
 
+QUEUE_TURNS: Final = f"{_ROOT}:queue:turns"
+"""Hash from a lane of the queue to its virtual time, by which lanes take turns. ``now`` is that of the last turn."""
+
 PINS_DELETING: Final = f"{_ROOT}:pin:deleting"
 """Sorted set of digests that are being deleted, by the time when the right to delete each expires."""
 
@@ -122,6 +125,11 @@ def job_pending(job_id: str) -> str:
 def job_targets(job_id: str) -> str:
     """Hash from the name of a target to the task of the job that has claimed it, and its source there."""
     return f"{_ROOT}:job:{job_id}:targets"
+
+
+def job_share(job_id: str) -> str:
+    """Set of the ids of the job's tasks that are queued or running and have a place in the short lane."""
+    return f"{_ROOT}:job:{job_id}:share"
 
 
 def task(task_id: str) -> str:
@@ -244,6 +252,7 @@ LUA: Final[dict[str, str]] = {
     "job_tasks": job_tasks("*"),
     "job_pending": job_pending("*"),
     "job_targets": job_targets("*"),
+    "job_share": job_share("*"),
     "task": task("*"),
     "task_blobs": task_blobs("*"),
     "task_waits": task_waits("*"),
@@ -252,6 +261,7 @@ LUA: Final[dict[str, str]] = {
     "tasks_queued": TASKS_QUEUED,
     "tasks_running": TASKS_RUNNING,
     "tasks_parked": TASKS_PARKED,
+    "queue_turns": QUEUE_TURNS,
     "pin": f"{_ROOT}:pin:*",  # set of the holders that have pinned a digest
     "pin_holder": pin_holder("*"),
     "pins_deleting": PINS_DELETING,

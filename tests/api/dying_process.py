@@ -12,6 +12,7 @@ from typing import Any
 
 from mirror.copying.cancellation import Cancellation
 from mirror.oci.local_image import LocalImage
+from mirror.queue import NORMAL
 from mirror.settings import Settings
 from mirror.storage.links import LinkStore
 from mirror.wiring import build
@@ -33,7 +34,7 @@ def main(when: str, what: str, *fence: str) -> None:
     core = build(Settings.load(Settings.require_stores))
     if fence:
         die_at("set_current", after=when == "after")
-        [claimed] = core.claimer.claim([(what, int(fence[0]))], Cancellation())
+        [claimed] = core.claimer.claim([(what, int(fence[0]), NORMAL)], Cancellation())
         core.runner.run(claimed)
     else:
         die_at("delete_tag", after=when == "after")

@@ -8,6 +8,7 @@ from typing import Any, Self
 from mirror.catalog.index import IndexRebuild
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest
+from mirror.queue import NORMAL
 from mirror.records.job import Job
 from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis
@@ -71,7 +72,7 @@ class Harness:
     def run_tasks(self, job: Job, cancellation: Cancellation | None = None) -> Job:
         """Run the job's tasks with the queue entries that they have now. Return the job after that."""
         for task in self.jobs.tasks(job.id, MOST_IMAGES):
-            for claimed in self.core.claimer.claim([(task.id, task.fence)], cancellation or Cancellation()):
+            for claimed in self.core.claimer.claim([(task.id, task.fence, NORMAL)], cancellation or Cancellation()):
                 self.core.runner.run(claimed)
         return self.jobs.job(job.id)
 
@@ -82,8 +83,8 @@ class Harness:
 
     def take(self) -> tuple[str, int]:
         """Take one entry from the queue, as RQ does before it forks a work horse."""
-        [entry] = self.core.queue.take(1)
-        return entry
+        [(task_id, fence, _)] = self.core.queue.take(1)
+        return task_id, fence
 
     def pool(self, cancellation: Cancellation | None = None, **limits: int) -> TaskPool:
         """Return the threads of a work horse in this process."""
@@ -92,7 +93,7 @@ class Harness:
     def run_work_horses(self, job: Job) -> Job:
         """Run work horses until the queue is empty. Return the job after that."""
         while entries := self.core.queue.take(1):
-            self.pool().run(*entries[0])
+            self.pool().run(*entries[0][:2])
         return self.jobs.job(job.id)
 
     def mirror(self, source: str, target: str | None = None) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from mirror.queue import NORMAL
 from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.jobs import Entry, JobStore
 from mirror.records.recovery import RecoveryStore
@@ -38,7 +39,7 @@ class Records:
         return cls(core.jobs, core.claims, core.recovery, [])
 
     def claim(self, task_id: str, fence: int) -> Claim | None:
-        [claim] = self.claims.claim([(task_id, fence)])
+        [claim] = self.claims.claim([(task_id, fence, NORMAL)])
         return claim
 
     def remove_ended(self) -> int:

@@ -13,6 +13,7 @@ import pytest
 
 from mirror.background import fault_counts
 from mirror.copying.cancellation import Cancellation
+from mirror.queue import NORMAL
 from mirror.records.claims import Outcome
 from mirror.records.job import Job
 from mirror.records.task import Task
@@ -99,7 +100,7 @@ def test_tasks_are_claimed_and_settled_together_though_one_of_them_cannot_be(har
     job = harness.submit_all(("team/a:1", None), ("team/b:1", None), ("team/c:1", None))
     first, second, third = harness.jobs.tasks(job.id, 3)
     spoil(harness, second.id, job.id)
-    claims = harness.core.claims.claim([(task.id, task.fence) for task in (first, second, third)])
+    claims = harness.core.claims.claim([(task.id, task.fence, NORMAL) for task in (first, second, third)])
     assert [claim is not None for claim in claims] == [True, False, True]
     held = [claim for claim in claims if claim]
     spoil(harness, first.id, job.id)
@@ -113,7 +114,7 @@ def test_a_task_that_cannot_be_begun_fails_and_the_others_are_begun(harness: Har
     put(harness, "one", "two")
     jobs = [harness.submit("team/one:1", "prod/one:1"), harness.submit("team/two:1", "prod/two:1")]
     harness.redis.call("SET", keys.tag_taken("prod/one"), "not a hash")
-    entries = [(task.id, task.fence) for task in (only_task(harness, job) for job in jobs)]
+    entries = [(task.id, task.fence, NORMAL) for task in (only_task(harness, job) for job in jobs)]
     [claimed] = harness.core.claimer.claim(entries, Cancellation())
     assert [claim.task.id for claim in harness.core.heartbeats.claims()] == [claimed.id]
     harness.core.runner.run(claimed)

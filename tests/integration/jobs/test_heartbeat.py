@@ -10,6 +10,7 @@ from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.errors import RedisUnavailable
 from mirror.jobs.heartbeat import LOST, Heartbeat, Heartbeats
 from mirror.oci.digest import Digest
+from mirror.queue import NORMAL
 from mirror.records.claims import Claim
 from mirror.redis import keys
 from tests.e2e.processes import eventually
@@ -23,7 +24,7 @@ def heartbeats(harness: Harness) -> Heartbeats:
 
 def claims(harness: Harness, count: int) -> list[Claim]:
     job = harness.submit_all(*((f"team/app:{number}", None) for number in range(count)))
-    found = harness.core.claims.claim([(task.id, task.fence) for task in harness.jobs.tasks(job.id, count)])
+    found = harness.core.claims.claim([(task.id, task.fence, NORMAL) for task in harness.jobs.tasks(job.id, count)])
     return [claim for claim in found if claim]
 
 

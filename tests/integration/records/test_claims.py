@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mirror.errors import JobUnknown
+from mirror.queue import NORMAL
 from mirror.records.claims import ClaimState, Outcome
 from mirror.records.job import ByteCounts, ImageCounts
 from mirror.records.spec import CopySpec
@@ -76,7 +77,7 @@ def test_a_holder_that_lost_its_lease_can_write_nothing(records: Records, redis:
     job, [task] = submitted(records)
     late = claimed(records, task)
     lose(redis, task.id)
-    [(_, fence)] = records.recovery.expire(task.id, LOST)
+    [(_, fence, _)] = records.recovery.expire(task.id, LOST)
     assert fence == 1
     assert not records.claims.renew(late)
     assert not records.claims.progress(late, [], ByteCounts(5, 5, 0), digest=None, checkpoints=1)
@@ -101,9 +102,9 @@ def test_a_lease_that_was_renewed_does_not_expire(records: Records, redis: Redis
 
 def test_three_losses_in_a_row_without_progress_fail_the_task(records: Records, redis: Redis) -> None:
     job, [task] = submitted(records)
-    entries = [(task.id, 0)]
+    entries = [(task.id, 0, NORMAL)]
     for _ in range(3):
-        assert records.claim(*entries[0]) is not None
+        assert records.claim(*entries[0][:2]) is not None
         lose(redis, task.id)
         entries = records.recovery.expire(task.id, LOST)
     assert entries == []
@@ -120,7 +121,7 @@ def test_a_loss_after_a_checkpoint_does_not_count_and_resets_the_count(records: 
         if n == 2:
             assert records.claims.progress(claim, [], ByteCounts(), digest=None, checkpoints=1)
         lose(redis, task.id)
-        [(_, fence)] = records.recovery.expire(task.id, LOST)
+        [(_, fence, _)] = records.recovery.expire(task.id, LOST)
     found = records.jobs.task(task.id)
     assert found is not None
     assert (found.losses, found.attempt) == (2, 6)
@@ -142,7 +143,7 @@ def test_handing_over_and_parking_are_no_losses(records: Records, redis: Redis) 
     assert records.recovery.unpark(task.id) == []
     redis.call("ZADD", keys.TASKS_PARKED, 1, task.id)
     assert records.recovery.due() == [task.id]
-    assert records.recovery.unpark(task.id) == [(task.id, 2)]
+    assert records.recovery.unpark(task.id) == [(task.id, 2, NORMAL)]
     again = records.claim(task.id, 2)
     assert again is not None
     assert (again.task.losses, again.task.attempt) == (0, 1)
@@ -232,7 +233,7 @@ def test_a_worker_that_gives_its_task_back_ends_a_row_of_losses(records: Records
 
 def test_many_tasks_are_claimed_and_settled_together(records: Records) -> None:
     job, tasks = submitted(records, 4)
-    claims = records.claims.claim([(tasks[0].id, 0), (tasks[1].id, 7), (tasks[2].id, 0), (tasks[2].id, 0)])
+    claims = records.claims.claim([(tasks[n].id, fence, NORMAL) for n, fence in ((0, 0), (1, 7), (2, 0), (2, 0))])
     assert [claim and claim.task.id for claim in claims] == [tasks[0].id, None, tasks[2].id, None]
     first, _, third, _ = claims
     assert first is not None
@@ -280,7 +281,7 @@ def test_a_task_whose_spec_cannot_be_read_fails_and_no_other(records: Records, r
     redis.call("HSET", keys.task(one.id), "spec", document)
     assert records.jobs.tasks(job.id, 9) == [two]
     assert records.claims.registries([one.id, two.id]) == [None, two.spec.registry]
-    faulty, claim = records.claims.claim([(one.id, 0), (two.id, 0)])
+    faulty, claim = records.claims.claim([(one.id, 0, NORMAL), (two.id, 0, NORMAL)])
     assert faulty is None
     assert claim is not None
     assert records.settle(claim, "succeeded", Outcome(DIGEST))

@@ -8,6 +8,7 @@ import pytest
 
 from mirror.errors import JobUnfinished, JobUnknown, RedisUnavailable
 from mirror.jobs.submit import MOST_IMAGES
+from mirror.queue import NORMAL
 from mirror.records.claims import Outcome
 from mirror.records.jobs import Entry
 from mirror.records.spec import CopySpec
@@ -60,7 +61,7 @@ def test_ten_thousand_images_are_one_job_of_which_a_window_is_released(records: 
     assert (job.state, job.images.total) == ("queued", MOST_IMAGES)
     tasks = records.jobs.tasks(job_id, 300)
     assert [task.spec for task in tasks] == specs(300)
-    assert [entry for entry, _ in entries] == [task.id for task in tasks[:WINDOW]]
+    assert [entry for entry, *_ in entries] == [task.id for task in tasks[:WINDOW]]
     assert {task.state for task in tasks} == {"queued"}
     records.jobs.cancel(job_id)
     assert open_tasks(redis) == 0
@@ -77,40 +78,40 @@ def test_a_task_that_ends_releases_the_next_one_until_all_have_ended(redis: Redi
     records = Records.on(redis, window=3)
     job_id, entries = submit(records, 8)
     tasks = [task.id for task in records.jobs.tasks(job_id, 8)]
-    assert [task_id for task_id, _ in entries] == tasks[:3]
-    assert end(records, entries[:1]) == [(tasks[3], 0)]
-    assert [task_id for task_id, _ in end(records, [*entries[1:], (tasks[3], 0)])] == tasks[4:7]
+    assert [task_id for task_id, *_ in entries] == tasks[:3]
+    assert end(records, entries[:1]) == [(tasks[3], 0, NORMAL)]
+    assert [task_id for task_id, *_ in end(records, [*entries[1:], (tasks[3], 0, NORMAL)])] == tasks[4:7]
     assert open_tasks(redis) == 3
-    assert end(records, [(task_id, 0) for task_id in tasks[4:7]]) == [(tasks[7], 0)]
-    assert end(records, [(tasks[7], 0)]) == []
+    assert end(records, [(task_id, 0, NORMAL) for task_id in tasks[4:7]]) == [(tasks[7], 0, NORMAL)]
+    assert end(records, [(tasks[7], 0, NORMAL)]) == []
     assert records.jobs.job(job_id).state == "succeeded"
     assert redis.call("EXISTS", keys.job_pending(job_id)) == 0
 
 
 def test_a_task_that_is_lost_for_good_or_out_of_patience_or_abandoned_releases_the_next(redis: Redis) -> None:
     records = Records.on(redis, window=1)
-    job_id, [(first, _)] = submit(records, 4)
+    job_id, [(first, *_)] = submit(records, 4)
     tasks = [task.id for task in records.jobs.tasks(job_id, 4)]
     assert records.claim(first, 0)
     redis.call("HSET", keys.task(first), "losses", 2)
     lose(redis, first)
-    assert records.recovery.expire(first, LOST) == [(tasks[1], 0)]
+    assert records.recovery.expire(first, LOST) == [(tasks[1], 0, NORMAL)]
     parked = records.claim(tasks[1], 0)
     assert parked
     assert records.claims.release(parked, wait=60, fails_with=LOST)
     redis.call("ZADD", keys.TASKS_PARKED, 1, tasks[1])
-    assert records.recovery.unpark(tasks[1]) == [(tasks[2], 0)]
+    assert records.recovery.unpark(tasks[1]) == [(tasks[2], 0, NORMAL)]
     faulty = records.claim(tasks[2], 0)
     assert faulty
     assert records.claims.abandon(faulty)
-    assert records.released == [(tasks[3], 0)]
+    assert records.released == [(tasks[3], 0, NORMAL)]
 
 
 def test_a_job_whose_window_was_not_filled_is_found_by_the_reconciler(redis: Redis) -> None:
     """As when a worker of a release before windows ends a task."""
     records, clock = Records.on(redis, window=2), StoppedClock(redis)
     job_id, entries = submit(records, 5)
-    for task_id, _ in entries:
+    for task_id, *_ in entries:
         redis.call("HSET", keys.task(task_id), "state", "succeeded")
         redis.call("ZREM", keys.TASKS_QUEUED, task_id)
         redis.call("HINCRBY", keys.job(job_id), "succeeded", 1)
@@ -142,7 +143,7 @@ def test_a_request_that_died_after_its_first_step_is_finished_by_the_reconciler(
     assert records.recovery.unfinished_requests() == []
 
     granted, _, more, *queued = redis.script(job_script("retry.lua"))(args=[job_id, "died too"])
-    assert (granted, more, len(queued)) == (1, 1, 2 * 4)
+    assert (granted, more, len(queued)) == (1, 1, 3 * 4)
     assert records.jobs.job(job_id).images.canceled == STEP + 5
     clock.advance(60)
     assert records.recovery.continue_request(job_id) == (True, [])
@@ -155,7 +156,7 @@ def test_a_task_of_a_job_that_is_being_canceled_cannot_be_claimed_before_its_ste
     job_id, _ = submit(records, STEP + 5)
     [*_, last] = records.recovery.continue_request(job_id)[1]
     redis.script(job_script("cancel.lua"))(args=[job_id, "died"])
-    assert records.claim(*last) is None
+    assert records.claim(*last[:2]) is None
     assert records.jobs.job(job_id).images.canceled == STEP + 1
     records.recovery.continue_request(job_id)
     assert (records.jobs.job(job_id).state, records.jobs.job(job_id).images.canceled) == ("canceled", STEP + 5)
@@ -169,13 +170,13 @@ def test_a_job_does_not_end_before_its_retry_has_restarted_all_tasks(redis: Redi
     end(records, [entries[0], entries[-1]], "failed")
     assert records.jobs.job(job_id).state == "partial"
     _, _, more, *queued = redis.script(job_script("retry.lua"))(args=[job_id, "died"])
-    assert (more, queued) == (1, [entries[0][0], 2])
-    assert end(records, [(entries[0][0], 2)]) == []
+    assert (more, queued) == (1, [entries[0][0], 2, NORMAL])
+    assert end(records, [(entries[0][0], 2, NORMAL)]) == []
     assert records.jobs.job(job_id).state == "running"
     with pytest.raises(JobUnfinished):
         records.jobs.retry(job_id)
-    assert records.recovery.continue_request(job_id) == (False, [(entries[-1][0], 2)])
-    end(records, [(entries[-1][0], 2)])
+    assert records.recovery.continue_request(job_id) == (False, [(entries[-1][0], 2, NORMAL)])
+    end(records, [(entries[-1][0], 2, NORMAL)])
     assert records.jobs.job(job_id).state == "succeeded"
 
 

@@ -15,7 +15,7 @@ import pytest
 import redis as redis_py
 
 from mirror.errors import JobUnknown
-from mirror.queue import TaskQueue
+from mirror.queue import NORMAL, TaskQueue
 from mirror.records.claims import Claim, ClaimState, Outcome
 from mirror.records.job import ByteCounts, Job
 from mirror.records.spec import CopySpec
@@ -130,7 +130,7 @@ def test_foreign_layers_are_counted_by_a_worker_that_goes_on(records: Records) -
 def test_a_queued_task_is_taken_from_its_entry_claimed_and_finished(records: Records, queue: TaskQueue) -> None:
     job = job_of(records, "queued")
     entry = queue.take(1)
-    assert entry == [(records.jobs.tasks(job.id, 1)[0].id, 0)]
+    assert entry == [(records.jobs.tasks(job.id, 1)[0].id, 0, NORMAL)]
     [claim] = records.claims.claim(entry)
     assert claim is not None
     assert claim.task.spec == CopySpec.parse("docker.io/library/redis:7", "team/redis:stable")
@@ -153,14 +153,14 @@ def test_a_worker_goes_on_with_its_claim(records: Records) -> None:
 def test_the_task_of_a_lost_worker_is_queued_again(records: Records, redis: Redis) -> None:
     claim = held(records, job_of(records, "running"))
     redis.call("ZADD", keys.TASKS_RUNNING, 1, claim.task.id)
-    assert records.recovery.expire(claim.task.id, LOST) == [(claim.task.id, claim.fence)]
+    assert records.recovery.expire(claim.task.id, LOST) == [(claim.task.id, claim.fence, NORMAL)]
     assert records.claim(claim.task.id, claim.fence)
 
 
 def test_a_parked_task_is_queued_when_its_time_has_come(records: Records, redis: Redis) -> None:
     [task] = records.jobs.tasks(job_of(records, "parked").id, 1)
     redis.call("ZADD", keys.TASKS_PARKED, 1, task.id)
-    assert records.recovery.unpark(task.id) == [(task.id, 1)]
+    assert records.recovery.unpark(task.id) == [(task.id, 1, NORMAL)]
     assert records.claim(task.id, 1)
 
 

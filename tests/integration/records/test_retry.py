@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.errors import JobSucceeded, JobUnfinished, JobUnknown
+from mirror.queue import NORMAL
 from mirror.records.claims import Claim, Outcome
 from mirror.records.job import ByteCounts, ImageCounts, Job
 from mirror.records.states import JobState, job_script
@@ -29,7 +30,7 @@ def failed(records: Records, count: int = 1) -> tuple[Job, list[Task]]:
 
 def test_a_failed_job_is_as_new_but_for_its_attempt_and_its_fence(records: Records, redis: Redis) -> None:
     job, [task] = failed(records)
-    assert records.jobs.retry(job.id) == [(task.id, 2)]
+    assert records.jobs.retry(job.id) == [(task.id, 2, NORMAL)]
     now, begun = records.jobs.job(job.id), read(records, task)
     assert now.images == ImageCounts(total=1)
     assert (now.state, now.attempt, now.bytes) == ("queued", 2, ByteCounts())
@@ -43,7 +44,7 @@ def test_a_failed_job_is_as_new_but_for_its_attempt_and_its_fence(records: Recor
 
 def test_a_retried_task_is_claimed_by_its_new_entry_only_and_may_succeed(records: Records) -> None:
     job, _ = failed(records)
-    [(task_id, fence)] = records.jobs.retry(job.id)
+    [(task_id, fence, _)] = records.jobs.retry(job.id)
     assert [records.claim(task_id, stale) for stale in range(fence)] == [None, None]
     claim = records.claim(task_id, fence)
     assert claim is not None
@@ -65,7 +66,7 @@ def test_what_succeeded_is_left_alone(records: Records) -> None:
     records.jobs.cancel(job.id)
     assert records.jobs.job(job.id).state == "partial"
     untouched = read(records, one)
-    assert records.jobs.retry(job.id) == [(two.id, 2), (three.id, 1)]
+    assert records.jobs.retry(job.id) == [(two.id, 2, NORMAL), (three.id, 1, NORMAL)]
     now = records.jobs.job(job.id)
     assert (now.state, now.bytes) == ("queued", ByteCounts(10, 10, 0))
     assert now.images == ImageCounts(3, succeeded=1, unchanged=1)
@@ -80,7 +81,7 @@ def test_what_succeeded_is_left_alone(records: Records) -> None:
 def test_a_canceled_job_is_not_canceled_any_more(records: Records) -> None:
     job, [task] = submitted(records)
     records.jobs.cancel(job.id)
-    assert records.jobs.retry(job.id) == [(task.id, 1)]
+    assert records.jobs.retry(job.id) == [(task.id, 1, NORMAL)]
     now = records.jobs.job(job.id)
     assert (now.state, now.cancel_requested_at, now.images.canceled) == ("queued", None, 0)
     assert records.claim(task.id, 0) is None
@@ -107,10 +108,10 @@ def test_the_losses_of_before_do_not_count(records: Records, redis: Redis) -> No
         lose(redis, task.id)
         records.recovery.expire(task.id, LOST)
     assert records.jobs.job(job.id).error == LOST
-    assert records.jobs.retry(job.id) == [(task.id, 4)]
+    assert records.jobs.retry(job.id) == [(task.id, 4, NORMAL)]
     assert records.claim(task.id, 4) is not None
     lose(redis, task.id)
-    assert records.recovery.expire(task.id, LOST) == [(task.id, 5)]
+    assert records.recovery.expire(task.id, LOST) == [(task.id, 5, NORMAL)]
     assert (read(records, task).losses, records.jobs.job(job.id).attempt) == (1, 5)
 
 
@@ -180,7 +181,7 @@ def test_a_request_that_is_sent_twice_finds_its_own_work(records: Records, redis
     """
     job, [task] = failed(records)
     retry = redis.script(job_script("retry.lua"))
-    assert retry(args=[job.id, "one"]) == [1, "failed", 0, task.id, 2]
+    assert retry(args=[job.id, "one"]) == [1, "failed", 0, task.id, 2, NORMAL]
     if state == "failed":
         claim = records.claim(task.id, 2)
         assert claim is not None

@@ -27,7 +27,7 @@ from redis.exceptions import (
 from structlog.testing import capture_logs
 
 from mirror.errors import RedisUnavailable
-from mirror.queue import TaskQueue
+from mirror.queue import NORMAL, TaskQueue
 from mirror.redis import keys
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import address_of, translated
@@ -69,9 +69,8 @@ def writes(client: Redis, queue: TaskQueue) -> list[Callable[[], object]]:
 
 def transaction(queue: TaskQueue) -> None:
     with translated():
-        queue.rq.enqueue_many(
-            [queue.rq.prepare_data("worker.tasks.mirror_image", args=("task_1", 0), job_id="task_1-0")]
-        )
+        normal = queue.lanes[NORMAL]
+        normal.enqueue_many([normal.prepare_data("worker.tasks.mirror_image", args=("task_1", 0), job_id="task_1-0")])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_every_kind_of_write_says_why_redis_refuses_it_and_works_again_later(
     admin.execute_command(*restore)
     for write in writes(client, queue):
         write()
-    assert queue.take(10) == [("task_1", 0)]
+    assert queue.take(10) == [("task_1", 0, NORMAL)]
     client.close()
     raw.close()
 

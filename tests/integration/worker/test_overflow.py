@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.jobs.submit import ImageRequest
+from mirror.queue import NORMAL
 from mirror.records.job import Job
 from mirror.records.jobs import Entry
 from mirror.redis import keys
@@ -21,11 +22,11 @@ def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
 
 
 def page(*registries: str | None) -> list[tuple[Entry, str | None]]:
-    return [((f"task{n}", 0), registry) for n, registry in enumerate(registries)]
+    return [((f"task{n}", 0, NORMAL), registry) for n, registry in enumerate(registries)]
 
 
 def numbers(chosen: list[Entry]) -> list[int]:
-    return [int(task_id.removeprefix("task")) for task_id, _ in chosen]
+    return [int(task_id.removeprefix("task")) for task_id, *_ in chosen]
 
 
 def test_tasks_of_registries_that_have_slots_are_left_in_the_queue() -> None:
@@ -60,7 +61,7 @@ def jobs(harness: Harness, *registries: str) -> list[Job]:
 
 def entry(harness: Harness, job: Job) -> Entry:
     [task] = harness.jobs.tasks(job.id, 1)
-    return task.id, task.fence
+    return task.id, task.fence, NORMAL
 
 
 def others(harness: Harness, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
@@ -83,7 +84,7 @@ def test_an_entry_that_another_worker_has_taken_is_not_taken_twice(harness: Harn
     assert harness.core.queue.take(1) == [first]
     assert harness.core.queue.take_these([first, second]) == [second]
     assert harness.core.queue.page(0, 10) == []
-    assert harness.core.queue.rq.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
+    assert harness.core.queue.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
 
 
 def test_the_whole_queue_is_read_page_by_page_again_and_again(
@@ -110,6 +111,6 @@ def test_a_task_that_has_lost_a_worker_is_left_to_a_work_horse_of_its_own(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = jobs(harness, "good.example")
-    task_id, _ = entry(harness, job)
+    task_id, *_ = entry(harness, job)
     harness.redis.call("HSET", keys.task(task_id), "losses", 1)
     assert others(harness, monkeypatch).take({"slow.example"}, []) == []

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from mirror.queue import NORMAL
 from mirror.records.spec import CopySpec
 from mirror.records.task import WaitingFor
 from mirror.redis import keys
@@ -60,7 +61,7 @@ def queued_without_entry(core: Core, name: str) -> tuple[str, int]:
 
 def parked(core: Core, name: str) -> tuple[str, int]:
     """Store a job whose task waited until now. Return the entry that it needs."""
-    [claim] = core.claims.claim([queued_without_entry(core, name)])
+    [claim] = core.claims.claim([(*queued_without_entry(core, name), NORMAL)])
     assert claim is not None
     assert core.claims.release(claim, wait=600, waiting_for=WaitingFor("quota", "2030-01-01T00:00:00Z"))
     core.redis.call("ZADD", keys.TASKS_PARKED, "XX", 1, claim.task.id)

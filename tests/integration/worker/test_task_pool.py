@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from mirror.copying.cancellation import Cancellation
+from mirror.queue import NORMAL
 from mirror.records.job import Job
 from mirror.redis import keys
 from tests.e2e.processes import eventually
@@ -124,7 +125,7 @@ def test_a_task_that_lost_its_worker_is_left_to_a_work_horse_of_its_own(harness:
 def test_a_stale_entry_is_passed_over(harness: Harness) -> None:
     jobs = submitted(harness, 2)
     [task] = harness.jobs.tasks(jobs[1].id, 1)
-    harness.core.queue.enqueue([(task.id, 17)])
+    harness.core.queue.enqueue([(task.id, 17, NORMAL)])
     harness.pool().run(*harness.take())
     assert states(harness, jobs) == ["succeeded"] * 2
 
