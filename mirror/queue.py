@@ -38,8 +38,8 @@ Entry = tuple[str, int, str]
 """The id of a task, the fence with which it can be claimed, and the lane."""
 LANES: Final[Mapping[str, int]] = {
     "high": 8,
-    "high-bulk": 4,
     "normal": 4,
+    "high-bulk": 4,
     "normal-bulk": 2,
     "low": 1,
     "low-bulk": 1,
@@ -47,6 +47,8 @@ LANES: Final[Mapping[str, int]] = {
 """The weight of each lane. An idle worker looks into them in this order."""
 NORMAL: Final = "normal"
 """The lane of an entry whose lane is unknown."""
+SHORT_LANES: Final = ("high", "normal", "low")
+"""The lanes of the fair shares."""
 _EARLIER_NAME: Final = "tasks"
 """RQ's name for the normal lane. It was the only queue of earlier releases, whose workers listen on it."""
 TASK_FUNCTION: Final = "worker.tasks.mirror_image"

@@ -9,9 +9,10 @@ Tasks whose tags are already in the index are checked in batches (`mirror.jobs.u
 nothing to do. A batch is large until a task turns up that must be copied. From then on it has no more tasks than can be
 copied at once. Tasks beyond that are handed back to the queue, because another worker may be idle.
 
-A registry that responds slowly must not delay the others. While all slots are taken, registries without a slot get
-extra ones (`worker.overflow`), and each registry has lookup threads of its own. `mirror.http.deadlines` bounds the time
-of one request. After several timeouts only one task at a time asks the registry (`mirror.throttling.circuit_breaker`).
+A registry that responds slowly must not delay the others, nor a large job the small ones. While all slots are taken,
+registries and jobs without a slot get extra ones (`worker.overflow`). Each registry has lookup threads of its own.
+`mirror.http.deadlines` bounds the time of one request. After several timeouts only one task at a time asks the registry
+(`mirror.throttling.circuit_breaker`).
 
 Tasks share nothing but the memory budget, and each has its own claim. But a killed work horse loses all of its tasks.
 So a task that has lost its worker before runs alone. If it kills work horses, no other task is lost with it.
@@ -119,12 +120,12 @@ class TaskPool:
             self._core.settler.hand_back(tasks[room:], _ELSEWHERE)
 
     def _copy_overflow(self) -> None:
-        """While no slot is free, copy queued images of registries that have none."""
+        """While no slot is free, copy queued images of registries and jobs that have none."""
         is_full = bool(self._check.lookups or self._copies) and (self._tasks_left <= 0 or self._room() <= 0)
         if not is_full or self._is_alone or self._cancellation.is_set():
             return
-        busy = {task.registry for task in (*self._check.lookups.values(), *self._copies.values())}
-        entries = self._overflow_queue.take(busy, [task.registry for task in self._overflow.values()])
+        usual = [task.origin for task in (*self._check.lookups.values(), *self._copies.values())]
+        entries = self._overflow_queue.take(usual, [task.origin for task in self._overflow.values()])
         for task in self._core.claimer.claim(entries, self._cancellation) if entries else ():
             self._overflow[self._threads.submit(self._core.runner.run, task)] = task
 

@@ -26,7 +26,7 @@ from mirror.errors import InternalError, MirrorError, RedisUnavailable, StorageU
 from mirror.jobs.heartbeat import CANCELED, FAULTY, LOST, Heartbeats
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.oci.digest import Digest
-from mirror.records.claims import Claim, ClaimStore, Outcome
+from mirror.records.claims import Claim, ClaimStore, Outcome, TaskOrigin
 from mirror.records.fields import timestamp
 from mirror.records.jobs import Entry
 from mirror.records.spec import CopySpec
@@ -46,7 +46,7 @@ class ClaimedTask:
     def __init__(self, claim: Claim, heartbeats: Heartbeats, cancellation: Cancellation) -> None:
         self.claim = claim
         self.id = claim.task.id
-        self.registry = claim.task.spec.registry
+        self.origin = TaskOrigin(claim.task.job, claim.task.spec.registry)
         self.is_trial = False
         self._began_at = monotonic()
         self._cleanup = ExitStack()

@@ -118,7 +118,7 @@ class UnchangedCheck:
         return left
 
     def _look_up(self, tasks: Sequence[ClaimedCopy]) -> list[Future[bool]]:
-        lookups = {self._pool(task.registry).submit(self._find_digest, task): task for task in tasks}
+        lookups = {self._pool(task.origin.registry).submit(self._find_digest, task): task for task in tasks}
         self._lookups |= lookups
         return list(lookups)
 

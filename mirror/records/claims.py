@@ -69,6 +69,14 @@ class Claim:
         return self.task.id, self.fence, self.token
 
 
+@dataclass(frozen=True, slots=True)
+class TaskOrigin:
+    """The job that a task belongs to, and the registry that it reads."""
+
+    job: str
+    registry: str
+
+
 def task_of_holder(holder: str) -> str:
     """Return the id of the task that a claim's `holder` belongs to."""
     return holder.rpartition("-")[0]
@@ -158,13 +166,14 @@ class ClaimStore:
         )
         return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
 
-    def registries(self, task_ids: Sequence[str]) -> list[str | None]:
-        """Return the source registry of each task.
+    def origins(self, task_ids: Sequence[str]) -> list[TaskOrigin | None]:
+        """Return the job and the source registry of each task.
 
         None for a task that is gone, cannot be read, or has lost a worker before.
         """
-        commands = [["HMGET", keys.task(task_id), "losses", "spec", "source", "target"] for task_id in task_ids]
-        return [_registry(fields) for fields in self._redis.calls(commands, raise_on_error=False)]
+        fields = ("losses", "job", "spec", "source", "target")
+        commands = [["HMGET", keys.task(task_id), *fields] for task_id in task_ids]
+        return [_origin(found) for found in self._redis.calls(commands, raise_on_error=False)]
 
     def claim(self, entries: Sequence[Entry]) -> list[Claim | None]:
         """Claim the tasks of queue entries in few round trips.
@@ -343,14 +352,14 @@ class ClaimStore:
         return ParkingTime(int(parked) / 1000, at(int(now) + int(parked)), bool(is_last))
 
 
-def _registry(fields: Sequence[str | None] | ResponseError) -> str | None:
+def _origin(fields: Sequence[str | None] | ResponseError) -> TaskOrigin | None:
     if isinstance(fields, ResponseError):
         return None
-    losses, document, source, target = fields
-    if losses not in (None, "", "0"):
+    losses, job, document, source, target = fields
+    if losses not in (None, "", "0") or not job:
         return None
     try:
         spec = read_spec(document) if document else CopySpec.parse(source or "", target or "")
     except ValueError:
         return None
-    return spec.registry
+    return TaskOrigin(job, spec.registry)

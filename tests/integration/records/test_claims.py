@@ -7,7 +7,7 @@ import pytest
 
 from mirror.errors import JobUnknown
 from mirror.queue import NORMAL
-from mirror.records.claims import ClaimState, Outcome
+from mirror.records.claims import ClaimState, Outcome, TaskOrigin
 from mirror.records.job import ByteCounts, ImageCounts
 from mirror.records.spec import CopySpec
 from mirror.records.states import JobState
@@ -280,7 +280,7 @@ def test_a_task_whose_spec_cannot_be_read_fails_and_no_other(records: Records, r
     job, [one, two] = submitted(records, 2)
     redis.call("HSET", keys.task(one.id), "spec", document)
     assert records.jobs.tasks(job.id, 9) == [two]
-    assert records.claims.registries([one.id, two.id]) == [None, two.spec.registry]
+    assert records.claims.origins([one.id, two.id]) == [None, TaskOrigin(job.id, two.spec.registry)]
     faulty, claim = records.claims.claim([(one.id, 0, NORMAL), (two.id, 0, NORMAL)])
     assert faulty is None
     assert claim is not None

@@ -186,6 +186,6 @@ def test_a_request_that_is_sent_twice_finds_its_own_work(records: Records, redis
         claim = records.claim(task.id, 2)
         assert claim is not None
         records.settle(claim, "failed", Outcome(error=LOST))
-    again = [] if state == "failed" else [task.id, 2]
+    again = [] if state == "failed" else [task.id, 2, NORMAL]
     assert retry(args=[job.id, "one"]) == [1, state, 0, *again]
     assert (records.jobs.job(job.id).state, records.jobs.job(job.id).attempt) == (state, 2)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, get_args
 
 import pytest
 
 from mirror.errors import Conflict
 from mirror.records.claims import Claim, Outcome
+from mirror.records.job import ON_ERRORS, JobOptions, OnError
 from mirror.records.spec import CopySpec
 from mirror.records.states import (
     RETRYABLE,
@@ -44,7 +45,8 @@ class Machine(Protocol):
 class TableMachine:
     """The transitions of the table, in memory."""
 
-    def __init__(self, tasks: int, window: int) -> None:
+    def __init__(self, tasks: int, window: int, on_error: OnError = "continue") -> None:
+        self._on_error = on_error
         self._places: list[TaskPlace] = ["pending"] * tasks
         self._pending = list(range(tasks))
         self._losses = [0] * tasks
@@ -78,6 +80,9 @@ class TableMachine:
         if after is not None:
             self._places[number] = after
             self._losses[number] = losses if event == "expire" else self._losses[number] if event == "claim" else 0
+        if after == "failed" and self._on_error == "abort" and self.state() in UNFINISHED:
+            self._canceling = True
+            self._places = [next_place(place, "cancel") or place for place in self._places]
 
     def _fill(self) -> None:
         while self._pending and self._open() < self._window:
@@ -92,11 +97,11 @@ class TableMachine:
 class ValkeyMachine:
     """The scripts, in a real Valkey."""
 
-    def __init__(self, redis: Redis, tasks: int, window: int) -> None:
+    def __init__(self, redis: Redis, tasks: int, window: int, on_error: OnError = "continue") -> None:
         self._redis = redis
         self._records = Records.on(redis, window=window)
         specs = [CopySpec.parse(f"docker.io/library/app{n}:1", f"app{n}:1") for n in range(tasks)]
-        job, found, _ = self._records.jobs.submit(specs)
+        job, found, _ = self._records.jobs.submit(specs, JobOptions(on_error=on_error))
         self._job, self._tasks = job.id, [task.id for task in found]
         self._claims: dict[str, Claim] = {}
 
@@ -136,6 +141,11 @@ class ValkeyMachine:
                 self._records.recovery.expire(task_id, LOST)
             elif task_id in self._claims:
                 self._apply_with(self._claims[task_id], event)
+        self._reconcile()
+
+    def _reconcile(self) -> None:
+        for job_id in self._records.recovery.unfinished_requests():
+            self._records.recovery.continue_request(job_id)
 
     def _apply_with(self, claim: Claim, event: TaskEvent) -> None:
         if event == "succeed":
@@ -146,7 +156,8 @@ class ValkeyMachine:
             self._records.claims.release(claim, wait=60 if event == "park" else 0)
 
 
-MakeMachine = Callable[[int, int], Machine]
+class MakeMachine(Protocol):
+    def __call__(self, tasks: int, window: int, on_error: OnError = "continue") -> Machine: ...
 
 
 @pytest.fixture(params=["table", "valkey"])
@@ -154,7 +165,7 @@ def machine(request: pytest.FixtureRequest) -> MakeMachine:
     if request.param == "table":
         return TableMachine
     redis: Redis = request.getfixturevalue("redis")
-    return lambda tasks, window: ValkeyMachine(redis, tasks, window)
+    return partial(ValkeyMachine, redis)
 
 
 WALKS: dict[str, tuple[list[TaskEvent], TaskPlace, JobState]] = {
@@ -218,10 +229,39 @@ def test_a_window_is_kept_full_until_the_job_is_canceled(machine: MakeMachine) -
     assert (job.places(), job.state()) == (["succeeded", "queued", "queued", "pending", "pending"], "queued")
 
 
+def test_the_first_failure_aborts_a_job_that_is_to_end_at_it(machine: MakeMachine) -> None:
+    job = machine(6, 4, "abort")
+    for number in range(3):
+        job.apply("claim", number)
+    job.apply("succeed", 0)
+    job.apply("park", 1)
+    job.apply("claim", 3)
+    assert job.places() == ["succeeded", "parked", "running", "running", "queued", "pending"]
+    job.apply("fail", 2)
+    assert job.places() == ["succeeded", "canceled", "failed", "running", "canceled", "canceled"]
+    assert job.state() == "running"
+    job.apply("fail", 3)
+    assert (job.places()[3], job.state()) == ("canceled", "partial")
+    job.apply("retry")
+    assert job.places() == ["succeeded", "queued", "queued", "queued", "queued", "pending"]
+    for _ in range(3):
+        job.apply("claim", 4)
+        job.apply("expire", 4)
+    assert (job.places()[1:], job.state()) == (["canceled", "canceled", "canceled", "failed", "canceled"], "partial")
+
+
+def test_a_wait_aborts_nothing(machine: MakeMachine) -> None:
+    job = machine(2, 2, "abort")
+    for event in ("claim", "park", "unpark", "claim", "hand back", "claim", "expire"):
+        job.apply(event)
+        assert job.places()[1] == "queued"
+
+
+@pytest.mark.parametrize("on_error", ON_ERRORS)
 @pytest.mark.parametrize("seed", range(6))
-def test_the_scripts_do_what_the_table_says(redis: Redis, seed: int) -> None:
+def test_the_scripts_do_what_the_table_says(redis: Redis, seed: int, on_error: OnError) -> None:
     chance, events = random.Random(seed), [event for event in get_args(TaskEvent) if event not in ("cancel", "retry")]
-    table, valkey = TableMachine(6, 3), ValkeyMachine(redis, 6, 3)
+    table, valkey = TableMachine(6, 3, on_error), ValkeyMachine(redis, 6, 3, on_error)
     for number in range(120):
         event: TaskEvent = chance.choice(["cancel", "retry"]) if number % 20 == 19 else chance.choice(events)
         task = chance.randrange(6)
