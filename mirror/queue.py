@@ -3,8 +3,11 @@
 No other module of the core imports RQ.
 
 A priority has two lanes. A job's fair share of tasks is in the short one, and all its others are in the bulk lane. The
-scripts of `mirror.records` choose the lane of every entry. Lanes take turns by weight, so that none starves. An entry
-in a lane that was empty is taken next. Each lane is first in, first out.
+scripts of `mirror.records` choose the lane of every entry. A task that moves from the bulk into the share leaves its
+entry in the bulk lane, which is passed over later.
+
+Lanes take turns by weight, so that none starves. An entry in a lane that was empty is taken next. Each lane is first
+in, first out.
 
 The records are the truth, and an entry here only wakes a worker. It may be lost, and the reconciler adds it again. It
 may exist twice, and the claim takes one. An entry's id is ``<task>-<fence>``, so that an entry of an earlier claim is
@@ -37,18 +40,19 @@ from mirror.redis.scripts import Script, load_script
 Entry = tuple[str, int, str]
 """The id of a task, the fence with which it can be claimed, and the lane."""
 LANES: Final[Mapping[str, int]] = {
-    "high": 8,
-    "normal": 4,
+    "high": 16,
+    "normal": 8,
     "high-bulk": 4,
     "normal-bulk": 2,
     "low": 1,
     "low-bulk": 1,
 }
-"""The weight of each lane. An idle worker looks into them in this order."""
+"""The weight of each lane. An idle worker looks into them in this order.
+
+Workers that the shares of all jobs leave idle work on the bulk. So its weight is small.
+"""
 NORMAL: Final = "normal"
 """The lane of an entry whose lane is unknown."""
-SHORT_LANES: Final = ("high", "normal", "low")
-"""The lanes of the fair shares."""
 _EARLIER_NAME: Final = "tasks"
 """RQ's name for the normal lane. It was the only queue of earlier releases, whose workers listen on it."""
 TASK_FUNCTION: Final = "worker.tasks.mirror_image"

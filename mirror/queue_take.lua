@@ -25,16 +25,19 @@ local function next_lane()
   return first
 end
 
-local taken = {}
-for _ = 1, tonumber(ARGV[2]) do
-  local lane = next_lane()
-  if not lane then break end
-  now = lane.time
-  lane.time, lane.left = lane.time + lane.stride, lane.left - 1
+-- An entry whose record is gone or not queued was taken from another lane. It costs its lane no turn.
+local taken, lane = {}, next_lane()
+while lane and #taken < 2 * tonumber(ARGV[2]) do
   local entry = redis.call('LPOP', lane.key)
-  redis.call('DEL', ARGV[1] .. entry)
-  taken[#taken + 1] = lane.place
-  taken[#taken + 1] = entry
+  lane.left = lane.left - 1
+  if redis.call('HGET', ARGV[1] .. entry, 'status') == 'queued' then
+    redis.call('DEL', ARGV[1] .. entry)
+    now = lane.time
+    lane.time = lane.time + lane.stride
+    taken[#taken + 1] = lane.place
+    taken[#taken + 1] = entry
+  end
+  lane = next_lane()
 end
 if #taken > 0 then
   local fields = {'now', string.format('%d', now)}

@@ -2,7 +2,8 @@
 
 A registry that responds slowly, or never, may have taken every usual slot. Then tasks of other registries are taken
 from the middle of the queue, and run in extra slots. A large job of large images may have taken them, too. Then the
-fair shares of other jobs get extra slots. So a small job does not wait for the end of a large image.
+fair shares of other jobs get extra slots. So a small job does not wait for the end of a large image, unless its
+priority is low.
 
 If all images come from one registry, and no job has many slots, nothing changes.
 """
@@ -15,7 +16,7 @@ from time import monotonic
 from typing import Final
 
 from mirror.errors import RedisUnavailable
-from mirror.queue import SHORT_LANES, TaskQueue
+from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimStore, TaskOrigin
 from mirror.records.jobs import Entry
 
@@ -25,6 +26,8 @@ OVERFLOW_OF_ONE: Final = 2
 """Extra slots for the tasks of one registry, so that a second slow one does not take all of them."""
 MANY: Final = 4
 """Usual slots of one job from which on other jobs get extra slots."""
+_PROMPT_LANES: Final = ("high", "normal")
+"""The lanes of the shares of those jobs."""
 PAGE: Final = 100
 """Entries of the queue that are read at once."""
 PAGE_SECONDS: Final = 1.0
@@ -74,7 +77,7 @@ def choose(
     for entry, origin in page:
         if origin is None or not origin.registry:
             continue
-        is_delayed = most_of_one_job >= MANY and entry[2] in SHORT_LANES and origin.job not in served
+        is_delayed = most_of_one_job >= MANY and entry[2] in _PROMPT_LANES and origin.job not in served
         if origin.registry in busy and not is_delayed:
             continue
         if taken.total() < OVERFLOW and taken[origin.registry] < OVERFLOW_OF_ONE:

@@ -12,8 +12,9 @@
 -- succeeded, and the job ends as it ends.
 --
 -- A task that is released has a queue entry in one of the two lanes of its job's priority. The short lane has at most
--- FAIR_SHARE tasks of each job, its fair share, which are queued or running. All others are in the bulk lane. So a job
--- waits for few tasks of each other job, however large those are.
+-- FAIR_SHARE tasks of each job, its fair share, which are queued or running. All others are in the bulk lane. When one
+-- of the share ends or is parked, another gets its place. So a job waits for few tasks of each other job, however large
+-- those are, and every job has as many tasks in the short lane as any other.
 
 local function is_set(text) return text and text ~= '' end
 
@@ -142,7 +143,7 @@ local function conclude(job, moment)
   end
   redis.call('HSET', key, 'finished_at', moment, 'waiting_for', '')
   redis.call('HDEL', key, 'step', 'step_after')
-  redis.call('DEL', KEY.job_share(job))
+  redis.call('DEL', KEY.job_share(job), KEY.job_bulk(job))
   redis.call('ZREM', KEY.jobs_watched, job)
   keep_after_end(job, moment)
   set_job_state(job, state)
@@ -170,11 +171,16 @@ local function abort_job(job, moment)
   watch(job, 0)
 end
 
+local function leave_lane(job, id)
+  redis.call('SREM', KEY.job_share(job), id)
+  redis.call('ZREM', KEY.job_bulk(job), id)
+end
+
 -- End a task and return the id of its job.
 local function end_task(task, id, state, outcome, moment)
   local found = redis.call('HMGET', task, 'job', 'state')
   local key, kind = KEY.job(found[1]), kind_of(task)
-  redis.call('SREM', KEY.job_share(found[1]), id)
+  leave_lane(found[1], id)
   local fields = {state = state, finished_at = moment, waiting_for = ''}
   if outcome.unchanged then
     fields.unchanged = '1'
@@ -208,8 +214,12 @@ local function lane_of(job, id)
   local priority, share = redis.call('HGET', KEY.job(job), 'priority'), KEY.job_share(job)
   local lane = is_set(priority) and priority or 'normal'
   if redis.call('SISMEMBER', share, id) == 1 then return lane end
-  if redis.call('SCARD', share) >= FAIR_SHARE then return lane .. '-bulk' end
+  if redis.call('SCARD', share) >= FAIR_SHARE then
+    redis.call('ZADD', KEY.job_bulk(job), 0, id)
+    return lane .. '-bulk'
+  end
   redis.call('SADD', share, id)
+  redis.call('ZREM', KEY.job_bulk(job), id)
   return lane
 end
 
@@ -222,22 +232,16 @@ local function add_entry(entries, id)
   return entries
 end
 
--- Release pending tasks while the window has room. Append their queue entries to *entries* and return it.
--- A lost answer leaves them without queue entries, and the reconciler enqueues them.
-local function fill_window(job, entries)
+-- Release pending tasks while the window has room.
+local function release_pending(job, entries)
   local key, pending = KEY.job(job), KEY.job_pending(job)
-  local release, is_due = unpack(redis.call('HMGET', key, 'release', 'release_due'))
-  if is_set(is_due) then
-    redis.call('HDEL', key, 'release_due')
-    add_entry(entries, release)
-  end
   local waiting = redis.call('LLEN', pending)
-  if waiting == 0 or is_canceling_job(job) then return entries end
+  if waiting == 0 then return end
   local total, succeeded, failed, canceled, window =
     numbers(key, 'total', 'succeeded', 'failed', 'canceled', 'window')
   if window == 0 then window = WINDOW end
   local room = window - (total - succeeded - failed - canceled - waiting)
-  if room <= 0 then return entries end
+  if room <= 0 then return end
   local moment = string.format('%d', now())
   for _, id in ipairs(redis.call('LPOP', pending, math.min(room, STEP)) or {}) do
     if redis.call('HGET', KEY.task(id), 'state') == 'queued' then
@@ -245,5 +249,28 @@ local function fill_window(job, entries)
       add_entry(entries, id)
     end
   end
+end
+
+-- Give the free places in the job's share to its first queued tasks in the bulk lane. Their entries there are left.
+-- What is taken from one lane is passed over in the other.
+local function fill_share(job, entries)
+  while redis.call('SCARD', KEY.job_share(job)) < FAIR_SHARE do
+    local id = redis.call('ZPOPMIN', KEY.job_bulk(job))[1]
+    if not id then break end
+    if redis.call('ZSCORE', KEY.tasks_queued, id) then add_entry(entries, id) end
+  end
   return entries
+end
+
+-- Fill the window and the share. Append the queue entries to *entries* and return it.
+-- A lost answer leaves tasks without queue entries, and the reconciler enqueues them.
+local function fill_window(job, entries)
+  local release, is_due = unpack(redis.call('HMGET', KEY.job(job), 'release', 'release_due'))
+  if is_set(is_due) then
+    redis.call('HDEL', KEY.job(job), 'release_due')
+    add_entry(entries, release)
+  end
+  if is_canceling_job(job) then return entries end
+  release_pending(job, entries)
+  return fill_share(job, entries)
 end

@@ -13,7 +13,7 @@ local function cancel_tasks(job, ids, moment)
       redis.call('HSET', task, 'state', 'canceled', 'finished_at', moment, 'waiting_for', '', 'holder', '')
       redis.call('ZREM', KEY.tasks_queued, id)
       redis.call('ZREM', KEY.tasks_parked, id)
-      redis.call('SREM', KEY.job_share(job), id)
+      leave_lane(job, id)
       if kind_of(task) ~= 'release' then canceled = canceled + 1 end
     end
   end

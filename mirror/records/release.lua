@@ -1,8 +1,8 @@
 -- @include mirror/records/job_state.lua
 -- ARGV: task id, fence, token, the wait in ms (0: none), waiting_for as JSON or empty, and the error as JSON with which
 -- the task fails after the wait, or empty. This is no loss, and it ends a row of losses: the worker is alive.
--- Returns 0 if the task was taken away, or ended because its job is being canceled, else 1. A task that is queued now
--- has its queue entry after that.
+-- Returns 0 if the task was taken away, or ended because its job is being canceled, else 1, and then the queue entries
+-- to add.
 local id, task = ARGV[1], KEY.task(ARGV[1])
 if not is_held_by(task, ARGV[2], ARGV[3]) then
   local found = redis.call('HMGET', task, 'state', 'holder')
@@ -22,6 +22,6 @@ if tonumber(ARGV[4]) == 0 then
   return add_entry({1}, id)
 end
 redis.call('ZADD', KEY.tasks_parked, string.format('%d', moment + ARGV[4]), id)
-redis.call('SREM', KEY.job_share(job), id)
+leave_lane(job, id)
 redis.call('HSET', KEY.job(job), 'waiting_for', ARGV[5])
-return {1}
+return fill_share(job, {1})

@@ -43,7 +43,7 @@ TASK_TRANSITIONS: Final[Mapping[tuple[TaskPlace, TaskEvent], TaskPlace]] = {
 WINDOW: Final = 256
 """Tasks of one job that are released at once: enough for a large fleet, and few enough for other jobs to be served."""
 FAIR_SHARE: Final = 8
-"""Tasks of one job in the short lane of its priority: as many as one work horse copies at once."""
+"""Queued and running tasks of one job in the short lane: as many as one work horse copies at once."""
 STEP: Final = 500
 """Tasks that one script touches at most, which takes about 10 ms."""
 RETENTION_SECONDS: Final = 30 * 86400

@@ -132,6 +132,11 @@ def job_share(job_id: str) -> str:
     return f"{_ROOT}:job:{job_id}:share"
 
 
+def job_bulk(job_id: str) -> str:
+    """Set of the ids of the job's other tasks that have a queue entry, lexical. Some of them may be running."""
+    return f"{_ROOT}:job:{job_id}:bulk"
+
+
 def task(task_id: str) -> str:
     """A task's record."""
     return f"{_ROOT}:task:{task_id}"
@@ -253,6 +258,7 @@ LUA: Final[dict[str, str]] = {
     "job_pending": job_pending("*"),
     "job_targets": job_targets("*"),
     "job_share": job_share("*"),
+    "job_bulk": job_bulk("*"),
     "task": task("*"),
     "task_blobs": task_blobs("*"),
     "task_waits": task_waits("*"),

@@ -11,8 +11,9 @@ import redis as redis_py
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rq import Queue
+from rq.job import JobStatus
 
-from mirror.queue import LANES, NORMAL, SHORT_LANES, Entry, TaskQueue, entry_id
+from mirror.queue import LANES, NORMAL, Entry, TaskQueue, entry_id
 from mirror.redis import keys
 from mirror.redis.client import open_client
 
@@ -54,12 +55,12 @@ def test_lanes_take_turns_by_their_weights(queue: TaskQueue) -> None:
         queue.enqueue(entries(lane, 100))
     taken = queue.take(sum(LANES.values()) * 4)
     assert Counter(lane for *_, lane in taken) == {lane: 4 * weight for lane, weight in LANES.items()}
-    assert lanes(taken[:20]) == "HNhnLlHHNhHHNhnHHNhH"
+    assert lanes(taken[:20]) == "HNhnLlHHNHHNhHHNHHNh"
 
 
 def test_two_lanes_share_as_their_weights_say_however_few_are_taken_at_once(queue: TaskQueue) -> None:
     queue.enqueue([*entries("normal", 40), *entries("normal-bulk", 40)])
-    assert lanes([queue.take(1)[0] for _ in range(12)]) == "NnNNnNNnNNnN"
+    assert lanes([queue.take(1)[0] for _ in range(12)]) == "NnNNNNnNNNNn"
 
 
 def test_an_entry_in_a_lane_that_was_empty_is_the_next_one(queue: TaskQueue) -> None:
@@ -83,6 +84,30 @@ def test_what_is_alone_is_taken_in_its_order(queue: TaskQueue) -> None:
     assert [*queue.take(7), *queue.take(50)] == added
     assert queue.take(1) == []
     assert queue.connection.keys(f"{keys.RQ_PREFIX}:job:*") == []
+
+
+def test_an_entry_that_has_moved_to_another_lane_is_taken_once(queue: TaskQueue) -> None:
+    bulk = entries("normal-bulk", 4)
+    queue.enqueue(bulk)
+    moved = [(task_id, fence, NORMAL) for task_id, fence, _ in bulk[:3]]
+    queue.enqueue(moved)
+    assert queue.take_these(moved[1:2]) == moved[1:2]
+    assert queue.take_these(bulk[1:2]) == []
+    assert queue.take(9) == [moved[0], bulk[2], bulk[3]]
+    assert queue.take(9) == queue.page(0, 9) == []
+
+
+def test_an_entry_that_rq_has_taken_from_another_lane_is_passed_over(queue: TaskQueue) -> None:
+    """The work horse that RQ forked for it has a record until it ends."""
+    bulk = entries("normal-bulk", 2)
+    queue.enqueue([*bulk, (*bulk[0][:2], NORMAL)])
+    found = Queue.dequeue_any(list(queue.lanes.values()), None, connection=queue.connection, serializer="json")
+    assert found is not None
+    found[0].prepare_for_execution("worker", queue.connection.pipeline())
+    found[0].set_status(JobStatus.STARTED)
+    assert queue.take_these(bulk[:1]) == []
+    assert queue.take(2) == bulk[1:]
+    assert queue.connection.exists(found[0].key)
 
 
 def test_an_entry_with_a_lane_of_another_release_is_in_the_normal_one(queue: TaskQueue) -> None:
@@ -126,13 +151,12 @@ def test_an_entry_is_held_in_whichever_lane_it_is(queue: TaskQueue) -> None:
     assert not queue.holds("low0", 0)
 
 
-def test_pages_show_the_short_lanes_first_and_every_entry_once(queue: TaskQueue) -> None:
+def test_pages_show_lane_after_lane_and_every_entry_once(queue: TaskQueue) -> None:
     for lane in LANES:
         queue.enqueue(entries(lane, 5))
     found = [queue.page(start, 4) for start in range(0, 32, 4)]
     assert [len(page) for page in found] == [4] * 7 + [2]
     assert list(chain.from_iterable(found)) == [entry for lane in LANES for entry in entries(lane, 5)]
-    assert {lane for *_, lane in queue.page(0, 10)} < set(SHORT_LANES)
     assert queue.page(30, 4) == []
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirror.queue import LANES, SHORT_LANES
+from mirror.queue import LANES
 from mirror.records.claims import Claim, Outcome
 from mirror.records.job import PRIORITIES, JobOptions, Priority
 from mirror.records.jobs import Entry
@@ -19,6 +17,9 @@ from mirror.redis.client import Redis
 from tests.integration.records.submitted import DIGEST, LOST, lose
 from tests.support.records import Records
 from tests.support.stopped_clock import StoppedClock
+
+
+EVENTS = ("claim", "end", "fail", "park", "unpark", "back", "lose")
 
 
 def submit(records: Records, count: int, priority: Priority = "normal") -> tuple[str, list[Entry]]:
@@ -41,6 +42,14 @@ def end(records: Records, entry: Entry, state: str = "succeeded") -> list[Entry]
     return list(records.released)
 
 
+def park(records: Records, redis: Redis, entry: Entry) -> list[Entry]:
+    """Claim the task and park it, so that it is due. Return the entries that this released."""
+    records.released.clear()
+    assert records.claims.release(claim(records, entry), wait=60)
+    redis.call("ZADD", keys.TASKS_PARKED, 1, entry[0])
+    return list(records.released)
+
+
 def lanes(entries: list[Entry]) -> list[str]:
     return [lane for *_, lane in entries]
 
@@ -50,7 +59,6 @@ def share(redis: Redis, job_id: str) -> set[str]:
 
 
 def test_every_priority_has_a_short_lane_and_one_for_its_bulk() -> None:
-    assert set(SHORT_LANES) == set(PRIORITIES) == set(get_args(Priority))
     assert set(LANES) == {lane for priority in PRIORITIES for lane in (priority, f"{priority}-bulk")}
 
 
@@ -71,6 +79,16 @@ def test_when_a_task_of_the_share_ends_the_next_one_gets_its_place(records: Reco
     assert len(share(redis, job_id)) == FAIR_SHARE
 
 
+def test_a_task_that_waits_in_the_bulk_moves_up_when_nothing_is_pending(records: Records, redis: Redis) -> None:
+    job_id, entries = submit(records, FAIR_SHARE + 4)
+    claim(records, entries[FAIR_SHARE])
+    assert end(records, entries[0]) == [(*entries[FAIR_SHARE + 1][:2], "normal")]
+    assert end(records, entries[FAIR_SHARE + 2]) == []
+    assert end(records, entries[1], "failed") == [(*entries[FAIR_SHARE + 3][:2], "normal")]
+    assert end(records, entries[2]) == []
+    assert len(share(redis, job_id)) == FAIR_SHARE - 1
+
+
 def test_a_task_that_is_handed_over_or_lost_or_restored_keeps_its_lane(records: Records, redis: Redis) -> None:
     _, entries = submit(records, WINDOW)
     for task_id, fence, lane in (entries[0], entries[-1]):
@@ -88,6 +106,7 @@ def test_tasks_are_handed_over_together(records: Records) -> None:
     _, entries = submit(records, FAIR_SHARE + 2)
     claims = [claim(records, entry) for entry in entries]
     assert records.settle(claims[-1], "succeeded", Outcome(DIGEST))
+    records.released.clear()
     assert records.claims.hand_over(claims) == claims[:-1]
     assert records.released == [(task_id, 1, lane) for task_id, _, lane in entries[:-1]]
 
@@ -95,13 +114,13 @@ def test_tasks_are_handed_over_together(records: Records) -> None:
 def test_a_parked_task_leaves_its_place_to_another_and_gets_a_new_one_later(records: Records, redis: Redis) -> None:
     records = Records.on(redis, window=FAIR_SHARE + 1)
     job_id, entries = submit(records, FAIR_SHARE + 4)
-    for task_id, fence, lane in entries[:2]:
-        assert records.claims.release(claim(records, (task_id, fence, lane)), wait=60)
-        redis.call("ZADD", keys.TASKS_PARKED, 1, task_id)
-    assert len(share(redis, job_id)) == FAIR_SHARE - 2
-    assert lanes(end(records, entries[-1])) == ["normal"]
-    assert records.recovery.unpark(entries[0][0]) == [(entries[0][0], 1, "normal")]
-    assert records.recovery.unpark(entries[1][0]) == [(entries[1][0], 1, "normal-bulk")]
+    first, second, last = entries[0], entries[1], entries[-1]
+    assert last[2] == "normal-bulk"
+    assert park(records, redis, first) == [(last[0], 0, "normal")]
+    assert park(records, redis, second) == []
+    assert len(share(redis, job_id)) == FAIR_SHARE - 1
+    assert records.recovery.unpark(first[0]) == [(first[0], 1, "normal")]
+    assert records.recovery.unpark(second[0]) == [(second[0], 1, "normal-bulk")]
 
 
 def test_a_retry_gives_the_share_anew(records: Records, redis: Redis) -> None:
@@ -130,30 +149,66 @@ def test_a_job_of_an_earlier_release_has_the_usual_priority(records: Records, re
     assert records.recovery.entry(task_id) == [(task_id, 0, "normal")]
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(1, 30), st.lists(st.tuples(st.integers(0, 29), st.sampled_from(["end", "park", "back"])), max_size=60)
+    st.integers(1, 40),
+    st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 40))),
 )
-def test_a_share_is_never_too_large_and_is_full_before_a_task_is_put_into_the_bulk(
-    redis: Redis, count: int, events: list[tuple[int, str]]
+def test_the_share_is_full_or_nothing_is_queued_in_the_bulk(
+    redis: Redis, count: int, events: list[tuple[str, int]]
 ) -> None:
     """Whatever happens to the tasks, and in which order."""
     redis.call("FLUSHALL")
-    records = Records.on(redis, window=2 * FAIR_SHARE)
-    job_id, queued = submit(records, count)
-    for number, event in events:
-        if not queued:
-            break
-        entry = queued.pop(number % len(queued))
-        records.released.clear()
-        if event == "end":
-            queued += end(records, entry)
-        elif event == "back":
-            assert records.claims.hand_over([claim(records, entry)])
-            queued += records.released
+    job = RandomJob(redis, count)
+    for event, number in events:
+        job.apply(event, number)
+        in_share, queued = share(redis, job.id), set(redis.call("ZRANGE", keys.TASKS_QUEUED, 0, -1))
+        assert in_share <= queued | job.claims.keys()
+        assert len(in_share) == FAIR_SHARE or (len(in_share) < FAIR_SHARE and queued <= in_share)
+        assert {task_id for task_id in queued if job.lanes[task_id] == "normal"} == in_share & queued
+
+
+class RandomJob:
+    """A job to whose tasks anything happens. It knows the lane in which each task got its last entry."""
+
+    def __init__(self, redis: Redis, count: int) -> None:
+        self._redis = redis
+        self._records = Records.on(redis, window=2 * FAIR_SHARE)
+        self.id, entries = submit(self._records, count)
+        self.claims: dict[str, Claim] = {}
+        self.lanes: dict[str, str] = {}
+        self._note(entries)
+
+    def _note(self, entries: list[Entry]) -> None:
+        self.lanes |= {task_id: lane for task_id, _, lane in entries}
+
+    def apply(self, event: str, number: int) -> None:
+        """Let the event happen to one of the tasks to which it can happen, if any."""
+        places = {"claim": keys.TASKS_QUEUED, "unpark": keys.TASKS_PARKED}
+        found = sorted(self._redis.call("ZRANGE", places.get(event, keys.TASKS_RUNNING), 0, -1))
+        if not found:
+            return
+        task_id = found[number % len(found)]
+        if event == "claim":
+            [entry] = self._records.recovery.entry(task_id)
+            self.claims[task_id] = claim(self._records, entry)
+        elif event == "unpark":
+            self._redis.call("ZADD", keys.TASKS_PARKED, 1, task_id)
+            self._note(self._records.recovery.unpark(task_id))
+        elif event == "lose":
+            self._redis.call("ZADD", keys.TASKS_RUNNING, 1, task_id)
+            del self.claims[task_id]
+            self._note(self._records.recovery.expire(task_id, LOST))
         else:
-            assert records.claims.release(claim(records, entry), wait=600)
-        found = {task_id for task_id, _, lane in queued if lane == "normal"}
-        assert found == share(redis, job_id)
-        assert len(found) <= FAIR_SHARE
-        assert len(found) == FAIR_SHARE or "normal-bulk" not in lanes(records.released)
+            self._settle(event, self.claims.pop(task_id))
+
+    def _settle(self, event: str, claim: Claim) -> None:
+        self._records.released.clear()
+        if event in ("end", "fail"):
+            outcome = Outcome(DIGEST) if event == "end" else Outcome(error=LOST)
+            assert self._records.settle(claim, "succeeded" if event == "end" else "failed", outcome)
+        elif event == "back":
+            assert self._records.claims.hand_over([claim]) == [claim]
+        else:
+            assert self._records.claims.release(claim, wait=600)
+        self._note(self._records.released)

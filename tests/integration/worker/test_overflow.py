@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.jobs.submit import ImageRequest
-from mirror.queue import LANES, NORMAL, SHORT_LANES
+from mirror.queue import LANES, NORMAL
 from mirror.records.claims import TaskOrigin
 from mirror.records.job import Job
 from mirror.records.jobs import Entry
@@ -78,8 +78,8 @@ def test_a_job_that_has_a_slot_gets_no_extra_one() -> None:
     assert choose([(waiting[0][0], TaskOrigin("large", "a"))], usual, []) == []
 
 
-@pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in SHORT_LANES])
-def test_the_bulk_of_another_job_gets_no_extra_slot(lane: str) -> None:
+@pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in ("high", "normal")])
+def test_the_bulk_of_another_job_and_one_of_low_priority_get_no_extra_slot(lane: str) -> None:
     assert choose(page(*"aaa", lane=lane), slots(*"aaaaaaaa", job="large"), []) == []
 
 
