@@ -18,7 +18,6 @@ from tests.integration.records.submitted import DIGEST, LOST, lose
 from tests.support.records import Records
 from tests.support.stopped_clock import StoppedClock
 
-
 EVENTS = ("claim", "end", "fail", "park", "unpark", "back", "lose")
 
 
