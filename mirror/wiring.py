@@ -42,6 +42,7 @@ from mirror.records.fields import at
 from mirror.records.jobs import JobStore
 from mirror.records.observations import ObservationStore
 from mirror.records.processes import LiveProcesses
+from mirror.records.queued import QueuedTasks
 from mirror.records.recovery import RecoveryStore
 from mirror.records.selections import SelectionStore
 from mirror.records.targets import JobTargets
@@ -94,6 +95,7 @@ class Core:
     selections: SelectionStore
     claims: ClaimStore
     recovery: RecoveryStore
+    queued: QueuedTasks
     submitter: Submitter
     heartbeats: Heartbeats
     settler: TaskSettler
@@ -155,7 +157,7 @@ def build(
 
     jobs = JobStore(redis, retention=settings.job_retention)
     claims = ClaimStore(redis, queue.enqueue)
-    recovery = RecoveryStore(redis)
+    recovery, queued = RecoveryStore(redis), QueuedTasks(redis)
     heartbeats = Heartbeats(claims, pins)
     storage_breaker = StorageBreaker(redis)
     storage_guard = StorageGuard(bucket, redis, storage_breaker)
@@ -194,12 +196,13 @@ def build(
         selections=selections,
         claims=claims,
         recovery=recovery,
+        queued=queued,
         submitter=Submitter(jobs, queue, settings),
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
         runner=TaskRunner(settler, ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis), expander),
-        reconciler=Reconciler(recovery, jobs, queue, redis),
+        reconciler=Reconciler(recovery, queued, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis, leases, checkpoints, jobs),
     )
 

@@ -17,8 +17,8 @@ from typing import Final
 
 from mirror.errors import RedisUnavailable
 from mirror.queue import TaskQueue
-from mirror.records.claims import ClaimStore, TaskOrigin
 from mirror.records.jobs import Entry
+from mirror.records.queued import QueuedTasks, TaskOrigin
 
 OVERFLOW: Final = 4
 """Extra slots for all other registries and jobs together."""
@@ -39,9 +39,9 @@ _HEAD: Final = 20
 class OverflowQueue:
     """Reads the queue page by page and takes the tasks that fit an extra slot. Used by one thread."""
 
-    def __init__(self, queue: TaskQueue, claims: ClaimStore) -> None:
+    def __init__(self, queue: TaskQueue, queued: QueuedTasks) -> None:
         self._queue = queue
-        self._claims = claims
+        self._queued = queued
         self._due = monotonic()
         self._start = 0
 
@@ -58,7 +58,7 @@ class OverflowQueue:
             head = self._queue.page(0, min(_HEAD, self._start)) if self._start else []
             self._start = self._start + PAGE if len(page) == PAGE else 0
             entries = [*head, *page]
-            origins = self._claims.origins([task_id for task_id, *_ in entries])
+            origins = self._queued.origins([task_id for task_id, *_ in entries])
             chosen = choose(zip(entries, origins, strict=True), usual, extra)
             return self._queue.take_these(chosen) if chosen else []
         except RedisUnavailable:

@@ -57,7 +57,7 @@ class TaskPool:
         self._is_alone = False
         self._copies: dict[Future[None], ClaimedTask] = {}
         self._overflow: dict[Future[None], ClaimedTask] = {}
-        self._overflow_queue = OverflowQueue(core.queue, core.claims)
+        self._overflow_queue = OverflowQueue(core.queue, core.queued)
 
     def run(self, task_id: str, fence: int) -> None:
         """Run the task of a queue entry, and then others until the queue is empty. Raises nothing that a task did."""
@@ -140,7 +140,7 @@ class TaskPool:
             return []
         try:
             entries = self._core.queue.take(most)
-            losses = self._core.claims.losses([task_id for task_id, *_ in entries])
+            losses = self._core.queued.losses([task_id for task_id, *_ in entries])
             lost = next((place for place, count in enumerate(losses) if count), None)
             if lost is not None:
                 self._tasks_left = 0
@@ -153,6 +153,6 @@ class TaskPool:
 
     def _has_lost_worker(self, task_id: str) -> bool:
         try:
-            return self._core.claims.losses([task_id]) != [0]
+            return self._core.queued.losses([task_id]) != [0]
         except RedisUnavailable:
             return True

@@ -26,9 +26,10 @@ from mirror.errors import InternalError, MirrorError, RedisUnavailable, StorageU
 from mirror.jobs.heartbeat import CANCELED, FAULTY, LOST, Heartbeats
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.oci.digest import Digest
-from mirror.records.claims import Claim, ClaimStore, Outcome, TaskOrigin
+from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.fields import timestamp
 from mirror.records.jobs import Entry
+from mirror.records.queued import TaskOrigin
 from mirror.records.spec import CopySpec
 from mirror.records.task import ErrorReport, WaitingFor
 

@@ -18,6 +18,7 @@ from mirror.errors import RedisUnavailable, WorkerLost
 from mirror.queue import TaskQueue
 from mirror.records.claims import LEASE_SECONDS
 from mirror.records.jobs import Entry, JobStore
+from mirror.records.queued import QueuedTasks
 from mirror.records.recovery import RecoveryStore
 from mirror.records.states import LOSSES_ALLOWED
 from mirror.records.task import ErrorReport
@@ -37,6 +38,7 @@ class Reconciler:
     """Compares the records with the queue and with the leases."""
 
     recovery: RecoveryStore
+    queued: QueuedTasks
     jobs: JobStore
     queue: TaskQueue
     redis: Redis
@@ -93,7 +95,7 @@ class Reconciler:
             task = self.jobs.task(task_id)
             if task and task.state == "queued":
                 if not self.queue.holds(task.id, task.fence):
-                    self.queue.enqueue(self.recovery.entry(task.id))
+                    self.queue.enqueue(self.queued.entry(task.id))
                     _LOG.warning("task had no queue entry and got a new one", task_id=task.id)
                 looked_at.append(task_id)
 

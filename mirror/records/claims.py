@@ -27,7 +27,6 @@ from mirror.errors import LONGEST_REST, InternalError
 from mirror.records.fields import at, record_fields
 from mirror.records.job import ByteCounts
 from mirror.records.jobs import Entry, read_entries
-from mirror.records.spec import CopySpec, read_spec
 from mirror.records.states import job_script
 from mirror.records.task import (
     KEPT_BLOBS,
@@ -40,7 +39,6 @@ from mirror.records.task import (
     Task,
     WaitingFor,
 )
-from mirror.redis import keys
 from mirror.redis.client import Redis
 
 LEASE_SECONDS: Final = 20
@@ -67,14 +65,6 @@ class Claim:
     def proof(self) -> tuple[str | float, ...]:
         """The first arguments of every script that a worker runs."""
         return self.task.id, self.fence, self.token
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOrigin:
-    """The job that a task belongs to, and the registry that it reads."""
-
-    job: str
-    registry: str
 
 
 def task_of_holder(holder: str) -> str:
@@ -158,22 +148,6 @@ class ClaimStore:
         self._release = redis.script(job_script("release.lua"))
         self._parking_time = redis.script(job_script("parking_time.lua"))
         self._abandon = redis.script(job_script("abandon.lua"))
-
-    def losses(self, task_ids: Sequence[str]) -> list[int]:
-        """Return how many workers in a row each task has lost without getting further."""
-        found = self._redis.calls(
-            [["HGET", keys.task(task_id), "losses"] for task_id in task_ids], raise_on_error=False
-        )
-        return [int(losses) if isinstance(losses, str) and losses.isdecimal() else 0 for losses in found]
-
-    def origins(self, task_ids: Sequence[str]) -> list[TaskOrigin | None]:
-        """Return the job and the source registry of each task.
-
-        None for a task that is gone, cannot be read, or has lost a worker before.
-        """
-        fields = ("losses", "job", "spec", "source", "target")
-        commands = [["HMGET", keys.task(task_id), *fields] for task_id in task_ids]
-        return [_origin(found) for found in self._redis.calls(commands, raise_on_error=False)]
 
     def claim(self, entries: Sequence[Entry]) -> list[Claim | None]:
         """Claim the tasks of queue entries in few round trips.
@@ -350,16 +324,3 @@ class ClaimStore:
         args: list[str | float] = [claim.task.id, reason, int(most * 1000), int(patience * 1000)]
         now, parked, is_last = self._parking_time(args=args)
         return ParkingTime(int(parked) / 1000, at(int(now) + int(parked)), bool(is_last))
-
-
-def _origin(fields: Sequence[str | None] | ResponseError) -> TaskOrigin | None:
-    if isinstance(fields, ResponseError):
-        return None
-    losses, job, document, source, target = fields
-    if losses not in (None, "", "0") or not job:
-        return None
-    try:
-        spec = read_spec(document) if document else CopySpec.parse(source or "", target or "")
-    except ValueError:
-        return None
-    return TaskOrigin(job, spec.registry)

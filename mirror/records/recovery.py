@@ -31,7 +31,6 @@ class RecoveryStore:
         self._unpark = redis.script(job_script("unpark.lua"))
         self._expire = redis.script(job_script("expire.lua"))
         self._postpone = redis.script(job_script("postpone.lua"))
-        self._entry = redis.script(job_script("entry.lua"))
         self._step = redis.script(job_script("step.lua"))
         self._remove = redis.script(job_script("remove.lua"))
         self._delete_leftover = redis.script(job_script("delete_leftover.lua"))
@@ -64,10 +63,6 @@ class RecoveryStore:
     def queued_since(self, seconds: float) -> list[str]:
         """Return tasks whose entries were not looked at for *seconds*, the longest first."""
         return self._scored(keys.TASKS_QUEUED, self._redis.now() - int(seconds * 1000))
-
-    def entry(self, task_id: str) -> list[Entry]:
-        """Return the queue entry of a queued task, or none if it is not queued any more."""
-        return read_entries(self._entry(args=[task_id]))
 
     def note_queued(self, task_ids: Sequence[str]) -> None:
         """Note that the tasks' queue entries exist now.

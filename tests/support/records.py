@@ -8,6 +8,7 @@ from typing import Self
 from mirror.queue import NORMAL
 from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.jobs import Entry, JobStore
+from mirror.records.queued import QueuedTasks
 from mirror.records.recovery import RecoveryStore
 from mirror.records.states import RETENTION_SECONDS, WINDOW
 from mirror.redis.client import Redis
@@ -16,7 +17,7 @@ from mirror.wiring import Core
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The three stores of one Redis.
+    """The stores of one Redis.
 
     ``released`` are the queue entries that the claim store has added.
     """
@@ -24,6 +25,7 @@ class Records:
     jobs: JobStore
     claims: ClaimStore
     recovery: RecoveryStore
+    queued: QueuedTasks
     released: list[Entry]
 
     @classmethod
@@ -31,12 +33,12 @@ class Records:
         """Build the stores without a queue."""
         released: list[Entry] = []
         jobs = JobStore(redis, retention=retention, window=window)
-        return cls(jobs, ClaimStore(redis, released.extend), RecoveryStore(redis), released)
+        return cls(jobs, ClaimStore(redis, released.extend), RecoveryStore(redis), QueuedTasks(redis), released)
 
     @classmethod
     def of(cls, core: Core) -> Self:
         """Return the stores of a core, which add queue entries to its queue."""
-        return cls(core.jobs, core.claims, core.recovery, [])
+        return cls(core.jobs, core.claims, core.recovery, core.queued, [])
 
     def claim(self, task_id: str, fence: int) -> Claim | None:
         [claim] = self.claims.claim([(task_id, fence, NORMAL)])

@@ -105,7 +105,7 @@ def test_tasks_are_claimed_and_settled_together_though_one_of_them_cannot_be(har
     held = [claim for claim in claims if claim]
     spoil(harness, first.id, job.id)
     assert harness.core.claims.settle("succeeded", [(claim, Outcome()) for claim in held])[1]
-    assert harness.core.claims.losses([first.id, second.id, third.id])[2] == 0
+    assert harness.core.queued.losses([first.id, second.id, third.id])[2] == 0
     assert harness.jobs.job(job.id).images.succeeded == 1
 
 

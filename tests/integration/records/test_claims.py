@@ -7,8 +7,9 @@ import pytest
 
 from mirror.errors import JobUnknown
 from mirror.queue import NORMAL
-from mirror.records.claims import ClaimState, Outcome, TaskOrigin
+from mirror.records.claims import ClaimState, Outcome
 from mirror.records.job import ByteCounts, ImageCounts
+from mirror.records.queued import TaskOrigin
 from mirror.records.spec import CopySpec
 from mirror.records.states import JobState
 from mirror.records.task import BlobReport, WaitingFor
@@ -228,7 +229,7 @@ def test_a_worker_that_gives_its_task_back_ends_a_row_of_losses(records: Records
     _, [task] = submitted(records)
     redis.call("HSET", keys.task(task.id), "losses", 2)
     assert records.claims.release(claimed(records, task), wait=5)
-    assert records.claims.losses([task.id]) == [0]
+    assert records.queued.losses([task.id]) == [0]
 
 
 def test_many_tasks_are_claimed_and_settled_together(records: Records) -> None:
@@ -280,7 +281,7 @@ def test_a_task_whose_spec_cannot_be_read_fails_and_no_other(records: Records, r
     job, [one, two] = submitted(records, 2)
     redis.call("HSET", keys.task(one.id), "spec", document)
     assert records.jobs.tasks(job.id, 9) == [two]
-    assert records.claims.origins([one.id, two.id]) == [None, TaskOrigin(job.id, two.spec.registry)]
+    assert records.queued.origins([one.id, two.id]) == [None, TaskOrigin(job.id, two.spec.registry)]
     faulty, claim = records.claims.claim([(one.id, 0, NORMAL), (two.id, 0, NORMAL)])
     assert faulty is None
     assert claim is not None

@@ -94,9 +94,9 @@ def test_a_task_that_is_handed_over_or_lost_or_restored_keeps_its_lane(records: 
         records.released.clear()
         assert records.claims.release(claim(records, (task_id, fence, lane)))
         assert records.released == [(task_id, 1, lane)]
-        assert records.recovery.entry(task_id) == [(task_id, 1, lane)]
+        assert records.queued.entry(task_id) == [(task_id, 1, lane)]
         claim(records, (task_id, 1, lane))
-        assert records.recovery.entry(task_id) == []
+        assert records.queued.entry(task_id) == []
         lose(redis, task_id)
         assert records.recovery.expire(task_id, LOST) == [(task_id, 2, lane)]
 
@@ -145,7 +145,7 @@ def test_places_that_an_earlier_release_has_left_taken_are_found(redis: Redis) -
 def test_a_job_of_an_earlier_release_has_the_usual_priority(records: Records, redis: Redis) -> None:
     job_id, [(task_id, *_)] = submit(records, 1, "low")
     redis.call("HDEL", keys.job(job_id), "priority")
-    assert records.recovery.entry(task_id) == [(task_id, 0, "normal")]
+    assert records.queued.entry(task_id) == [(task_id, 0, "normal")]
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -189,7 +189,7 @@ class RandomJob:
             return
         task_id = found[number % len(found)]
         if event == "claim":
-            [entry] = self._records.recovery.entry(task_id)
+            [entry] = self._records.queued.entry(task_id)
             self.claims[task_id] = claim(self._records, entry)
         elif event == "unpark":
             self._redis.call("ZADD", keys.TASKS_PARKED, 1, task_id)

@@ -16,8 +16,9 @@ import redis as redis_py
 
 from mirror.errors import JobUnknown
 from mirror.queue import NORMAL, TaskQueue
-from mirror.records.claims import Claim, ClaimState, Outcome, TaskOrigin
+from mirror.records.claims import Claim, ClaimState, Outcome
 from mirror.records.job import ByteCounts, Job
+from mirror.records.queued import TaskOrigin
 from mirror.records.spec import CopySpec
 from mirror.records.task import ForeignLayerCounts, WaitingFor
 from mirror.redis import keys
@@ -134,7 +135,7 @@ def test_a_queued_task_is_taken_from_its_entry_claimed_and_finished(records: Rec
     [claim] = records.claims.claim(entry)
     assert claim is not None
     assert claim.task.spec == CopySpec.parse("docker.io/library/redis:7", "team/redis:stable")
-    assert records.claims.origins([claim.task.id]) == [TaskOrigin(job.id, "docker.io")]
+    assert records.queued.origins([claim.task.id]) == [TaskOrigin(job.id, "docker.io")]
     assert records.claims.progress(claim, [], ByteCounts(9, 9, 0), digest=DIGEST, checkpoints=1) is ClaimState.HELD
     assert records.settle(claim, "succeeded", Outcome(DIGEST))
     ended = records.jobs.job(job.id)

@@ -6,9 +6,9 @@ import pytest
 
 from mirror.jobs.submit import ImageRequest
 from mirror.queue import LANES, NORMAL
-from mirror.records.claims import TaskOrigin
 from mirror.records.job import Job
 from mirror.records.jobs import Entry
+from mirror.records.queued import TaskOrigin
 from mirror.redis import keys
 from tests.support.harness import Harness
 from tests.support.servers.s3 import RcloneS3
@@ -97,7 +97,7 @@ def entry(harness: Harness, job: Job) -> Entry:
 def others(harness: Harness, monkeypatch: pytest.MonkeyPatch, page: int = 100) -> OverflowQueue:
     monkeypatch.setattr(overflow, "PAGE", page)
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 0.0)
-    return OverflowQueue(harness.core.queue, harness.core.claims)
+    return OverflowQueue(harness.core.queue, harness.core.queued)
 
 
 def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
@@ -131,7 +131,7 @@ def test_the_whole_queue_is_read_page_by_page_again_and_again(
 
 def test_a_page_is_read_only_now_and_then(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overflow, "PAGE_SECONDS", 3600.0)
-    looking = OverflowQueue(harness.core.queue, harness.core.claims)
+    looking = OverflowQueue(harness.core.queue, harness.core.queued)
     assert looking.take(slots("slow.example"), []) == []
     jobs(harness, "good.example")
     assert looking.take(slots("slow.example"), []) == []
