@@ -13,7 +13,7 @@ from mirror.jobs.progress import TaskProgress
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.records.claims import Outcome
-from mirror.records.job import ByteCounts
+from mirror.records.job import PRIORITIES, ByteCounts
 from mirror.records.task import BlobReport, ErrorReport, Skipped, WaitingFor
 from mirror.wiring import Core
 from tests.support.records import Records
@@ -80,6 +80,13 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
         },
     }
     assert (task["source"], task["target"], task["blobs"]) == (job["source"], job["target"], [])
+
+
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_the_tasks_of_a_job_are_queued_by_its_priority(api: FlaskClient, core: Core, priority: str) -> None:
+    job = api.post("/v1/jobs", json={"source": "alpine", "priority": priority, "on_error": "abort"}).get_json()
+    assert (job["priority"], job["on_error"]) == (priority, "abort")
+    assert core.queue.page(0, 9) == [(job["tasks"][0]["id"], 0, priority)]
 
 
 def test_a_job_of_several_images_has_its_names_in_its_tasks(api: FlaskClient, core: Core) -> None:

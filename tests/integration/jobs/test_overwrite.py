@@ -12,6 +12,7 @@ from mirror.copying.cancellation import Cancellation
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.tag_pattern import TagPattern
+from mirror.queue import NORMAL
 from mirror.records.job import Job
 from mirror.records.rules import CopyOptions, TargetRule
 from mirror.records.task import Task
@@ -250,7 +251,7 @@ def test_an_immutable_tag_that_appears_during_the_copy_with_another_digest_has_d
     harness.registry.put(OLD, "team/app", "v1")
     harness.registry.put(NEW, "team/other", "v1")
     first = submitted(harness, CopyOptions(), ("team/app:v1", "prod/app:v1"))
-    [claimed] = harness.core.claimer.claim([harness.take()], Cancellation())
+    [claimed] = harness.core.claimer.claim([(*harness.take(), NORMAL)], Cancellation())
     if moment == "right before the lock":
         before_the_lock(harness, monkeypatch, lambda: harness.core.runner.run(claimed))
     else:
