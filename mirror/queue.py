@@ -134,14 +134,14 @@ class TaskQueue:
         return self._entries(self._take_these(self._keys, [Job.key_for(""), *wanted]))
 
     def holds(self, task_id: str, fence: int) -> bool:
-        """Return whether the task's entry is listed in a lane and its record at RQ exists."""
+        """Return whether the task's entry is listed in a lane and its record at RQ is queued."""
         entry = entry_id(task_id, fence)
         with translated(), self.connection.pipeline(transaction=False) as pipeline:
             for key in self._keys:
                 pipeline.lpos(key, entry)
-            pipeline.exists(Job.key_for(entry))
-            *places, exists = pipeline.execute()
-        return bool(exists) and any(place is not None for place in places)
+            pipeline.hget(Job.key_for(entry), "status")
+            *places, status = pipeline.execute()
+        return status == b"queued" and any(place is not None for place in places)
 
     def _entries(self, found: Sequence[Any]) -> list[Entry]:
         """Read a script's list of places of lanes and ids."""

@@ -105,6 +105,7 @@ def test_an_entry_that_rq_has_taken_from_another_lane_is_passed_over(queue: Task
     assert found is not None
     found[0].prepare_for_execution("worker", queue.connection.pipeline())
     found[0].set_status(JobStatus.STARTED)
+    assert not queue.holds(*bulk[0][:2])
     assert queue.take_these(bulk[:1]) == []
     assert queue.take(2) == bulk[1:]
     assert queue.connection.exists(found[0].key)
