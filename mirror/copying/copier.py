@@ -19,7 +19,7 @@ from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.copying.foreign_layers import find_unserved, unserved
 from mirror.copying.memory import ManifestMemory, MemoryBudget
 from mirror.copying.multipart_copy import LEASE_LOST, TransferContext
-from mirror.copying.plan import plan_copy
+from mirror.copying.plan import CopyPlan, plan_copy
 from mirror.copying.ports import PlannedBlob, Progress, Source
 from mirror.errors import (
     BlobBeingDeleted,
@@ -62,6 +62,18 @@ class Copied:
     left_out: tuple[LeftOut, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is to be done for the blobs of an image. The source, or the bucket, does not have those ``left_out``.
+
+    ``foreign`` counts the foreign layers for which the source was asked.
+    """
+
+    plan: CopyPlan
+    left_out: tuple[LeftOut, ...]
+    foreign: int
+
+
 class Copier:
     """Copies an image's blobs into the bucket. Manifests and links belong to the catalog.
 
@@ -91,6 +103,22 @@ class Copier:
     def manifest_memory(self, reference: Reference, cancellation: Cancellation) -> ManifestMemory:
         """Return the image's share of the memory budget, as a context for its whole task."""
         return ManifestMemory(self._memory, str(reference), cancellation)
+
+    def survey(self, reference: Reference, image: Image, cancellation: Cancellation) -> Survey:
+        """Find out which blobs of *image* must be copied. Writes nothing.
+
+        The bucket is asked for every blob, and the source for each foreign layer that the bucket does not hold.
+        """
+        held_sizes = self._held(image.blobs)
+        foreign = [layer for layer in image.foreign_layers if layer.digest not in held_sizes]
+        unserved_layers = tuple(find_unserved(self._source, reference, foreign, cancellation))
+        plan = plan_copy(image.leaving_out(unserved_layers), held_sizes)
+        left_out = (*unserved_layers, *(LeftOut(blob, _CONTRADICTED) for blob in plan.contradicted))
+        return Survey(plan, left_out, len(foreign))
+
+    def requests(self, blob: Descriptor) -> int:
+        """Return the requests that a copy of *blob* sends to a source that serves ranges: one for each part."""
+        return self._blobs.parts(blob.size)
 
     def copy(
         self, reference: Reference, image: Image, *, holder: str, progress: Progress, cancellation: Cancellation
@@ -125,11 +153,8 @@ class Copier:
         self, reference: Reference, image: Image, holder: str, progress: Progress, cancellation: Cancellation
     ) -> Copied:
         asked_at = monotonic()
-        held_sizes = self._held(image.blobs)
-        foreign = [layer for layer in image.foreign_layers if layer.digest not in held_sizes]
-        unserved_layers = tuple(find_unserved(self._source, reference, foreign, cancellation))
-        plan = plan_copy(image.leaving_out(unserved_layers), held_sizes)
-        left_out = (*unserved_layers, *(LeftOut(blob, _CONTRADICTED) for blob in plan.contradicted))
+        survey = self.survey(reference, image, cancellation)
+        plan, left_out = survey.plan, survey.left_out
         progress.planned(
             [
                 *(PlannedBlob(blob, "waiting") for blob in plan.to_copy),

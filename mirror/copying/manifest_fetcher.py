@@ -54,7 +54,9 @@ def parsing(size: int) -> AbstractContextManager[Any]:
 class ManifestFetcher:
     """Fetches, checks and parses the manifests of one image.
 
-    ``held`` are the children that the bucket had. ``left_out`` are those whose type is unsupported.
+    ``held`` are the children that the bucket had. ``left_out`` are those whose type is unsupported. ``fetched`` counts
+    the manifests that were read from the source. Of these, ``counted`` ones count against a pull limit, and ``kept``
+    ones are stored in the bucket for that reason.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class ManifestFetcher:
         self._cancellation = cancellation
         self.held: list[Digest] = []
         self.left_out: dict[Digest, LeftOut] = {}
+        self.fetched = self.counted = self.kept = 0
 
     def root(self, hint: Digest | None) -> ManifestContent:
         """Return the root, whose digest is *hint* according to a HEAD."""
@@ -112,12 +115,15 @@ class ManifestFetcher:
     def _served(self, remote: RemoteManifest) -> ManifestContent:
         """Check and parse the root that the source has just served."""
         self.memory.hold(len(remote.body))
+        self.fetched += 1
+        self.counted += self._manifests.is_limited()
         media_type = None if remote.media_type in media_types.GENERIC else remote.media_type
         parsed = self._parsed(remote.body, media_type, what=str(self.reference))
         descriptor = Descriptor(parsed.media_type, remote.digest, len(remote.body))
         if self._manifests.is_limited():
             self._held.put(descriptor, remote.body)
             self._held.note_served(self.reference, remote.digest)
+            self.kept += 1
         return ManifestContent(descriptor, remote.body, parsed)
 
     def children(self, children: Mapping[Digest, Descriptor]) -> list[ManifestContent]:
@@ -131,7 +137,12 @@ class ManifestFetcher:
             return self._content(child, held.get(child.digest))
 
         with self._threads() as pool:
-            return [found for found in pool.map(content, children.values()) if found is not None]
+            read = [found for found in pool.map(content, children.values()) if found is not None]
+        self.fetched += len(children) - len(held)
+        if self._manifests.is_limited():
+            self.counted += len(children) - len(held)
+            self.kept += len(read) - len(held)
+        return read
 
     def _content(self, child: Descriptor, held: bytes | None) -> ManifestContent | None:
         """Return a child. None if it is no manifest: then it is left out, or tried as a plain blob.

@@ -27,7 +27,10 @@ _READERS: Final = 8
 
 
 class PlatformReader:
-    """Learns platforms for one image. ``learned`` has None for what has no platform: an index, or an artifact."""
+    """Learns platforms for one image. ``learned`` has None for what has no platform: an index, or an artifact.
+
+    ``fetched`` are the configs that were read from the source.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class PlatformReader:
         self._cancellation = cancellation
         self._memory = memory
         self._configs = 0
+        self.fetched: list[Digest] = []
         self.learned: dict[Digest, Platform | None] = {}
 
     def learn(self, contents: Iterable[ManifestContent]) -> None:
@@ -77,6 +81,7 @@ class PlatformReader:
         if body is None:
             with self._source.open_blob(self._reference, config) as stream:
                 body = _read_whole(stream, config)
+            self.fetched.append(config.digest)
         with parsing(len(body)):
             return platform_of_image(manifest, body)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from mirror.copying.cancellation import Cancellation
 from mirror.copying.manifest_fetcher import ManifestFetcher, parsing
@@ -65,6 +65,18 @@ class Resolver:
             yield Resolution(reference, fetcher.root(hint), fetcher, platforms)
 
 
+class SourceReads(NamedTuple):
+    """How many *manifests* and *configs* of an image were read from its source.
+
+    Of the manifests, *counted* ones count against a pull limit, and *kept* ones are in the bucket now for that reason.
+    """
+
+    manifests: int
+    counted: int
+    kept: int
+    configs: int
+
+
 class Resolution:
     """One image that is being read. ``root`` was read already."""
 
@@ -82,6 +94,12 @@ class Resolution:
     def held(self) -> Sequence[Digest]:
         """The children that were read from the bucket."""
         return self._fetcher.held
+
+    @property
+    def reads(self) -> SourceReads:
+        """What was read so far."""
+        fetcher = self._fetcher
+        return SourceReads(fetcher.fetched, fetcher.counted, fetcher.kept, len(self._platforms.fetched))
 
     def skip_reason(self, rules: PlatformRules) -> str | None:
         """Say why an image without an index is not wanted, None if it is. Reads its config if there are *rules*."""

@@ -49,6 +49,10 @@ class BlobStore:
             return SinglePutUpload(self._bucket, descriptor, part_size)
         return MultipartUpload(self._bucket, descriptor, UploadCheckpoint(None, part_size, {}))
 
+    def parts(self, size: int) -> int:
+        """Return in how many parts a blob of *size* bytes is read and stored."""
+        return max(1, -(-size // part_size_for(size, at_least=self._min_part)))
+
     def resume(self, descriptor: Descriptor, checkpoint: UploadCheckpoint) -> Upload:
         """Continue from a checkpoint of any process. Its put_part or complete raises UploadGone if S3 lost the upload.
 
