@@ -28,6 +28,7 @@ from mirror.jobs.choose import Chooser
 from mirror.jobs.claim import TaskClaimer, TaskSettler
 from mirror.jobs.expand import Expander, UnchangedTags
 from mirror.jobs.heartbeat import Heartbeats
+from mirror.jobs.plan import ImagePlanner
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import ImageCopier, TaskRunner
 from mirror.jobs.storage_guard import StorageGuard
@@ -41,6 +42,7 @@ from mirror.records.claims import ClaimStore
 from mirror.records.fields import at
 from mirror.records.jobs import JobStore
 from mirror.records.observations import ObservationStore
+from mirror.records.plans import PlanStore
 from mirror.records.processes import LiveProcesses
 from mirror.records.queued import QueuedTasks
 from mirror.records.recovery import RecoveryStore
@@ -92,6 +94,7 @@ class Core:
     deleter: Deleter
     rebuilder: Rebuilder
     jobs: JobStore
+    plans: PlanStore
     selections: SelectionStore
     claims: ClaimStore
     recovery: RecoveryStore
@@ -156,6 +159,7 @@ def build(
     confirmer = Confirmer(changes, relister, index, links=links, kept=kept, provenance=provenance)
 
     jobs = JobStore(redis, retention=settings.job_retention)
+    plans = PlanStore(redis, jobs)
     claims = ClaimStore(redis, queue.enqueue)
     recovery, queued = RecoveryStore(redis), QueuedTasks(redis)
     heartbeats = Heartbeats(claims, pins)
@@ -193,6 +197,7 @@ def build(
         deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         jobs=jobs,
+        plans=plans,
         selections=selections,
         claims=claims,
         recovery=recovery,
@@ -201,7 +206,12 @@ def build(
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
-        runner=TaskRunner(settler, ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis), expander),
+        runner=TaskRunner(
+            settler,
+            ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis),
+            expander,
+            ImagePlanner(confirmer, resolver, copier, plans),
+        ),
         reconciler=Reconciler(recovery, queued, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis, leases, checkpoints, jobs),
     )

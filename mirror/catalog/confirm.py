@@ -184,15 +184,38 @@ class Confirmer:
         return IndexedTag(digest, origin.source, origin.job, (), source_digest, origin.platforms, platforms)
 
     def _confirm_kept(self, target: LocalImage, digest: Digest, spec: CopySpec, *, served: bool) -> TagUpdate | None:
-        repository = target.repository
-        is_held = target.digest == digest and self._links.has_revision(repository, digest)
-        if not is_held or not self._kept.is_kept(repository, digest):
-            return None
-        held = self._indexed(repository, digest)
-        if not held.satisfies(spec.options.platforms):
+        held = self._kept_image(target, digest)
+        if held is None or not held.satisfies(spec.options.platforms):
             return None
         is_known = is_current(spec, digest, held) or self._has_served(spec.source, digest, None, now=served)
         return TagUpdate(digest) if is_known else None
+
+    def _kept_image(self, target: LocalImage, digest: Digest) -> IndexedTag | None:
+        """Return what is known of an image that is kept by its digest, None if *digest* is another one."""
+        is_held = target.digest == digest and self._links.has_revision(target.repository, digest)
+        if not is_held or not self._kept.is_kept(target.repository, digest):
+            return None
+        return self._indexed(target.repository, digest)
+
+    def shown(self, digest: Digest, spec: CopySpec, *, served: bool = False) -> Digest | None:
+        """Return what the target shows if `confirm` would find that it needs no copy of *digest*. Writes nothing."""
+        target, repository = spec.target, spec.target.repository
+        is_listed = False
+        if target.tag is None:
+            held = self._kept_image(target, digest)
+        else:
+            entry, is_built = self._index.look_up(repository, target.tag)
+            held = entry.indexed if entry else None if is_built else self._held_in_bucket(target, digest, spec)
+            is_listed = entry is not None
+        if held is None or held.made_from != digest or not held.satisfies(spec.options.platforms):
+            return None
+        is_known = served or is_current(spec, digest, held)
+        if not is_known and not self._has_served(spec.source, digest, repository if is_listed else None):
+            return None
+        if target.tag is None:
+            return digest
+        current = self._links.current(repository, target.tag, timeout=COMMIT_TIMEOUT)
+        return current if current == held.digest else None
 
     def _confirm_shown(
         self, change: TagChange, digest: Digest, *, is_listed: bool, new_source: Reference | None

@@ -53,11 +53,15 @@
     │   ├── BlobNotHeld:            BLOB_UNKNOWN
     │   ├── NoRegistryMirrored:     NO_REGISTRY_MIRRORED
     │   ├── JobUnknown:             JOB_UNKNOWN
-    │   └── TaskUnknown:            TASK_UNKNOWN
+    │   ├── TaskUnknown:            TASK_UNKNOWN
+    │   └── PlanUnknown:            PLAN_UNKNOWN
     ├── Conflict:               the target's state does not allow the request
     │   ├── JobFinished:            JOB_FINISHED
     │   ├── JobUnfinished:          JOB_UNFINISHED
     │   ├── JobSucceeded:           JOB_SUCCEEDED
+    │   ├── PlanUnfinished:         PLAN_UNFINISHED
+    │   ├── PlanEmpty:              PLAN_EMPTY
+    │   ├── PlanTooLarge:           PLAN_TOO_LARGE
     │   ├── PreconditionFailed:     PRECONDITION_FAILED
     │   ├── TagDrifted:             TAG_DRIFTED
     │   ├── ManifestInUse:          MANIFEST_IN_USE
@@ -134,6 +138,10 @@ from mirror.errors.jobs import (
     JobUnfinished,
     JobUnknown,
     MemoryBusy,
+    PlanEmpty,
+    PlanTooLarge,
+    PlanUnfinished,
+    PlanUnknown,
     TaskUnknown,
     WorkerLost,
 )
@@ -217,6 +225,10 @@ __all__ = [
     "NoTagSelected",
     "NotHeld",
     "PlainHttpNotAllowed",
+    "PlanEmpty",
+    "PlanTooLarge",
+    "PlanUnfinished",
+    "PlanUnknown",
     "PlatformUnknown",
     "PreconditionFailed",
     "QuotaExhausted",

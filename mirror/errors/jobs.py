@@ -53,6 +53,46 @@ class JobSucceeded(Conflict):
         super().__init__(f"All images of the job {quoted(job_id)} have succeeded")
 
 
+class PlanUnknown(NotHeld):
+    code = "PLAN_UNKNOWN"
+    hint = "A plan is kept for a day after it was made. Make a new one: POST /v1/jobs?dry_run=true."
+
+    def __init__(self, plan_id: str) -> None:
+        super().__init__(f"There is no plan {quoted(plan_id)}, or it has expired")
+
+
+class PlanUnfinished(Conflict):
+    """A plan that is being made, was canceled or has failed cannot be applied."""
+
+    code = "PLAN_UNFINISHED"
+    hint = (
+        "Wait until its state is 'ready'. A plan that failed or was canceled can be retried: POST to its links.retry."
+    )
+
+    def __init__(self, plan_id: str, state: str) -> None:
+        super().__init__(f"The plan {quoted(plan_id)} cannot be applied: it is {state}")
+
+
+class PlanEmpty(Conflict):
+    """A plan without an image to copy cannot be applied."""
+
+    code = "PLAN_EMPTY"
+    hint = "Its images say why nothing is to be done: GET /v1/plans/{plan_id}/images."
+
+    def __init__(self, plan_id: str) -> None:
+        super().__init__(f"The plan {quoted(plan_id)} has nothing to apply: all of its images are skipped or drifted")
+
+
+class PlanTooLarge(Conflict):
+    """A plan with so many images takes too long to apply in one request."""
+
+    code = "PLAN_TOO_LARGE"
+    hint = "Make plans of fewer tags or repositories. Or POST the request of the plan again, without dry_run."
+
+    def __init__(self, plan_id: str, images: int, limit: int) -> None:
+        super().__init__(f"The plan {quoted(plan_id)} has {images} images to apply, but a job takes {limit} of a plan")
+
+
 class MemoryBusy(Unavailable):
     """The worker's memory has no room for the image's manifests, because other images' manifests use it."""
 

@@ -18,6 +18,7 @@ from mirror.copying.resolver import Resolver
 from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
 from mirror.jobs.expand import Expander
+from mirror.jobs.plan import ImagePlanner
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.unchanged import unchanged_outcome
 from mirror.oci.digest import Digest
@@ -40,6 +41,7 @@ class TaskRunner:
     settler: TaskSettler
     copies: ImageCopier
     expander: Expander
+    planner: ImagePlanner
 
     def run(self, task: ClaimedTask) -> None:
         """Do the work of the task and settle it. Raises nothing."""
@@ -51,7 +53,7 @@ class TaskRunner:
     def _outcome(self, task: ClaimedTask) -> Outcome:
         spec = task.claim.task.spec
         if isinstance(task, ClaimedCopy):
-            return self.copies.copy(task)
+            return self.planner.plan(task) if task.spec.is_dry_run else self.copies.copy(task)
         if isinstance(spec, ExpandSpec):
             return self.expander.expand(task, spec)
         raise NotImplementedError

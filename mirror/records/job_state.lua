@@ -176,6 +176,13 @@ local function leave_lane(job, id)
   redis.call('ZREM', KEY.job_bulk(job), id)
 end
 
+-- Add what a dry run found for an image to the totals of its job. Its blobs were counted before (count_plan_blobs.lua).
+local function count_plan(key, plan)
+  local found = cjson.decode(plan)
+  add(key, 'plan_' .. found.action, 1)
+  for _, field in ipairs({'own_requests', 'pull_quota'}) do add(key, 'plan_' .. field, count(found[field])) end
+end
+
 -- End a task and return the id of its job.
 local function end_task(task, id, state, outcome, moment)
   local found = redis.call('HMGET', task, 'job', 'state')
@@ -187,6 +194,7 @@ local function end_task(task, id, state, outcome, moment)
     add(key, 'unchanged', 1)
   end
   if outcome.skipped then add(key, 'skipped', 1) end
+  if outcome.plan then count_plan(key, outcome.plan) end
   if outcome.release_window then redis.call('HSET', key, 'release_window', outcome.release_window) end
   for _, field in ipairs(OUTCOMES) do
     if outcome[field] then

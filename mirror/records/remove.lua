@@ -12,6 +12,8 @@ if state == 'queued' or state == 'running' then return state end
 if state == '' and ARGV[2] ~= '1' then return '' end
 if state ~= '' then redis.call('ZREM', KEY.jobs_by_state(state), job) end
 redis.call('DEL', key, KEY.job_share(job), KEY.job_bulk(job))
+redis.call('UNLINK', KEY.plan_blobs(job))
+redis.call('ZREM', KEY.plans, job)
 redis.call('ZREM', KEY.jobs, job)
 redis.call('ZREM', KEY.jobs_ended, job)
 redis.call('ZREM', KEY.jobs_watched, job)

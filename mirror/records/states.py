@@ -50,6 +50,8 @@ RETENTION_SECONDS: Final = 30 * 86400
 """How long an ended job is kept if its submission did not say."""
 LOSSES_ALLOWED: Final = 3
 """Workers that a task may lose in a row without getting further. Then it fails."""
+MOST_PLAN_BLOBS: Final = 500_000
+"""Distinct blobs that the totals of one plan count exactly. They take 27 MB of Redis' memory."""
 _STEP_SECONDS: Final = 10
 """After so long the reconciler continues a request whose process died."""
 _WINDOW_SECONDS: Final = 30
@@ -87,6 +89,7 @@ def job_script(file: str) -> str:
         "WINDOW": WINDOW,
         "FAIR_SHARE": FAIR_SHARE,
         "STEP": STEP,
+        "MOST_PLAN_BLOBS": MOST_PLAN_BLOBS,
         "RETENTION_SECONDS": RETENTION_SECONDS,
         "STEP_SECONDS": _STEP_SECONDS,
         "WINDOW_SECONDS": _WINDOW_SECONDS,

@@ -12,6 +12,7 @@ redis.call('ZREM', KEY.jobs_leftover, job.id)
 write(key, job)
 redis.call('ZADD', KEY.jobs, 0, job.id)
 redis.call('ZADD', KEY.jobs_by_state(job.state), 0, job.id)
+if job.kind == 'plan' then redis.call('ZADD', KEY.plans, 0, job.id) end
 store_tasks(job.id, cjson.decode(ARGV[2]), own, cjson.decode(ARGV[4]))
 if ARGV[5] ~= '' then
   local release = cjson.decode(ARGV[5])

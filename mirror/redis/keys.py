@@ -24,6 +24,8 @@ PROBE: Final = f"{_ROOT}:probe"
 
 JOBS: Final = f"{_ROOT}:jobs"
 """Set of all job ids, lexical. ULIDs sort by time."""
+PLANS: Final = f"{_ROOT}:plans"
+"""Set of the ids of the jobs that are plans, lexical."""
 JOBS_ENDED: Final = f"{_ROOT}:jobs:ended"
 """Sorted set of ended jobs, by the time when each is removed."""
 JOBS_WATCHED: Final = f"{_ROOT}:jobs:watched"
@@ -165,6 +167,11 @@ def task_needs(task_id: str) -> str:
     return f"{_ROOT}:task:{task_id}:needs"
 
 
+def plan_blobs(job_id: str) -> str:
+    """Set of the blobs that the totals of a plan have counted. Each is the start of its digest."""
+    return f"{_ROOT}:job:{job_id}:plan-blobs"
+
+
 def task_selection(task_id: str) -> str:
     """Hash from the number of a part to the tags of a selection, packed: see `mirror.records.selections`."""
     return f"{_ROOT}:task:{task_id}:selection"
@@ -259,6 +266,8 @@ LUA: Final[dict[str, str]] = {
     "job_targets": job_targets("*"),
     "job_share": job_share("*"),
     "job_bulk": job_bulk("*"),
+    "plans": PLANS,
+    "plan_blobs": plan_blobs("*"),
     "task": task("*"),
     "task_blobs": task_blobs("*"),
     "task_waits": task_waits("*"),

@@ -146,6 +146,10 @@ class FakeRegistry:
         for digest, content in image.all_blobs().items():
             self._blobs[repository, str(digest)] = content
 
+    def remove(self, repository: str, reference: str) -> None:
+        """Forget a manifest under one of its names."""
+        del self._manifests[repository, reference]
+
     def put_blob(self, repository: str, digest: Digest, content: bytes | Content) -> None:
         self._blobs[repository, str(digest)] = content
 
