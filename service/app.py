@@ -16,6 +16,7 @@ from service.api.docs.views import DOCUMENTATION
 from service.api.health.views import HEALTH
 from service.api.images.views import IMAGES
 from service.api.jobs.views import JOBS
+from service.api.plans.views import PLANS
 from service.api.repositories.views import REPOSITORIES
 from service.core import Service
 from service.http import request_id
@@ -76,7 +77,7 @@ def _register_resources(app: Flask) -> None:
     api.spec.components.security_scheme(
         "token", {"type": "http", "scheme": "bearer", "description": "The admin token."}
     )
-    for resource in (JOBS, REPOSITORIES, IMAGES, CLIENT_CONFIG, HEALTH):
+    for resource in (JOBS, PLANS, REPOSITORIES, IMAGES, CLIENT_CONFIG, HEALTH):
         api.register_blueprint(resource)
 
 

@@ -21,7 +21,7 @@ from tests.support.records import Records
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
 ALLOWED = "source, target, tags, platforms, overwrite, immutable"
-ALL_ALLOWED = f"{ALLOWED}, images, priority, on_error, atomic"
+ALL_ALLOWED = f"{ALLOWED}, images, plan, priority, on_error, atomic"
 COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "canceled": 0, "unchanged": 0, "skipped": 0, "running": 0}
 
 

@@ -59,10 +59,11 @@ class _RepositorySource:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A request for a job: its entries, and what holds for all of them."""
+    """A request for a job: its entries, or the plan to apply, and what holds for all of them."""
 
     images: list[ImageRequest]
     options: JobOptions
+    plan: str | None = None
 
 
 class _RepositorySchema(Schema):
@@ -126,13 +127,13 @@ class ImageRequestSchema(CopyOptionsSchema):
 
 
 class JobRequestSchema(CopyOptionsSchema):
-    """What to mirror: one image or repository as `source`, or several as `images`.
+    """What to mirror: one image or repository as `source`, several as `images`, or what a `plan` has found.
 
     Loads as a `JobRequest`.
     """
 
     class Meta:
-        fields = (*_OF_ONE_IMAGE, "images", "priority", "on_error", "atomic")
+        fields = (*_OF_ONE_IMAGE, "images", "plan", "priority", "on_error", "atomic")
 
     max_body: ClassVar[int] = 4 * 2**20
     """Bytes: ten thousand images with long names."""
@@ -145,6 +146,13 @@ class JobRequestSchema(CopyOptionsSchema):
         validate=validate.Length(1, MOST_IMAGES),
         metadata={
             "description": "Several images at once, in the place of `source` and `target`; each has its own task."
+        },
+    )
+    plan = fields.String(
+        validate=validate.Length(1, 100),
+        metadata={
+            "description": "The plan to apply. Its digests are copied, also where tags have moved since.",
+            "example": "plan_01JDB2V3R8Y0N5Q7T9W1X3Z5B7",
         },
     )
     priority = fields.String(
@@ -166,7 +174,10 @@ class JobRequestSchema(CopyOptionsSchema):
     def require_one_image_or_several(self, _: Any, original: Any, **__: Any) -> None:
         if not isinstance(original, Mapping):
             return
-        if "images" not in original:
+        if "plan" in original:
+            if beside := [name for name in (*_OF_ONE_IMAGE, "images") if name in original]:
+                raise ValidationError({name: ["Not beside 'plan', which says what to copy."] for name in beside})
+        elif "images" not in original:
             if "source" not in original:
                 raise ValidationError({"source": ["Missing data for required field."]})
         elif beside := [name for name in _OF_ONE_IMAGE if name in original]:
@@ -175,6 +186,8 @@ class JobRequestSchema(CopyOptionsSchema):
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> JobRequest:
         options = JobOptions(priority=data["priority"], on_error=data["on_error"], atomic=data["atomic"])
+        if "plan" in data:
+            return JobRequest([], options, data["plan"])
         several: list[ImageRequest] | None = data.get("images")
         return JobRequest([_image_request(data)] if several is None else several, options)
 
@@ -444,6 +457,7 @@ class JobLinksSchema(Schema):
     retry = fields.String(
         metadata={"description": "POST to it; there once the job is `failed`, `partial` or `canceled`."}
     )
+    plan = fields.String(metadata={"description": "The plan that a job of the kind `plan` makes."})
 
 
 class JobSummarySchema(Schema):

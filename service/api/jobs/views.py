@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from flask import Response, g
+from flask import Response, jsonify
 
 from mirror.jobs import cancel, retry
-from mirror.jobs.waiting import Fleet, explain_wait
+from mirror.jobs.plan import apply_plan
 from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.records.job import Job
+from mirror.records.plans import plan_id_of
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.states import RETRYABLE, UNFINISHED
-from mirror.records.task import BLOB_STATES, BlobReport, Expansion, Task, WaitingFor
+from mirror.records.task import BLOB_STATES, BlobReport, Expansion, Task
 from service.api.jobs.schema import (
     BlobPageSchema,
     BlobQuery,
@@ -29,39 +29,65 @@ from service.api.jobs.schema import (
     JobSchema,
     TaskPageSchema,
 )
+from service.api.jobs.waiting import shown_wait
+from service.api.plans.document import plan_document
+from service.api.plans.schema import PlanSchema
 from service.core import core
 from service.http.blueprint import api_blueprint, header, refuses
 from service.http.pagination import NoParameters, PageQuery, next_page, public_url
+from service.http.problems import FieldProblem, RequestInvalid
 
 JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
 INLINE_TASKS: Final = 20
 _LOOK_AGAIN: Final = "2"
 """Seconds after which a client should read a job that was just changed."""
-_LOCATION: Final = header("Where to watch the job.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7")
+_LOCATION: Final = header(
+    "Where to watch the job or the plan.", "http://127.0.0.1:8080/v1/jobs/job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
+)
 _RETRY_AFTER: Final = header("Seconds after which to read the job.", _LOOK_AGAIN)
+_ACCEPTED: Final = {
+    "description": "The job is stored. It is done even if a process dies. With `dry_run=true` a plan is returned.",
+    "headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
+    "content": {"application/json": {"schema": {"oneOf": [JobSchema, PlanSchema]}}},
+}
 
 
 @JOBS.post("/v1/jobs")
 @JOBS.arguments(JobPostQuery, location="query")
 @JOBS.arguments(JobRequestSchema)
-@JOBS.response(
-    202,
-    JobSchema,
-    description="The job is stored. It is done even if a process dies.",
-    headers={"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
-)
-@refuses(JOBS, 400, 401, 413, 415, 422, 503)
-def create_job(query: dict[str, Any], request: JobRequest) -> tuple[dict[str, Any], dict[str, str]]:
+@JOBS.response(202, JobSchema)
+@JOBS.doc(responses={"202": _ACCEPTED})
+@refuses(JOBS, 400, 401, 404, 409, 413, 415, 422, 503)
+def create_job(query: dict[str, Any], request: JobRequest) -> Response | tuple[dict[str, Any], dict[str, str]]:
     """Queue a mirror job.
 
     One image is named by `source` and `target`, up to ten thousand by `images`. All of them are accepted or none. Names
     are checked at once, without any network access: what can never work is refused here. What the registry says is
     shown by the job.
+
+    With `dry_run=true` the answer is a plan, which workers make. With `plan` the job copies exactly what a plan has
+    found, also where tags have moved since.
     """
-    options = replace(request.options, kind="plan") if query["dry_run"] else request.options
-    job, tasks = core().submitter.submit(request.images, options)
+    if request.plan is not None:
+        if query["dry_run"]:
+            raise RequestInvalid([FieldProblem("Not with 'dry_run=true': the plan is made already.", pointer="/plan")])
+        job, tasks = apply_plan(core().plans, core().jobs, core().queue, request.plan, request.options)
+    elif query["dry_run"]:
+        job, _ = core().submitter.submit(request.images, replace(request.options, kind="plan"))
+        return _accepted_plan(job)
+    else:
+        job, tasks = core().submitter.submit(request.images, request.options)
     document = {**_job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
+
+
+def _accepted_plan(job: Job) -> Response:
+    """Return the plan that *job* makes. Its schema is not the one of the view."""
+    document = plan_document(core().plans.read(plan_id_of(job.id)))
+    response = jsonify(PlanSchema().dump(document))
+    response.status_code = 202
+    response.headers.update({"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN})
+    return response
 
 
 @JOBS.get("/v1/jobs")
@@ -193,7 +219,7 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
 
 def _job_summary(job: Job) -> dict[str, Any]:
     request = job.spec.shown() if job.spec else None
-    own = {"request": request, "waiting_for": _shown_wait(job), "links": _job_links(job)}
+    own = {"request": request, "waiting_for": shown_wait(job), "links": _job_links(job)}
     return {**asdict(job), **asdict(job.options), **_names(job.spec), **_digests(job), **own}
 
 
@@ -215,24 +241,13 @@ def _names(spec: TaskSpec | None) -> dict[str, str | None]:
     return {"source": source, "target": str(spec.target) if isinstance(spec, CopySpec) else None}
 
 
-def _shown_wait(record: Job | Task) -> WaitingFor | None:
-    """Return why the record waits.
-
-    Heartbeats are read only if something is queued, and once per request.
-    """
-    if record.state != "queued":
-        return record.waiting_for
-    if "fleet" not in g:
-        processes = core().processes
-        g.fleet = Fleet(processes.of("worker"), processes.of("scheduler"))
-    return explain_wait(record.state, record.waiting_for, g.fleet, datetime.now(UTC))
-
-
 def _job_links(job: Job) -> dict[str, str]:
     """Return the URLs of the job and of what its state allows."""
     steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
     allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
     own = {"self": public_url("jobs.read_job", job_id=job.id), "tasks": public_url("jobs.list_tasks", job_id=job.id)}
+    if job.options.kind == "plan":
+        own["plan"] = public_url("plans.read_plan", plan_id=plan_id_of(job.id))
     return {**own, **allowed}
 
 
@@ -257,7 +272,7 @@ def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
         "kind": task.spec.kind,
         "request": task.spec.shown(),
         "selection": _selection(task.expansion),
-        "waiting_for": _shown_wait(task),
+        "waiting_for": shown_wait(task),
         "foreign_layers": task.foreign_layers,
         "blobs": blobs,
         "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},
