@@ -28,6 +28,7 @@ from mirror.jobs.choose import Chooser
 from mirror.jobs.claim import TaskClaimer, TaskSettler
 from mirror.jobs.expand import Expander, UnchangedTags
 from mirror.jobs.heartbeat import Heartbeats
+from mirror.jobs.measure import SelectionMeter
 from mirror.jobs.plan import ImagePlanner
 from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.run import ImageCopier, TaskRunner
@@ -169,7 +170,8 @@ def build(
     selections = SelectionStore(redis, jobs)
     chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
     unchanged = UnchangedTags(source, changes, confirmer)
-    expander = Expander(chooser, selections, JobTargets(redis), unchanged, queue, settings.public_host)
+    meter = SelectionMeter(confirmer, resolver, copier)
+    expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)
     return Core(
         settings=settings,
         redis=redis,

@@ -13,8 +13,9 @@ All targets are claimed before the first part is added. So no two expansions of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 from ulid import ULID
@@ -28,6 +29,7 @@ from mirror.errors import MirrorError, TargetsInvalid
 from mirror.jobs.choose import TARGET_RULE, Chooser, lookup_threads
 from mirror.jobs.claim import ClaimedTask
 from mirror.jobs.heartbeat import CANCELED, LOST
+from mirror.jobs.measure import SelectionMeter
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
@@ -39,6 +41,7 @@ from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.targets import JobTargets
 from mirror.registry.client import RegistryClient
 
+_MEASURED_AT_ONCE: Final = 200
 _LOG = structlog.get_logger(__name__)
 
 
@@ -51,6 +54,7 @@ class Expander:
         selections: SelectionStore,
         targets: JobTargets,
         unchanged: UnchangedTags,
+        meter: SelectionMeter,
         queue: TaskQueue,
         public_host: str,
     ) -> None:
@@ -58,13 +62,15 @@ class Expander:
         self._selections = selections
         self._targets = targets
         self._unchanged = unchanged
+        self._meter = meter
         self._queue = queue
         self._public_host = public_host
 
     def expand(self, task: ClaimedTask, spec: ExpandSpec) -> Outcome:
         """Choose, if that is not done yet, and add what is left to add.
 
-        Raises TargetRepeated before anything is added. Raises TargetsInvalid after everything else was added.
+        Raises TargetRepeated or SelectionTooLarge before anything is added. Raises TargetsInvalid after everything else
+        was added.
         """
         expansion = task.claim.task.expansion
         _LOG.info("source is expanded", source=str(spec.source), parts=expansion.parts, added=expansion.added)
@@ -72,6 +78,7 @@ class Expander:
         if selection is None:
             chosen = self._chooser.choose(spec, self._namer(task), task.cancellation)
             _require_held(self._targets.claim(task.claim, chosen.targets))
+            self._require_few_bytes(task, spec, chosen.choices)
             selection, parts = chosen.summary(), self._selections.parts(len(chosen.choices))
             _require_held(self._selections.keep(task.claim, chosen.choices, selection))
             _LOG.info("source was listed", source=str(spec.source), **selection)
@@ -81,6 +88,21 @@ class Expander:
         if refused := selection["dropped"].get(TARGET_RULE):
             raise TargetsInvalid(str(spec.source), refused, self._first_refused(task.id, parts))
         return Outcome()
+
+    def _require_few_bytes(self, task: ClaimedTask, spec: ExpandSpec, choices: Sequence[Choice]) -> None:
+        """Raise SelectionTooLarge if the chosen images need more bytes than `max_bytes`."""
+        if spec.tags.max_bytes is not None and not spec.source.is_wildcard:
+            images = self._images(task, spec, [choice for choice in choices if choice.rule is None])
+            self._meter.require_at_most(spec.tags.max_bytes, str(spec.source), images, task.cancellation)
+
+    def _images(self, task: ClaimedTask, spec: ExpandSpec, chosen: Sequence[Choice]) -> Iterator[list[CopySpec]]:
+        """Yield for each chosen tag its copies: one for each target."""
+        for begin in range(0, len(chosen), _MEASURED_AT_ONCE):
+            copies = self._copies(task, spec, chosen[begin : begin + _MEASURED_AT_ONCE])
+            of_sources: dict[Reference, list[CopySpec]] = {}
+            for copy in copies:
+                of_sources.setdefault(copy.source, []).append(copy)
+            yield from of_sources.values()
 
     def _add_part(self, task: ClaimedTask, spec: ExpandSpec, number: int) -> None:
         """Add one part of the selection to the job."""
