@@ -17,6 +17,8 @@ from mirror.catalog.publish import Publisher
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.rebuild import Rebuilder
 from mirror.catalog.registries import MirroredRegistries
+from mirror.catalog.release import Releaser
+from mirror.catalog.released_images import ReleasedImages
 from mirror.catalog.relist import Relister
 from mirror.catalog.retag import Retagger
 from mirror.catalog.tag_change import TagChanges
@@ -31,6 +33,7 @@ from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.measure import SelectionMeter
 from mirror.jobs.plan import ImagePlanner
 from mirror.jobs.reconcile import Reconciler
+from mirror.jobs.release import JobReleaser, StrandedReleases
 from mirror.jobs.run import ImageCopier, TaskRunner
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submit import Submitter
@@ -59,6 +62,7 @@ from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
+from mirror.storage.releases import ReleaseJournals
 from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker
 from mirror.throttling.limiter import Limiter
@@ -94,6 +98,8 @@ class Core:
     retagger: Retagger
     deleter: Deleter
     rebuilder: Rebuilder
+    releaser: Releaser
+    stranded_releases: StrandedReleases
     jobs: JobStore
     plans: PlanStore
     selections: SelectionStore
@@ -157,6 +163,9 @@ def build(
     changes = TagChanges(leases, TagSequence(redis), CurrentTags(redis), links, index)
     publisher = Publisher(bucket.disk, changes, reader, blobs=blobs, links=links, kept=kept, provenance=provenance)
     relister = Relister(changes, reader, index, provenance)
+    images = ReleasedImages(reader, index, relister, blobs=blobs, links=links, provenance=provenance, pins=pins)
+    journals = ReleaseJournals(bucket)
+    releaser = Releaser(redis, bucket.disk, leases, changes, images, links, journals)
     confirmer = Confirmer(changes, relister, index, links=links, kept=kept, provenance=provenance)
 
     jobs = JobStore(redis, retention=settings.job_retention)
@@ -198,6 +207,8 @@ def build(
         ),
         deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
+        releaser=releaser,
+        stranded_releases=StrandedReleases(jobs, journals, releaser),
         jobs=jobs,
         plans=plans,
         selections=selections,
@@ -213,6 +224,7 @@ def build(
             ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis),
             expander,
             ImagePlanner(confirmer, resolver, copier, plans),
+            JobReleaser(jobs, images, releaser),
         ),
         reconciler=Reconciler(recovery, queued, jobs, queue, redis),
         upload_purge=UploadPurge(bucket, redis, leases, checkpoints, jobs),

@@ -23,6 +23,8 @@ UNPARK_SECONDS: Final = 2.0
 REBUILD_SECONDS: Final = 2.0
 """Seconds between two checks that the index exists."""
 PURGE_SECONDS: Final = 15 * 60.0
+RELEASES_SECONDS: Final = 15.0
+"""Seconds between two looks for releases whose worker died. Each is a listing of a few keys of the bucket."""
 _LOG = structlog.get_logger(__name__)
 
 
@@ -32,6 +34,7 @@ def periodic_tasks(core: Core) -> list[PeriodicTask]:
         PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: core.reconciler.reconcile()),
         PeriodicTask("unpark", UNPARK_SECONDS, lambda _: core.reconciler.unpark()),
         PeriodicTask("rebuild", REBUILD_SECONDS, core.rebuilder.rebuild_if_missing),
+        PeriodicTask("releases", RELEASES_SECONDS, core.stranded_releases.finish),
         PeriodicTask("purge_uploads", PURGE_SECONDS, lambda alive: core.upload_purge.purge(alive=alive)),
     ]
 

@@ -1,5 +1,7 @@
 """Publish an image: make it readable under its target, once the bucket holds all its blobs.
 
+A staged image is published without its tag. The release of its job moves that (release.py).
+
 The order of the writes is what keeps a reader from seeing half an image: what the manifests need, then the manifests'
 own links, children first, then the tag. See tag_change.py for locks and concurrent changes.
 """
@@ -82,19 +84,23 @@ class Publisher:
             before = self._before(target, allowed, options)
             if stopped := self._stopped(change, image.digest, before, options):
                 return stopped
-        summary = self._write_below_manifests(target, image)
-        origin = replace(origin, summary=summary)
-        if platforms_mode(origin.platforms) == "sparse" and isinstance(image.root.parsed, Index):
-            origin = origin.joined(self._provenance.image(target.repository, image.digest))
-            summary = origin.summary or summary
-        record = partial(self._provenance.record_image, target.repository, image.digest, origin)
         if target.tag is None:
-            self._link_manifests(target.repository, image, record)
-            update = TagUpdate(image.digest)
-        else:
-            update = self._publish_tag(change, image, summary, origin, record, allowed, options)
+            self.stage(target, image, origin)
+            return TagUpdate(image.digest)
+        summary, record = self._write_below_manifests(target, image, origin)
+        update = self._publish_tag(change, image, summary, record, allowed, options)
         self._disk.sync()
         return update
+
+    def stage(self, target: LocalImage, image: Image, origin: ImageProvenance) -> None:
+        """Write everything of *image* but its tag. The repository serves it by its digest then.
+
+        The release of its job moves the tag, and pins the image once more for that. Until then the garbage collector
+        must mark from the digests of the staged tasks of all open jobs (``Task.staged``), as it marks from tags.
+        """
+        _, record = self._write_below_manifests(target, image, origin)
+        self._link_manifests(target.repository, image, self._recorder(target, image, record))
+        self._disk.sync()
 
     def _publish_tag(
         self,
@@ -102,12 +108,12 @@ class Publisher:
         image: Image,
         summary: ImageSummary,
         origin: ImageProvenance,
-        record: Callable[[], None],
         allowed: Precondition | None,
         options: CopyOptions,
     ) -> TagUpdate:
         """Link the manifests and move the tag, under its lease."""
         target = change.target
+        record = self._recorder(target, image, origin)
         history = partial(self._links.add_to_history, *change.tag, image.digest, timeout=COMMIT_TIMEOUT)
         with self._changes.lock(target) as lease:
             before = self._before(target, allowed, options)
@@ -143,11 +149,18 @@ class Publisher:
             raise decision
         return None
 
-    def _write_below_manifests(self, target: LocalImage, image: Image) -> ImageSummary:
+    def _recorder(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Callable[[], None]:
+        """Return the write of where the image came from."""
+        return partial(self._provenance.record_image, target.repository, image.digest, origin)
+
+    def _write_below_manifests(
+        self, target: LocalImage, image: Image, origin: ImageProvenance
+    ) -> tuple[ImageSummary, ImageProvenance]:
         """Write everything that a reader of the manifests will need, and bring it to the disk.
 
         Of this nothing can be read yet, except blobs by their digest. The ``kept`` object is written before the
-        revision that it protects. Returns what lists show of the image, whose config is read meanwhile.
+        revision that it protects. Returns what lists show of the image, whose config is read meanwhile, and the record
+        of where it came from. The record of a sparse index has what its repository holds of it already.
         """
         repository = target.repository
         if target.tag is None:
@@ -160,7 +173,10 @@ class Publisher:
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
         self._disk.sync()
-        return summary.result()
+        origin = replace(origin, summary=summary.result())
+        if platforms_mode(origin.platforms) == "sparse" and isinstance(image.root.parsed, Index):
+            origin = origin.joined(self._provenance.image(target.repository, image.digest))
+        return origin.summary or summary.result(), origin
 
     def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:
         """Make the manifests readable by their digests: children first, so that no reader finds an index without them.

@@ -1,5 +1,7 @@
 """The change of one tag: its number, its lock and its commit. Publish, retag and delete all go this way.
 
+The release of an atomic job changes many tags so, all of whose leases it holds: see release.py.
+
 1. Take a number from the tag's sequence, before looking at what the tag should become.
 2. Write what the new image needs: blobs, layer links, manifests. This needs no lock.
 3. Lock the tag, by taking its one lease.
@@ -28,6 +30,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from random import uniform
+from time import monotonic, sleep
 from typing import Final
 
 import structlog
@@ -37,7 +41,7 @@ from mirror.catalog.entry import ImageEntry
 from mirror.catalog.index import CatalogIndex
 from mirror.errors import PreconditionFailed, RedisUnavailable, TagBusy
 from mirror.locks.lease import Lease, Leases
-from mirror.locks.tag_sequence import TagSequence
+from mirror.locks.tag_sequence import Publication, TagSequence
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.task import Skipped
@@ -108,6 +112,10 @@ class TagChanges:
         """Return who recorded a later change of the tag, None if there is none."""
         return self._sequence.overtaken_by(*change.tag, change.number)
 
+    def published(self, changes: Sequence[TagChange]) -> list[Publication | None]:
+        """Return for each change which one was recorded last for its tag, None if none was. Takes one round trip."""
+        return self._sequence.all_published([change.tag for change in changes])
+
     @contextmanager
     def lock(self, target: LocalImage) -> Iterator[Lease]:
         """Hold the tag's lease for the block. Raises TagBusy if another process holds it for long."""
@@ -129,6 +137,37 @@ class TagChanges:
                 self._leases.end(*locked.values())
             except RedisUnavailable:
                 _LOG.warning("leases of tags were not given back and will expire", leases=len(locked))
+
+    @contextmanager
+    def lock_all(self, changes: Sequence[TagChange]) -> Iterator[Mapping[TagChange, Lease]]:
+        """Hold the leases of all tags for the block. Renew them with `renew` if that takes more than seconds.
+
+        A caller waits for a tag only while it holds no later one in the order of their names. So no two callers wait
+        for each other. Raises TagBusy, without any lease, if others hold one of them for long.
+        """
+        wanted = sorted(changes, key=lambda change: change.tag)
+        until = monotonic() + _LOCK_TIMEOUT
+        held: list[Lease] = []
+        try:
+            while len(held) < len(wanted):
+                held += self._take_first([keys.tag_lease(*change.tag) for change in wanted[len(held) :]])
+                if len(held) < len(wanted):
+                    if monotonic() > until:
+                        raise TagBusy(str(wanted[len(held)].target))
+                    sleep(uniform(0.01, 0.2))  # noqa: S311 - spreads the attempts, protects nothing
+            yield dict(zip(wanted, held, strict=True))
+        finally:
+            try:
+                self._leases.end(*held)
+            except RedisUnavailable:
+                _LOG.warning("leases of tags were not given back and will expire", leases=len(held))
+
+    def _take_first(self, lease_keys: Sequence[str]) -> list[Lease]:
+        """Take leases in their order, up to the first that another process holds."""
+        taken = self._leases.take_all(lease_keys, LEASE_SECONDS)
+        first = next((place for place, lease in enumerate(taken) if lease is None), len(taken))
+        self._leases.end(*(lease for lease in taken[first:] if lease))
+        return [lease for lease in taken[:first] if lease]
 
     def renew(self, leases: Sequence[Lease]) -> list[bool]:
         """Renew the leases. Return for each whether this process still held it."""

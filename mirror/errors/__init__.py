@@ -11,6 +11,7 @@
     │   ├── TargetsInvalid:         TARGETS_INVALID
     │   ├── NoRepositoryFound:      NO_REPOSITORY_FOUND
     │   ├── InvalidTemplate:        TEMPLATE_INVALID
+    │   ├── ReleaseTooLarge:        RELEASE_TOO_LARGE
     │   ├── ClientUnknown:          CLIENT_UNKNOWN
     │   ├── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
     │   ├── RegexUnavailable:       REGEX_UNAVAILABLE
@@ -62,6 +63,9 @@
     │   ├── PlanUnfinished:         PLAN_UNFINISHED
     │   ├── PlanEmpty:              PLAN_EMPTY
     │   ├── PlanTooLarge:           PLAN_TOO_LARGE
+    │   ├── ReleaseSuperseded:      RELEASE_SUPERSEDED
+    │   ├── ReleaseIncomplete:      RELEASE_INCOMPLETE
+    │   ├── ReleaseBusy:            RELEASE_BUSY
     │   ├── PreconditionFailed:     PRECONDITION_FAILED
     │   ├── TagDrifted:             TAG_DRIFTED
     │   ├── ManifestInUse:          MANIFEST_IN_USE
@@ -142,6 +146,10 @@ from mirror.errors.jobs import (
     PlanTooLarge,
     PlanUnfinished,
     PlanUnknown,
+    ReleaseBusy,
+    ReleaseIncomplete,
+    ReleaseSuperseded,
+    ReleaseTooLarge,
     TaskUnknown,
     WorkerLost,
 )
@@ -239,6 +247,10 @@ __all__ = [
     "RegistryBusy",
     "RegistryDown",
     "RegistryFailing",
+    "ReleaseBusy",
+    "ReleaseIncomplete",
+    "ReleaseSuperseded",
+    "ReleaseTooLarge",
     "RepositoryNotHeld",
     "RepositoryUnknown",
     "SelectionTooLarge",

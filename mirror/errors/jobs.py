@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import uniform
 
 from mirror.errors.base import Conflict, MirrorError, NotHeld, Unavailable, quoted
+from mirror.errors.input import InvalidInput
 
 
 class JobUnknown(NotHeld):
@@ -91,6 +92,48 @@ class PlanTooLarge(Conflict):
 
     def __init__(self, plan_id: str, images: int, limit: int) -> None:
         super().__init__(f"The plan {quoted(plan_id)} has {images} images to apply, but a job takes {limit} of a plan")
+
+
+class ReleaseTooLarge(InvalidInput):
+    """An atomic job has more tags than can move together."""
+
+    code = "RELEASE_TOO_LARGE"
+    hint = "Split the job, or mirror without 'atomic'."
+
+    def __init__(self, tags: int, limit: int) -> None:
+        super().__init__(f"The atomic job has {tags} tags, and at most {limit} can move together")
+
+
+class ReleaseSuperseded(Conflict):
+    """A later change of one of its tags came before the release of an atomic job. So none of its tags moves."""
+
+    code = "RELEASE_SUPERSEDED"
+    hint = "Another job or request changed the tag after this job had read its source. Submit the job again."
+
+    def __init__(self, image: str, by: str) -> None:
+        super().__init__(f"The tag '{image}' was changed by {quoted(by)} after this job had read its source")
+
+
+class ReleaseIncomplete(Conflict):
+    """The bucket has lost a part of an image since it was copied. So none of the tags of its job moves."""
+
+    code = "RELEASE_INCOMPLETE"
+    hint = "Something deleted it from the bucket since this job copied it. Submit the job again."
+
+    def __init__(self, image: str, digest: str) -> None:
+        super().__init__(f"The bucket no longer holds {digest}, which the image '{image}' needs")
+
+
+class ReleaseBusy(Conflict):
+    """Another worker is moving the tags of the job, or has died while it did."""
+
+    code, retryable = "RELEASE_BUSY", True
+    waits_for = "tag_busy"
+    http_retry_after = 2
+    hint = "The job continues by itself within half a minute."
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"Another worker holds the release of the job {quoted(job)}")
 
 
 class MemoryBusy(Unavailable):

@@ -19,6 +19,7 @@ from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
 from mirror.jobs.expand import Expander
 from mirror.jobs.plan import ImagePlanner
+from mirror.jobs.release import JobReleaser
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.unchanged import unchanged_outcome
 from mirror.oci.digest import Digest
@@ -26,7 +27,7 @@ from mirror.oci.image import Image
 from mirror.oci.reference import Reference
 from mirror.records.claims import Outcome
 from mirror.records.fields import at, timestamp
-from mirror.records.spec import ExpandSpec
+from mirror.records.spec import ExpandSpec, ReleaseSpec
 from mirror.records.task import Skipped
 from mirror.redis.client import Redis
 from mirror.storage.provenance import ImageProvenance
@@ -42,6 +43,7 @@ class TaskRunner:
     copies: ImageCopier
     expander: Expander
     planner: ImagePlanner
+    releases: JobReleaser
 
     def run(self, task: ClaimedTask) -> None:
         """Do the work of the task and settle it. Raises nothing."""
@@ -53,9 +55,14 @@ class TaskRunner:
     def _outcome(self, task: ClaimedTask) -> Outcome:
         spec = task.claim.task.spec
         if isinstance(task, ClaimedCopy):
-            return self.planner.plan(task) if task.spec.is_dry_run else self.copies.copy(task)
+            if task.spec.is_dry_run:
+                return self.planner.plan(task)
+            outcome = self.copies.copy(task)
+            return _staged(task, outcome) if task.spec.is_staged else outcome
         if isinstance(spec, ExpandSpec):
             return self.expander.expand(task, spec)
+        if isinstance(spec, ReleaseSpec):
+            return self.releases.release(task)
         raise NotImplementedError
 
 
@@ -147,8 +154,25 @@ class ImageCopier:
         manifests = {manifest.descriptor.digest for manifest in image.manifests}
         read_here = (*(digest for digest in held if digest in manifests), *copied.held)
         origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, platforms=rules.key)
-        left_in = image.leaving_out(copied.left_out)
-        update = self.publisher.publish(task.change, left_in, origin, options=task.spec.options)
+        update = self._publish(task, image.leaving_out(copied.left_out), origin)
         if task.is_trial:
             self.storage.succeeded(task.claim)
         return replace(unchanged_outcome(update, found), unchanged=False)
+
+    def _publish(self, task: ClaimedCopy, image: Image, origin: ImageProvenance) -> TagUpdate:
+        """Publish the image. That of an atomic job is published without its tag, which its release moves."""
+        if not task.spec.is_staged:
+            return self.publisher.publish(task.change, image, origin, options=task.spec.options)
+        self.publisher.stage(task.change.target, image, origin)
+        return TagUpdate(image.digest)
+
+
+def _staged(task: ClaimedCopy, outcome: Outcome) -> Outcome:
+    """Return the outcome with the number of the tag's change, for the release.
+
+    The release decides whether a later change has come first. A skipped image is not part of it, nor is one without a
+    tag.
+    """
+    if outcome.skipped or task.change.target.tag is None:
+        return outcome
+    return replace(outcome, staged=task.change.number, superseded_by=None)

@@ -13,7 +13,7 @@ from time import sleep
 from typing import Final
 
 from mirror.copying.naming import TargetNamer, needs_digest
-from mirror.errors import InvalidReference, TargetRepeated
+from mirror.errors import InvalidReference, ReleaseTooLarge, TargetRepeated
 from mirror.http.address_guard import AddressGuard
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, RepositoryPattern
@@ -25,6 +25,7 @@ from mirror.records.rules import ALL_TAGS, CANONICAL_TARGET, PLAIN_COPY, CopyOpt
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.task import Task
 from mirror.settings import Settings
+from mirror.storage.releases import MOST_TAGS
 
 MOST_IMAGES: Final = 10_000
 """Images of one job. Only a window of them is queued at once, so that other jobs are served meanwhile."""
@@ -66,8 +67,9 @@ class Submitter:
 
         Return the job and its tasks as they were stored.
 
-        Raises InvalidInput for a malformed name, a reserved, repeated or too long target, or an address that no worker
-        may connect to. Raises RedisUnavailable, and ValueError for another number of images. Then nothing is accepted.
+        Raises InvalidInput for a malformed name, a reserved, repeated or too long target, an address that no worker may
+        connect to, or too many tags of an atomic job. Raises RedisUnavailable, and ValueError for another number of
+        images. Then nothing is accepted.
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
@@ -79,6 +81,8 @@ class Submitter:
                 if owner := owners.get(spec.target):
                     raise TargetRepeated(str(spec.target), (str(owner), str(spec.source)))
                 owners[spec.target] = spec.source
+        if options.atomic and len(owners) > MOST_TAGS:
+            raise ReleaseTooLarge(len(owners), MOST_TAGS)
         job, tasks, entries = self._jobs.submit(specs, options)
         self._queue.enqueue(entries)
         return job, tasks

@@ -52,8 +52,13 @@ class TagSequence:
 
     def published(self, repository: str, tag: str) -> Publication | None:
         """Return the change that moved the tag last, None if there is none."""
-        found = self._redis.call("HGET", keys.tag_published(repository), tag)
-        return Publication(**json.loads(found)) if found else None
+        [found] = self.all_published([(repository, tag)])
+        return found
+
+    def all_published(self, tags: Sequence[tuple[str, str]]) -> list[Publication | None]:
+        """Return what `published` returns for each (repository, tag), in one round trip."""
+        found = self._redis.calls([["HGET", keys.tag_published(repository), tag] for repository, tag in tags])
+        return [Publication(**json.loads(text)) if text else None for text in found]
 
     def overtaken_by(self, repository: str, tag: str, number: int) -> str | None:
         """Return who published a higher number than *number*, None if there is none."""

@@ -81,6 +81,11 @@ def tag_lease(repository: str, tag: str) -> str:
     return f"{_LEASE}tag:{repository}:{tag}"
 
 
+def release_lease(job_id: str) -> str:
+    """Of one process at a time that moves the tags of an atomic job."""
+    return f"{_LEASE}release:{job_id}"
+
+
 def blob_lease(digest: Digest) -> str:
     """Of one transfer of a blob at a time."""
     return f"{_LEASE}blob:{digest}"

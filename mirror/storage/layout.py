@@ -13,6 +13,7 @@
     ├── probe                                           written to see whether the bucket takes writes
     ├── kept/<repository>/<digest>                      this image is kept without a tag
     ├── images/<repository>/<digest>                    where an image came from, JSON
+    ├── releases/<job>                                  the tags that an atomic job is moving, JSON
     └── blobs/<algorithm>/<hex>/<registry>/<repository>/_source
                                                         empty: the blob was verified from there
 
@@ -33,6 +34,7 @@ _REGISTRY: Final = "docker/registry/v2"
 _OURS: Final = "mirror/v1"
 BLOBS_PREFIX: Final = f"{_REGISTRY}/blobs/"
 REPOSITORIES_PREFIX: Final = f"{_REGISTRY}/repositories/"
+RELEASES_PREFIX: Final = f"{_OURS}/releases/"
 PROBE_KEY: Final = f"{_OURS}/probe"
 
 
@@ -74,6 +76,10 @@ def kept_key(repository: str, digest: Digest) -> str:
 
 def image_provenance_key(repository: str, digest: Digest) -> str:
     return f"{_OURS}/images/{repository}/{digest}"
+
+
+def release_key(job: str) -> str:
+    return f"{RELEASES_PREFIX}{job}"
 
 
 def blob_provenance_key(digest: Digest, registry: str, repository: str) -> str:
