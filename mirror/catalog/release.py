@@ -66,7 +66,7 @@ class SeenTag:
     last: Publication | None
 
     def is_unchanged_since(self, move: TagMove, job: str) -> bool:
-        """Whether nobody but *job* recorded a change since its journal was written. So it is after Redis lost all."""
+        """Return whether no change but that of *job* was recorded after its journal. True after Redis lost all."""
         last = (self.last.number, self.last.by) if self.last else (0, "")
         return last in ((0, ""), (move.last_number, move.last_by), (move.number, job))
 
@@ -129,7 +129,7 @@ class Releaser:
                     journal = self._plan(job, staged, tags.seen)
                     self._write(journal, lease)
                     return self._move_or_undo(journal, tags, lease)
-                self._move_or_undo(journal, tags, lease)
+                self._move_or_undo(self._refresh(journal, tags, lease), tags, lease)
                 return max(0, self._redis.now() - int(journal.started_at.timestamp() * 1000))
 
     def recover(self, job: str, fate: Callable[[], ReleaseFate]) -> None:
@@ -182,6 +182,15 @@ class Releaser:
             last = (now.last.number, now.last.by) if now.last else (0, "")
             moves.append(TagMove(*tag.change.tag, now.shown, tag.digest, tag.change.number, *last))
         return ReleaseJournal(job, "moving", at(self._redis.now()), tuple(moves))
+
+    def _refresh(self, journal: ReleaseJournal, tags: _LockedTags, lease: Lease) -> ReleaseJournal:
+        """Note in the journal what tags show that an earlier change has moved since, so that an undo keeps that."""
+        moves = tuple(refreshed(move, tags.seen[move.name], journal.job) for move in journal.moves)
+        if moves == journal.moves:
+            return journal
+        fresh = replace(journal, moves=moves)
+        self._write(fresh, lease)
+        return fresh
 
     def _move_or_undo(self, journal: ReleaseJournal, tags: _LockedTags, lease: Lease) -> int:
         """Move the tags. After an error that fails the task, undo that first."""
@@ -284,8 +293,17 @@ def is_due(move: TagMove, seen: SeenTag, job: str, *, is_lost: bool) -> bool:
     return seen.last is None or seen.last.number <= move.number
 
 
+def refreshed(move: TagMove, seen: SeenTag, job: str) -> TagMove:
+    """Return the move as it begins now, if another change that does not supersede it came after its journal. No I/O."""
+    is_known = seen.is_unchanged_since(move, job) and seen.shown in (move.before, move.after)
+    if is_known or not is_due(move, seen, job, is_lost=False):
+        return move
+    last = (seen.last.number, seen.last.by) if seen.last else (0, "")
+    return replace(move, before=seen.shown, last_number=last[0], last_by=last[1])
+
+
 def is_undoable(move: TagMove, seen: SeenTag, job: str) -> bool:
-    """Whether the tag is as the release left it, moved or not, and nobody has changed it since. No I/O."""
+    """Return whether nobody has changed the tag since the release, which may have moved it or not. No I/O."""
     return move.before != move.after and seen.is_unchanged_since(move, job) and seen.shown in (move.before, move.after)
 
 

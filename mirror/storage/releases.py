@@ -90,7 +90,7 @@ class ReleaseJournal:
 
 
 class ReleaseJournals:
-    """The journals in the bucket. Whoever writes or deletes one holds the lease of the release.
+    """The journals in the bucket. A caller that writes or deletes one holds the lease of the release.
 
     Writes are tried once and take at most *timeout* seconds, so that none happens after that lease expired.
     """

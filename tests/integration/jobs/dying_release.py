@@ -1,7 +1,7 @@
 """``python -m tests.integration.jobs.dying_release``: a process that dies at one of the writes of a release to S3.
 
-Its arguments are the number of that write from 1, ``before`` or ``after`` the write, and either a job whose release is
-to be recovered, or the id of a release task and its fence.
+The first arguments are the number of that write from 1, and ``before`` or ``after`` it. Then come the id of a release
+task and its fence. With anything else, the process recovers what it finds, as the scheduler does.
 """
 
 from __future__ import annotations

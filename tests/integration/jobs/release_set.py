@@ -6,8 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
+
+import pytest
 
 from mirror.copying.cancellation import Cancellation
 from mirror.errors import WorkerLost
@@ -20,6 +24,7 @@ from mirror.records.states import LOSSES_ALLOWED
 from mirror.records.task import ErrorReport, Task
 from mirror.redis import keys
 from mirror.storage import layout
+from mirror.storage.links import LinkStore
 from mirror.storage.releases import ReleaseJournals
 from tests.support import images
 from tests.support.harness import Harness
@@ -73,10 +78,10 @@ class ReleaseSet:
     def run(self, *targets: str) -> Job:
         return self.harness.run_tasks(self.submit(*targets))
 
-    def staged(self) -> tuple[Job, Task]:
+    def staged(self, *targets: str) -> tuple[Job, Task]:
         """Run a job up to its release. Return it and its release task."""
-        job = self.submit()
-        for task in self.harness.jobs.tasks(job.id, len(self.new)):
+        job = self.submit(*targets)
+        for task in self.harness.jobs.tasks(job.id, job.images.total):
             for claimed in self.harness.core.claimer.claim([(task.id, task.fence)], Cancellation()):
                 self.harness.core.runner.run(claimed)
         return self.harness.jobs.job(job.id), self.release_task(job)
@@ -92,7 +97,7 @@ class ReleaseSet:
     def listed(self) -> Shown:
         """What the index lists for the tags."""
         found = self.harness.core.index.indexed([_name(LocalImage.parse(target)) for target in self.new])
-        return {target: entry and entry.digest for target, entry in zip(self.new, found, strict=True)}
+        return {target: entry.digest if entry else None for target, entry in zip(self.new, found, strict=True)}
 
     def journals(self) -> list[str]:
         return list(self.harness.bucket.keys(layout.RELEASES_PREFIX))
@@ -131,3 +136,17 @@ class ReleaseSet:
 
 def _name(image: LocalImage) -> tuple[str, str]:
     return image.repository, str(image.tag)
+
+
+@contextmanager
+def replaced_write(name: str, replacement: Any) -> Iterator[None]:
+    """Let *replacement*, which is passed the real method of `LinkStore`, make its writes."""
+    write = getattr(LinkStore, name)
+
+    def replaced(*args: Any, **options: Any) -> None:
+        store, *rest = args
+        replacement(lambda *given, **more: write(store, *given, **more), *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LinkStore, name, replaced)
+        yield
