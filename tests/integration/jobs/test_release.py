@@ -20,7 +20,7 @@ from mirror.records.job import Job, JobOptions
 from mirror.redis import keys
 from mirror.storage import layout
 from mirror.storage.releases import ReleaseJournals
-from tests.integration.jobs.release_set import ReleaseSet, Shown, replaced_write
+from tests.support.release_set import ReleaseSet, Shown, replaced_write
 from tests.support import images
 from tests.support.fakes import faults
 from tests.support.harness import Harness, mark_built

@@ -1,4 +1,4 @@
-"""``python -m tests.integration.jobs.dying_release``: a process that dies at one of the writes of a release to S3.
+"""``python -m tests.support.dying_release``: a process that dies at one of the writes of a release to S3.
 
 The first arguments are the number of that write from 1, and ``before`` or ``after`` it. Then come the id of a release
 task and its fence. With anything else, the process recovers what it finds, as the scheduler does.

@@ -107,7 +107,7 @@ class ReleaseSet:
 
     def die(self, number: int, when: str, *what: object) -> bool:
         """Run a process that dies at the write *number* of a release. Return False if it made fewer writes."""
-        command = [sys.executable, "-m", "tests.integration.jobs.dying_release", str(number), when, *map(str, what)]
+        command = [sys.executable, "-m", "tests.support.dying_release", str(number), when, *map(str, what)]
         settings = self.harness.core.settings
         environment = {**os.environ, "MIRROR_REDIS_URL": str(settings.redis_url)}
         ended = subprocess.run(
