@@ -163,15 +163,7 @@ class Releaser:
     def _locked(self, changes: Sequence[TagChange]) -> Iterator[_LockedTags]:
         """Hold the leases of all tags for the block, and read what the tags show under them."""
         with self._changes.lock_all(changes) as leases, _renewed(lambda: self._changes.renew(list(leases.values()))):
-            yield _LockedTags({change.tag: lease for change, lease in leases.items()}, self._look(changes))
-
-    def _look(self, changes: Sequence[TagChange]) -> dict[tuple[str, str], SeenTag]:
-        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="release") as pool:
-            shown = list(pool.map(lambda change: self._changes.current(change.target), changes))
-        published = self._changes.published(changes)
-        return {
-            change.tag: SeenTag(digest, last) for change, digest, last in zip(changes, shown, published, strict=True)
-        }
+            yield _LockedTags({change.tag: lease for change, lease in leases.items()}, _look(self._changes, changes))
 
     def _plan(self, job: str, staged: Sequence[StagedTag], seen: Mapping[tuple[str, str], SeenTag]) -> ReleaseJournal:
         """Return the journal of a release that begins now. Raises ReleaseSuperseded."""
@@ -243,7 +235,7 @@ class Releaser:
         A tag that another change has moved since is left alone. Nothing is recorded in the sequences, so that no change
         that is under way is superseded by one that never was.
         """
-        job, seen = journal.job, self._look(_changes_of(journal))
+        job, seen = journal.job, _look(self._changes, _changes_of(journal))
         own = [move for move in journal.moves if is_undoable(move, seen[move.name], job)]
         moved = [move for move in own if seen[move.name].shown != move.before]
         _write_all(moved, lambda move: self._set(job, move, move.before, tags))
@@ -305,6 +297,14 @@ def refreshed(move: TagMove, seen: SeenTag, job: str) -> TagMove:
 def is_undoable(move: TagMove, seen: SeenTag, job: str) -> bool:
     """Return whether nobody has changed the tag since the release, which may have moved it or not. No I/O."""
     return move.before != move.after and seen.is_unchanged_since(move, job) and seen.shown in (move.before, move.after)
+
+
+def _look(tag_changes: TagChanges, changes: Sequence[TagChange]) -> dict[tuple[str, str], SeenTag]:
+    """Return for each tag what it shows in the bucket, and its last recorded change."""
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="release") as pool:
+        shown = list(pool.map(lambda change: tag_changes.current(change.target), changes))
+    published = tag_changes.published(changes)
+    return {change.tag: SeenTag(digest, last) for change, digest, last in zip(changes, shown, published, strict=True)}
 
 
 def _change(job: str, move: TagMove) -> TagChange:

@@ -128,7 +128,7 @@ class ReleaseBusy(Conflict):
     """Another worker is moving the tags of the job, or has died while it did."""
 
     code, retryable = "RELEASE_BUSY", True
-    waits_for = "tag_busy"
+    waits_for = "release_busy"
     http_retry_after = 2
     hint = "The job continues by itself within half a minute."
 

@@ -25,7 +25,7 @@ from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.tag_change import TagChange, TagChanges
 from mirror.copying.cancellation import Cancellation, OperationCanceled
 from mirror.copying.naming import TargetNamer
-from mirror.errors import MirrorError, TargetsInvalid
+from mirror.errors import MirrorError, ReleaseTooLarge, TargetsInvalid
 from mirror.jobs.choose import TARGET_RULE, Chooser, lookup_threads
 from mirror.jobs.claim import ClaimedTask
 from mirror.jobs.heartbeat import CANCELED, LOST
@@ -40,6 +40,7 @@ from mirror.records.selections import Choice, SelectionStore
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.targets import JobTargets
 from mirror.registry.client import RegistryClient
+from mirror.storage.releases import MOST_TAGS
 
 _MEASURED_AT_ONCE: Final = 200
 _LOG = structlog.get_logger(__name__)
@@ -69,17 +70,19 @@ class Expander:
     def expand(self, task: ClaimedTask, spec: ExpandSpec) -> Outcome:
         """Choose, if that is not done yet, and add what is left to add.
 
-        Raises TargetRepeated or SelectionTooLarge before anything is added. Raises TargetsInvalid after everything else
-        was added.
+        Raises TargetRepeated, SelectionTooLarge or ReleaseTooLarge before anything is added. Raises TargetsInvalid after
+        everything else was added.
         """
         expansion = task.claim.task.expansion
         _LOG.info("source is expanded", source=str(spec.source), parts=expansion.parts, added=expansion.added)
         selection, parts = expansion.selection, expansion.parts
         if selection is None:
             chosen = self._chooser.choose(spec, self._namer(task), task.cancellation)
+            selection, parts = chosen.summary(), self._selections.parts(len(chosen.choices))
+            if spec.is_staged and selection["selected"] * len(spec.targets) > MOST_TAGS:
+                raise ReleaseTooLarge(selection["selected"] * len(spec.targets), MOST_TAGS)
             _require_held(self._targets.claim(task.claim, chosen.targets))
             self._require_few_bytes(task, spec, chosen.choices)
-            selection, parts = chosen.summary(), self._selections.parts(len(chosen.choices))
             _require_held(self._selections.keep(task.claim, chosen.choices, selection))
             _LOG.info("source was listed", source=str(spec.source), **selection)
         for number in range(expansion.added, parts):

@@ -87,7 +87,8 @@ class ReleaseSet:
         return self.harness.jobs.job(job.id), self.release_task(job)
 
     def release_task(self, job: Job) -> Task:
-        return self.harness.jobs.tasks(job.id, 2_000)[-1]
+        [task] = [task for task in self.harness.jobs.tasks(job.id, 2_000) if task.spec.kind == "release"]
+        return task
 
     def shown(self) -> Shown:
         """What the tags show in the bucket."""

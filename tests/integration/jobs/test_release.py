@@ -10,20 +10,22 @@ from typing import Any
 import pytest
 
 from mirror.copying.cancellation import Cancellation
-from mirror.errors import StorageRefused, StorageUnavailable
+from mirror.errors import ReleaseTooLarge, StorageRefused, StorageUnavailable
 from mirror.jobs.cancel import cancel_job
 from mirror.jobs.retry import retry_job
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job, JobOptions
+from mirror.records.rules import ALL_TAGS
 from mirror.redis import keys
 from mirror.storage import layout
-from mirror.storage.releases import ReleaseJournals
-from tests.support.release_set import ReleaseSet, Shown, replaced_write
+from mirror.storage.releases import MOST_TAGS, ReleaseJournals
 from tests.support import images
 from tests.support.fakes import faults
+from tests.support.fakes.lists import tag_pages
 from tests.support.harness import Harness, mark_built
+from tests.support.release_set import ReleaseSet, Shown, replaced_write
 
 WRITES: int = 8
 """Writes of a release of three tags that move: its journal twice, and for each tag its history and its link."""
@@ -345,3 +347,51 @@ def test_a_reader_sees_only_old_images_before_the_journal_and_only_new_ones_afte
     assert job.state == "succeeded", job.error
     assert all(shown == tags.old for shown in before)
     assert all(shown == tags.new for shown in after)
+
+
+def chosen_tags(harness: Harness, tags: list[str]) -> Job:
+    """Submit an atomic job of a repository with these tags, each with an image of its own."""
+    for tag in tags:
+        harness.registry.put(images.image(images.layer(tag, 200)), "source/app", tag)
+    harness.registry.script(tag_pages(tags))
+    request = ImageRequest(f"{harness.registry.host}/source/app", "team/app:{tag}", tags=ALL_TAGS)
+    return harness.core.submitter.submit([request], JobOptions(atomic=True))[0]
+
+
+def test_all_tags_that_a_job_has_chosen_move_together(harness: Harness) -> None:
+    job = chosen_tags(harness, ["1", "2", "3", "4"])
+    links: list[str] = []
+
+    def note(write: Any, repository: str, tag: str, *rest: Any, **options: Any) -> None:
+        assert harness.jobs.job(job.id).images.succeeded == 4
+        links.append(tag)
+        write(repository, tag, *rest, **options)
+
+    with replaced_write("set_current", note):
+        job = harness.run_work_horses(job)
+    assert (job.state, job.images.succeeded, sorted(links)) == ("succeeded", 4, ["1", "2", "3", "4"])
+
+
+def test_one_failure_among_chosen_tags_moves_none(harness: Harness) -> None:
+    harness.registry.script(faults.faulty(faults.status(404), path="source/app/manifests/3"))
+    job = harness.run_work_horses(chosen_tags(harness, ["1", "2", "3", "4"]))
+    assert (job.state, job.images.succeeded, job.images.failed) == ("failed", 3, 1)
+    assert not [key for key in harness.stored() if "/_manifests/tags/" in key]
+
+
+def test_more_tags_than_can_move_together_are_refused(harness: Harness) -> None:
+    requests = [ImageRequest(f"docker.io/team/app:{number}") for number in range(MOST_TAGS + 1)]
+    with pytest.raises(ReleaseTooLarge):
+        harness.core.submitter.submit(requests, JobOptions(atomic=True))
+    assert harness.jobs.page(limit=1, before=None, state=None, source=None) == ([], None)
+
+
+@pytest.mark.parametrize(("module", "total"), [("expand", 1), ("release", 4)])
+def test_more_chosen_tags_than_can_move_together_fail_the_job(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, module: str, total: int
+) -> None:
+    """Before anything is copied if one repository has too many, and before a tag moves if several have."""
+    monkeypatch.setattr(f"mirror.jobs.{module}.MOST_TAGS", 3)
+    job = harness.run_work_horses(chosen_tags(harness, ["1", "2", "3", "4"]))
+    assert (job.state, error_code(job), job.images.total) == ("failed", "RELEASE_TOO_LARGE", total)
+    assert not [key for key in harness.stored() if "/_manifests/tags/" in key]

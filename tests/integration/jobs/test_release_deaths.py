@@ -12,8 +12,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job
 from tests.integration.catalog.support import always
-from tests.support.release_set import ReleaseSet, Shown, replaced_write
 from tests.support.harness import Harness
+from tests.support.release_set import ReleaseSet, Shown, replaced_write
 
 WRITES: Final = 8
 """Writes of a release of three tags that move: its journal twice, and for each tag its history and its link."""
