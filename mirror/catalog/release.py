@@ -113,7 +113,7 @@ class Releaser:
         *begin* is called before anything is changed, and may raise. If another process began the release, its journal
         counts instead of *staged*, and the time since then is returned. Raises ReleaseBusy, TagBusy,
         StorageUnavailable or RedisUnavailable if the release is to be tried again. After any other error no tag has
-        moved.
+        moved, or the scheduler will move those back that have.
         """
         with self._alone(job) as lease:
             journal = self._journals.read(job)
@@ -200,10 +200,13 @@ class Releaser:
             raise
 
     def _move(self, journal: ReleaseJournal, tags: _LockedTags, lease: Lease, *, is_lost: bool = False) -> int:
-        """Move the tags that were not moved yet, and end the release. Return the milliseconds that the moves took."""
+        """Move the tags, and end the release. Return the milliseconds that the moves took.
+
+        A tag that an earlier attempt has moved is written again, so that readers no longer ask the bucket for it.
+        """
         job = journal.job
         due = [move for move in journal.moves if is_due(move, tags.seen[move.name], job, is_lost=is_lost)]
-        moving = [move for move in due if tags.seen[move.name].shown != move.after]
+        moving = [move for move in due if move.before != move.after or tags.seen[move.name].shown != move.after]
         _write_all(moving, lambda move: self._links.add_to_history(*move.name, move.after, timeout=COMMIT_TIMEOUT))
         began = monotonic()
         _write_all(moving, lambda move: self._set(job, move, move.after, tags))
@@ -237,13 +240,13 @@ class Releaser:
         """
         job, seen = journal.job, _look(self._changes, _changes_of(journal))
         own = [move for move in journal.moves if is_undoable(move, seen[move.name], job)]
-        moved = [move for move in own if seen[move.name].shown != move.before]
-        _write_all(moved, lambda move: self._set(job, move, move.before, tags))
+        _write_all(own, lambda move: self._set(job, move, move.before, tags))
         _write_all(own, lambda move: self._images.relist(LocalImage(*move.name), move.before))
         _write_all([move for move in own if move.before is None], lambda move: self._links.delete_history(*move.name))
         self._disk.sync()
         self._end(journal, lease)
-        _LOG.warning("release undone", job_id=job, tags=len(journal.moves), moved_back=len(moved))
+        moved_back = sum(seen[move.name].shown != move.before for move in own)
+        _LOG.warning("release undone", job_id=job, tags=len(journal.moves), moved_back=moved_back)
 
     def _set(self, job: str, move: TagMove, digest: Digest | None, tags: _LockedTags) -> None:
         """Point one tag at *digest*, or delete it, as a single change does."""
@@ -295,7 +298,7 @@ def refreshed(move: TagMove, seen: SeenTag, job: str) -> TagMove:
 
 
 def is_undoable(move: TagMove, seen: SeenTag, job: str) -> bool:
-    """Return whether nobody has changed the tag since the release, which may have moved it or not. No I/O."""
+    """Return whether no change followed the release, which may have moved the tag or not. No I/O."""
     return move.before != move.after and seen.is_unchanged_since(move, job) and seen.shown in (move.before, move.after)
 
 

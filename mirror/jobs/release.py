@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -94,7 +95,7 @@ class StrandedReleases:
             if not alive():
                 return
             try:
-                self._releaser.recover(job, lambda job=job: self._fate(job))  # type: ignore[misc]
+                self._releaser.recover(job, partial(self._fate, job))
             except MirrorError as error:
                 _LOG.warning("a release is not finished yet", job_id=job, code=error.code, reason=error.message)
 

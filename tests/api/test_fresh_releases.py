@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from mirror.catalog.current_tags import CurrentTags
 from mirror.jobs.cancel import cancel_job
 from mirror.storage.s3 import S3Clients
 from tests.api.live_service import LiveService
@@ -80,6 +81,14 @@ def check(clients: list[ProcessClient], histories: list[TagHistory]) -> None:
                 assert client.read_tag(history, kind) == history.digest, (history.name, kind, client.pid)
 
 
+def check_known(harness: Harness, histories: list[TagHistory]) -> None:
+    """Fails the test unless Redis knows what each tag shows, so that pulls need no request to S3."""
+    for history in histories:
+        repository, _, tag = history.name.rpartition(":")
+        [known] = CurrentTags(harness.redis).read([repository], tag)
+        assert (known.digest, known.is_changing) == (history.digest, False), history.name
+
+
 def histories_of(tags: ReleaseSet) -> list[TagHistory]:
     """The histories of the tags, which show their old images."""
     histories = [TagHistory(name) for name in tags.old]
@@ -108,6 +117,7 @@ def test_no_process_serves_a_mix_after_a_release_was_answered(live: LiveService,
             with released(tags, histories):
                 assert tags.run().state == "succeeded"
             check(clients, histories)
+            check_known(harness, histories)
             tags.new = {name: tags.move_source(name, f"newer than {digest}") for name, digest in tags.new.items()}
 
 
@@ -125,6 +135,7 @@ def test_a_release_that_died_is_completed_at_every_process(live: LiveService, ha
         tags.lose(job)
         with released(tags, histories):
             assert harness.run_tasks(job).state == "succeeded"
+        check_known(harness, histories)
         check(clients, histories)
 
 
@@ -142,5 +153,6 @@ def test_a_release_that_was_undone_shows_the_old_images_at_every_process(live: L
             for history in histories:
                 undoing.enter_context(history.change(tags.old[history.name]))
             tags.recover()
+        check_known(harness, histories)
         check(clients, histories)
         assert tags.shown() == tags.old
