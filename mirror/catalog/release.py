@@ -2,7 +2,8 @@
 
 1. Lock the release of the job, by taking its one lease.
 2. Lock all tags, in the order of their names. Read what each shows, and which change of it was recorded last.
-3. Stop if a later change of a tag was recorded, unless the tag shows the wanted image already.
+3. Stop if a later change of a tag was recorded, or if the options of the job forbid to move a tag that exists. A tag
+   that shows the wanted image already is no obstacle.
 4. Write the journal: for each tag what it shows, and what it will show (mirror.storage.releases).
 5. Write the tags' histories, and then all ``current/link`` in parallel. Each is fenced as a single change is
    (tag_change.py): the lease is renewed right before, readers ask the bucket, and the PUT is not retried blindly.
@@ -34,9 +35,18 @@ from typing import Final, Literal
 import structlog
 
 from mirror.background import BackgroundLoop
+from mirror.catalog.overwrite import decide_overwrite
 from mirror.catalog.released_images import ReleasedImages, StagedTag
 from mirror.catalog.tag_change import COMMIT_TIMEOUT, LEASE_SECONDS, TagChange, TagChanges
-from mirror.errors import MirrorError, RedisUnavailable, ReleaseBusy, ReleaseSuperseded, StorageUnavailable, TagBusy
+from mirror.errors import (
+    MirrorError,
+    RedisUnavailable,
+    ReleaseBusy,
+    ReleaseSuperseded,
+    StorageUnavailable,
+    TagBusy,
+    TagDrifted,
+)
 from mirror.locks.lease import Lease, Leases
 from mirror.locks.tag_sequence import Publication
 from mirror.oci.digest import Digest
@@ -105,7 +115,7 @@ class Releaser:
         published = self._changes.published([tag.change for tag in staged])
         for tag, last in zip(staged, published, strict=True):
             if last and last.number > tag.change.number:
-                require_latest(tag, SeenTag(self._changes.current(tag.change.target), last))
+                require_movable(tag, SeenTag(self._changes.current(tag.change.target), last))
 
     def release(self, job: str, staged: Sequence[StagedTag], begin: Callable[[], None]) -> int:
         """Move all tags. Return the milliseconds from the first of the writes that move them to the last one.
@@ -166,11 +176,11 @@ class Releaser:
             yield _LockedTags({change.tag: lease for change, lease in leases.items()}, _look(self._changes, changes))
 
     def _plan(self, job: str, staged: Sequence[StagedTag], seen: Mapping[tuple[str, str], SeenTag]) -> ReleaseJournal:
-        """Return the journal of a release that begins now. Raises ReleaseSuperseded."""
+        """Return the journal of a release that begins now. Raises ReleaseSuperseded or TagDrifted."""
         moves: list[TagMove] = []
         for tag in staged:
             now = seen[tag.change.tag]
-            require_latest(tag, now)
+            require_movable(tag, now)
             last = (now.last.number, now.last.by) if now.last else (0, "")
             moves.append(TagMove(*tag.change.tag, now.shown, tag.digest, tag.change.number, *last))
         return ReleaseJournal(job, "moving", at(self._redis.now()), tuple(moves))
@@ -269,13 +279,22 @@ class Releaser:
         self._journals.delete(journal.job, timeout=COMMIT_TIMEOUT)
 
 
-def require_latest(tag: StagedTag, seen: SeenTag) -> None:
-    """Raise ReleaseSuperseded if a later change was recorded, unless the tag shows the wanted image already. No I/O.
+def require_movable(tag: StagedTag, seen: SeenTag) -> None:
+    """Raise an error unless the tag may move, or shows the wanted image already. No I/O.
 
-    To move the other tags without this one would make a mix of images that no job asked for.
+    Raises ReleaseSuperseded if a later change was recorded, or if the tag exists now and may not be overwritten. Raises
+    TagDrifted for an immutable tag. To move the other tags without this one would make a mix that no job asked for.
     """
-    if seen.last and seen.last.number > tag.change.number and seen.shown != tag.digest:
-        raise ReleaseSuperseded(str(tag.change.target), seen.last.by)
+    target, last = tag.change.target, seen.last
+    if seen.shown == tag.digest:
+        return
+    if last and last.number > tag.change.number:
+        raise ReleaseSuperseded(str(target), last.by)
+    decision = decide_overwrite(tag.options, target, seen.shown, tag.digest)
+    if isinstance(decision, TagDrifted):
+        raise decision
+    if decision:
+        raise ReleaseSuperseded(str(target), last.by if last else "another program")
 
 
 def is_due(move: TagMove, seen: SeenTag, job: str, *, is_lost: bool) -> bool:

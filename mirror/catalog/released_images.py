@@ -16,6 +16,7 @@ from mirror.errors import ReleaseIncomplete
 from mirror.locks.pins import Pins
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.records.rules import PLAIN_COPY, CopyOptions
 from mirror.storage.blobs import BlobStore
 from mirror.storage.links import LinkStore
 from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceStore
@@ -27,10 +28,11 @@ _READ_AT_ONCE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class StagedTag:
-    """A tag that a release moves: its numbered change, and the digest that it will show."""
+    """A tag that a release moves: its numbered change, the digest that it will show, and the options of its copy."""
 
     change: TagChange
     digest: Digest
+    options: CopyOptions = PLAIN_COPY
 
 
 class ReleasedImages:

@@ -113,4 +113,5 @@ def _staged_tag(task: Task) -> StagedTag | None:
     """Return the tag that a task has staged, None if it has staged none."""
     if task.staged is None or task.digest is None or not isinstance(task.spec, CopySpec):
         return None
-    return StagedTag(TagChange(task.spec.target, task.staged, task.job), Digest.parse(task.digest))
+    change = TagChange(task.spec.target, task.staged, task.job)
+    return StagedTag(change, Digest.parse(task.digest), task.spec.options)

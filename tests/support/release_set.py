@@ -20,6 +20,7 @@ from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job, JobOptions
+from mirror.records.rules import PLAIN_COPY, CopyOptions
 from mirror.records.states import LOSSES_ALLOWED
 from mirror.records.task import ErrorReport, Task
 from mirror.redis import keys
@@ -66,21 +67,21 @@ class ReleaseSet:
         self.harness.registry.put(image, *self.source(target).split(":"))
         return image.digest
 
-    def submit(self, *targets: str) -> Job:
+    def submit(self, *targets: str, options: CopyOptions = PLAIN_COPY) -> Job:
         """Submit an atomic job of all tags, or of *targets*."""
         requests = [
-            ImageRequest(f"{self.harness.registry.host}/{self.source(target)}", target)
+            ImageRequest(f"{self.harness.registry.host}/{self.source(target)}", target, options=options)
             for target in targets or self.new
         ]
         job, _ = self.harness.core.submitter.submit(requests, JobOptions(atomic=True))
         return job
 
-    def run(self, *targets: str) -> Job:
-        return self.harness.run_tasks(self.submit(*targets))
+    def run(self, *targets: str, options: CopyOptions = PLAIN_COPY) -> Job:
+        return self.harness.run_tasks(self.submit(*targets, options=options))
 
-    def staged(self, *targets: str) -> tuple[Job, Task]:
+    def staged(self, *targets: str, options: CopyOptions = PLAIN_COPY) -> tuple[Job, Task]:
         """Run a job up to its release. Return it and its release task."""
-        job = self.submit(*targets)
+        job = self.submit(*targets, options=options)
         for task in self.harness.jobs.tasks(job.id, job.images.total):
             for claimed in self.harness.core.claimer.claim([(task.id, task.fence)], Cancellation()):
                 self.harness.core.runner.run(claimed)

@@ -12,12 +12,14 @@ import pytest
 from mirror.copying.cancellation import Cancellation
 from mirror.errors import ReleaseTooLarge, StorageRefused, StorageUnavailable
 from mirror.jobs.cancel import cancel_job
+from mirror.jobs.claim import ClaimedCopy
 from mirror.jobs.retry import retry_job
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.tag_pattern import TagPattern
 from mirror.records.job import Job, JobOptions
-from mirror.records.rules import ALL_TAGS
+from mirror.records.rules import ALL_TAGS, CopyOptions
 from mirror.redis import keys
 from mirror.storage import layout
 from mirror.storage.releases import MOST_TAGS, ReleaseJournals
@@ -395,3 +397,40 @@ def test_more_chosen_tags_than_can_move_together_fail_the_job(
     job = harness.run_work_horses(chosen_tags(harness, ["1", "2", "3", "4"]))
     assert (job.state, error_code(job), job.images.total) == ("failed", "RELEASE_TOO_LARGE", total)
     assert not [key for key in harness.stored() if "/_manifests/tags/" in key]
+
+
+def test_a_target_that_exists_and_is_not_to_be_overwritten_is_not_part_of_the_set(harness: Harness) -> None:
+    tags = ReleaseSet.of(harness, 1, fresh=2)
+    job = tags.run(options=CopyOptions(overwrite="never"))
+    assert (job.state, job.images.succeeded, job.images.skipped) == ("succeeded", 3, 1)
+    kept = {"team/app-0:1": tags.old["team/app-0:1"]}
+    assert tags.shown() == {**tags.new, **kept}
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (CopyOptions(), None),
+        (CopyOptions(overwrite="never"), "RELEASE_SUPERSEDED"),
+        (CopyOptions(immutable=(TagPattern("exact", "1"),)), "TAG_DRIFTED"),
+    ],
+)
+def test_a_tag_that_an_earlier_change_made_meanwhile_is_moved_only_if_the_job_may_overwrite_it(
+    harness: Harness, options: CopyOptions, code: str | None
+) -> None:
+    """The other job asked the source before this one, and its copy ended after the images of this one were staged."""
+    tags = ReleaseSet.of(harness, 0, fresh=3)
+    earlier = tags.move_source("team/app-1:1", "earlier")
+    other = harness.submit(tags.source("team/app-1:1"), "team/app-1:1")
+    [task] = harness.jobs.tasks(other.id, 1)
+    [claimed] = harness.core.claimer.claim([(task.id, task.fence)], Cancellation())
+    assert isinstance(claimed, ClaimedCopy)
+    claimed.look_up(harness.core.resolver)
+    tags.new["team/app-1:1"] = tags.move_source("team/app-1:1", "new")
+    job, _ = tags.staged(options=options)
+    tags.move_source("team/app-1:1", "earlier")
+    harness.core.runner.run(claimed)
+    assert tags.shown() == {**tags.old, "team/app-1:1": earlier}
+    job = harness.run_tasks(job)
+    assert error_code(job) == code
+    assert tags.shown() == (tags.new if code is None else {**tags.old, "team/app-1:1": earlier})

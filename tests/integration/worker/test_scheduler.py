@@ -86,14 +86,14 @@ def is_renewed(core: Core, name: str) -> Callable[[], bool]:
 def test_an_upload_purge_that_hangs_in_s3_delays_neither_the_reconciler_nor_the_end_of_waits(
     core: Core, silent_s3: DrippingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rebuild of the index hangs too. Each of the two keeps its lease meanwhile."""
+    """The rebuild of the index and the look for releases hang too. Each keeps its lease meanwhile."""
     monkeypatch.setattr("mirror.jobs.reconcile.ENTRY_SECONDS", -1)
     monkeypatch.setattr(scheduler, "RECONCILE_SECONDS", 0.01)
     monkeypatch.setattr(scheduler, "UNPARK_SECONDS", 0.01)
     monkeypatch.setattr("worker.periodic.LEASE_SECONDS", 4.0)
-    hanging = {"rebuild", "purge_uploads"}
+    hanging = {"rebuild", "purge_uploads", "releases"}
     with scheduling(core):
-        eventually(lambda: silent_s3.listeners == len(hanging), what="both wait for S3")
+        eventually(lambda: silent_s3.listeners == len(hanging), what="all wait for S3")
         for _ in range(2):
             entries = [queued_without_entry(core, "redis"), parked(core, "postgres")]
             eventually(partial(are_queued, core, entries), what="both are queued")

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.catalog.release import SeenTag, is_due, is_undoable, refreshed, require_latest
+from mirror.catalog.release import SeenTag, is_due, is_undoable, refreshed, require_movable
 from mirror.catalog.released_images import StagedTag
 from mirror.catalog.tag_change import TagChange
-from mirror.errors import ReleaseSuperseded
+from mirror.errors import ReleaseSuperseded, TagDrifted
 from mirror.locks.tag_sequence import Publication
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.tag_pattern import TagPattern
+from mirror.records.rules import CopyOptions
 from mirror.storage.releases import ReleaseJournal, TagMove
 
 JOB = "job_01K0000000000000000000000"
@@ -173,7 +175,29 @@ def test_a_later_change_to_another_image_supersedes_a_release(
 ) -> None:
     staged = StagedTag(TagChange(LocalImage("team/app", "1"), NUMBER, JOB), NEW)
     if not is_superseded:
-        require_latest(staged, SeenTag(shown, last))
+        require_movable(staged, SeenTag(shown, last))
         return
     with pytest.raises(ReleaseSuperseded, match="team/app:1"):
-        require_latest(staged, SeenTag(shown, last))
+        require_movable(staged, SeenTag(shown, last))
+
+
+@pytest.mark.parametrize(
+    ("options", "shown", "refusal"),
+    [
+        (CopyOptions(overwrite="never"), OLD, ReleaseSuperseded),
+        (CopyOptions(overwrite="never"), None, None),
+        (CopyOptions(overwrite="never"), NEW, None),
+        (CopyOptions(immutable=(TagPattern("glob", "1*"),)), OLD, TagDrifted),
+        (CopyOptions(immutable=(TagPattern("glob", "1*"),)), NEW, None),
+        (CopyOptions(immutable=(TagPattern("glob", "2*"),)), OLD, None),
+    ],
+)
+def test_a_release_moves_no_tag_that_its_job_may_not_overwrite(
+    options: CopyOptions, shown: Digest | None, refusal: type[Exception] | None
+) -> None:
+    staged = StagedTag(TagChange(LocalImage("team/app", "1"), NUMBER, JOB), NEW, options)
+    if refusal is None:
+        require_movable(staged, SeenTag(shown, None))
+        return
+    with pytest.raises(refusal, match="team/app:1"):
+        require_movable(staged, SeenTag(shown, None))
