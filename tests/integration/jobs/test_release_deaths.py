@@ -8,9 +8,12 @@ import pytest
 
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.cancel import cancel_job
+from mirror.jobs.release import StrandedReleases
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job
+from mirror.storage import layout
+from mirror.storage.releases import ReleaseJournals
 from tests.integration.catalog.support import always
 from tests.support.harness import Harness
 from tests.support.release_set import ReleaseSet, Shown, replaced_write
@@ -170,6 +173,32 @@ def test_a_worker_that_lost_its_lease_moves_no_more_tags(harness: Harness, momen
     assert tags.shown() == {target: moved[0]}
     assert harness.jobs.job(job.id).state == "succeeded"
     assert tags.journals() == []
+
+
+def test_a_journal_is_left_alone_until_the_last_write_of_its_worker_must_have_ended(harness: Harness) -> None:
+    tags = ReleaseSet.of(harness, 3)
+    _, task = tags.staged()
+    assert tags.die(5, "after", task.id, task.fence)
+    harness.redis.call("FLUSHALL")
+    before = tags.shown()
+    journals = ReleaseJournals(harness.bucket)
+    patient = StrandedReleases(harness.jobs, journals, harness.core.releaser, wait=3600)
+    for _ in range(2):
+        patient.finish(lambda: True)
+    assert (tags.shown(), len(tags.journals())) == (before, 1)
+    StrandedReleases(harness.jobs, journals, harness.core.releaser, wait=0).finish(lambda: True)
+    assert (tags.shown(), tags.journals()) == (tags.new, [])
+
+
+def test_a_journal_that_cannot_be_read_delays_no_other(harness: Harness) -> None:
+    tags = ReleaseSet.of(harness, 3)
+    _, task = tags.staged()
+    assert tags.die(5, "after", task.id, task.fence)
+    harness.redis.call("FLUSHALL")
+    damaged = layout.release_key("a-journal")
+    harness.bucket.put(damaged, b'{"state": "moving"')
+    tags.recover()
+    assert (tags.shown(), tags.journals()) == (tags.new, [damaged])
 
 
 def _code(job: Job) -> str | None:
