@@ -170,8 +170,7 @@ class ImageCopier:
 def _staged(task: ClaimedCopy, outcome: Outcome) -> Outcome:
     """Return the outcome with the number of the tag's change, for the release.
 
-    The release decides whether a later change has come first. A skipped image is not part of it, nor is one without a
-    tag.
+    The release itself looks for later changes. A skipped image is not part of it, nor is one without a tag.
     """
     if outcome.skipped or task.change.target.tag is None:
         return outcome

@@ -434,3 +434,20 @@ def test_a_tag_that_an_earlier_change_made_meanwhile_is_moved_only_if_the_job_ma
     job = harness.run_tasks(job)
     assert error_code(job) == code
     assert tags.shown() == (tags.new if code is None else {**tags.old, "team/app-1:1": earlier})
+
+
+def test_a_job_of_one_tag_that_runs_at_the_same_time_is_never_lost(harness: Harness) -> None:
+    """It read its source later. So its image is what the tag shows in the end, and the release is whole without it."""
+    for round_ in range(4):
+        tags = ReleaseSet.of(harness, 3, prefix=f"team/race-{round_}")
+        target = f"team/race-{round_}-1:1"
+        job, _ = tags.staged()
+        other = tags.move_source(target, "other")
+        single = harness.submit(tags.source(target), target)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(harness.run_tasks, [job, single][:: 1 if round_ % 2 else -1]))
+        assert harness.jobs.job(single.id).state == "succeeded"
+        ended = harness.jobs.job(job.id)
+        assert error_code(ended) in (None, "RELEASE_SUPERSEDED")
+        expected = tags.new if ended.state == "succeeded" else tags.old
+        assert (tags.shown(), tags.journals()) == ({**expected, target: other}, [])

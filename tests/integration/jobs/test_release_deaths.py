@@ -201,5 +201,24 @@ def test_a_journal_that_cannot_be_read_delays_no_other(harness: Harness) -> None
     assert (tags.shown(), tags.journals()) == (tags.new, [damaged])
 
 
+def test_a_redis_that_is_emptied_while_tags_move_stops_the_worker_and_the_scheduler_completes_the_release(
+    harness: Harness,
+) -> None:
+    tags = ReleaseSet.of(harness, 2, fresh=1)
+    job, _ = tags.staged()
+
+    def lose_redis(write: Any, *args: Any, **options: Any) -> None:
+        harness.redis.call("FLUSHALL")
+        write(*args, **options)
+
+    with replaced_write("add_to_history", lose_redis):
+        for task in harness.jobs.tasks(job.id, 10):
+            for claimed in harness.core.claimer.claim([(task.id, task.fence)], Cancellation()):
+                harness.core.runner.run(claimed)
+    assert (tags.shown(), len(tags.journals())) == (tags.old, 1)
+    tags.recover()
+    assert (tags.shown(), tags.listed(), tags.journals()) == (tags.new, tags.new, [])
+
+
 def _code(job: Job) -> str | None:
     return job.error.code if job.error else None
