@@ -222,11 +222,7 @@ class Releaser:
         _write_all(moving, lambda move: self._set(job, move, move.after, tags))
         window = round((monotonic() - began) * 1000)
         self._disk.sync()
-        listed = dict(zip(due, self._images.listed([move.name for move in due]), strict=True))
-        _write_all(
-            [move for move in due if listed[move] != move.after],
-            lambda move: self._images.put_entry(LocalImage(*move.name), move.after),
-        )
+        _write_all(due, lambda move: self._images.put_entry(LocalImage(*move.name), move.after))
         if not is_lost:
             self._record(job, due, tags)
         self._end(journal, lease)

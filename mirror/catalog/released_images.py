@@ -80,17 +80,19 @@ class ReleasedImages:
                 seen |= sizes.keys()
 
     def put_entry(self, target: LocalImage, digest: Digest) -> None:
-        """List the tag with the image *digest*. The caller holds the tag's lease."""
+        """List the tag with the image *digest* as it was staged. The caller holds the tag's lease.
+
+        An entry of the same digest and job is left as it is. It may know more sources that served the image.
+        """
         summary, origin = self._described(target.repository, digest)
-        self._index.put(ImageEntry.of(target, digest, summary, origin), summary.sizes)
+        entry = ImageEntry.of(target, digest, summary, origin)
+        listed = self._index.entry(target.repository, str(target.tag))
+        if listed is None or (listed.digest, listed.job) != (entry.digest, entry.job):
+            self._index.put(entry, summary.sizes)
 
     def relist(self, target: LocalImage, digest: Digest | None) -> None:
         """List the tag as the bucket has it, None if there is no such tag. The caller holds the tag's lease."""
         self._relister.relist_locked(target, digest)
-
-    def listed(self, names: Sequence[tuple[str, str]]) -> list[Digest | None]:
-        """Return for each (repository, tag) the digest that is listed, None where nothing is."""
-        return [entry.digest if entry else None for entry in self._index.indexed(names)]
 
     def _needed(self, tag: StagedTag) -> dict[Digest, int]:
         """Return the sizes of all that the image needs. Raises ReleaseIncomplete if the repository lost it."""

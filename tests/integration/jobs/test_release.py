@@ -451,3 +451,17 @@ def test_a_job_of_one_tag_that_runs_at_the_same_time_is_never_lost(harness: Harn
         assert error_code(ended) in (None, "RELEASE_SUPERSEDED")
         expected = tags.new if ended.state == "succeeded" else tags.old
         assert (tags.shown(), tags.journals()) == ({**expected, target: other}, [])
+
+
+def test_what_lists_show_of_an_image_follows_its_release_also_if_its_digest_stays(harness: Harness) -> None:
+    """An image that is published once more has a new job. One that is only confirmed keeps its entry."""
+    tags = ReleaseSet.of(harness, 2)
+    assert tags.run().state == "succeeded"
+    entries = [harness.core.index.entry(target.partition(":")[0], "1") for target in tags.new]
+    assert tags.run().state == "succeeded"
+    assert [harness.core.index.entry(target.partition(":")[0], "1") for target in tags.new] == entries
+    again = tags.run(options=CopyOptions(overwrite="always"))
+    assert again.state == "succeeded"
+    published = [harness.core.index.entry(target.partition(":")[0], "1") for target in tags.new]
+    assert {entry.job for entry in published if entry} == {again.id}
+    assert tags.listed() == tags.new
