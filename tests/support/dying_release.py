@@ -15,6 +15,7 @@ from typing import Any
 
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.release import StrandedReleases
+from mirror.queue import NORMAL
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.releases import ReleaseJournals
@@ -44,7 +45,7 @@ def main(number: str, when: str, what: str, *fence: str) -> None:
     core = build(Settings.load(Settings.require_stores))
     die_at(int(number), after=when == "after")
     if fence:
-        [claimed] = core.claimer.claim([(what, int(fence[0]))], Cancellation())
+        [claimed] = core.claimer.claim([(what, int(fence[0]), NORMAL)], Cancellation())
         core.runner.run(claimed)
     else:
         StrandedReleases(core.jobs, ReleaseJournals(core.bucket), core.releaser, wait=0).finish(lambda: True)

@@ -19,6 +19,7 @@ from mirror.jobs.release import StrandedReleases
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.queue import NORMAL
 from mirror.records.job import Job, JobOptions
 from mirror.records.rules import PLAIN_COPY, CopyOptions
 from mirror.records.states import LOSSES_ALLOWED
@@ -83,7 +84,7 @@ class ReleaseSet:
         """Run a job up to its release. Return it and its release task."""
         job = self.submit(*targets, options=options)
         for task in self.harness.jobs.tasks(job.id, job.images.total):
-            for claimed in self.harness.core.claimer.claim([(task.id, task.fence)], Cancellation()):
+            for claimed in self.harness.core.claimer.claim([(task.id, task.fence, NORMAL)], Cancellation()):
                 self.harness.core.runner.run(claimed)
         return self.harness.jobs.job(job.id), self.release_task(job)
 

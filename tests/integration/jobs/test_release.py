@@ -16,6 +16,7 @@ from mirror.jobs.retry import retry_job
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.queue import NORMAL
 from mirror.records.job import Job, JobOptions
 from mirror.redis import keys
 from mirror.storage import layout
@@ -248,7 +249,7 @@ def test_a_release_that_s3_interrupts_goes_on_in_its_next_attempt(harness: Harne
 def test_a_cancel_before_the_journal_moves_nothing(harness: Harness) -> None:
     tags = ReleaseSet.of(harness, 3)
     job, task = tags.staged()
-    [claimed] = harness.core.claimer.claim([(task.id, task.fence)], Cancellation())
+    [claimed] = harness.core.claimer.claim([(task.id, task.fence, NORMAL)], Cancellation())
     cancel_job(harness.jobs, job.id)
     claimed.cancellation.cancel("the job was canceled", resumable=False)
     harness.core.runner.run(claimed)
@@ -268,7 +269,7 @@ def test_a_cancel_while_tags_move_comes_too_late(harness: Harness) -> None:
         claimed.cancellation.cancel("the job was canceled", resumable=False)
         write(*args, **options)
 
-    [claimed] = harness.core.claimer.claim([(task.id, task.fence)], Cancellation())
+    [claimed] = harness.core.claimer.claim([(task.id, task.fence, NORMAL)], Cancellation())
     with replaced_write("set_current", cancel):
         harness.core.runner.run(claimed)
     assert harness.jobs.job(job.id).state == "succeeded"

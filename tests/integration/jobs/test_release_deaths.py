@@ -11,6 +11,7 @@ from mirror.jobs.cancel import cancel_job
 from mirror.jobs.release import StrandedReleases
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.queue import NORMAL
 from mirror.records.job import Job
 from mirror.storage import layout
 from mirror.storage.releases import ReleaseJournals
@@ -55,7 +56,7 @@ def test_a_release_that_loses_too_many_workers_is_undone(harness: Harness) -> No
         tags.lose(job)
         for _ in range(2):
             task = tags.release_task(job)
-            assert harness.core.claims.claim([(task.id, task.fence)]) != [None]
+            assert harness.core.claims.claim([(task.id, task.fence, NORMAL)]) != [None]
             tags.lose(job)
         assert _code(harness.jobs.job(job.id)) == "WORKER_LOST"
         tags.end_leases(job)
@@ -142,7 +143,7 @@ def test_a_worker_that_lost_its_lease_moves_no_more_tags(harness: Harness, momen
     tags = ReleaseSet.of(harness, 1)
     [target] = tags.new
     job, task = tags.staged()
-    [frozen] = harness.core.claimer.claim([(task.id, task.fence)], Cancellation())
+    [frozen] = harness.core.claimer.claim([(task.id, task.fence, NORMAL)], Cancellation())
     moved: list[Digest] = []
     begin = frozen.heartbeat.begin_publishing
 
@@ -213,7 +214,7 @@ def test_a_redis_that_is_emptied_while_tags_move_stops_the_worker_and_the_schedu
 
     with replaced_write("add_to_history", lose_redis):
         for task in harness.jobs.tasks(job.id, 10):
-            for claimed in harness.core.claimer.claim([(task.id, task.fence)], Cancellation()):
+            for claimed in harness.core.claimer.claim([(task.id, task.fence, NORMAL)], Cancellation()):
                 harness.core.runner.run(claimed)
     assert (tags.shown(), len(tags.journals())) == (tags.old, 1)
     tags.recover()

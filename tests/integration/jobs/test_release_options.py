@@ -12,6 +12,7 @@ from mirror.jobs.claim import ClaimedCopy
 from mirror.jobs.submit import ImageRequest
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.tag_pattern import TagPattern
+from mirror.queue import NORMAL
 from mirror.records.job import Job, JobOptions
 from mirror.records.rules import ALL_TAGS, CopyOptions, PlatformMode, PlatformRules
 from mirror.storage.releases import MOST_TAGS
@@ -98,7 +99,7 @@ def test_a_tag_that_an_earlier_change_made_meanwhile_is_moved_only_if_the_job_ma
     earlier = tags.move_source("team/app-1:1", "earlier")
     other = harness.submit(tags.source("team/app-1:1"), "team/app-1:1")
     [task] = harness.jobs.tasks(other.id, 1)
-    [claimed] = harness.core.claimer.claim([(task.id, task.fence)], Cancellation())
+    [claimed] = harness.core.claimer.claim([(task.id, task.fence, NORMAL)], Cancellation())
     assert isinstance(claimed, ClaimedCopy)
     claimed.look_up(harness.core.resolver)
     tags.new["team/app-1:1"] = tags.move_source("team/app-1:1", "new")

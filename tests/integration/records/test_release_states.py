@@ -87,7 +87,7 @@ def test_a_retry_runs_the_failed_image_and_then_the_release(records: Records, re
     job, tasks, release = atomic(records, 2)
     settle(records, tasks[:1])
     settle(records, tasks[1:], "failed")
-    assert [task_id for task_id, _ in records.jobs.retry(job.id)] == [tasks[1].id]
+    assert [entry[0] for entry in records.jobs.retry(job.id)] == [tasks[1].id]
     settle(records, [read(records, tasks[1])])
     assert released(records, redis, release)
     assert records.settle(claimed(records, release), "succeeded", Outcome(release_window=1))
@@ -100,7 +100,7 @@ def test_a_retry_of_a_failed_release_runs_only_that(records: Records) -> None:
     assert records.settle(claimed(records, release), "failed", Outcome(error=LOST))
     [entry] = records.jobs.retry(job.id)
     again = read(records, release)
-    assert entry == (release.id, again.fence)
+    assert entry[:2] == (release.id, again.fence)
     now = records.jobs.job(job.id)
     assert (now.state, now.error, now.images.succeeded) == ("queued", None, 2)
     assert records.settle(claimed(records, again), "succeeded", Outcome(release_window=1))
@@ -140,10 +140,10 @@ def test_a_release_that_waits_or_loses_its_worker_keeps_the_job_open(records: Re
     assert records.claims.release(claimed(records, release), wait=5)
     assert records.jobs.job(job.id).state == "queued"
     redis.call("ZADD", keys.TASKS_PARKED, 1, release.id)
-    [(_, fence)] = records.recovery.unpark(release.id)
+    [(_, fence, _)] = records.recovery.unpark(release.id)
     assert records.claim(release.id, fence)
     lose(redis, release.id)
-    [(task_id, _)] = records.recovery.expire(release.id, LOST)
+    [(task_id, _, _)] = records.recovery.expire(release.id, LOST)
     assert task_id == release.id
     now = records.jobs.job(job.id)
     assert (now.state, now.finished_at) == ("queued", None)
@@ -171,7 +171,7 @@ def test_a_large_atomic_job_is_released_once_and_removed_with_its_release(redis:
     while waiting:
         claims: list[Claim] = [claimed(records, task) for task in waiting]
         records.claims.settle("succeeded", [(claim, Outcome(DIGEST, staged=1)) for claim in claims])
-        ids = [task_id for task_id, _ in records.released if task_id != release.id]
+        ids = [entry[0] for entry in records.released if entry[0] != release.id]
         records.released[:] = [entry for entry in records.released if entry[0] == release.id]
         waiting = [task for task in map(records.jobs.task, ids) if task]
     assert released(records, redis, release)
