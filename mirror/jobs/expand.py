@@ -70,8 +70,8 @@ class Expander:
     def expand(self, task: ClaimedTask, spec: ExpandSpec) -> Outcome:
         """Choose, if that is not done yet, and add what is left to add.
 
-        Raises TargetRepeated, SelectionTooLarge or ReleaseTooLarge before anything is added. Raises TargetsInvalid after
-        everything else was added.
+        Raises TargetRepeated, SelectionTooLarge or ReleaseTooLarge before anything is added. Raises TargetsInvalid
+        after everything else was added.
         """
         expansion = task.claim.task.expansion
         _LOG.info("source is expanded", source=str(spec.source), parts=expansion.parts, added=expansion.added)
