@@ -18,6 +18,7 @@ from tests.e2e.checkout import MakeRun, fresh_checkout
 from tests.e2e.page import documentation, sections
 from tests.e2e.processes import eventually, is_alive
 from tests.support import images
+from tests.support.fakes.lists import tag_pages
 from tests.support.fakes.registry import FakeRegistry, Reply, Request, Tokens
 from tests.support.servers import DockerRegistry, program
 
@@ -25,6 +26,12 @@ pytestmark = [pytest.mark.docker_registry, pytest.mark.skopeo, pytest.mark.timeo
 LOGIN = ("somebody", "s3cret-pass")
 TUTORIAL: Final = [
     command for section in sections(documentation("tutorial/first-mirror.md")).values() for command in section.commands
+]
+
+GUIDE: Final = [
+    block.text
+    for section in sections(documentation("how-to/mirror-what-you-run.md")).values()
+    for block in section.blocks
 ]
 
 
@@ -158,6 +165,35 @@ def test_the_tutorial_works_as_it_is_written(running: MakeRun, docker_hub: FakeR
     assert typed(delete) is None
     assert first["target"] not in {f"{listed['repository']}:{listed['tag']}" for listed in typed(list_images)["items"]}
     assert inspected(running, "team/redis:stable") == str(image.digest)
+
+
+def test_the_guide_leads_to_some_tags_of_a_repository_on_two_platforms(
+    running: MakeRun, docker_hub: FakeRegistry
+) -> None:
+    tags = ("3.17", "3.18", "3.19", "3.20", "3.21", "3.22-rc1", "latest", "edge")
+    found = {tag: images.three_platforms(f"alpine {tag}") for tag in tags}
+    for tag, image in found.items():
+        docker_hub.put(image, "library/alpine", tag)
+    docker_hub.script(tag_pages(tags))
+    start, ask, read, apply, pull = GUIDE
+    assert start == "make run\n"
+
+    def typed(command: str, plan: str = "") -> Any:
+        text = command.replace("127.0.0.1:8080", running.host).replace("plan_…", plan)
+        done = subprocess.run(["bash", "-c", text], cwd=running.checkout, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    plan = typed(ask)["id"]
+    ready = eventually(lambda: one if (one := typed(read, plan))["state"] == "ready" else None, what="it is ready")
+    assert {image["target"] for image in ready["images"]} == {f"base/alpine:{tag}" for tag in ("3.19", "3.20", "3.21")}
+    assert {image["action"] for image in ready["images"]} == {"copy"}
+    docker_hub.put(images.three_platforms("moved"), "library/alpine", "3.20")
+    job = running.ended(typed(apply, plan)["id"], within=60)
+    assert (job["state"], job["images"]["succeeded"]) == ("succeeded", 3)
+    name = pull.split("127.0.0.1:8080/")[1].strip()
+    assert inspected(running, name) == str(found["3.20"].digest)
+    listed = running.call("GET", f"/v1/images/{name}")
+    assert set(listed["platforms"]) == {"linux/amd64", "linux/arm64"}
 
 
 def test_a_wrong_byte_fails_the_job_and_nothing_is_listed(running: MakeRun, slow: FakeRegistry) -> None:
