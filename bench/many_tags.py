@@ -137,18 +137,18 @@ class Rig:
         """Return how many images of the job each worker has copied, by its log."""
         return [sum(_is_copied(line, job) for line in log.read_text().splitlines()) for log in self.logs]
 
-    def measure(self, what: str, source: str, *, beside: str | None = None) -> list[Measured]:
-        """Run the job over all tags of *source*. With *beside*, post a job of that image as soon as it runs."""
+    def measure(self, what: str, source: str, *, meanwhile: str | None = None) -> list[Measured]:
+        """Run the job over all tags of *source*. With *meanwhile*, post a job of that image as soon as it runs."""
         before = len(self.registry.requests())
         groups = {f"worker{n}": [worker.child.pid] for n, worker in enumerate(self.workers)}
         found: list[Measured] = []
         with PeakMemory(lambda: groups) as memory:
             began = time.monotonic()
             job = self.post(source, all_tags=True)
-            if beside:
+            if meanwhile:
                 eventually(lambda: self.core.jobs.job(job.id).selected, within=120, what="the tags are chosen")
                 posted = time.monotonic()
-                small = self.ended(self.post(beside, all_tags=False))
+                small = self.ended(self.post(meanwhile, all_tags=False))
                 found.append(Measured("one image meanwhile", small, time.monotonic() - posted, 0, 0, ()))
             job = self.ended(job)
             seconds = time.monotonic() - began
@@ -189,7 +189,7 @@ def run(tags: int, changed: int, workers: int) -> list[Measured]:
         found += rig.measure("nothing has changed", "many/tags")
         for n in range(0, tags, max(1, tags // changed)):
             rig.tree.put("many/tags", f"v{n}", f"b{n}")
-        found += rig.measure("some have changed", "many/tags", beside="small/app:1.0")
+        found += rig.measure("some have changed", "many/tags", meanwhile="small/app:1.0")
     return found
 
 

@@ -104,7 +104,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """How far a task that expands a source has come.
+    """The progress of a task that expands a source.
 
     *selection* counts what was ``listed``, ``selected`` and ``dropped`` by each rule. It is None until the source was
     listed completely. Of its *parts*, *added* ones are in the job: *tasks* new tasks, and *unchanged* and *skipped*
