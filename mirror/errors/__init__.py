@@ -8,6 +8,7 @@
     │   ├── NameTooLong:            NAME_TOO_LONG
     │   ├── TargetReserved:         TARGET_RESERVED
     │   ├── TargetRepeated:         TARGET_REPEATED
+    │   ├── JobTooLarge:            JOB_TOO_LARGE
     │   ├── TargetsInvalid:         TARGETS_INVALID
     │   ├── NoRepositoryFound:      NO_REPOSITORY_FOUND
     │   ├── InvalidTemplate:        TEMPLATE_INVALID
@@ -127,6 +128,7 @@ from mirror.errors.input import (
     InvalidReference,
     InvalidTag,
     InvalidTemplate,
+    JobTooLarge,
     NameTooLong,
     NoRepositoryFound,
     NoTagSelected,
@@ -216,6 +218,7 @@ __all__ = [
     "InvalidTemplate",
     "JobFinished",
     "JobSucceeded",
+    "JobTooLarge",
     "JobUnfinished",
     "JobUnknown",
     "ListingDenied",

@@ -85,6 +85,16 @@ class InvalidTemplate(InvalidInput):
         super().__init__(f"The template {quoted(template)} makes no target: {reason}", reason=reason)
 
 
+class JobTooLarge(InvalidInput):
+    """The images of a job, each with all of its targets, are more than one job may have."""
+
+    code = "JOB_TOO_LARGE"
+    hint = "Split the job, or give each image fewer targets."
+
+    def __init__(self, copies: int, limit: int) -> None:
+        super().__init__(f"The job has {copies} copies to make, but at most {limit} are allowed")
+
+
 class TargetsInvalid(InvalidInput):
     """Some of the chosen tags cannot have the targets that the rules give them. All others were added to the job."""
 

@@ -13,7 +13,7 @@ from time import sleep
 from typing import Final
 
 from mirror.copying.naming import TargetNamer, needs_digest
-from mirror.errors import InvalidReference, ReleaseTooLarge, TargetRepeated
+from mirror.errors import InvalidReference, JobTooLarge, ReleaseTooLarge, TargetRepeated
 from mirror.http.address_guard import AddressGuard
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, RepositoryPattern
@@ -68,13 +68,15 @@ class Submitter:
         Return the job and its tasks as they were stored.
 
         Raises InvalidInput for a malformed name, a reserved, repeated or too long target, an address that no worker may
-        connect to, or too many tags of an atomic job. Raises RedisUnavailable, and ValueError for another number of
-        images. Then nothing is accepted.
+        connect to, or too many copies or tags of an atomic job. Raises RedisUnavailable, and ValueError for another
+        number of images. Then nothing is accepted.
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
         namer = TargetNamer(self._settings.public_host, datetime.now(UTC))
         specs = [spec for image in images for spec in self._specs(image, options, namer)]
+        if len(specs) > MOST_IMAGES:
+            raise JobTooLarge(len(specs), MOST_IMAGES)
         owners: dict[LocalImage, Reference] = {}
         for spec in specs:
             if isinstance(spec, CopySpec):

@@ -16,6 +16,7 @@ from mirror.records.plans import plan_id_of
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.states import RETRYABLE, UNFINISHED
 from mirror.records.task import BLOB_STATES, BlobReport, Expansion, Task
+from service.api.jobs.request_schema import JobRequest, JobRequestSchema
 from service.api.jobs.schema import (
     BlobPageSchema,
     BlobQuery,
@@ -24,8 +25,6 @@ from service.api.jobs.schema import (
     JobPageSchema,
     JobPostQuery,
     JobQuery,
-    JobRequest,
-    JobRequestSchema,
     JobSchema,
     TaskPageSchema,
 )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mirror.copying.naming import TargetNamer
-from mirror.errors import AddressNotAllowed, InvalidReference, NameTooLong, TargetRepeated, TargetReserved
+from mirror.errors import AddressNotAllowed, InvalidReference, JobTooLarge, NameTooLong, TargetRepeated, TargetReserved
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
@@ -120,3 +120,11 @@ def test_a_job_whose_queue_entry_cannot_be_put_is_accepted_all_the_same(harness:
     job, _ = submitter.submit([ImageRequest(f"{harness.registry.host}/team/app:1")])
     assert harness.jobs.job(job.id).state == "queued"
     away.close()
+
+
+def test_many_images_with_many_targets_are_refused_before_anything_is_stored(harness: Harness) -> None:
+    rules = [TargetRule(f"{place}/{{name}}:{{tag}}") for place in "abcdefgh"]
+    images = [ImageRequest(f"{harness.registry.host}/team/app{n}:1", rules) for n in range(1_251)]
+    with pytest.raises(JobTooLarge, match="10008"):
+        harness.core.submitter.submit(images)
+    assert harness.jobs.page(limit=5, before=None, state=None, source=None) == ([], None)
