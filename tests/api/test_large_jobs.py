@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from mirror.jobs.submit import MOST_IMAGES
 from mirror.records.claims import Outcome
-from mirror.records.states import WINDOW
+from mirror.records.states import FAIR_SHARE, WINDOW
 from mirror.redis import keys
 from mirror.wiring import Core
 from service.api.jobs.views import INLINE_TASKS
@@ -35,7 +35,10 @@ def test_ten_thousand_images_are_accepted_listed_canceled_and_deleted(api: Flask
     posted = api.post("/v1/jobs", json=images(MOST_IMAGES))
     job = posted.get_json()
     assert (posted.status_code, job["images"]["total"], len(job["tasks"])) == (202, MOST_IMAGES, INLINE_TASKS)
-    assert core.redis.call("LLEN", f"{keys.RQ_PREFIX}:queue:tasks") == WINDOW
+    assert [len(lane) for lane in (core.queue.lanes["normal"], core.queue.lanes["normal-bulk"])] == [
+        FAIR_SHARE,
+        WINDOW - FAIR_SHARE,
+    ]
     page = api.get(f"/v1/jobs/{job['id']}/tasks?limit=100").get_json()
     assert [task["source"] for task in page["items"]] == [image["source"] for image in images(100)["images"]]
     canceled = api.post(f"/v1/jobs/{job['id']}/cancel").get_json()
