@@ -24,9 +24,16 @@ from tests.support import images
 from tests.support.fakes.lists import PagedReplies, catalog_pages, tag_pages
 from tests.support.fakes.registry import Reply, Request
 from tests.support.harness import Harness, mark_built
+from tests.support.servers.s3 import RcloneS3
 from tests.support.stopped_clock import StoppedClock
 
 TAGS = ("3.17", "3.18", "3.19", "3.20", "3.21-rc1", "latest", "edge")
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source and Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 def serve(harness: Harness, tags: Iterable[str], repository: str = "team/app") -> None:

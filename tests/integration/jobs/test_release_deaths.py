@@ -18,9 +18,16 @@ from mirror.storage.releases import ReleaseJournals
 from tests.integration.catalog.support import always
 from tests.support.harness import Harness
 from tests.support.release_set import ReleaseSet, Shown, replaced_write
+from tests.support.servers.s3 import RcloneS3
 
 WRITES: Final = 8
 """Writes of a release of three tags that move: its journal twice, and for each tag its history and its link."""
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """The order of the writes is the same on every server. test_release.py runs on both."""
+    return rclone_s3
 
 
 def test_whatever_write_kills_the_worker_the_next_one_moves_all_tags(harness: Harness) -> None:
