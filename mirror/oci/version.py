@@ -315,7 +315,7 @@ class _Parser:
         if rest == "-0" or rest.startswith("-0-"):
             prerelease, variant = "0", rest[3:]
         else:
-            suffix = _read_suffix(rest, count)
+            suffix = None if rest.startswith(".") else _read_suffix(rest, count)
             if suffix is None:
                 self._fail(start, f"'{rest}' cannot follow a version. A suffix begins with '-'")
             prerelease, variant = suffix

@@ -194,6 +194,8 @@ def test_a_refusal_has_a_reason(text: str, tag: str, reason: str) -> None:
         ("1.2 -2", 5, "write a blank on both sides of '-'"),
         ("1.2- 2", 4, "'-' cannot follow a version"),
         ("1.2abc", 4, "'abc' cannot follow a version. A suffix begins with '-'"),
+        (">=1.y", 4, "'.y' cannot follow a version. A suffix begins with '-'"),
+        (">=x.y", 4, "'.y' cannot follow a version. A suffix begins with '-'"),
         ("1.x.3", 1, "no number may follow a wildcard"),
         (">*", 1, "'>' and a wildcard allow no version"),
         ("!=x", 1, "'!=' and a wildcard allow no version"),
