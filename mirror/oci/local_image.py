@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from mirror.errors import InvalidReference, InvalidTag, TargetReserved
 from mirror.oci.digest import Digest
-from mirror.oci.reference import DOCKER_HUB, Reference, is_tag, normalise_registry, repository_problem
+from mirror.oci.reference import DOCKER_HUB, is_tag, normalise_registry, repository_problem
 
 OFFICIAL: Final = f"{DOCKER_HUB}/library"
 """The namespace of Docker Hub's official images."""
@@ -46,16 +46,6 @@ class LocalImage:
         if colon and not is_tag(tag):
             raise InvalidTag(tag)
         return cls(repository, tag if colon else None, Digest.parse(digest_text) if at else None)
-
-    @classmethod
-    def default_for(cls, source: Reference) -> Self:
-        """Return the target of a source without one: its canonical name, so that no two sources collide.
-
-        A registry's port becomes ``_port``, because a repository cannot have a colon. A host has no underscore. So two
-        registries never get the same name.
-        """
-        repository = f"{registry_component(source.registry)}/{source.repository}"
-        return cls(repository, source.tag, None if source.tag else source.digest)
 
     @property
     def registry_component(self) -> str | None:
@@ -96,7 +86,11 @@ class LocalImage:
 
 
 def registry_component(registry: str) -> str:
-    """Return a registry's ``host[:port]`` as the first component of a repository name."""
+    """Return a registry's ``host[:port]`` as the first component of a repository name.
+
+    A port becomes ``_port``, because a repository cannot have a colon. A host has no underscore. So two registries
+    never get the same name.
+    """
     return registry.replace(":", "_")
 
 

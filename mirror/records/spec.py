@@ -64,14 +64,6 @@ class CopySpec:
         except InvalidInput as error:
             raise ValueError(f"the spec of a task has a malformed name: {error.message}") from error
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read the spec of a copy. Raises ValueError for anything else."""
-        spec = read_spec(text)
-        if not isinstance(spec, cls):
-            raise ValueError("the spec of a task is not of a copy")  # noqa: TRY004 - the text is wrong, not its type
-        return spec
-
 
 @dataclass(frozen=True, slots=True)
 class ExpandSpec:

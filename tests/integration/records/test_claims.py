@@ -10,7 +10,7 @@ from mirror.queue import NORMAL
 from mirror.records.claims import ClaimState, Outcome
 from mirror.records.job import ByteCounts, ImageCounts
 from mirror.records.queued import TaskOrigin
-from mirror.records.spec import CopySpec
+from mirror.records.spec import CopySpec, read_spec
 from mirror.records.states import JobState
 from mirror.records.task import BlobReport, WaitingFor
 from mirror.redis import keys
@@ -255,7 +255,7 @@ def test_many_tasks_are_claimed_and_settled_together(records: Records) -> None:
 
 def test_a_spec_reads_as_it_was_written() -> None:
     spec = CopySpec.parse("registry.example.com:5000/team/app:1@sha256:" + "a" * 64, "team/app:1")
-    assert CopySpec.from_json(spec.to_json()) == spec
+    assert read_spec(spec.to_json()) == spec
     assert json.loads(spec.to_json()) == {
         "version": 1,
         "kind": "copy",
@@ -277,7 +277,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_task_whose_spec_cannot_be_read_fails_and_no_other(records: Records, redis: Redis, document: str) -> None:
     with pytest.raises(ValueError, match=r"spec|JSON|Expecting"):
-        CopySpec.from_json(document)
+        read_spec(document)
     job, [one, two] = submitted(records, 2)
     redis.call("HSET", keys.task(one.id), "spec", document)
     assert records.jobs.tasks(job.id, 9) == [two]

@@ -8,6 +8,7 @@ from mirror.errors import InvalidDigest, InvalidReference, InvalidTag, TargetRes
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.reference import Reference
+from tests.support.names import default_target
 
 SHA256 = "sha256:" + "f" * 64
 
@@ -68,7 +69,7 @@ def test_an_invalid_tag_or_digest_of_a_target_is_reported_as_such() -> None:
     ],
 )
 def test_the_default_target_is_the_source_s_canonical_name(source: str, target: str) -> None:
-    assert str(LocalImage.default_for(Reference.parse(source))) == target
+    assert str(default_target(Reference.parse(source))) == target
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import given
 from mirror.errors import InvalidDigest, InvalidReference, InvalidTag, MirrorError, TargetReserved
 from mirror.oci.local_image import LocalImage, registry_component
 from mirror.oci.reference import MAX_NAME_LENGTH, Reference
+from tests.support.names import default_target
 from tests.unit.oci.generated import digests, nearly_names, references, registries, repositories, tags
 
 REPOSITORY = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
@@ -57,13 +58,13 @@ def test_a_parsed_reference_follows_the_grammar_and_parses_again_to_the_same(tex
 
 @given(references(), references())
 def test_different_sources_have_different_default_targets(one: Reference, other: Reference) -> None:
-    targets = [LocalImage.default_for(source).repository for source in (one, other)]
+    targets = [default_target(source).repository for source in (one, other)]
     assert (targets[0] == targets[1]) == (one.name == other.name)
 
 
 @given(references())
 def test_a_default_target_is_legal_and_reserved_for_its_source(source: Reference) -> None:
-    target = LocalImage.default_for(source)
+    target = default_target(source)
     assert LocalImage.parse(str(target)) == target
     assert target.registry_component == registry_component(source.registry)
     target.require_source(registry_component(source.registry), str(source))

@@ -10,6 +10,7 @@ import pytest
 from mirror.errors import InvalidReference, TargetReserved
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
+from tests.support.names import default_target
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "references.md"
 
@@ -38,7 +39,7 @@ def test_a_source_is_refused_as_the_page_says_and_its_alternative_is_not(row: li
 @pytest.mark.parametrize("row", examples("What the target becomes"), ids=lambda row: row[0])
 def test_a_target_becomes_what_the_page_says(row: list[str]) -> None:
     source, target, pulled = row
-    assert str(LocalImage.default_for(Reference.parse(source))) == target
+    assert str(default_target(Reference.parse(source))) == target
     assert pulled == f"mirror.corp/{target}"
 
 
