@@ -87,8 +87,8 @@ class Publisher:
         if target.tag is None:
             self.stage(target, image, origin)
             return TagUpdate(image.digest)
-        summary, record = self._write_below_manifests(target, image, origin)
-        update = self._publish_tag(change, image, summary, record, allowed, options)
+        summary = self._write_below_manifests(target, image)
+        update = self._publish_tag(change, image, summary, origin, allowed, options)
         self._disk.sync()
         return update
 
@@ -98,8 +98,8 @@ class Publisher:
         The release of its job moves the tag, and pins the image once more for that. Until then the garbage collector
         must mark from the digests of the staged tasks of all open jobs (``Task.staged``), as it marks from tags.
         """
-        _, record = self._write_below_manifests(target, image, origin)
-        self._link_manifests(target.repository, image, self._recorder(target, image, record))
+        summary = self._write_below_manifests(target, image)
+        self._link_manifests(target.repository, image, summary, origin)
         self._disk.sync()
 
     def _publish_tag(
@@ -113,14 +113,14 @@ class Publisher:
     ) -> TagUpdate:
         """Link the manifests and move the tag, under its lease."""
         target = change.target
-        record = self._recorder(target, image, origin)
         history = partial(self._links.add_to_history, *change.tag, image.digest, timeout=COMMIT_TIMEOUT)
         with self._changes.lock(target) as lease:
             before = self._before(target, allowed, options)
             if stopped := self._stopped(change, image.digest, before, options):
                 return stopped
-            self._link_manifests(target.repository, image, record, history)
-            entry = ImageEntry.of(target, image.digest, summary, origin)
+            record = self._link_manifests(target.repository, image, summary, origin, history)
+            summary = record.summary or summary
+            entry = ImageEntry.of(target, image.digest, summary, record)
             self._changes.commit(change, lease, entry, summary.sizes)
             return TagUpdate(image.digest, created=allowed is not None and before is None)
 
@@ -149,18 +149,11 @@ class Publisher:
             raise decision
         return None
 
-    def _recorder(self, target: LocalImage, image: Image, origin: ImageProvenance) -> Callable[[], None]:
-        """Return the write of where the image came from."""
-        return partial(self._provenance.record_image, target.repository, image.digest, origin)
-
-    def _write_below_manifests(
-        self, target: LocalImage, image: Image, origin: ImageProvenance
-    ) -> tuple[ImageSummary, ImageProvenance]:
+    def _write_below_manifests(self, target: LocalImage, image: Image) -> ImageSummary:
         """Write everything that a reader of the manifests will need, and bring it to the disk.
 
         Of this nothing can be read yet, except blobs by their digest. The ``kept`` object is written before the
-        revision that it protects. Returns what lists show of the image, whose config is read meanwhile, and the record
-        of where it came from. The record of a sparse index has what its repository holds of it already.
+        revision that it protects. Returns what lists show of the image, whose config is read meanwhile.
         """
         repository = target.repository
         if target.tag is None:
@@ -173,22 +166,43 @@ class Publisher:
                 *(partial(self._blobs.put, verify(m.body, m.descriptor), m.body) for m in image.manifests),
             )
         self._disk.sync()
-        origin = replace(origin, summary=summary.result())
-        if platforms_mode(origin.platforms) == "sparse" and isinstance(image.root.parsed, Index):
-            origin = origin.joined(self._provenance.image(target.repository, image.digest))
-        return origin.summary or summary.result(), origin
+        return summary.result()
 
-    def _link_manifests(self, repository: str, image: Image, *others: Callable[[], None]) -> None:
+    def _link_manifests(
+        self,
+        repository: str,
+        image: Image,
+        summary: ImageSummary,
+        origin: ImageProvenance,
+        *others: Callable[[], None],
+    ) -> ImageProvenance:
         """Make the manifests readable by their digests: children first, so that no reader finds an index without them.
 
-        *others* are writes that run in parallel with those of the children.
+        The record of where the image came from and *others* are written in parallel with the links of the children.
+        Returns the record.
         """
         link = partial(self._links.link_revision, repository)
         manifests, indexes = image.split
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="links") as pool:
+            record = pool.submit(self._record, repository, image, replace(origin, summary=summary))
             _run_in_parallel(pool, *others, *(partial(link, manifest.descriptor.digest) for manifest in manifests))
+        written = record.result()
         for index in indexes:
             link(index.descriptor.digest)
+        return written
+
+    def _record(self, repository: str, image: Image, origin: ImageProvenance) -> ImageProvenance:
+        """Write the record of an image and return it. That of a sparse index has what the repository held of it before.
+
+        One process at a time does this for an image. So of two that hold different parts of one index, the record
+        names both parts.
+        """
+        with self._changes.lock_record(repository, image.digest):
+            if platforms_mode(origin.platforms) == "sparse" and isinstance(image.root.parsed, Index):
+                before = self._provenance.image(repository, image.digest, timeout=COMMIT_TIMEOUT)
+                origin = origin.joined(before)
+            self._provenance.record_image(repository, image.digest, origin, timeout=COMMIT_TIMEOUT)
+        return origin
 
 
 def _run_in_parallel(pool: ThreadPoolExecutor, *writes: Callable[[], None]) -> None:

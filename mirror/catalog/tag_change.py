@@ -126,6 +126,19 @@ class TagChanges:
             yield lease
 
     @contextmanager
+    def lock_record(self, repository: str, digest: Digest) -> Iterator[None]:
+        """Hold the lease of an image's record for the block, which reads and writes it, each within `COMMIT_TIMEOUT`.
+
+        Several tags of one image may be published at once, each under its own lease. They share the record. Raises
+        TagBusy if another process holds the lease for long.
+        """
+        key = keys.image_record_lease(repository, digest)
+        with self._leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT) as lease:
+            if lease is None:
+                raise TagBusy(f"{repository}@{digest}")
+            yield
+
+    @contextmanager
     def lock_available(self, changes: Sequence[TagChange]) -> Iterator[Mapping[TagChange, Lease]]:
         """Hold the leases of those tags that no other process has locked, without waiting, for the block."""
         leases = self._leases.take_all([keys.tag_lease(*change.tag) for change in changes], LEASE_SECONDS)

@@ -81,6 +81,11 @@ def tag_lease(repository: str, tag: str) -> str:
     return f"{_LEASE}tag:{repository}:{tag}"
 
 
+def image_record_lease(repository: str, digest: Digest) -> str:
+    """Of one process at a time that reads and replaces the record of where an image came from."""
+    return f"{_LEASE}image-record:{repository}:{digest}"
+
+
 def release_lease(job_id: str) -> str:
     """Of one process at a time that moves the tags of an atomic job."""
     return f"{_LEASE}release:{job_id}"

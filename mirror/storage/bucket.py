@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from botocore.exceptions import ClientError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from mirror.errors import StorageDamaged
 from mirror.oci.digest import Digest
@@ -20,7 +21,7 @@ from mirror.settings import Settings
 from mirror.storage import layout
 from mirror.storage.disk import LocalDisk
 from mirror.storage.multipart import COMPLETING, Body, MultipartUploads, content_md5, sendable
-from mirror.storage.object_stream import ByteRange, ObjectStream
+from mirror.storage.object_stream import BodyIncomplete, ByteRange, ObjectStream
 from mirror.storage.s3 import RequestLimits, S3Clients, error_code, translated
 
 if TYPE_CHECKING:
@@ -129,10 +130,21 @@ class Bucket:
     def read(self, key: str, limit: int, *, timeout: float | None = None, retries: bool = True) -> bytes | None:
         """Return a small object whole, None if it is absent. Raises StorageDamaged for more than *limit* bytes.
 
-        *timeout* and *retries* are as in `put`.
+        *timeout* and *retries* are as in `put`. boto3 tries again only until a response begins, so a body that ends
+        too early is requested again here.
         """
         limits = RequestLimits.of(timeout, retries=retries)
-        stream = self.open(key, client=None if limits == RequestLimits() else self.clients.client(limits))
+        client = None if limits == RequestLimits() else self.clients.client(limits)
+        attempts = Retrying(
+            retry=retry_if_exception_type(BodyIncomplete),
+            stop=stop_after_attempt(limits.attempts),
+            wait=wait_random_exponential(multiplier=0.1, max=1),
+            reraise=True,
+        )
+        return attempts(self._read_once, key, limit, client)
+
+    def _read_once(self, key: str, limit: int, client: S3Client | None) -> bytes | None:
+        stream = self.open(key, client=client)
         if stream is None:
             return None
         with stream:

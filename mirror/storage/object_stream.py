@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Final, Self, cast
 
@@ -48,11 +49,15 @@ class ByteRange:
         return int(size) if is_all else None
 
 
+class BodyIncomplete(StorageUnavailable):
+    """The connection failed in the body of an object, or ended before all of it arrived."""
+
+
 class ObjectStream:
     """The body of one object, read as it arrives: ``length`` bytes of an object of ``size`` bytes.
 
-    Close it. Closing it early drops the connection. Every read raises StorageUnavailable if the connection fails, or
-    ends before ``length`` bytes arrived.
+    Close it. Closing it early drops the connection. Every read raises BodyIncomplete if the connection fails, or ends
+    before ``length`` bytes arrived.
     """
 
     def __init__(self, key: str, body: StreamingBody, wanted: ByteRange, *, given: int, content_range: str) -> None:
@@ -69,7 +74,7 @@ class ObjectStream:
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill *buffer*, all of it except at the end. Return the number of bytes, 0 only at the end."""
-        with translated(self._action):
+        with self._receiving():
             # The stubs mistake the buffer for a file.
             count = self._body.readinto(cast("IO[bytes]", buffer))
         self._advance(count, len(buffer))
@@ -77,7 +82,7 @@ class ObjectStream:
 
     def read(self, limit: int) -> bytes:
         """Return *limit* bytes, fewer only at the end."""
-        with translated(self._action):
+        with self._receiving():
             chunk = self._body.read(limit)
         self._advance(len(chunk), limit)
         return chunk
@@ -95,10 +100,18 @@ class ObjectStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def _receiving(self) -> Iterator[None]:
+        try:
+            with translated(self._action):
+                yield
+        except StorageUnavailable as error:
+            raise BodyIncomplete(self._action, error.reason) from None
+
     def _advance(self, count: int, wanted: int) -> None:
-        """Raise StorageUnavailable if the response ended early. botocore notices only at a read that returns nothing,
+        """Raise BodyIncomplete if the response ended early. botocore notices only at a read that returns nothing,
         and a caller may never make one.
         """
         if count < min(wanted, self._left):
-            raise StorageUnavailable(self._action, "S3 ended its answer too early")
+            raise BodyIncomplete(self._action, "S3 ended its answer too early")
         self._left -= count

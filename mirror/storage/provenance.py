@@ -143,17 +143,22 @@ class ProvenanceStore:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
 
-    def record_image(self, repository: str, digest: Digest, provenance: ImageProvenance) -> None:
-        """Record where the manifest *digest* in *repository* came from. Replaces the record before."""
-        self._bucket.put(layout.image_provenance_key(repository, digest), provenance.to_json())
+    def record_image(self, repository: str, digest: Digest, provenance: ImageProvenance, *, timeout: float) -> None:
+        """Record where the manifest *digest* in *repository* came from. Replaces the record before.
 
-    def image(self, repository: str, digest: Digest) -> ImageProvenance | None:
-        """Return the record of an image, None if there is none.
+        Without retries, as the tag's own links: the caller holds a lease, and must not write after it.
+        """
+        key = layout.image_provenance_key(repository, digest)
+        self._bucket.put(key, provenance.to_json(), timeout=timeout, retries=False)
+
+    def image(self, repository: str, digest: Digest, *, timeout: float | None = None) -> ImageProvenance | None:
+        """Return the record of an image, None if there is none. With *timeout* it is tried once.
 
         A damaged record counts as none, since it must not keep an image from being listed. Raises StorageDamaged only
         if the object is too large to be a record.
         """
-        content = self._bucket.read(layout.image_provenance_key(repository, digest), _LONGEST_RECORD)
+        key = layout.image_provenance_key(repository, digest)
+        content = self._bucket.read(key, _LONGEST_RECORD, timeout=timeout, retries=timeout is None)
         return None if content is None else ImageProvenance.from_json(content)
 
     def has_served(self, reference: Reference, digest: Digest, *, into: str | None = None) -> bool:

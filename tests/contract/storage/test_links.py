@@ -151,9 +151,9 @@ def test_the_last_record_of_where_an_image_came_from_is_read(bucket: Bucket) -> 
     first = ImageProvenance("docker.io/library/redis:7", ONE, "2026-11-23T20:00:00Z", "job_01")
     second = ImageProvenance("docker.io/library/redis:7.4", ONE, "2026-11-24T20:00:00Z", "job_02")
     assert provenance.image("team/redis", ONE) is None
-    provenance.record_image("team/redis", ONE, first)
+    provenance.record_image("team/redis", ONE, first, timeout=10)
     assert provenance.image("team/redis", ONE) == first
-    provenance.record_image("team/redis", ONE, second)
+    provenance.record_image("team/redis", ONE, second, timeout=10)
     assert provenance.image("team/redis", ONE) == second
     assert provenance.image("team", ONE) is None
 
@@ -162,11 +162,11 @@ def test_an_image_record_keeps_its_summary_unless_the_image_is_huge_or_the_summa
     provenance = ProvenanceStore(bucket)
     sizes = {ONE: 5, TWO: 2**40}
     origin = ImageProvenance("a.io/b:c", ONE, "", "", (), ImageSummary("a/type", ("linux/amd64",), sizes))
-    provenance.record_image("team/redis", ONE, origin)
+    provenance.record_image("team/redis", ONE, origin, timeout=10)
     assert provenance.image("team/redis", ONE) == origin
     many = {Digest.of(str(number).encode()): 1 for number in range(MOST_SUMMARISED + 1)}
     huge = replace(origin, summary=ImageSummary("a/type", (), many))
-    provenance.record_image("team/redis", ONE, huge)
+    provenance.record_image("team/redis", ONE, huge, timeout=10)
     assert provenance.image("team/redis", ONE) == replace(huge, summary=None)
     good = json.loads(origin.to_json())
     damages: list[object] = [

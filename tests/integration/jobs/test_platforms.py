@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from mirror.catalog.entry import ImageEntry
 from mirror.catalog.tag_change import Precondition
 from mirror.jobs.submit import ImageRequest
+from mirror.locks.lease import Lease, Leases
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import PlatformPattern
@@ -17,6 +21,7 @@ from mirror.oci.tag_pattern import TagPattern
 from mirror.records.job import Job
 from mirror.records.rules import CopyOptions, PlatformMode, PlatformRules, TagRules, TargetRule
 from mirror.records.task import Task
+from mirror.redis import keys
 from mirror.storage import layout
 from mirror.storage.provenance import ProvenanceStore
 from tests.support import images
@@ -304,6 +309,48 @@ def test_two_tags_of_one_index_know_all_children_that_their_repository_holds(mir
     for tag, platform in (("1", "linux/amd64"), ("2", "linux/arm64")):
         assert run(mirror, "sparse", platform, target=f"team/app:{tag}", source=f"team/app:{tag}").unchanged
     assert not run(mirror, "all").unchanged
+
+
+def test_two_tags_of_one_index_that_are_published_at_once_record_the_children_of_both(
+    mirror: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is published while the first has read the record and not yet written it: it must wait."""
+    mirror.registry.put(INDEX, "team/app", "2")
+    run(mirror, "sparse", "linux/arm/v7")
+    read, take = ProvenanceStore.image, Leases.take
+    may_continue, second_runs = threading.Event(), iter([True])
+
+    def second() -> None:
+        try:
+            run(mirror, "sparse", "linux/arm64", target="team/app:2", source="team/app:2")
+        finally:
+            may_continue.set()
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def read_slowly(
+            store: ProvenanceStore, repository: str, digest: Digest, *, timeout: float | None = None
+        ) -> Any:
+            found = read(store, repository, digest, timeout=timeout)
+            if timeout and next(second_runs, False):
+                pool.submit(second)
+                assert may_continue.wait(60)
+            return found
+
+        def take_noticed(leases: Leases, key: str, seconds: float) -> Lease | None:
+            taken = take(leases, key, seconds)
+            if taken is None and key == keys.image_record_lease("team/app", INDEX.digest):
+                may_continue.set()
+            return taken
+
+        monkeypatch.setattr(ProvenanceStore, "image", read_slowly)
+        monkeypatch.setattr(Leases, "take", take_noticed)
+        run(mirror, "sparse", "linux/amd64")
+    assert next(second_runs, None) is None
+    record = ProvenanceStore(mirror.bucket).image("team/app", INDEX.digest)
+    assert record
+    assert record.summary
+    assert record.summary.platforms == ("linux/amd64", "linux/arm/v7", "linux/arm64")
 
 
 def test_an_image_kept_by_its_digest_may_be_sparse(mirror: Harness) -> None:

@@ -273,6 +273,15 @@ def test_a_body_that_ends_too_early_is_detected(scripted: OpenBucket, reading: R
             again.readinto(bytearray(4))
 
 
+def test_a_small_object_whose_body_ended_too_early_is_requested_again(scripted: OpenBucket, reading: Reading) -> None:
+    cut = Response(200, b"0123", {"Content-Length": "10"}, cut=True)
+    bucket, server = scripted(in_sequence(cut, cut, Response(200, b"0123456789"), cut))
+    assert reading(bucket).read("key", 100) == b"0123456789"
+    with pytest.raises(StorageUnavailable, match="early"):
+        reading(bucket).read("key", 100, timeout=5, retries=False)
+    assert len(server.requests) == 4
+
+
 def test_a_pull_asks_again_where_s3_closed_its_connection(scripted: OpenBucket) -> None:
     lost = Response(silent=True)
     bucket, server = scripted(in_sequence(lost, Response(200, b"0123"), lost, Response(200, b"0123")))
