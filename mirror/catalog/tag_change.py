@@ -17,7 +17,8 @@ Two changes of one tag may run at the same time, on two machines, for these reas
   decides what the tag shows.
 - A process that lost its lease cannot write late. The commit has no retries, and a timeout under half the lease that
   was just renewed. So its PUT has ended before another process can hold the lease.
-- Steps 2 and 5 may run twice, and no copy deletes what they wrote. Two publishers of one image write the same objects.
+- Steps 2 and 5 may run twice, and no copy deletes what they wrote. Two publishers of one image write the same objects,
+  except for the record of where it came from. That has a lease of its own.
 - A process may die between commit and index. The task then runs again, finds the tag in place, and lists it.
 
 A server may hold writes in memory for a while, as the embedded S3 does. `LocalDisk.sync` brings them to its disk. It is
@@ -28,7 +29,7 @@ result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from random import uniform
 from time import monotonic, sleep
@@ -116,27 +117,24 @@ class TagChanges:
         """Return for each change which one was recorded last for its tag, None if none was. Takes one round trip."""
         return self._sequence.all_published([change.tag for change in changes])
 
-    @contextmanager
-    def lock(self, target: LocalImage) -> Iterator[Lease]:
+    def lock(self, target: LocalImage) -> AbstractContextManager[Lease]:
         """Hold the tag's lease for the block. Raises TagBusy if another process holds it for long."""
-        key = keys.tag_lease(target.repository, str(target.tag))
-        with self._leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT) as lease:
-            if lease is None:
-                raise TagBusy(str(target))
-            yield lease
+        return self._lock(keys.tag_lease(target.repository, str(target.tag)), str(target))
 
-    @contextmanager
-    def lock_record(self, repository: str, digest: Digest) -> Iterator[None]:
+    def lock_record(self, repository: str, digest: Digest) -> AbstractContextManager[Lease]:
         """Hold the lease of an image's record for the block, which reads and writes it, each within `COMMIT_TIMEOUT`.
 
         Several tags of one image may be published at once, each under its own lease. They share the record. Raises
         TagBusy if another process holds the lease for long.
         """
-        key = keys.image_record_lease(repository, digest)
+        return self._lock(keys.image_record_lease(repository, digest), f"{repository}@{digest}")
+
+    @contextmanager
+    def _lock(self, key: str, what: str) -> Iterator[Lease]:
         with self._leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT) as lease:
             if lease is None:
-                raise TagBusy(f"{repository}@{digest}")
-            yield
+                raise TagBusy(what)
+            yield lease
 
     @contextmanager
     def lock_available(self, changes: Sequence[TagChange]) -> Iterator[Mapping[TagChange, Lease]]:

@@ -80,7 +80,7 @@ class ManifestInUse(Conflict):
 
 
 class TagBusy(Conflict):
-    """Another task or request holds the lease of the tag."""
+    """Another task or request holds the lease of the tag, or of the record of its image."""
 
     code, retryable = "TAG_BUSY", True
     waits_for = "tag_busy"
@@ -88,7 +88,7 @@ class TagBusy(Conflict):
     hint = "Another change of this tag is in progress. Try again in a few seconds."
 
     def __init__(self, image: str) -> None:
-        super().__init__(f"Another change of the tag '{image}' is in progress")
+        super().__init__(f"Another change of '{image}' is in progress")
 
 
 class BlobBusy(Conflict):
