@@ -64,7 +64,7 @@ def create_app(service: Service) -> Flask:
         app.register_error_handler(kind, _error_response)
     if service.core.settings.redirects_blobs:
         headers = {**_HARDENING, **API_VERSION}
-        app.wsgi_app = KnownRedirects(app.wsgi_app, service, headers)  # type: ignore[method-assign]
+        app.wsgi_app = KnownRedirects(app.wsgi_app, service, headers)  # type: ignore[method-assign]  # as Flask wraps it
     return app
 
 

@@ -128,7 +128,7 @@ def lock_holders(lock: Path) -> set[int]:
     """
     try:
         wanted = lock.stat()
-        pids = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}  # noqa: PTH208 - only names are needed - a third of the time
+        pids = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}  # noqa: PTH208 - names only - only names are needed - a third of the time
     except OSError:
         return set()
     return {pid for pid in pids - {os.getpid()} if _holds(pid, wanted)}
@@ -184,7 +184,7 @@ def _send(number: signal.Signals, pids: set[int], folder: DataFolder) -> None:
 def _holds(pid: int, wanted: os.stat_result) -> bool:
     """Return whether the process has the *wanted* file open with a lock on it."""
     try:
-        descriptors = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
+        descriptors = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - names only
     except OSError:  # it has ended, or belongs to another user
         return False
     return any(_is_locked(pid, descriptor, wanted) for descriptor in descriptors)

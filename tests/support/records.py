@@ -10,9 +10,17 @@ from mirror.records.claims import Claim, ClaimStore, Outcome
 from mirror.records.jobs import Entry, JobStore
 from mirror.records.queued import QueuedTasks
 from mirror.records.recovery import RecoveryStore
+from mirror.records.spec import CopySpec
 from mirror.records.states import RETENTION_SECONDS, WINDOW
+from mirror.records.task import Task
 from mirror.redis.client import Redis
 from mirror.wiring import Core
+
+
+def copy_of(task: Task) -> CopySpec:
+    """Return what a task has to copy. Its spec must be that of a copy."""
+    assert isinstance(task.spec, CopySpec)
+    return task.spec
 
 
 @dataclass(frozen=True, slots=True)

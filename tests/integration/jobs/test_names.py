@@ -18,6 +18,7 @@ from tests.integration.jobs.test_expand import expansion_of, serve
 from tests.support import images
 from tests.support.fakes.lists import catalog_pages
 from tests.support.harness import Harness, mark_built
+from tests.support.records import copy_of
 
 
 def requested(harness: Harness, source: str, target: str | Sequence[TargetRule], **fields: CopyOptions) -> ImageRequest:
@@ -52,7 +53,7 @@ def test_two_repositories_of_one_job_with_one_target_are_refused_before_the_seco
     assert f"'{harness.registry.host}/two/app:1.0'" in message
     assert job.state == "partial"
     assert len(copies(harness, job)) == 2
-    assert len({task.spec.source.repository for task in copies(harness, job)}) == 1  # type: ignore[union-attr]
+    assert len({copy_of(task).source.repository for task in copies(harness, job)}) == 1
 
 
 def test_two_repositories_below_a_wildcard_with_one_target_are_refused(harness: Harness) -> None:
@@ -71,7 +72,7 @@ def test_an_expansion_may_not_take_the_target_of_an_image_in_the_same_job(harnes
         harness, requested(harness, "one/app:1.0", "team/app:1.0"), requested(harness, "two/app", "team/app")
     )
     assert len(refused(harness, job)) == 1
-    assert [task.spec.source.repository for task in copies(harness, job)] == ["one/app"]  # type: ignore[union-attr]
+    assert [copy_of(task).source.repository for task in copies(harness, job)] == ["one/app"]
 
 
 def test_a_refused_expansion_succeeds_when_it_is_retried_without_the_tag_that_collided(harness: Harness) -> None:
@@ -90,7 +91,7 @@ def test_a_date_in_a_name_is_the_day_on_which_the_job_was_created(harness: Harne
     serve(harness, ["1.0"])
     job = mirrored(harness, requested(harness, "team/app", "{date}/{name}"))
     [copy] = copies(harness, job)
-    assert str(copy.spec.target) == f"{job.created_at:%Y%m%d}/app:1.0"  # type: ignore[union-attr]
+    assert str(copy_of(copy).target) == f"{job.created_at:%Y%m%d}/app:1.0"
     assert abs((datetime.now(UTC) - job.created_at).days) <= 1
 
 
@@ -126,6 +127,6 @@ def test_a_moved_tag_that_is_immutable_fails_alone_in_an_expansion(harness: Harn
         harness.registry.put(images.image(images.layer(f"moved {tag}")), "team/app", tag)
     job = mirrored(harness, requested(harness, "team/app", "prod/app", options=options))
     assert (job.state, job.images.failed, job.images.unchanged) == ("partial", 1, 1)
-    codes = {str(task.spec.source.tag): task.error and task.error.code for task in copies(harness, job)}  # type: ignore[union-attr]
+    codes = {str(copy_of(task).source.tag): task.error and task.error.code for task in copies(harness, job)}
     assert codes == {"1.0": "TAG_DRIFTED", "latest": None}
     assert harness.core.links.current("prod/app", "1.0") == before

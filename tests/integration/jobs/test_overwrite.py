@@ -14,7 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.tag_pattern import TagPattern
 from mirror.queue import NORMAL
 from mirror.records.job import Job
-from mirror.records.rules import CopyOptions, TargetRule
+from mirror.records.rules import CopyOptions, Overwrite, TargetRule
 from mirror.records.task import Task
 from mirror.storage import layout
 from mirror.storage.links import LinkStore
@@ -22,6 +22,7 @@ from tests.support import images
 from tests.support.fakes.docker_hub import PullLimit
 from tests.support.fakes.registry import Reply, Request
 from tests.support.harness import Harness
+from tests.support.records import copy_of
 from tests.support.stopped_clock import StoppedClock
 
 NEVER = CopyOptions(overwrite="never")
@@ -204,8 +205,8 @@ def test_an_immutable_tag_that_its_source_moved_is_not_followed(harness: Harness
 
 
 @pytest.mark.parametrize("overwrite", ["if-different", "always"])
-def test_no_way_to_overwrite_moves_an_immutable_tag(harness: Harness, overwrite: str) -> None:
-    options = CopyOptions(overwrite=overwrite, immutable=RELEASES)  # type: ignore[arg-type]
+def test_no_way_to_overwrite_moves_an_immutable_tag(harness: Harness, overwrite: Overwrite) -> None:
+    options = CopyOptions(overwrite=overwrite, immutable=RELEASES)
     harness.registry.put(OLD, "team/app", "v1")
     mirrored(harness, options)
     harness.registry.put(NEW, "team/app", "v1")
@@ -223,7 +224,7 @@ def test_the_tag_of_the_target_decides_whether_it_is_immutable(harness: Harness)
 
 def test_an_immutable_tag_that_was_deleted_follows_its_source(harness: Harness) -> None:
     harness.registry.put(OLD, "team/app", "v1")
-    target = task_of(harness, harness.mirror("team/app:v1", "prod/app:v1")).spec.target  # type: ignore[union-attr]
+    target = copy_of(task_of(harness, harness.mirror("team/app:v1", "prod/app:v1"))).target
     harness.registry.put(NEW, "team/app", "v1")
     harness.core.deleter.delete(target, allowed=lambda _: True)
     assert mirrored(harness, IMMUTABLE).state == "succeeded"
@@ -318,7 +319,7 @@ def test_no_blob_is_fetched_twice_for_several_targets_of_one_source(harness: Har
     harness.registry.put(images.three_platforms("app"), "team/app", "v1")
     job = harness.run_work_horses(several(harness))
     assert (job.state, job.images.succeeded) == ("succeeded", 3)
-    targets = {str(task.spec.target) for task in harness.jobs.tasks(job.id, 3)}  # type: ignore[union-attr]
+    targets = {str(copy_of(task).target) for task in harness.jobs.tasks(job.id, 3)}
     assert targets == {"prod/app:v1", "team/app:v1-x", "old/app:stable"}
     blobs = [q.path for q in harness.registry.log() if "/blobs/" in q.path]
     assert len(blobs) == len(set(blobs)) > 0
