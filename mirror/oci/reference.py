@@ -19,6 +19,10 @@ _DOCKER_HUB_HOSTS: Final = frozenset(
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.ASCII)
 _IMAGE_ID: Final = re.compile(r"[a-f0-9]{64}", re.ASCII)
 _MAX_TEXT: Final = 1024
+_REPOSITORY_HINT: Final = (
+    "Name one repository, such as 'docker.io/library/alpine', or all below a prefix: 'docker.io/bitnami/*'. To mirror "
+    "one image, leave out 'tags'."
+)
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -98,16 +102,16 @@ class RepositoryPattern:
         if not slash or star != "*":
             reference = Reference.parse(text)
             if reference.digest or _split_tag(text)[1] is not None:
-                raise InvalidReference(text, "it names a tag or a digest, not a repository")
+                raise InvalidReference(text, "it names a tag or a digest, not a repository", hint=_REPOSITORY_HINT)
             return cls(reference.registry, reference.repository)
         if name == DOCKER_HUB:
-            raise InvalidReference(text, "nobody can list all of Docker Hub. Name a namespace: 'docker.io/bitnami/*'")
+            raise InvalidReference(text, "nobody can list all of Docker Hub. Name a namespace", hint=_REPOSITORY_HINT)
         if "/" not in name and ("." in name or ":" in name or name.lower() == "localhost"):
             return cls(normalise_registry(name, text), "", is_wildcard=True)
         _refuse_other_texts(text)
         registry, prefix = _split_registry(name if "/" in name else f"{DOCKER_HUB}/{name}", text)
         if problem := repository_problem(prefix):
-            raise InvalidReference(text, problem)
+            raise InvalidReference(text, problem, hint=_REPOSITORY_HINT)
         return cls(registry, prefix, is_wildcard=True)
 
     @property

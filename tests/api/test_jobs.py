@@ -489,6 +489,10 @@ def test_rules_for_tags_do_not_go_with_an_image_that_names_its_tag(api: FlaskCli
     assert response.status_code == 422
     assert response.get_json()["code"] == "NAME_INVALID"
     assert "names a tag" in response.get_json()["detail"]
+    assert "leave out 'tags'" in response.get_json()["hint"]
+    everything = api.post("/v1/jobs", json={"source": "docker.io/*"}).get_json()
+    assert "nobody can list all of Docker Hub" in everything["detail"]
+    assert "'docker.io/bitnami/*'" in everything["hint"]
 
 
 def test_a_skipped_image_is_counted_and_says_why(api: FlaskClient, core: Core) -> None:
