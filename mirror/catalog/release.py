@@ -6,7 +6,7 @@
    that shows the wanted image already is no obstacle.
 4. Write the journal: for each tag what it shows, and what it will show (mirror.storage.releases).
 5. Write the tags' histories, and then all ``current/link`` in parallel. Each is fenced as a single change is
-   (tag_change.py): the lease is renewed right before, readers ask the bucket, and the client does not repeat the PUT.
+   (tag_change.py): the lease is renewed right before, readers ask the bucket, and the PUT ends well before the lease.
 6. List the tags in the index, record the changes in the tags' sequences, delete the journal, give the leases back.
 
 So a reader sees only the old images before step 5, and only the new ones after it. In between it may see both kinds.

@@ -15,8 +15,9 @@ Two changes of one tag may run at the same time, on two machines, for these reas
 
 - The change with the later number wins, whichever ends first. So of two copies, the one that asked its source later
   decides what the tag shows.
-- A process that lost its lease cannot write late. The commit has no retries, and a timeout under half the lease that
-  was just renewed. So its PUT has ended before another process can hold the lease.
+- A process that lost its lease cannot write late. The commit has a timeout under half the lease that was just renewed,
+  and is sent again only if S3 answers 500 in the first quarter of it. So its last PUT has ended before another process
+  can hold the lease.
 - Steps 2 and 5 may run twice, and no copy deletes what they wrote. Two publishers of one image write the same objects,
   except for the record of where it came from. That has a lease of its own.
 - A process may die between commit and index. The task then runs again, finds the tag in place, and lists it.
@@ -51,7 +52,7 @@ from mirror.storage.links import LinkStore
 
 LEASE_SECONDS: Final = 30.0
 COMMIT_TIMEOUT: Final = 10.0
-"""Seconds for the PUT that commits a change. Under half the lease."""
+"""Seconds for the PUT that commits a change. With the quarter that `Bucket.put` adds, under half the lease."""
 _LOCK_TIMEOUT: Final = 10.0
 """Seconds that a change waits for a tag that another process has locked."""
 _LOG = structlog.get_logger(__name__)

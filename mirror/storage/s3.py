@@ -73,6 +73,7 @@ _FULL: Final = {
     "XMinioAdminBucketQuotaExceeded": _QUOTA_FULL,
 }
 _FULL_STATUS: Final = 507
+_INTERNAL_FAILURE: Final = 500
 _FULL_TEXT: Final = re.compile("no space left|disk (is )?full|insufficient storage|storage.{0,30} full", re.IGNORECASE)
 """What servers write into the message of a plain 500. The message is searched, never passed on."""
 _LIBRARY_ERRORS: Final[
@@ -98,6 +99,10 @@ _CONNECTIONS: Final = 64
 
 class UploadGone(StorageUnavailable):
     """S3 does not know the upload, or a part of it: aborted, expired, or lost with the server. Begin the blob again."""
+
+
+class InternalFailure(StorageUnavailable):
+    """S3 answered 500. It did not do what it was asked, and may well do it at the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +278,8 @@ def _from_response(action: str, error: ClientError) -> MirrorError:
         return StorageFull(action, _FULL.get(code, DISK_FULL))
     if status >= 500 and _FULL_TEXT.search(error.response.get("Error", {}).get("Message", "")):
         return StorageFull(action, DISK_FULL)
+    if status == _INTERNAL_FAILURE:
+        return InternalFailure(action, code)
     if code in _TRANSIENT or status in _TRANSIENT_STATUS or status >= 500:
         return StorageUnavailable(action, code)
     return StorageRefused(action, code)

@@ -14,6 +14,7 @@ import botocore
 import pytest
 
 from mirror import __version__
+from mirror.catalog.tag_change import COMMIT_TIMEOUT, LEASE_SECONDS
 from mirror.errors import StorageFull, StorageRefused, StorageUnavailable
 from mirror.oci.digest import Digest
 from mirror.storage.bucket import Bucket
@@ -83,12 +84,33 @@ def test_a_transient_error_is_retried(scripted: OpenBucket) -> None:
     assert [request.body for request in server.requests] == [b"body", b"body"]
 
 
-def test_the_commit_is_tried_once(scripted: OpenBucket) -> None:
+def test_a_commit_that_s3_is_too_busy_for_is_tried_once(scripted: OpenBucket) -> None:
     """A second attempt could happen after another process took the tag's lease."""
     bucket, server = scripted(lambda _: error(503, "SlowDown"))
     with pytest.raises(StorageUnavailable):
         LinkStore(bucket).set_current("team/app", "7", DIGEST, timeout=10)
     assert len(server.requests) == 1
+
+
+def test_a_commit_that_s3_answers_with_an_internal_error_is_sent_again(scripted: OpenBucket) -> None:
+    bucket, server = scripted(in_sequence(error(500, "InternalError"), Response()))
+    LinkStore(bucket).set_current("team/app", "7", DIGEST, timeout=10)
+    assert [(request.method, request.body) for request in server.requests] == [("PUT", str(DIGEST).encode())] * 2
+
+
+def test_a_tag_whose_deletion_s3_answers_with_an_internal_error_is_deleted_again(scripted: OpenBucket) -> None:
+    bucket, server = scripted(in_sequence(error(500, "InternalError"), Response(204)))
+    LinkStore(bucket).delete_tag("team/app", "7", timeout=10)
+    assert [request.method for request in server.requests] == ["DELETE", "DELETE"]
+
+
+def test_internal_errors_without_end_end_the_commit_before_its_lease(scripted: OpenBucket) -> None:
+    """The last attempt begins within a quarter of the timeout. So the commit needs under half the lease in all."""
+    bucket, server = scripted(lambda _: error(500, "InternalError"))
+    with pytest.raises(StorageUnavailable, match="InternalError"):
+        LinkStore(bucket).set_current("team/app", "7", DIGEST, timeout=2)
+    assert len(server.requests) > 1
+    assert COMMIT_TIMEOUT * 5 / 4 < LEASE_SECONDS / 2
 
 
 def test_the_commit_waits_no_longer_than_its_timeout(scripted: OpenBucket) -> None:
