@@ -18,13 +18,12 @@ from mirror.errors import ImageNotHeld, StorageDamaged
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.referrer import fallback_tag
 from service.core import service
 from service.http.bodies import require_single
 from service.http.connections import in_thread
 
 FILTER: Final = "artifactType"
-_LONGEST_HEX: Final = 64
-"""Characters of a digest in a fallback tag. A longer digest is cut."""
 _LARGE: Final = 128 * 1024
 """Bytes of an index that takes more than about 5 ms to parse."""
 
@@ -40,11 +39,6 @@ def referrers(repositories: Sequence[str], digest_text: str) -> Response:
     body, is_filtered = build(listed, request.args.get(FILTER))
     headers = {"OCI-Filters-Applied": FILTER} if is_filtered else {}
     return Response(body, headers=headers, content_type=media_types.OCI_INDEX)
-
-
-def fallback_tag(subject: Digest) -> str:
-    """Return the tag under which a client lists referrers at a registry without this API."""
-    return f"{subject.algorithm}-{subject.hex[:_LONGEST_HEX]}"
 
 
 def listing(index: bytes, artifact_type: str | None) -> tuple[bytes, bool]:

@@ -1,0 +1,119 @@
+"""Referrers: manifests that say something of another manifest, such as its signatures and its SBOM. Pure.
+
+A referrer is found in one of three ways. The manifest that it is about is its subject.
+
+- The referrers API of the distribution spec lists it ("Listing Referrers").
+- Where a registry has no such API, an index under the subject's fallback tag lists it ("Referrers Tag Schema").
+- cosign 2 and regclient use tags of their own, which are made of the subject's digest: ``sha256-<hex>.sig``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mirror.errors import ManifestInvalid
+from mirror.oci import media_types
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.image import ManifestContent
+from mirror.oci.manifest import Manifest, is_short_text, parse_manifest
+
+EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
+"""The media type of an empty config. GHCR names it as the artifact type of every referrer."""
+COSIGN_SUFFIXES: Final = (".sig", ".att", ".sbom")
+REFERRER_TAG: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{64}.*", re.DOTALL)
+"""Tags of the referrers tag schema, of cosign, and of regclient's digest tags."""
+_LONGEST_HEX: Final = 64
+"""Characters of a digest in a fallback tag. A longer digest is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """An entry of a list of referrers. *artifact_type* is empty if the list does not tell it."""
+
+    descriptor: Descriptor
+    artifact_type: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def digest(self) -> Digest:
+        return self.descriptor.digest
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the list tells the artifact type. GHCR's only tells that of the empty config."""
+        return self.artifact_type not in ("", EMPTY_TYPE)
+
+    def entry(self) -> dict[str, Any]:
+        """Return it as an entry of an index."""
+        found: dict[str, Any] = {"mediaType": self.descriptor.media_type, "digest": str(self.digest)}
+        found["size"] = self.descriptor.size
+        if self.artifact_type:
+            found["artifactType"] = self.artifact_type
+        if self.annotations:
+            found["annotations"] = dict(self.annotations)
+        return found
+
+
+def fallback_tag(subject: Digest) -> str:
+    """Return the tag under which a client lists referrers at a registry without the API."""
+    return f"{subject.algorithm}-{subject.hex[:_LONGEST_HEX]}"
+
+
+def cosign_tags(subject: Digest) -> tuple[str, ...]:
+    """Return the tags under which cosign 2 keeps signatures, attestations and SBOMs of *subject*."""
+    return tuple(f"{subject.algorithm}-{subject.hex}{suffix}" for suffix in COSIGN_SUFFIXES)
+
+
+def described(content: ManifestContent) -> Referrer:
+    """Return the entry for a referrer from its manifest, as the distribution spec wants it.
+
+    The artifact type is the manifest's, else the media type of its config. Its annotations are copied.
+    """
+    parsed = content.parsed
+    artifact_type = parsed.artifact_type
+    if not artifact_type and isinstance(parsed, Manifest):
+        artifact_type = parsed.config.media_type
+    annotations = json.loads(content.body).get("annotations")
+    descriptor = Descriptor(parsed.media_type, content.descriptor.digest, len(content.body))
+    return Referrer(descriptor, artifact_type, _annotations(annotations))
+
+
+def read_list(body: bytes, *, what: str) -> tuple[Referrer, ...]:
+    """Read a list of referrers: a response of the API, or the index of a fallback tag.
+
+    *what* names the list in errors. Raises ManifestInvalid, MediaTypeUnsupported or SizeInvalid.
+    """
+    index = parse_manifest(body, media_types.OCI_INDEX, what=what)
+    if isinstance(index, Manifest):
+        raise ManifestInvalid(what, "it is no index")
+    entries = json.loads(body).get("manifests") or []
+    return tuple(
+        Referrer(descriptor, _type(entry.get("artifactType")), _annotations(entry.get("annotations")))
+        for descriptor, entry in zip(index.manifests, entries, strict=True)
+    )
+
+
+def write_list(referrers: Iterable[Referrer]) -> bytes:
+    """Return the index that lists *referrers*, each digest once, in their order."""
+    entries = {referrer.digest: referrer.entry() for referrer in reversed(list(referrers))}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": list(reversed(entries.values())),
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _type(value: object) -> str:
+    return value if is_short_text(value) else ""
+
+
+def _annotations(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {name: text for name, text in value.items() if isinstance(text, str)}
