@@ -25,6 +25,7 @@ from mirror.catalog.tag_change import TagChanges
 from mirror.copying.cancellation import on_cancel, pause
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
+from mirror.copying.referrers import ReferrerFinder
 from mirror.copying.resolver import Resolver
 from mirror.jobs.choose import Chooser
 from mirror.jobs.claim import TaskClaimer, TaskSettler
@@ -33,6 +34,7 @@ from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.measure import SelectionMeter
 from mirror.jobs.plan import ImagePlanner
 from mirror.jobs.reconcile import Reconciler
+from mirror.jobs.referrers import ReferrerCopier
 from mirror.jobs.release import JobReleaser, StrandedReleases
 from mirror.jobs.run import ImageCopier, TaskRunner
 from mirror.jobs.storage_guard import StorageGuard
@@ -110,6 +112,7 @@ class Core:
     heartbeats: Heartbeats
     settler: TaskSettler
     claimer: TaskClaimer
+    referrers: ReferrerCopier
     runner: TaskRunner
     reconciler: Reconciler
     upload_purge: UploadPurge
@@ -157,6 +160,7 @@ def build(
     links, kept, provenance = LinkStore(bucket), KeptStore(bucket), ProvenanceStore(bucket)
     copier = Copier(source, blobs, provenance, pins, leases, checkpoints, memory)
     resolver = Resolver(source, ManifestStore(blobs, provenance))
+    finder = ReferrerFinder(source, lambda: at(redis.now()))
 
     index = CatalogIndex(redis)
     reader = CatalogReader(blobs, links, provenance)
@@ -178,7 +182,8 @@ def build(
     settler = TaskSettler(claims, storage_guard)
     selections = SelectionStore(redis, jobs)
     chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
-    unchanged = UnchangedTags(source, changes, confirmer)
+    referrers = ReferrerCopier(finder, resolver, copier, publisher, reader, changes, referrer_lists)
+    unchanged = UnchangedTags(source, changes, confirmer, referrers)
     meter = SelectionMeter(confirmer, resolver, copier)
     expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)
     return Core(
@@ -219,9 +224,10 @@ def build(
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
+        referrers=referrers,
         runner=TaskRunner(
             settler,
-            ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis),
+            ImageCopier(confirmer, publisher, resolver, copier, referrers, storage_guard, redis),
             expander,
             ImagePlanner(confirmer, resolver, copier, plans),
             JobReleaser(jobs, images, releaser),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.index import CatalogIndex
@@ -20,6 +21,7 @@ from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
+from mirror.oci.referrer import ReferrersSeen
 from mirror.records.spec import CopySpec
 from mirror.records.task import Skipped
 from mirror.storage.links import KeptStore, LinkStore
@@ -196,6 +198,15 @@ class Confirmer:
         if not is_held or not self._kept.is_kept(target.repository, digest):
             return None
         return self._indexed(target.repository, digest)
+
+    def note_referrers(self, target: LocalImage, digest: Digest, seen: ReferrersSeen) -> None:
+        """List what the source of an unchanged tag has of referrers, unless the tag has moved. Raises TagBusy."""
+        if target.tag is None:
+            return
+        with self._changes.lock(target):
+            entry = self._index.entry(target.repository, target.tag)
+            if entry and entry.digest == str(digest) and entry.referrers != seen:
+                self._index.replace(replace(entry, referrers=seen))
 
     def shown(self, digest: Digest, spec: CopySpec, *, served: bool = False) -> Digest | None:
         """Return what the target shows if `confirm` would find that it needs no copy of *digest*. Writes nothing."""

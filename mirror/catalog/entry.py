@@ -12,6 +12,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import Platform
 from mirror.oci.reference import Reference, is_same_source
+from mirror.oci.referrer import ReferrersSeen
 from mirror.records.rules import PlatformRules
 from mirror.records.spec import CopySpec
 from mirror.storage.provenance import ImageProvenance, ImageSummary, chosen_platforms, platforms_mode
@@ -28,7 +29,8 @@ class ImageEntry:
     ``registry/repository``. So their jobs need not look for that in the bucket again.
 
     ``platform_rules`` chose its platforms, as `PlatformRules.key` writes them. ``source_digest`` is what the source
-    had, if that is not ``digest``.
+    had, if that is not ``digest``. ``referrers`` are those that the source had. ``signed_for`` is the policy for
+    signatures that the image was found to satisfy.
     """
 
     repository: str
@@ -43,6 +45,8 @@ class ImageEntry:
     also_from: tuple[str, ...] = ()
     source_digest: str | None = None
     platform_rules: str | None = None
+    referrers: ReferrersSeen | None = None
+    signed_for: str | None = None
 
     @classmethod
     def of(cls, target: LocalImage, digest: Digest, summary: ImageSummary, origin: ImageProvenance | None) -> Self:
@@ -59,6 +63,8 @@ class ImageEntry:
             job=(origin and origin.job) or None,
             source_digest=str(origin.digest) if origin and origin.digest != digest else None,
             platform_rules=origin.platforms if origin else None,
+            referrers=origin.referrers if origin else None,
+            signed_for=origin.signature.policy if origin and origin.signature else None,
         )
 
     @property
@@ -72,6 +78,8 @@ class ImageEntry:
             Digest.parse(self.source_digest) if self.source_digest else None,
             self.platform_rules,
             self.platforms,
+            self.referrers,
+            self.signed_for,
         )
 
     def found_at(self, source: Reference) -> Self:
@@ -102,6 +110,8 @@ class IndexedTag:
     source_digest: Digest | None = None
     platform_rules: str | None = None
     platforms: tuple[str, ...] = ()
+    referrers: ReferrersSeen | None = None
+    signed_for: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -114,6 +124,8 @@ class IndexedTag:
             Digest.parse(entry["source_digest"]) if entry.get("source_digest") else None,
             entry.get("platform_rules"),
             tuple(entry.get("platforms") or ()),
+            ReferrersSeen.from_fields(entry.get("referrers")),
+            entry.get("signed_for"),
         )
 
     def is_from(self, source: Reference) -> bool:
@@ -189,10 +201,13 @@ class _EntrySchema(Schema):
     also_from = fields.List(fields.String(), load_default=list)
     source_digest = fields.String(load_default=None, allow_none=True)
     platform_rules = fields.String(load_default=None, allow_none=True)
+    referrers = fields.Dict(load_default=None, allow_none=True)
+    signed_for = fields.String(load_default=None, allow_none=True)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> ImageEntry:
-        return ImageEntry(**{**data, "platforms": tuple(data["platforms"]), "also_from": tuple(data["also_from"])})
+        data |= {name: tuple(data[name]) for name in ("platforms", "also_from")}
+        return ImageEntry(**{**data, "referrers": ReferrersSeen.from_fields(data["referrers"])})
 
 
 _SCHEMA: Final = _EntrySchema()

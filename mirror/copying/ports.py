@@ -13,6 +13,7 @@ from typing import Literal, Protocol, Self
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
+from mirror.oci.referrer import Referrer
 
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
 
@@ -75,6 +76,12 @@ class Source(Protocol):
         self, reference: Reference, blob: Descriptor, *, offset: int = 0, length: int | None = None
     ) -> BlobStream:
         """Open *length* bytes from *offset* on, or all that follow. A server without ranges sends the whole blob."""
+
+    def referrers(self, subject: Reference) -> tuple[Referrer, ...] | None:
+        """Return the referrers of a digest. None if the registry has no API that lists them."""
+
+    def referrer_tags(self, repository: Reference) -> frozenset[str] | None:
+        """Return all tags of the repository that are made of a digest. None if the registry lists no tags."""
 
     def require_blob(self, reference: Reference, blob: Descriptor) -> None:
         """Raise BlobUnknown unless the registry has the blob. No more than its first bytes are read."""

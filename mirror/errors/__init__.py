@@ -118,6 +118,7 @@ from mirror.errors.content import (
     DigestMismatch,
     ManifestInvalid,
     MediaTypeUnsupported,
+    ReferrersTooMany,
     SizeInvalid,
 )
 from mirror.errors.input import (
@@ -246,6 +247,7 @@ __all__ = [
     "RateLimited",
     "RealmNotAllowed",
     "RedisUnavailable",
+    "ReferrersTooMany",
     "RegexUnavailable",
     "RegistryBusy",
     "RegistryDown",

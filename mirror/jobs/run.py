@@ -14,14 +14,16 @@ from mirror.catalog.confirm import Confirmer
 from mirror.catalog.publish import Publisher
 from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.copier import Copier
+from mirror.copying.memory import ManifestMemory
 from mirror.copying.resolver import Resolver
 from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
 from mirror.jobs.expand import Expander
 from mirror.jobs.plan import ImagePlanner
+from mirror.jobs.referrers import ReferrerCopier
 from mirror.jobs.release import JobReleaser
 from mirror.jobs.storage_guard import StorageGuard
-from mirror.jobs.unchanged import unchanged_outcome
+from mirror.jobs.unchanged import unchanged_outcome, with_referrers
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.reference import Reference
@@ -74,6 +76,7 @@ class ImageCopier:
     publisher: Publisher
     resolver: Resolver
     copier: Copier
+    referrers: ReferrerCopier
     storage: StorageGuard
     redis: Redis
 
@@ -89,7 +92,7 @@ class ImageCopier:
             task.look_up(self.resolver)
         hint = task.digest
         if hint is not None and (update := self._confirmed(task, hint)) is not None:
-            return unchanged_outcome(update, hint)
+            return self._unchanged(task, update, hint)
         try:
             return self._copy(task, reference, hint)
         except BlobUnknown as error:
@@ -129,9 +132,22 @@ class ImageCopier:
                 if digest != hint or (task.held and task.held.made_from == digest):
                     update = self._confirmed(task, digest, served=True)
                 if update := update or self.confirmer.left_alone(task.change, task.spec, digest):
-                    return unchanged_outcome(update, digest)
+                    return self._unchanged(task, update, digest)
                 image, held = resolution.image(rules), resolution.held
-            return self._copy_and_publish(task, digest, image, held)
+            return self._copy_and_publish(task, digest, image, held, memory)
+
+    def _unchanged(self, task: ClaimedCopy, update: TagUpdate, found: Digest) -> Outcome:
+        """Return the outcome of a task whose image is not copied. Its source may have new referrers of it."""
+        outcome = unchanged_outcome(update, found)
+        if not outcome.unchanged or not task.spec.options.referrers.are_wanted:
+            return outcome
+        if task.are_referrers_current:
+            return with_referrers(task, outcome)
+        with self.copier.manifest_memory(task.spec.source, task.cancellation) as memory:
+            fetched = self.referrers.refresh(task, update.digest, memory)
+            counts = self.referrers.publish(task, fetched)
+        self.confirmer.note_referrers(task.change.target, update.digest, fetched.seen)
+        return replace(outcome, referrers=counts)
 
     def _confirmed(self, task: ClaimedCopy, digest: Digest, *, served: bool = False) -> TagUpdate | None:
         """Confirm that the target shows *digest* already. None if it is to be published, also if that is once more."""
@@ -139,8 +155,10 @@ class ImageCopier:
             return None
         return self.confirmer.confirm(task.change, digest, task.spec, served=served)
 
-    def _copy_and_publish(self, task: ClaimedCopy, found: Digest, image: Image, held: Sequence[Digest]) -> Outcome:
-        """Copy the blobs of *image* and publish it.
+    def _copy_and_publish(
+        self, task: ClaimedCopy, found: Digest, image: Image, held: Sequence[Digest], memory: ManifestMemory
+    ) -> Outcome:
+        """Copy the blobs of *image* and its referrers, and publish them.
 
         *found* is the digest of the source, and *held* are manifests that were read from the bucket.
         """
@@ -149,15 +167,22 @@ class ImageCopier:
         copied = self.copier.copy(
             reference, image, holder=heartbeat.holder, progress=heartbeat.progress, cancellation=task.cancellation
         )
+        fetched = None
+        if task.spec.options.referrers.are_wanted:
+            is_rewritten = rules.mode == "rewrite" and image.digest != found
+            fetched = self.referrers.fetch(task, image, memory, is_rewritten=is_rewritten)
         heartbeat.begin_publishing()
         moment = timestamp(at(self.redis.now()))
         manifests = {manifest.descriptor.digest for manifest in image.manifests}
         read_here = (*(digest for digest in held if digest in manifests), *copied.held)
         origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, platforms=rules.key)
+        if fetched:
+            self.referrers.publish(task, fetched)
+            origin = replace(origin, referrers=fetched.seen)
         update = self._publish(task, image.leaving_out(copied.left_out), origin)
         if task.is_trial:
             self.storage.succeeded(task.claim)
-        return replace(unchanged_outcome(update, found), unchanged=False)
+        return replace(unchanged_outcome(update, found), unchanged=False, referrers=fetched.counts if fetched else None)
 
     def _publish(self, task: ClaimedCopy, image: Image, origin: ImageProvenance) -> TagUpdate:
         """Publish the image. That of an atomic job is published without its tag, which its release moves."""

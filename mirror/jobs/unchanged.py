@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeGuard
@@ -27,10 +28,11 @@ from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.resolver import Resolver
 from mirror.errors import MirrorError, RedisUnavailable
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
+from mirror.jobs.referrers import ReferrerCopier
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.claims import Outcome
-from mirror.records.task import Skipped
+from mirror.records.task import ReferrerCounts, Skipped
 
 _THREADS: Final = 12
 """Threads that ask one registry."""
@@ -47,16 +49,27 @@ def unchanged_outcome(update: TagUpdate, found: Digest | None = None) -> Outcome
     return Outcome(str(update.digest), source_digest, unchanged=unchanged, superseded_by=by, skipped=skipped)
 
 
+def with_referrers(task: ClaimedCopy, outcome: Outcome) -> Outcome:
+    """Return the outcome of an unchanged task with the number of its referrers, which are unchanged, too."""
+    seen = task.held and task.held.referrers
+    if not seen or not task.spec.options.referrers.are_wanted:
+        return outcome
+    return replace(outcome, referrers=ReferrerCounts(unchanged=seen.count))
+
+
 class UnchangedCheck:
     """The tasks of a work horse that are being checked, and the threads that ask their sources.
 
     A context: its end waits for the threads.
     """
 
-    def __init__(self, settler: TaskSettler, confirmer: Confirmer, resolver: Resolver) -> None:
+    def __init__(
+        self, settler: TaskSettler, confirmer: Confirmer, resolver: Resolver, referrers: ReferrerCopier
+    ) -> None:
         self._settler = settler
         self._confirmer = confirmer
         self._resolver = resolver
+        self._referrers = referrers
         self._lookups: dict[Future[bool], ClaimedCopy] = {}
         self._current: list[ClaimedCopy] = []
         self._threads = ExitStack()
@@ -133,14 +146,21 @@ class UnchangedCheck:
         """In a thread of its own. Returns whether the work on the task goes on."""
         found = None
         with task.in_this_thread(), tolerate_outage([task.id]):
-            found = self._settler.attempt(task, partial(task.look_up, self._resolver))
+            found = self._settler.attempt(task, partial(self._ask_source, task))
         return found is not None
+
+    def _ask_source(self, task: ClaimedCopy) -> bool:
+        """Ask the source for the digest, and for the referrers of what the mirror has. Returns True."""
+        task.look_up(self._resolver)
+        if task.digest and is_current(task.spec, task.digest, task.held):
+            task.are_referrers_current = self._referrers.are_current(task.spec, task.held, task.claim.task.created_at)
+        return True
 
     def _collect(self) -> list[ClaimedCopy]:
         """Take the lookups that have ended. Return the tasks to be copied. The others join the current ones."""
         ended = {future: self._lookups.pop(future) for future in list(self._lookups) if future.done()}
         tasks = [task for future, task in ended.items() if future.result()]
-        current = [task for task in tasks if task.digest and is_current(task.spec, task.digest, task.held)]
+        current = [task for task in tasks if task.are_referrers_current]
         self._current += current
         return [task for task in tasks if task not in current]
 
@@ -170,7 +190,10 @@ class UnchangedCheck:
             with _settling(tasks):
                 updates = self._confirm(tasks, tags)
                 self._settler.succeed_unchanged(
-                    [(task, unchanged_outcome(update, task.digest)) for task, update in updates.items()]
+                    [
+                        (task, with_referrers(task, unchanged_outcome(update, task.digest)))
+                        for task, update in updates.items()
+                    ]
                 )
                 left = [task for task in tasks if task not in updates]
         return left

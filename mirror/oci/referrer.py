@@ -9,11 +9,13 @@ A referrer is found in one of three ways. The manifest that it is about is its s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Self
 
 from mirror.errors import ManifestInvalid
 from mirror.oci import media_types
@@ -27,6 +29,8 @@ EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 COSIGN_SUFFIXES: Final = (".sig", ".att", ".sbom")
 REFERRER_TAG: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{64}.*", re.DOTALL)
 """Tags of the referrers tag schema, of cosign, and of regclient's digest tags."""
+CHILDREN_EVERY: Final = timedelta(days=1)
+"""Children that had no referrers are looked at again after this time. The image itself is looked at by every job."""
 _LONGEST_HEX: Final = 64
 """Characters of a digest in a fallback tag. A longer digest is cut."""
 
@@ -57,6 +61,45 @@ class Referrer:
         if self.annotations:
             found["annotations"] = dict(self.annotations)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersSeen:
+    """What the last look at the source of a tag has seen. So the next one can say that nothing is new.
+
+    *rules* are those of its job. *first* stands for the referrers of the image itself, and *rest* for those of its
+    children and of referrers. Each is a short hash, or empty if there were none. *count* is the number of referrers
+    that were found. *at* is the time of the look at all of them, in seconds since the epoch.
+    """
+
+    rules: str
+    first: str
+    rest: str
+    count: int
+    at: int
+
+    def suffices(self, rules: str, moment: datetime) -> bool:
+        """Return whether a look at the image itself can show that nothing is new."""
+        is_recent = moment.timestamp() - self.at < CHILDREN_EVERY.total_seconds()
+        return self.rules == rules and not self.rest and is_recent
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_fields(cls, fields: object) -> Self | None:
+        """Read what `fields` returned. None for anything else."""
+        match fields:
+            case {"rules": str(rules), "first": str(first), "rest": str(rest), "count": int(count), "at": int(at)}:
+                return cls(rules, first, rest, count, at)
+            case _:
+                return None
+
+
+def hash_of(lines: Iterable[str]) -> str:
+    """Return a short hash of these lines in any order. Empty without lines."""
+    found = "\n".join(sorted(lines))
+    return hashlib.sha256(found.encode()).hexdigest()[:16] if found else ""
 
 
 def fallback_tag(subject: Digest) -> str:

@@ -112,6 +112,11 @@ class ReferrerRules:
     are_wanted: bool = True
     types: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """A text that two equal rules share."""
+        return ",".join(sorted(set(self.types))) or ("all" if self.are_wanted else "none")
+
     def include(self, *artifact_types: str) -> bool:
         """Return whether a referrer of any of these types is wanted."""
         return self.are_wanted and (not self.types or any(one in self.types for one in artifact_types))

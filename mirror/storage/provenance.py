@@ -11,6 +11,8 @@ from mirror.errors import InvalidDigest
 from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, is_same_source
+from mirror.oci.referrer import ReferrersSeen
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 
@@ -67,7 +69,8 @@ class ImageProvenance:
     already, so that the source was not asked for them. With ``summary`` a rebuild of the index need not read the
     manifests. It is None in older records, and for an image of more than `MOST_SUMMARISED` blobs. ``platforms`` are the
     rules by which platforms were chosen, as ``sparse:linux/amd64,linux/arm64``. With them the tag may show another
-    digest than ``digest``. None in older records, and without such rules.
+    digest than ``digest``. None in older records, and without such rules. ``referrers`` are those that the source then
+    had, and ``signature`` is the one that the job has verified. Both are None if the job did not ask for that.
     """
 
     source: str
@@ -77,6 +80,8 @@ class ImageProvenance:
     held: tuple[Digest, ...] = ()
     summary: ImageSummary | None = None
     platforms: str | None = None
+    referrers: ReferrersSeen | None = None
+    signature: SignatureVerdict | None = None
 
     def joined(self, before: Self | None) -> Self:
         """Return the record of a sparse index, of which its repository may hold children already, by *before*."""
@@ -100,6 +105,10 @@ class ImageProvenance:
         record |= {"job": self.job, "held": [str(digest) for digest in self.held]}
         if self.platforms:
             record["platforms"] = self.platforms
+        if self.referrers:
+            record["referrers"] = self.referrers.fields()
+        if self.signature:
+            record["signature"] = self.signature.fields()
         if self.summary and len(self.summary.sizes) <= MOST_SUMMARISED:
             record["summary"] = self.summary.fields()
         return json.dumps(record, sort_keys=True).encode()
@@ -132,9 +141,11 @@ class ImageProvenance:
         try:
             found = tuple(Digest.parse(text) for text in held)
             summary = ImageSummary.from_fields(record.get("summary"))
-            return cls(source, Digest.parse(digest), mirrored_at, job, found, summary, platforms)
+            origin = cls(source, Digest.parse(digest), mirrored_at, job, found, summary, platforms)
         except InvalidDigest:
             return None
+        referrers = ReferrersSeen.from_fields(record.get("referrers"))
+        return replace(origin, referrers=referrers, signature=SignatureVerdict.from_fields(record.get("signature")))
 
 
 class ProvenanceStore:

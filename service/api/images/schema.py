@@ -5,6 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from mirror.records.rules import PLATFORM_MODES
+from service.api.jobs.schema import SignatureSchema
 from service.http.pagination import DIGEST_EXAMPLE, PageQuery, page_schema
 
 _IMAGE = "docker.io/library/alpine:3.20"
@@ -83,6 +84,12 @@ class PlatformImageSchema(Schema):
 class ImageDetailSchema(ImageSchema):
     """One image in full."""
 
+    signature = fields.Nested(
+        SignatureSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "The signature that its job has verified; null if the job required none."},
+    )
     manifest = fields.Dict(required=True, metadata={"description": "The manifest or index, as it is."})
     images = fields.List(
         fields.Nested(PlatformImageSchema),
