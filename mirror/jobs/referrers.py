@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Final, Literal
 
 import structlog
@@ -145,13 +146,7 @@ class ReferrerCopier:
             sightings = self.finder.look_at_all(reference, below, since, task.cancellation)
         results = self._copied(task, walk, memory)
         copied = [one for one in results if isinstance(one, _Copied)]
-        seen = ReferrersSeen(
-            walk.rules.key,
-            hash_of(first.lines),
-            hash_of(line for one in walk.sightings[1:] for line in one.lines),
-            walk.count,
-            int(since.timestamp()),
-        )
+        seen = _seen(walk.rules.key, walk.sightings, walk.count, since)
         return FetchedReferrers(copied, walk.own, walk.held, results.count("left out"), seen)
 
     def publish(self, task: ClaimedCopy, fetched: FetchedReferrers) -> ReferrerCounts:
@@ -172,9 +167,29 @@ class ReferrerCopier:
         return fetched.counts
 
     def refresh(self, task: ClaimedCopy, shown: Digest, memory: ManifestMemory) -> FetchedReferrers:
-        """As `fetch`, for an image that the target shows already: *shown*."""
+        """As `fetch`, for an image that the target shows already: *shown*. If nothing is new, no manifest is read."""
         image = self.reader.image(LocalImage(task.change.target.repository, digest=shown))
-        return self.fetch(task, image, memory, is_rewritten=task.held is not None and _is_rewritten(task.held))
+        seen = task.held.referrers if task.held else None
+        is_rewritten = task.held is not None and _is_rewritten(task.held)
+        if seen and seen.rules == task.spec.options.referrers.key:
+            since = task.claim.task.created_at
+            first = self._first(task.spec.source, shown, since, is_rewritten=is_rewritten)
+            rest = self.finder.look_at_all(task.spec.source, self._below(task, image), since, task.cancellation)
+            now = _seen(seen.rules, [first, *rest], seen.count, since)
+            if (now.first, now.rest) == (seen.first, seen.rest):
+                return FetchedReferrers((), (), seen.count, 0, now)
+        return self.fetch(task, image, memory, is_rewritten=is_rewritten)
+
+    def _below(self, task: ClaimedCopy, image: Image) -> list[Digest]:
+        """Return the children of an image that is held, and all referrers that the mirror lists below it."""
+        repository = task.change.target.repository
+        level = [one.descriptor.digest for one in image.manifests]
+        found = dict.fromkeys(level)
+        for _ in range(MAX_DEPTH - 1):
+            listed = [one.digest for subject in level for one in self.lists.listed(repository, subject)]
+            level = [digest for digest in dict.fromkeys(listed) if digest not in found]
+            found |= dict.fromkeys(level)
+        return [digest for digest in found if digest != image.digest]
 
     def _first(self, reference: Reference, digest: Digest, since: datetime, *, is_rewritten: bool) -> Sighting:
         """Look for the referrers of the image itself. Its source has none of an index that was made here."""
@@ -291,6 +306,12 @@ class _Unshown(Progress):
 
     def checkpointed(self, digest: Digest) -> None:
         self._progress.checkpointed(digest)
+
+
+def _seen(rules: str, sightings: Sequence[Sighting], count: int, moment: datetime) -> ReferrersSeen:
+    """Return what the next job needs to know of a look at everything. The first sighting is that of the image itself."""
+    first, *rest = (one.lines for one in sightings)
+    return ReferrersSeen(rules, hash_of(first), hash_of(chain.from_iterable(rest)), count, int(moment.timestamp()))
 
 
 def _is_rewritten(held: IndexedTag) -> bool:
