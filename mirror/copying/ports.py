@@ -86,6 +86,15 @@ class Source(Protocol):
     def require_blob(self, reference: Reference, blob: Descriptor) -> None:
         """Raise BlobUnknown unless the registry has the blob. No more than its first bytes are read."""
 
+    def referrers(self, subject: Reference) -> tuple[Referrer, ...] | None:
+        """Return the referrers of a digest. None if the registry has no API for that."""
+
+    def referrer_tags(self, repository: Reference) -> frozenset[str] | None:
+        """Return all tags that may belong to referrers. None if the registry gives no complete list."""
+
+    def tag_digest(self, reference: Reference) -> Digest | None:
+        """Return the digest that a tag shows. None if there is no such tag, for certain."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedBlob:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -106,11 +107,11 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     subject = _optional_descriptor(document, "subject", what)
     artifact_type = _text(document, "artifactType", what)
     if media_type in media_types.INDEXES:
-        return Index(media_type, _entries(document, "manifests", what), subject, artifact_type)
+        return Index(media_type, parse_entries(document, "manifests", what), subject, artifact_type)
     config = _optional_descriptor(document, "config", what)
     if config is None:
         raise ManifestInvalid(what, "it has no config")
-    return Manifest(media_type, config, _entries(document, "layers", what), subject, artifact_type)
+    return Manifest(media_type, config, parse_entries(document, "layers", what), subject, artifact_type)
 
 
 def refuse_schema_1(body: bytes, content_type: str | None, *, what: str) -> None:
@@ -199,8 +200,8 @@ def _media_type(document: dict[str, Any], content_type: str | None, what: str) -
     return found
 
 
-def _entries(document: dict[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
-    """Parse the layers or the children. Null means an empty list.
+def parse_entries(document: Mapping[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
+    """Parse the layers or the children of a document. Null means an empty list.
 
     Go programs write null for a list that they never filled, and every reader accepts it. Some artifacts have no field
     ``layers``. `_media_type` has refused an index without the field ``manifests``: distribution would read it as an

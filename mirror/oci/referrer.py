@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
@@ -22,7 +22,7 @@ from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import ManifestContent
-from mirror.oci.manifest import Manifest, is_short_text, parse_manifest
+from mirror.oci.manifest import Manifest, is_short_text, parse_entries, parse_manifest
 
 EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 """The media type of an empty config. GHCR names it as the artifact type of every referrer."""
@@ -134,11 +134,15 @@ def read_list(body: bytes, *, what: str) -> tuple[Referrer, ...]:
     index = parse_manifest(body, media_types.OCI_INDEX, what=what)
     if isinstance(index, Manifest):
         raise ManifestInvalid(what, "it is no index")
-    entries = json.loads(body).get("manifests") or []
-    return tuple(
-        Referrer(descriptor, _type(entry.get("artifactType")), _annotations(entry.get("annotations")))
-        for descriptor, entry in zip(index.manifests, entries, strict=True)
-    )
+    return _referrers(index.manifests, json.loads(body).get("manifests") or [])
+
+
+def read_entries(entries: Sequence[Any], *, what: str) -> tuple[Referrer, ...]:
+    """Read the entries of a list of referrers whose JSON was parsed before, such as those of several pages.
+
+    *what* names the list in errors. Raises ManifestInvalid or SizeInvalid.
+    """
+    return _referrers(parse_entries({"manifests": entries}, "manifests", what), entries)
 
 
 def write_list(referrers: Iterable[Referrer]) -> bytes:
@@ -150,6 +154,13 @@ def write_list(referrers: Iterable[Referrer]) -> bytes:
         "manifests": list(reversed(entries.values())),
     }
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _referrers(descriptors: Iterable[Descriptor], entries: Iterable[Mapping[str, Any]]) -> tuple[Referrer, ...]:
+    return tuple(
+        Referrer(descriptor, _type(entry.get("artifactType")), _annotations(entry.get("annotations")))
+        for descriptor, entry in zip(descriptors, entries, strict=True)
+    )
 
 
 def _type(value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Self
 
+from mirror.errors import ManifestUnknown
 from mirror.http.address_guard import AddressGuard
 from mirror.http.deadlines import OnCancel, never_canceled
 from mirror.http.redirects import Redirects
@@ -14,6 +15,7 @@ from mirror.http.transport import Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryPattern
+from mirror.oci.referrer import Referrer, fallback_tag
 from mirror.registry.auth import Authenticator, CredentialLookup
 from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.blobs import BlobRange, BlobResponse, BlobSource
@@ -23,6 +25,7 @@ from mirror.registry.listing import Listing
 from mirror.registry.manifests import HeadSupport, ManifestHead, ManifestSource, RegistryManifests
 from mirror.registry.pages import ListRequests
 from mirror.registry.pull_limit import PullAccounts
+from mirror.registry.referrers import ReferrerSource
 from mirror.registry.retry import Retries
 from mirror.registry.throttle import Sleep, Throttle
 from mirror.registry.token_server import TokenServers
@@ -68,6 +71,7 @@ class RegistryClient:
         lists = ListRequests(throttle.limiter, self._retries, sleep)
         vendors = VendorListings(transport, redirects, endpoints, find_credential, listing_apis or {}, lists)
         self._listing = Listing(requests, vendors, lists)
+        self._referrers = ReferrerSource(requests, self._listing, lists)
 
     @classmethod
     def from_settings(
@@ -154,6 +158,42 @@ class RegistryClient:
         unknown namespace, ListingTooLarge for more than 10 000 repositories, and what `tags` raises.
         """
         return self._listing.repositories(pattern)
+
+    def referrers(self, subject: Reference) -> tuple[Referrer, ...] | None:
+        """Return what the registry lists as referrers of a digest, each once, in its order.
+
+        None if the registry has no referrers API, or does not know it for this subject. Then the fallback tag of
+        *subject* may list referrers. Entries of unknown media types are left out and logged. A list may state the
+        artifact type of the empty config for every entry: see `Referrer.is_typed`.
+
+        Raises ManifestInvalid or SizeInvalid for an entry that is no descriptor, ListingTooLarge for more than 1 000
+        entries or 8 MiB, SourceFailed for a list that is damaged, cut off or circular, and what every request raises.
+        """
+        return self._referrers.of(subject)
+
+    def referrer_tags(self, repository: Reference) -> frozenset[str] | None:
+        """Return all tags of the reference's repository that may belong to referrers (`REFERRER_TAG`).
+
+        None if the registry gives no complete list, or one of more than 10 pages: `tag_digest` finds each tag then. The
+        tag and the digest of *repository* are not used. Raises what every request raises for a 429, a 5xx or a lost
+        connection.
+        """
+        return self._referrers.tags(repository)
+
+    def tag_digest(self, reference: Reference) -> Digest | None:
+        """Return the digest that a tag shows. None if there is no such tag, for certain.
+
+        A GET decides, because a registry may answer a HEAD with a 404 although it has the tag. With a pull limit, a
+        HEAD is sent first, which costs nothing. GitLab answers a fallback tag that does not exist with its subject
+        (oras-go, #1396). That reads as no tag. Raises Unauthorized and Denied, and what `RegistryManifests.get` raises.
+        """
+        with self.reading(reference) as manifests:
+            digest = self.head_manifest(reference) if manifests.is_limited() else None
+            try:
+                digest = digest or manifests.get(reference).digest
+            except ManifestUnknown:
+                return None
+        return None if fallback_tag(digest) == reference.tag else digest
 
     def close(self) -> None:
         self._transport.close()

@@ -59,13 +59,16 @@ class Listing:
         self._vendors = vendors
         self._lists = lists
 
-    def tags(self, repository: RepositoryPattern) -> Iterator[str]:
-        """Yield each tag of *repository* once, in the registry's order. See `RegistryClient.tags`."""
+    def tags(self, repository: RepositoryPattern, *, most_pages: int | None = None) -> Iterator[str]:
+        """Yield each tag of *repository* once, in the registry's order. See `RegistryClient.tags`.
+
+        Raises ListingTooLarge also if the list has more than *most_pages*.
+        """
         unknown = RepositoryUnknown(repository.registry, repository.repository)
         listed = _List("tags/list", "tags", f"tags of {repository}", unknown)
         seen: set[str] = set()
         malformed = 0
-        for tag in self._entries(repository, listed):
+        for tag in self._entries(repository, listed, most_pages):
             if not isinstance(tag, str) or not is_tag(tag):
                 malformed += 1
             elif tag not in seen:
@@ -111,11 +114,11 @@ class Listing:
         listed = _List("_catalog", "repositories", f"repositories of {pattern.registry}", unknown)
         return self._entries(pattern, listed)
 
-    def _entries(self, source: RepositoryPattern, listed: _List) -> Iterator[Any]:
+    def _entries(self, source: RepositoryPattern, listed: _List, most_pages: int | None = None) -> Iterator[Any]:
         def fetch(query: str) -> Page:
             return self._lists.run(source, partial(self._fetch_once, source, listed, query))
 
-        return PagedList(source.registry, listed.what).entries(_FIRST, fetch)
+        return PagedList(source.registry, listed.what, most_pages=most_pages).entries(_FIRST, fetch)
 
     def _fetch_once(self, source: RepositoryPattern, listed: _List, query: str) -> Page:
         path = f"{listed.path}?{query}" if query else listed.path
