@@ -70,6 +70,8 @@
     │   ├── PreconditionFailed:     PRECONDITION_FAILED
     │   ├── TagDrifted:             TAG_DRIFTED
     │   ├── ManifestInUse:          MANIFEST_IN_USE
+    │   ├── ReferrersTagTaken:      REFERRERS_TAG_TAKEN
+    │   ├── TooManyReferrers:       TOO_MANY_REFERRERS
     │   ├── TagBusy:                TAG_BUSY
     │   ├── BlobBusy:               BLOB_BUSY
     │   └── BlobBeingDeleted:       BLOB_BEING_DELETED
@@ -109,9 +111,11 @@ from mirror.errors.catalog import (
     ManifestInUse,
     NoRegistryMirrored,
     PreconditionFailed,
+    ReferrersTagTaken,
     RepositoryNotHeld,
     TagBusy,
     TagDrifted,
+    TooManyReferrers,
 )
 from mirror.errors.content import (
     ContentError,
@@ -246,6 +250,7 @@ __all__ = [
     "RateLimited",
     "RealmNotAllowed",
     "RedisUnavailable",
+    "ReferrersTagTaken",
     "RegexUnavailable",
     "RegistryBusy",
     "RegistryDown",
@@ -273,6 +278,7 @@ __all__ = [
     "TargetsInvalid",
     "TaskUnknown",
     "TlsExpected",
+    "TooManyReferrers",
     "Unauthorized",
     "Unavailable",
     "WorkerLost",

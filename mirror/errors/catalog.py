@@ -79,6 +79,34 @@ class ManifestInUse(Conflict):
         super().__init__(f"'{image}' is held by {tags}")
 
 
+class ReferrersTagTaken(Conflict):
+    """The fallback tag of a subject shows an image, so the mirror cannot list referrers there."""
+
+    code = "REFERRERS_TAG_TAKEN"
+    hint = (
+        "The tag belongs to the list of what refers to an image, such as its signatures. Give the image that it shows "
+        "another tag with PUT /v1/images/…, then delete this one. Or mirror with 'referrers': false."
+    )
+
+    def __init__(self, image: str, media_type: str) -> None:
+        super().__init__(f"Referrers cannot be listed under '{image}', because it shows another image: {media_type}")
+
+
+class TooManyReferrers(Conflict):
+    """The list of referrers of a subject would be larger than clients and registries accept."""
+
+    code = "TOO_MANY_REFERRERS"
+    hint = (
+        "Mirror only the types of referrers that you need, as in 'referrers': ['application/spdx+json']. To begin a "
+        "new list, delete this tag."
+    )
+
+    def __init__(self, image: str, entries: int, size: int) -> None:
+        super().__init__(
+            f"The list of referrers '{image}' would have {entries} entries and {size} bytes, more than a list may have"
+        )
+
+
 class TagBusy(Conflict):
     """Another task or request holds the lease of the tag."""
 
