@@ -16,6 +16,7 @@ from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.publish import Publisher
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.rebuild import Rebuilder
+from mirror.catalog.referrers import ReferrerLists
 from mirror.catalog.registries import MirroredRegistries
 from mirror.catalog.release import Releaser
 from mirror.catalog.released_images import ReleasedImages
@@ -96,6 +97,7 @@ class Core:
     reader: CatalogReader
     changes: TagChanges
     publisher: Publisher
+    referrer_lists: ReferrerLists
     confirmer: Confirmer
     retagger: Retagger
     deleter: Deleter
@@ -167,6 +169,9 @@ def build(
     changes = TagChanges(leases, TagSequence(redis), CurrentTags(redis), links, index)
     publisher = Publisher(bucket.disk, changes, reader, blobs=blobs, links=links, kept=kept, provenance=provenance)
     relister = Relister(changes, reader, index, provenance)
+    referrer_lists = ReferrerLists(
+        changes, publisher, reader, relister, blobs=blobs, provenance=provenance, redis=redis
+    )
     images = ReleasedImages(reader, index, relister, blobs=blobs, links=links, provenance=provenance, pins=pins)
     journals = ReleaseJournals(bucket)
     releaser = Releaser(redis, bucket.disk, leases, changes, images, links, journals)
@@ -206,6 +211,7 @@ def build(
         reader=reader,
         changes=changes,
         publisher=publisher,
+        referrer_lists=referrer_lists,
         confirmer=confirmer,
         retagger=Retagger(
             settings.public_host, changes, publisher, reader, blobs=blobs, provenance=provenance, pins=pins

@@ -77,12 +77,6 @@ class Source(Protocol):
     ) -> BlobStream:
         """Open *length* bytes from *offset* on, or all that follow. A server without ranges sends the whole blob."""
 
-    def referrers(self, subject: Reference) -> tuple[Referrer, ...] | None:
-        """Return the referrers of a digest. None if the registry has no API that lists them."""
-
-    def referrer_tags(self, repository: Reference) -> frozenset[str] | None:
-        """Return all tags of the repository that are made of a digest. None if the registry lists no tags."""
-
     def require_blob(self, reference: Reference, blob: Descriptor) -> None:
         """Raise BlobUnknown unless the registry has the blob. No more than its first bytes are read."""
 

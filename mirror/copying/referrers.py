@@ -24,7 +24,6 @@ from cachetools import TTLCache
 from mirror.copying.cancellation import Cancellation
 from mirror.copying.memory import ManifestMemory
 from mirror.copying.ports import Source
-from mirror.errors import ManifestUnknown
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Index, parse_manifest
 from mirror.oci.reference import Reference
@@ -72,7 +71,7 @@ class ReferrerFinder:
         wanted = cosign_tags(subject) if listed is not None else (fallback_tag(subject), *cosign_tags(subject))
         existing = self._tags(reference, since)
         candidates = [tag for tag in wanted if existing is None or tag in existing]
-        found = ((tag, self._digest(replace(reference, tag=tag, digest=None))) for tag in candidates)
+        found = ((tag, self._source.tag_digest(replace(reference, tag=tag, digest=None))) for tag in candidates)
         return Sighting(subject, listed, {tag: digest for tag, digest in found if digest})
 
     def entries(self, reference: Reference, sighting: Sighting, memory: ManifestMemory) -> tuple[Referrer, ...]:
@@ -117,16 +116,6 @@ class ReferrerFinder:
             if found is None:
                 found = self._lists[key] = _TagList()
         return found.names(since, self.now, lambda: self._source.referrer_tags(reference))
-
-    def _digest(self, tag: Reference) -> Digest | None:
-        """Return what a tag shows, None if there is no such tag. Where a HEAD does not tell, the tag is read."""
-        try:
-            if (digest := self._source.head_manifest(tag)) is not None:
-                return digest
-            with self._source.reading(tag) as manifests:
-                return manifests.get(tag).digest
-        except ManifestUnknown:
-            return None
 
 
 class _TagList:

@@ -70,6 +70,8 @@
     │   ├── PreconditionFailed:     PRECONDITION_FAILED
     │   ├── TagDrifted:             TAG_DRIFTED
     │   ├── ManifestInUse:          MANIFEST_IN_USE
+    │   ├── ReferrersTagTaken:      REFERRERS_TAG_TAKEN
+    │   ├── TooManyReferrers:       TOO_MANY_REFERRERS
     │   ├── TagBusy:                TAG_BUSY
     │   ├── BlobBusy:               BLOB_BUSY
     │   └── BlobBeingDeleted:       BLOB_BEING_DELETED
@@ -109,16 +111,17 @@ from mirror.errors.catalog import (
     ManifestInUse,
     NoRegistryMirrored,
     PreconditionFailed,
+    ReferrersTagTaken,
     RepositoryNotHeld,
     TagBusy,
     TagDrifted,
+    TooManyReferrers,
 )
 from mirror.errors.content import (
     ContentError,
     DigestMismatch,
     ManifestInvalid,
     MediaTypeUnsupported,
-    ReferrersTooMany,
     SizeInvalid,
 )
 from mirror.errors.input import (
@@ -247,7 +250,7 @@ __all__ = [
     "RateLimited",
     "RealmNotAllowed",
     "RedisUnavailable",
-    "ReferrersTooMany",
+    "ReferrersTagTaken",
     "RegexUnavailable",
     "RegistryBusy",
     "RegistryDown",
@@ -275,6 +278,7 @@ __all__ = [
     "TargetsInvalid",
     "TaskUnknown",
     "TlsExpected",
+    "TooManyReferrers",
     "Unauthorized",
     "Unavailable",
     "WorkerLost",

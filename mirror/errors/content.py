@@ -55,11 +55,3 @@ class SizeInvalid(ContentError):
         self, digest: str, expected: int | str, actual: int | str, *, what: str = "blob", hint: str | None = None
     ) -> None:
         super().__init__(f"The {what} {digest} should have {expected} bytes and has {actual}", hint=hint)
-
-
-class ReferrersTooMany(ContentError):
-    code = "REFERRERS_TOO_MANY"
-    hint = "Name the artifact types that you need in 'referrers', or set it to false."
-
-    def __init__(self, source: str, most: int) -> None:
-        super().__init__(f"The image {source} has more than {most} signatures, SBOMs and other referrers")

@@ -28,7 +28,7 @@ from mirror.copying.memory import ManifestMemory
 from mirror.copying.ports import BlobState, PlannedBlob, Progress
 from mirror.copying.referrers import ReferrerFinder, Sighting
 from mirror.copying.resolver import Resolver
-from mirror.errors import ManifestUnknown, MediaTypeUnsupported, ReferrersTooMany
+from mirror.errors import ManifestUnknown, MediaTypeUnsupported, TooManyReferrers
 from mirror.jobs.claim import ClaimedCopy
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
@@ -129,7 +129,7 @@ class ReferrerCopier:
         """Copy the content of all referrers of *image* that the mirror does not list. Nothing can be read yet.
 
         The index of an image that *is_rewritten* was made here, so its source knows no referrers of it. Raises
-        ReferrersTooMany, and what copying an image raises.
+        TooManyReferrers, and what copying an image raises.
         """
         reference, since = task.spec.source, task.claim.task.created_at
         walk = _Walk(task.spec.options.referrers, {one.descriptor.digest: one for one in image.manifests})
@@ -229,7 +229,7 @@ class ReferrerCopier:
     def _count(self, walk: _Walk, reference: Reference) -> None:
         walk.count += 1
         if walk.count > MAX_REFERRERS:
-            raise ReferrersTooMany(str(reference), MAX_REFERRERS)
+            raise TooManyReferrers.of_image(str(reference), MAX_REFERRERS)
 
     def _copied(self, task: ClaimedCopy, walk: _Walk, memory: ManifestMemory) -> list[_Copied | _NotCopied]:
         """Copy what is wanted, several at a time."""
@@ -309,7 +309,7 @@ class _Unshown(Progress):
 
 
 def _seen(rules: str, sightings: Sequence[Sighting], count: int, moment: datetime) -> ReferrersSeen:
-    """Return what the next job needs to know of a look at everything. The first sighting is that of the image itself."""
+    """Return what the next job needs to know of a look at everything, which began with the image itself."""
     first, *rest = (one.lines for one in sightings)
     return ReferrersSeen(rules, hash_of(first), hash_of(chain.from_iterable(rest)), count, int(moment.timestamp()))
 

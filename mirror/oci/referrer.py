@@ -126,6 +126,13 @@ def described(content: ManifestContent) -> Referrer:
     return Referrer(descriptor, artifact_type, _annotations(annotations))
 
 
+def completed(listed: Referrer, content: ManifestContent) -> Referrer:
+    """Return an entry of a list with what only its manifest, *content*, tells: size, artifact type, annotations."""
+    found = described(content)
+    artifact_type = listed.artifact_type if listed.is_typed else found.artifact_type
+    return Referrer(found.descriptor, artifact_type, listed.annotations or found.annotations)
+
+
 def read_list(body: bytes, *, what: str) -> tuple[Referrer, ...]:
     """Read a list of referrers: a response of the API, or the index of a fallback tag.
 
@@ -147,12 +154,17 @@ def read_entries(entries: Sequence[Any], *, what: str) -> tuple[Referrer, ...]:
 
 def write_list(referrers: Iterable[Referrer]) -> bytes:
     """Return the index that lists *referrers*, each digest once, in their order."""
-    entries = {referrer.digest: referrer.entry() for referrer in reversed(list(referrers))}
-    document = {
-        "schemaVersion": 2,
-        "mediaType": media_types.OCI_INDEX,
-        "manifests": list(reversed(entries.values())),
-    }
+    entries: dict[Digest, dict[str, Any]] = {}
+    for referrer in referrers:
+        entries.setdefault(referrer.digest, referrer.entry())
+    document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": list(entries.values())}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def extend_list(body: bytes, referrers: Iterable[Referrer]) -> bytes:
+    """Return the list *body*, which was read before, with more entries at its end. All else in it stays."""
+    document = json.loads(body)
+    document["manifests"] = [*(document.get("manifests") or ()), *(referrer.entry() for referrer in referrers)]
     return json.dumps(document, separators=(",", ":")).encode()
 
 

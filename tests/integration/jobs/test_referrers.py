@@ -294,7 +294,7 @@ def test_an_image_with_too_many_referrers_is_refused(harness: Harness, monkeypat
     attach(harness.registry, INDEX, *(images.artifact(SBOM, bytes([n]), subject=INDEX) for n in range(4)))
     task = run(harness)
     assert task.error
-    assert task.error.code == "REFERRERS_TOO_MANY"
+    assert task.error.code == "TOO_MANY_REFERRERS"
     assert harness.stored() == [] or harness.core.links.current("team/app", "1") is None
 
 
