@@ -177,6 +177,8 @@ class ImageCopier:
         read_here = (*(digest for digest in held if digest in manifests), *copied.held)
         origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, platforms=rules.key)
         if fetched:
+            if fetched.own:  # a list names only what can be read
+                self.publisher.stage(task.change.target, image.leaving_out(copied.left_out), origin)
             self.referrers.publish(task, fetched)
             origin = replace(origin, referrers=fetched.seen)
         update = self._publish(task, image.leaving_out(copied.left_out), origin)

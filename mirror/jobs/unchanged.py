@@ -146,15 +146,8 @@ class UnchangedCheck:
         """In a thread of its own. Returns whether the work on the task goes on."""
         found = None
         with task.in_this_thread(), tolerate_outage([task.id]):
-            found = self._settler.attempt(task, partial(self._ask_source, task))
+            found = self._settler.attempt(task, partial(_ask_source, task, self._resolver, self._referrers))
         return found is not None
-
-    def _ask_source(self, task: ClaimedCopy) -> bool:
-        """Ask the source for the digest, and for the referrers of what the mirror has. Returns True."""
-        task.look_up(self._resolver)
-        if task.digest and is_current(task.spec, task.digest, task.held):
-            task.are_referrers_current = self._referrers.are_current(task.spec, task.held, task.claim.task.created_at)
-        return True
 
     def _collect(self) -> list[ClaimedCopy]:
         """Take the lookups that have ended. Return the tasks to be copied. The others join the current ones."""
@@ -213,6 +206,14 @@ class UnchangedCheck:
             record_fault("confirming tags", error)
             return {}
         return {task: update for task, update in zip(tasks, updates, strict=True) if update}
+
+
+def _ask_source(task: ClaimedCopy, resolver: Resolver, referrers: ReferrerCopier) -> bool:
+    """Ask the source for the digest, and for the referrers of what the mirror has. Returns True."""
+    task.look_up(resolver)
+    if task.digest and is_current(task.spec, task.digest, task.held):
+        task.are_referrers_current = referrers.are_current(task.spec, task.held, task.claim.task.created_at)
+    return True
 
 
 def _note_failure(tasks: Sequence[ClaimedCopy], error: MirrorError) -> None:

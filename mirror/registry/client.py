@@ -183,17 +183,24 @@ class RegistryClient:
     def tag_digest(self, reference: Reference) -> Digest | None:
         """Return the digest that a tag shows. None if there is no such tag, for certain.
 
-        A GET decides, because a registry may answer a HEAD with a 404 although it has the tag. With a pull limit, a
-        HEAD is sent first, which costs nothing. GitLab answers a fallback tag that does not exist with its subject
-        (oras-go, #1396). That reads as no tag. Raises Unauthorized and Denied, and what `RegistryManifests.get` raises.
+        A HEAD that names a digest is enough. Any other is followed by a GET, because a registry may answer a HEAD with
+        a 404 although it has the tag. GitLab answers a fallback tag that does not exist with its subject (oras-go,
+        #1396). That reads as no tag. Raises Unauthorized and Denied, and what `RegistryManifests.get` raises.
         """
-        with self.reading(reference) as manifests:
-            digest = self.head_manifest(reference) if manifests.is_limited() else None
+        digest = self._headed(reference)
+        if digest is None:
             try:
-                digest = digest or manifests.get(reference).digest
+                with self.reading(reference) as manifests:
+                    digest = manifests.get(reference).digest
             except ManifestUnknown:
                 return None
         return None if fallback_tag(digest) == reference.tag else digest
+
+    def _headed(self, reference: Reference) -> Digest | None:
+        try:
+            return self.head_manifest(reference)
+        except ManifestUnknown:
+            return None
 
     def close(self) -> None:
         self._transport.close()

@@ -32,6 +32,7 @@ from tests.support.harness import Harness, mark_built
 from tests.support.images import TestImage
 from tests.support.servers.s3 import RcloneS3
 
+SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE, SBOM = "application/vnd.dev.sigstore.bundle.v0.3+json", "application/spdx+json"
 INDEX = images.three_platforms("signed")
 AMD64, ARM64, ARM = INDEX.children.values()
@@ -39,7 +40,7 @@ SIGNED = images.artifact(SIGNATURE, b"signature of the index", subject=INDEX)
 SIGNED_CHILD = images.artifact(SIGNATURE, b"signature of a child", subject=AMD64)
 BILL = images.artifact(SBOM, b"SBOM of the index", subject=INDEX)
 SIGNED_BILL = images.artifact(SIGNATURE, b"signature of the SBOM", subject=BILL)
-COSIGN = images.artifact("", b"payload")
+COSIGN = images.artifact(SIMPLE_SIGNING, b"payload")
 TAG = "team/app:1"
 
 
@@ -181,7 +182,7 @@ def test_tags_of_cosign_are_mirrored_and_followed(mirror: Harness, suffix: str) 
     assert succeeded(run(mirror)).referrers == ReferrerCounts(copied=1)
     assert mirror.core.links.current("team/app", tag) == COSIGN.digest
     assert succeeded(run(mirror)).referrers == ReferrerCounts(unchanged=1)
-    signed_again = images.artifact("", b"two payloads")
+    signed_again = images.artifact(SIMPLE_SIGNING, b"two payloads")
     mirror.registry.put(signed_again, "team/app", tag)
     assert succeeded(run(mirror)).referrers == ReferrerCounts(copied=1)
     assert mirror.core.links.current("team/app", tag) == signed_again.digest
