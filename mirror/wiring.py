@@ -38,8 +38,10 @@ from mirror.jobs.reconcile import Reconciler
 from mirror.jobs.referrers import ReferrerCopier
 from mirror.jobs.release import JobReleaser, StrandedReleases
 from mirror.jobs.run import ImageCopier, TaskRunner
+from mirror.jobs.signatures import SignatureRequirement
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submit import Submitter
+from mirror.jobs.unchanged import ReferrerCheck
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.locks.pins import Pins
@@ -60,6 +62,7 @@ from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.registry.throttle import Throttle
 from mirror.settings import Settings
+from mirror.signatures.roots import TrustedRoots
 from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
 from mirror.storage.bucket import Bucket
@@ -114,7 +117,7 @@ class Core:
     heartbeats: Heartbeats
     settler: TaskSettler
     claimer: TaskClaimer
-    referrers: ReferrerCopier
+    referrer_check: ReferrerCheck
     runner: TaskRunner
     reconciler: Reconciler
     upload_purge: UploadPurge
@@ -188,7 +191,11 @@ def build(
     selections = SelectionStore(redis, jobs)
     chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
     referrers = ReferrerCopier(finder, resolver, copier, publisher, reader, changes, referrer_lists)
-    unchanged = UnchangedTags(source, changes, confirmer, referrers)
+    signatures = SignatureRequirement(
+        source, finder, resolver, settings.signature_policies, TrustedRoots(settings.trusted_roots)
+    )
+    referrer_check = ReferrerCheck(finder, signatures)
+    unchanged = UnchangedTags(source, changes, confirmer, referrer_check)
     meter = SelectionMeter(confirmer, resolver, copier)
     expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)
     return Core(
@@ -230,10 +237,10 @@ def build(
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
-        referrers=referrers,
+        referrer_check=referrer_check,
         runner=TaskRunner(
             settler,
-            ImageCopier(confirmer, publisher, resolver, copier, referrers, storage_guard, redis),
+            ImageCopier(confirmer, publisher, resolver, copier, referrers, signatures, storage_guard),
             expander,
             ImagePlanner(confirmer, resolver, copier, plans),
             JobReleaser(jobs, images, releaser),

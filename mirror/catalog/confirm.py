@@ -24,6 +24,7 @@ from mirror.oci.reference import Reference
 from mirror.oci.referrer import ReferrersSeen
 from mirror.records.spec import CopySpec
 from mirror.records.task import Skipped
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 
@@ -199,14 +200,26 @@ class Confirmer:
             return None
         return self._indexed(target.repository, digest)
 
-    def note_referrers(self, target: LocalImage, digest: Digest, seen: ReferrersSeen) -> None:
-        """List what the source of an unchanged tag has of referrers, unless the tag has moved. Raises TagBusy."""
+    def note_referrers(
+        self, target: LocalImage, digest: Digest, seen: ReferrersSeen | None, signature: SignatureVerdict | None
+    ) -> None:
+        """Record the referrers and the signature of an image that its target shows already. Raises TagBusy.
+
+        The index gets both, unless the tag has moved, and the record of the image gets the signature.
+        """
+        if signature:
+            with self._changes.lock_record(target.repository, digest):
+                origin = self._provenance.image(target.repository, digest, timeout=COMMIT_TIMEOUT)
+                if origin:
+                    signed = replace(origin, signature=signature)
+                    self._provenance.record_image(target.repository, digest, signed, timeout=COMMIT_TIMEOUT)
         if target.tag is None:
             return
         with self._changes.lock(target):
             entry = self._index.entry(target.repository, target.tag)
-            if entry and entry.digest == str(digest) and entry.referrers != seen:
-                self._index.replace(replace(entry, referrers=seen))
+            if entry and entry.digest == str(digest):
+                known = replace(entry, referrers=seen or entry.referrers, signature=signature or entry.signature)
+                self._index.replace(known)
 
     def shown(self, digest: Digest, spec: CopySpec, *, served: bool = False) -> Digest | None:
         """Return what the target shows if `confirm` would find that it needs no copy of *digest*. Writes nothing."""

@@ -15,6 +15,7 @@ from mirror.oci.reference import Reference, is_same_source
 from mirror.oci.referrer import ReferrersSeen
 from mirror.records.rules import PlatformRules
 from mirror.records.spec import CopySpec
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.provenance import ImageProvenance, ImageSummary, chosen_platforms, platforms_mode
 
 _MOST_SOURCES: Final = 8
@@ -29,8 +30,8 @@ class ImageEntry:
     ``registry/repository``. So their jobs need not look for that in the bucket again.
 
     ``platform_rules`` chose its platforms, as `PlatformRules.key` writes them. ``source_digest`` is what the source
-    had, if that is not ``digest``. ``referrers`` are those that the source had. ``signed_for`` is the policy for
-    signatures that the image was found to satisfy.
+    had, if that is not ``digest``. ``referrers`` are those that the source had. ``signature`` is the one
+    that a policy asked for.
     """
 
     repository: str
@@ -46,7 +47,7 @@ class ImageEntry:
     source_digest: str | None = None
     platform_rules: str | None = None
     referrers: ReferrersSeen | None = None
-    signed_for: str | None = None
+    signature: SignatureVerdict | None = None
 
     @classmethod
     def of(cls, target: LocalImage, digest: Digest, summary: ImageSummary, origin: ImageProvenance | None) -> Self:
@@ -64,7 +65,7 @@ class ImageEntry:
             source_digest=str(origin.digest) if origin and origin.digest != digest else None,
             platform_rules=origin.platforms if origin else None,
             referrers=origin.referrers if origin else None,
-            signed_for=origin.signature.policy if origin and origin.signature else None,
+            signature=origin.signature if origin else None,
         )
 
     @property
@@ -79,7 +80,7 @@ class ImageEntry:
             self.platform_rules,
             self.platforms,
             self.referrers,
-            self.signed_for,
+            self.signature,
         )
 
     def found_at(self, source: Reference) -> Self:
@@ -111,7 +112,7 @@ class IndexedTag:
     platform_rules: str | None = None
     platforms: tuple[str, ...] = ()
     referrers: ReferrersSeen | None = None
-    signed_for: str | None = None
+    signature: SignatureVerdict | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -125,7 +126,7 @@ class IndexedTag:
             entry.get("platform_rules"),
             tuple(entry.get("platforms") or ()),
             ReferrersSeen.from_fields(entry.get("referrers")),
-            entry.get("signed_for"),
+            SignatureVerdict.from_fields(entry.get("signature")),
         )
 
     def is_from(self, source: Reference) -> bool:
@@ -141,6 +142,11 @@ class IndexedTag:
     def made_from(self) -> Digest:
         """The digest that its source had when it was mirrored, by whatever rules for platforms."""
         return self.source_digest or self.digest
+
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether the tag shows an index that the mirror has made for its platforms."""
+        return self.source_digest is not None and platforms_mode(self.platform_rules) == "rewrite"
 
     def satisfies(self, rules: PlatformRules) -> bool:
         """Whether the tag shows what *rules* would make of the same image again, or more children of the same index."""
@@ -202,12 +208,14 @@ class _EntrySchema(Schema):
     source_digest = fields.String(load_default=None, allow_none=True)
     platform_rules = fields.String(load_default=None, allow_none=True)
     referrers = fields.Dict(load_default=None, allow_none=True)
-    signed_for = fields.String(load_default=None, allow_none=True)
+    signature = fields.Dict(load_default=None, allow_none=True)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> ImageEntry:
         data |= {name: tuple(data[name]) for name in ("platforms", "also_from")}
-        return ImageEntry(**{**data, "referrers": ReferrersSeen.from_fields(data["referrers"])})
+        data["referrers"] = ReferrersSeen.from_fields(data["referrers"])
+        data["signature"] = SignatureVerdict.from_fields(data["signature"])
+        return ImageEntry(**data)
 
 
 _SCHEMA: Final = _EntrySchema()

@@ -74,6 +74,10 @@ class ReferrerFinder:
         found = ((tag, self._source.tag_digest(replace(reference, tag=tag, digest=None))) for tag in candidates)
         return Sighting(subject, listed, {tag: digest for tag, digest in found if digest})
 
+    def first(self, reference: Reference, digest: Digest, since: datetime, *, is_rewritten: bool) -> Sighting:
+        """As `look`, for an image itself. Its source has no referrers of an index that *is_rewritten* by the mirror."""
+        return Sighting(digest, None, {}) if is_rewritten else self.look(reference, digest, since)
+
     def entries(self, reference: Reference, sighting: Sighting, memory: ManifestMemory) -> tuple[Referrer, ...]:
         """Return the referrers of a sighting. Without an API the index of the fallback tag is read.
 

@@ -30,7 +30,7 @@ from mirror.jobs.choose import TARGET_RULE, Chooser, lookup_threads
 from mirror.jobs.claim import ClaimedTask
 from mirror.jobs.heartbeat import CANCELED, LOST
 from mirror.jobs.measure import SelectionMeter
-from mirror.jobs.referrers import ReferrerCopier
+from mirror.jobs.unchanged import ReferrerCheck
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
@@ -158,7 +158,7 @@ class UnchangedTags:
     source: RegistryClient
     changes: TagChanges
     confirmer: Confirmer
-    referrers: ReferrerCopier
+    referrers: ReferrerCheck
 
     def left_of(self, task: ClaimedTask, copies: Sequence[CopySpec], options: CopyOptions) -> list[CopySpec]:
         """Return the copies that have something to do, or whose sources could not be asked. All have *options*.
@@ -194,7 +194,7 @@ class UnchangedTags:
         def are_current(one: tuple[CopySpec, IndexedTag]) -> bool:
             task.cancellation.check()
             try:
-                return self.referrers.are_current(*one, since)
+                return self.referrers.is_current(*one, since)
             except MirrorError as error:
                 if error.waits_for:
                     raise

@@ -18,7 +18,6 @@ from typing import Final, Literal
 
 import structlog
 
-from mirror.catalog.entry import IndexedTag
 from mirror.catalog.publish import Publisher
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.referrers import ReferrerLists
@@ -38,9 +37,8 @@ from mirror.oci.reference import Reference
 from mirror.oci.referrer import Referrer, ReferrersSeen, described, fallback_tag, hash_of
 from mirror.records.fields import timestamp
 from mirror.records.rules import ReferrerRules
-from mirror.records.spec import CopySpec
 from mirror.records.task import ReferrerCounts
-from mirror.storage.provenance import ImageProvenance, platforms_mode
+from mirror.storage.provenance import ImageProvenance
 
 MAX_DEPTH: Final = 3
 """Levels of referrers: of an image, of its referrers, and of those."""
@@ -109,20 +107,6 @@ class ReferrerCopier:
     changes: TagChanges
     lists: ReferrerLists
 
-    def are_current(self, spec: CopySpec, held: IndexedTag | None, since: datetime) -> bool:
-        """Return whether the source has no other referrers than at the last look, by one look at the image itself.
-
-        The caller knows that the image is unchanged, and since when it is asked for. False also if a look at everything
-        is due.
-        """
-        rules = spec.options.referrers
-        if not rules.are_wanted:
-            return True
-        if held is None or held.referrers is None or not held.referrers.suffices(rules.key, since):
-            return False
-        first = self._first(spec.source, held.digest, since, is_rewritten=_is_rewritten(held))
-        return held.referrers.first == hash_of(first.lines)
-
     def fetch(
         self, task: ClaimedCopy, image: Image, memory: ManifestMemory, *, is_rewritten: bool = False
     ) -> FetchedReferrers:
@@ -134,7 +118,7 @@ class ReferrerCopier:
         reference, since = task.spec.source, task.claim.task.created_at
         walk = _Walk(task.spec.options.referrers, {one.descriptor.digest: one for one in image.manifests})
         level, depth = [digest for digest in walk.manifests if digest != image.digest], 0
-        first = self._first(reference, image.digest, since, is_rewritten=is_rewritten)
+        first = self.finder.first(reference, image.digest, since, is_rewritten=is_rewritten)
         sightings = [first, *self.finder.look_at_all(reference, level, since, task.cancellation)]
         while sightings:
             depth += 1
@@ -170,10 +154,10 @@ class ReferrerCopier:
         """As `fetch`, for an image that the target shows already: *shown*. If nothing is new, no manifest is read."""
         image = self.reader.image(LocalImage(task.change.target.repository, digest=shown))
         seen = task.held.referrers if task.held else None
-        is_rewritten = task.held is not None and _is_rewritten(task.held)
+        is_rewritten = task.held is not None and task.held.is_rewritten
         if seen and seen.rules == task.spec.options.referrers.key:
             since = task.claim.task.created_at
-            first = self._first(task.spec.source, shown, since, is_rewritten=is_rewritten)
+            first = self.finder.first(task.spec.source, shown, since, is_rewritten=is_rewritten)
             rest = self.finder.look_at_all(task.spec.source, self._below(task, image), since, task.cancellation)
             now = _seen(seen.rules, [first, *rest], seen.count, since)
             if (now.first, now.rest) == (seen.first, seen.rest):
@@ -190,10 +174,6 @@ class ReferrerCopier:
             level = [digest for digest in dict.fromkeys(listed) if digest not in found]
             found |= dict.fromkeys(level)
         return [digest for digest in found if digest != image.digest]
-
-    def _first(self, reference: Reference, digest: Digest, since: datetime, *, is_rewritten: bool) -> Sighting:
-        """Look for the referrers of the image itself. Its source has none of an index that was made here."""
-        return Sighting(digest, None, {}) if is_rewritten else self.finder.look(reference, digest, since)
 
     def _take_listed(
         self, task: ClaimedCopy, walk: _Walk, sighting: Sighting, memory: ManifestMemory
@@ -312,10 +292,6 @@ def _seen(rules: str, sightings: Sequence[Sighting], count: int, moment: datetim
     """Return what the next job needs to know of a look at everything, which began with the image itself."""
     first, *rest = (one.lines for one in sightings)
     return ReferrersSeen(rules, hash_of(first), hash_of(chain.from_iterable(rest)), count, int(moment.timestamp()))
-
-
-def _is_rewritten(held: IndexedTag) -> bool:
-    return held.source_digest is not None and platforms_mode(held.platform_rules) == "rewrite"
 
 
 def _types(content: ManifestContent) -> Iterable[str]:

@@ -22,16 +22,17 @@ from mirror.jobs.expand import Expander
 from mirror.jobs.plan import ImagePlanner
 from mirror.jobs.referrers import ReferrerCopier
 from mirror.jobs.release import JobReleaser
+from mirror.jobs.signatures import SignatureRequirement
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.unchanged import unchanged_outcome, with_referrers
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.reference import Reference
 from mirror.records.claims import Outcome
-from mirror.records.fields import at, timestamp
+from mirror.records.fields import timestamp
 from mirror.records.spec import ExpandSpec, ReleaseSpec
 from mirror.records.task import Skipped
-from mirror.redis.client import Redis
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.provenance import ImageProvenance
 
 _LOG = structlog.get_logger(__name__)
@@ -77,8 +78,8 @@ class ImageCopier:
     resolver: Resolver
     copier: Copier
     referrers: ReferrerCopier
+    signatures: SignatureRequirement
     storage: StorageGuard
-    redis: Redis
 
     def copy(self, task: ClaimedCopy) -> Outcome:
         """Copy the image if that is needed, and publish it. Raises what `TaskSettler.attempt` settles."""
@@ -133,21 +134,32 @@ class ImageCopier:
                     update = self._confirmed(task, digest, served=True)
                 if update := update or self.confirmer.left_alone(task.change, task.spec, digest):
                     return self._unchanged(task, update, digest)
+                signature = self.signatures.verify(task, digest, memory)
                 image, held = resolution.image(rules), resolution.held
-            return self._copy_and_publish(task, digest, image, held, memory)
+            outcome = self._copy_and_publish(task, digest, image, held, signature, memory)
+            return replace(outcome, signature=signature)
 
     def _unchanged(self, task: ClaimedCopy, update: TagUpdate, found: Digest) -> Outcome:
         """Return the outcome of a task whose image is not copied. Its source may have new referrers of it."""
         outcome = unchanged_outcome(update, found)
-        if not outcome.unchanged or not task.spec.options.referrers.are_wanted:
+        if not outcome.unchanged:
             return outcome
         if task.are_referrers_current:
             return with_referrers(task, outcome)
+        fetched = signature = None
         with self.copier.manifest_memory(task.spec.source, task.cancellation) as memory:
-            fetched = self.referrers.refresh(task, update.digest, memory)
-            counts = self.referrers.publish(task, fetched)
-        self.confirmer.note_referrers(task.change.target, update.digest, fetched.seen)
-        return replace(outcome, referrers=counts)
+            if self.signatures.is_satisfied(task.spec, task.held):
+                outcome = with_referrers(task, outcome)
+            else:
+                signature = self.signatures.verify(task, found, memory)
+                outcome = replace(outcome, signature=signature)
+            if task.spec.options.referrers.are_wanted:
+                fetched = self.referrers.refresh(task, update.digest, memory)
+                outcome = replace(outcome, referrers=self.referrers.publish(task, fetched))
+        if fetched or signature:
+            seen = fetched.seen if fetched else None
+            self.confirmer.note_referrers(task.change.target, update.digest, seen, signature)
+        return outcome
 
     def _confirmed(self, task: ClaimedCopy, digest: Digest, *, served: bool = False) -> TagUpdate | None:
         """Confirm that the target shows *digest* already. None if it is to be published, also if that is once more."""
@@ -156,7 +168,13 @@ class ImageCopier:
         return self.confirmer.confirm(task.change, digest, task.spec, served=served)
 
     def _copy_and_publish(
-        self, task: ClaimedCopy, found: Digest, image: Image, held: Sequence[Digest], memory: ManifestMemory
+        self,
+        task: ClaimedCopy,
+        found: Digest,
+        image: Image,
+        held: Sequence[Digest],
+        signature: SignatureVerdict | None,
+        memory: ManifestMemory,
     ) -> Outcome:
         """Copy the blobs of *image* and its referrers, and publish them.
 
@@ -172,10 +190,13 @@ class ImageCopier:
             is_rewritten = rules.mode == "rewrite" and image.digest != found
             fetched = self.referrers.fetch(task, image, memory, is_rewritten=is_rewritten)
         heartbeat.begin_publishing()
-        moment = timestamp(at(self.redis.now()))
+        moment = timestamp(self.referrers.finder.now())
         manifests = {manifest.descriptor.digest for manifest in image.manifests}
         read_here = (*(digest for digest in held if digest in manifests), *copied.held)
-        origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, platforms=rules.key)
+        job = task.claim.task.job
+        origin = ImageProvenance(
+            str(reference), found, moment, job, read_here, platforms=rules.key, signature=signature
+        )
         if fetched:
             if fetched.own:  # a list names only what can be read
                 self.publisher.stage(task.change.target, image.leaving_out(copied.left_out), origin)

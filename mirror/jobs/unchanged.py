@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeGuard
@@ -22,16 +23,19 @@ import structlog
 
 from mirror.background import record_fault
 from mirror.catalog.confirm import Confirmer, LockedTags
-from mirror.catalog.entry import is_current
+from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.overwrite import decide_overwrite
 from mirror.catalog.tag_change import TagUpdate
+from mirror.copying.referrers import ReferrerFinder
 from mirror.copying.resolver import Resolver
 from mirror.errors import MirrorError, RedisUnavailable
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
-from mirror.jobs.referrers import ReferrerCopier
+from mirror.jobs.signatures import SignatureRequirement
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.referrer import hash_of
 from mirror.records.claims import Outcome
+from mirror.records.spec import CopySpec
 from mirror.records.task import ReferrerCounts, Skipped
 
 _THREADS: Final = 12
@@ -50,11 +54,35 @@ def unchanged_outcome(update: TagUpdate, found: Digest | None = None) -> Outcome
 
 
 def with_referrers(task: ClaimedCopy, outcome: Outcome) -> Outcome:
-    """Return the outcome of an unchanged task with the number of its referrers, which are unchanged, too."""
+    """Return the outcome of an unchanged task with what the last look has found: its signature and its referrers."""
     seen = task.held and task.held.referrers
-    if not seen or not task.spec.options.referrers.are_wanted:
-        return outcome
-    return replace(outcome, referrers=ReferrerCounts(unchanged=seen.count))
+    if seen and task.spec.options.referrers.are_wanted:
+        outcome = replace(outcome, referrers=ReferrerCounts(unchanged=seen.count))
+    return replace(outcome, signature=task.held.signature) if task.held else outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerCheck:
+    """Says by one look at the source whether an unchanged image has new referrers. Safe to share between threads."""
+
+    finder: ReferrerFinder
+    signatures: SignatureRequirement
+
+    def is_current(self, spec: CopySpec, held: IndexedTag | None, since: datetime) -> bool:
+        """Return whether the source has no other referrers than at the last look, and no signature is to be checked.
+
+        The caller knows that the image is unchanged, and *since* when it is asked for. False also if a look at the
+        referrers of its children is due.
+        """
+        rules = spec.options.referrers
+        if not self.signatures.is_satisfied(spec, held):
+            return False
+        if not rules.are_wanted:
+            return True
+        if held is None or held.referrers is None or not held.referrers.suffices(rules.key, since):
+            return False
+        first = self.finder.first(spec.source, held.digest, since, is_rewritten=held.is_rewritten)
+        return held.referrers.first == hash_of(first.lines)
 
 
 class UnchangedCheck:
@@ -64,7 +92,7 @@ class UnchangedCheck:
     """
 
     def __init__(
-        self, settler: TaskSettler, confirmer: Confirmer, resolver: Resolver, referrers: ReferrerCopier
+        self, settler: TaskSettler, confirmer: Confirmer, resolver: Resolver, referrers: ReferrerCheck
     ) -> None:
         self._settler = settler
         self._confirmer = confirmer
@@ -208,11 +236,11 @@ class UnchangedCheck:
         return {task: update for task, update in zip(tasks, updates, strict=True) if update}
 
 
-def _ask_source(task: ClaimedCopy, resolver: Resolver, referrers: ReferrerCopier) -> bool:
+def _ask_source(task: ClaimedCopy, resolver: Resolver, referrers: ReferrerCheck) -> bool:
     """Ask the source for the digest, and for the referrers of what the mirror has. Returns True."""
     task.look_up(resolver)
     if task.digest and is_current(task.spec, task.digest, task.held):
-        task.are_referrers_current = referrers.are_current(task.spec, task.held, task.claim.task.created_at)
+        task.are_referrers_current = referrers.is_current(task.spec, task.held, task.claim.task.created_at)
     return True
 
 
