@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mirror.errors import ManifestInvalid, MirrorError, SizeInvalid
 from mirror.oci.digest import Digest
 from mirror.oci.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from mirror.oci.reference import is_tag
 from mirror.oci.referrer import (
     EMPTY_TYPE,
     REFERRER_TAG,
@@ -116,8 +117,9 @@ def test_any_entries_are_read_or_refused(entries: list[Any]) -> None:
 def test_tags_of_referrers_are_known_by_their_form(algorithm: str) -> None:
     subject = Digest.of(b"an image", algorithm)
     tags = [fallback_tag(subject), *cosign_tags(subject), f"{fallback_tag(subject)}.0123456789abcdef.sbom"]
-    assert all(REFERRER_TAG.fullmatch(tag) for tag in tags)
+    assert all(REFERRER_TAG.fullmatch(tag) and is_tag(tag) for tag in tags)
     assert fallback_tag(subject) == f"{algorithm}-{subject.hex[:64]}"
+    assert len(cosign_tags(subject)) == (3 if algorithm == "sha256" else 0)
 
 
 @pytest.mark.parametrize("tag", ["latest", "sha256", "sha256-abc", f"v-sha256-{SUBJECT.hex}", f"sha1-{SUBJECT.hex}"])
