@@ -311,7 +311,7 @@ class ListingDenied(SourceError):
 
 
 class ListingTooLarge(SourceError):
-    """A list of tags or repositories is longer than the mirror reads. *what* names the list."""
+    """A list of tags, repositories or referrers is longer than the mirror reads. *what* names the list."""
 
     code = "LISTING_TOO_LARGE"
     hint = "Name a longer prefix of the repositories, or name the images in `images`, with one entry for each."

@@ -23,6 +23,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import ManifestContent
 from mirror.oci.manifest import Manifest, is_short_text, parse_entries, parse_manifest
+from mirror.oci.reference import is_tag
 
 EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 """The media type of an empty config. GHCR names it as the artifact type of every referrer."""
@@ -108,8 +109,12 @@ def fallback_tag(subject: Digest) -> str:
 
 
 def cosign_tags(subject: Digest) -> tuple[str, ...]:
-    """Return the tags under which cosign 2 keeps signatures, attestations and SBOMs of *subject*."""
-    return tuple(f"{subject.algorithm}-{subject.hex}{suffix}" for suffix in COSIGN_SUFFIXES)
+    """Return the tags under which cosign 2 keeps signatures, attestations and SBOMs of *subject*.
+
+    None for SHA-512: they would be longer than a tag may be, and registries refuse such a request.
+    """
+    tags = (f"{subject.algorithm}-{subject.hex}{suffix}" for suffix in COSIGN_SUFFIXES)
+    return tuple(tag for tag in tags if is_tag(tag))
 
 
 def described(content: ManifestContent) -> Referrer:

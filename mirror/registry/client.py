@@ -162,12 +162,12 @@ class RegistryClient:
     def referrers(self, subject: Reference) -> tuple[Referrer, ...] | None:
         """Return what the registry lists as referrers of a digest, each once, in its order.
 
-        None if the registry has no referrers API, or does not know it for this subject. Then the fallback tag of
-        *subject* may list referrers. Entries of unknown media types are left out and logged. A list may state the
-        artifact type of the empty config for every entry: see `Referrer.is_typed`.
+        None if the registry has no referrers API, or refuses it for this subject. Then the fallback tag of *subject*
+        may list referrers. Entries of unknown media types are left out and logged.
 
-        Raises ManifestInvalid or SizeInvalid for an entry that is no descriptor, ListingTooLarge for more than 1 000
-        entries or 8 MiB, SourceFailed for a list that is damaged, cut off or circular, and what every request raises.
+        Raises ManifestInvalid or SizeInvalid for an entry that is no descriptor. Raises ListingTooLarge for more than
+        1 000 entries or 8 MiB. Raises SourceFailed for a list that is damaged, cut off or circular, and what every
+        request raises.
         """
         return self._referrers.of(subject)
 
@@ -183,11 +183,11 @@ class RegistryClient:
     def tag_digest(self, reference: Reference) -> Digest | None:
         """Return the digest that a tag shows. None if there is no such tag, for certain.
 
-        A HEAD that names a digest is enough. Any other is followed by a GET, because a registry may answer a HEAD with
-        a 404 although it has the tag. GitLab answers a fallback tag that does not exist with its subject (oras-go,
-        #1396). That reads as no tag. Raises Unauthorized and Denied, and what `RegistryManifests.get` raises.
+        A HEAD that names a digest is enough. After any other HEAD a GET decides, because a registry may answer a HEAD
+        with a 404 although it has the tag. A fallback tag that shows its own subject reads as no tag: GitLab takes such
+        a tag for the digest. Raises Unauthorized and Denied, and what `RegistryManifests.get` raises.
         """
-        digest = self._headed(reference)
+        digest = self.head_manifest(reference)
         if digest is None:
             try:
                 with self.reading(reference) as manifests:
@@ -195,12 +195,6 @@ class RegistryClient:
             except ManifestUnknown:
                 return None
         return None if fallback_tag(digest) == reference.tag else digest
-
-    def _headed(self, reference: Reference) -> Digest | None:
-        try:
-            return self.head_manifest(reference)
-        except ManifestUnknown:
-            return None
 
     def close(self) -> None:
         self._transport.close()

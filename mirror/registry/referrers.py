@@ -1,25 +1,7 @@
 """Find what refers to a manifest at a registry: by the referrers API, and by tags.
 
-A failure never reads as "it has no signature": each question has an answer for certain, or raises.
-
-What a registry may answer to ``GET /v2/<name>/referrers/<digest>`` (distribution spec, "Listing Referrers"):
-
-====================================  ===============================================================================
-200 and an index                      the referrers
-404, 405, 406, 501                    it has no such API. Artifactory answers 406 (go-containerregistry, #2026)
-400                                   as above, for this digest. Quay answers it for a manifest it does not know
-200 and a web page                    as above: a proxy, or a redirect to a web site (registry.k8s.io, #287)
-401, 403                              the errors of a login. The hint says how to copy without referrers
-429, 5xx, a timeout, a lost           the errors of any request. The task waits or fails
-connection
-200 and anything else                 SourceFailed: the list is damaged
-any other status than 200 to a later  SourceFailed, or the error of that status: the list is cut off
-page
-====================================  ===============================================================================
-
-go-containerregistry takes 400, 404, 406 and every other Content-Type than that of an index for a registry without the
-API. oras-go does so for a 404 and for another Content-Type. regclient does so for every failure, also for a 429, and
-then finds no signature. Here the body decides and not its label, because servers label JSON wrongly.
+A failure never reads as "it has no signature". Each question gets a certain reply, or raises. ADR 45 has the table of
+what registries answer, and what that means here.
 """
 
 from __future__ import annotations
@@ -54,6 +36,7 @@ from mirror.errors import (
 from mirror.http.failures import ServerFailed
 from mirror.http.response import Response, WebPage
 from mirror.oci import media_types
+from mirror.oci.digest import Digest
 from mirror.oci.manifest import MAX_MANIFEST_SIZE
 from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.oci.referrer import REFERRER_TAG, Referrer, read_entries
@@ -234,11 +217,14 @@ def _usable(referrers: tuple[Referrer, ...], what: str) -> tuple[Referrer, ...]:
     """
     if any(not referrer.descriptor.media_type for referrer in referrers):
         raise ManifestInvalid(f"list of {what}", "one of its entries has no mediaType")
-    known = {r.digest: r for r in reversed(referrers) if r.descriptor.media_type in _KNOWN}
-    others = {r.descriptor.media_type for r in referrers} - _KNOWN
+    found: dict[Digest, Referrer] = {}
+    for referrer in referrers:
+        if referrer.descriptor.media_type in _KNOWN:
+            found.setdefault(referrer.digest, referrer)
+    others = {referrer.descriptor.media_type for referrer in referrers} - _KNOWN
     if others:
         _LOG.warning("referrers of unknown media types are left out", list=what, media_types=sorted(others)[:10])
-    return tuple(reversed(known.values()))
+    return tuple(found.values())
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol, Self
+from urllib.parse import urlencode
 
 from mirror.oci.digest import Digest
 from mirror.oci.media_types import OCI_INDEX
@@ -98,6 +99,8 @@ class FakeRegistry:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.referrers_api = referrers_api
+        self.referrers_page = 0
+        """Referrers in a page of a list. 0 puts all of them in one page."""
         self.tokens = tokens
         self.token_on_api = token_on_api
         self.redirect_blobs = redirect_blobs
@@ -247,7 +250,7 @@ class FakeRegistry:
         return Reply(200, {"Content-Type": "application/json"}, json.dumps({"name": repository, "tags": tags}).encode())
 
     def _referrers(self, request: Request, repository: str, subject: str) -> Reply:
-        """List the manifests whose subject is *subject*, in one page ("Listing Referrers" of the distribution spec)."""
+        """List the manifests whose subject is *subject* ("Listing Referrers" of the distribution spec)."""
         wanted = request.query.get("artifactType", [""])[0]
         entries: dict[str, dict[str, object]] = {}
         for (found, _), manifest in list(self._manifests.items()):
@@ -259,7 +262,11 @@ class FakeRegistry:
                 entry = {**manifest.descriptor, "artifactType": kind, "annotations": document.get("annotations")}
                 entries[str(manifest.digest)] = {name: value for name, value in entry.items() if value}
         headers = {"Content-Type": OCI_INDEX} | ({"OCI-Filters-Applied": "artifactType"} if wanted else {})
-        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries.values())}
+        start = int(request.query.get("start", ["0"])[0])
+        end = start + (self.referrers_page or len(entries))
+        if end < len(entries):
+            headers["Link"] = f'<{request.path}?{urlencode({"artifactType": wanted, "start": end})}>; rel="next"'
+        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries.values())[start:end]}
         return Reply(200, headers, json.dumps(body).encode())
 
     def _blob(self, request: Request, repository: str, digest: str) -> Reply:
