@@ -17,7 +17,8 @@
     │   ├── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
     │   ├── RegexUnavailable:       REGEX_UNAVAILABLE
     │   ├── SelectionTooLarge:      SELECTION_TOO_LARGE
-    │   └── NoTagSelected:          NO_TAG_SELECTED
+    │   ├── NoTagSelected:          NO_TAG_SELECTED
+    │   └── TrustedRootUnavailable: TRUSTED_ROOT_UNAVAILABLE
     ├── SourceError:            the source registry, or its response
     │   ├── SourceUnreachable:      SOURCE_UNREACHABLE
     │   ├── RegistryDown:           SOURCE_UNREACHABLE
@@ -48,7 +49,8 @@
     │   ├── ManifestInvalid:        MANIFEST_INVALID
     │   ├── MediaTypeUnsupported:   MEDIA_TYPE_UNSUPPORTED
     │   ├── DigestMismatch:         DIGEST_MISMATCH
-    │   └── SizeInvalid:            SIZE_INVALID
+    │   ├── SizeInvalid:            SIZE_INVALID
+    │   └── SignatureRequired:      SIGNATURE_REQUIRED
     ├── NotHeld:                the mirror does not have it (HTTP 404)
     │   ├── RepositoryNotHeld:      NAME_UNKNOWN
     │   ├── ImageNotHeld:           MANIFEST_UNKNOWN
@@ -122,6 +124,7 @@ from mirror.errors.content import (
     DigestMismatch,
     ManifestInvalid,
     MediaTypeUnsupported,
+    SignatureRequired,
     SizeInvalid,
 )
 from mirror.errors.input import (
@@ -141,6 +144,7 @@ from mirror.errors.input import (
     TargetRepeated,
     TargetReserved,
     TargetsInvalid,
+    TrustedRootUnavailable,
 )
 from mirror.errors.jobs import (
     JobFinished,
@@ -262,6 +266,7 @@ __all__ = [
     "RepositoryNotHeld",
     "RepositoryUnknown",
     "SelectionTooLarge",
+    "SignatureRequired",
     "SizeInvalid",
     "SourceError",
     "SourceFailed",
@@ -279,6 +284,7 @@ __all__ = [
     "TaskUnknown",
     "TlsExpected",
     "TooManyReferrers",
+    "TrustedRootUnavailable",
     "Unauthorized",
     "Unavailable",
     "WorkerLost",

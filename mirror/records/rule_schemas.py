@@ -34,12 +34,11 @@ from mirror.records.rules import (
     TagRules,
     TargetRule,
 )
-from mirror.signatures.policy import SignaturePolicy
+from mirror.signatures.policy import MOST_KEYS, InvalidPolicy, SignaturePolicy
 
 MOST_PATTERNS: Final = 100
 MOST_TARGETS: Final = 8
 MOST_TYPES: Final = 50
-MOST_KEYS: Final = 10
 _LONGEST_AGE: Final = timedelta(days=3650)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -328,30 +327,49 @@ class SignaturePolicySchema(_RuleSchema):
     """Who must have signed the image. Without such a signature it is not published."""
 
     keys = fields.List(
-        fields.String(validate=validate.Length(1, 10_000)),
+        fields.String(),
         load_default=list,
         validate=validate.Length(max=MOST_KEYS),
-        metadata={"description": "Public keys in PEM, of which one must have signed."},
+        metadata={
+            "description": "Public keys in PEM, of which one must have signed: ECDSA on P-256 or P-384, Ed25519, or "
+            "RSA of 2048 bits or more."
+        },
     )
     identity = fields.String(
         load_default="",
-        validate=validate.Length(max=1_000),
-        metadata={"description": "The subject of the signer's certificate, for signatures without a key."},
+        metadata={
+            "description": "The subject of the signer's certificate, for signatures without a key. It needs `issuer`.",
+            "example": "release@acme.example",
+        },
+    )
+    identity_regex = fields.String(
+        load_default="",
+        metadata={
+            "description": "An expression (RE2) that matches the whole subject, in the place of `identity`.",
+            "example": "https://github\\.com/acme/app/\\.github/workflows/release\\.yml@refs/tags/v.*",
+        },
     )
     issuer = fields.String(
         load_default="",
-        validate=validate.Length(max=1_000),
-        metadata={"description": "The OpenID provider that has confirmed the identity."},
+        metadata={
+            "description": "The OpenID provider that has confirmed the identity.",
+            "example": "https://token.actions.githubusercontent.com",
+        },
     )
     trusted_root = fields.String(
         load_default="",
-        validate=validate.Length(max=100),
-        metadata={"description": "The name of the trusted root for certificates. Without it: that of Sigstore."},
+        metadata={
+            "description": "The name of a file in `MIRROR_TRUSTED_ROOTS`, without `.json`. Without it: Sigstore's "
+            "public root."
+        },
     )
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> SignaturePolicy:
-        return SignaturePolicy(**{**data, "keys": tuple(data["keys"])})
+        try:
+            return SignaturePolicy.parse(**data)
+        except InvalidPolicy as error:
+            raise ValidationError({error.field: [str(error)]}) from None
 
 
 class CopyOptionsSchema(Schema):

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from mirror.errors import TrustedRootUnavailable
 from mirror.settings import parsers
 from mirror.settings.environment import InvalidSettings, read_environment
 from mirror.settings.parsers import ListingApi, Network, is_loopback
+from mirror.signatures.policies import SignaturePolicies
+from mirror.signatures.roots import TrustedRoots
 
 T = TypeVar("T")
 Requirement = Callable[["Settings"], object]
@@ -196,6 +199,20 @@ class Settings:
         shown="64 each",
     )
 
+    signature_policies: SignaturePolicies = _setting(
+        SignaturePolicies.parse,
+        "",
+        "Who must have signed the images of which sources: a JSON list. [Require "
+        "signatures](../how-to/require-signatures.md#for-everybody) shows it. A job cannot weaken it. Set it for the "
+        "service and the workers.",
+    )
+    trusted_roots: Path | None = _optional(
+        parsers.folder,
+        "The folder with [trusted roots](../how-to/require-signatures.md#a-sigstore-of-your-own) for signatures "
+        "without a key, `<name>.json` each. Set it for the service and the workers.",
+        shown="only Sigstore's public root",
+    )
+
     workers: int = _setting(parsers.number(1, 64), "1", "The number of workers that `make run` starts: 1 to 64.")
     memory_budget: int = _setting(
         parsers.size,
@@ -250,7 +267,8 @@ class Settings:
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
-        for requirement in (cls.require_own_pull_tokens, cls.require_whole_tls, *requirements):
+        own = (cls.require_own_pull_tokens, cls.require_whole_tls, cls.require_trusted_roots)
+        for requirement in (*own, *requirements):
             try:
                 requirement(loaded)
             except InvalidSettings as missing:
@@ -281,6 +299,17 @@ class Settings:
         if len(missing) == 1:
             [other] = given.keys() - missing
             raise InvalidSettings({missing[0]: [f"must be set when {other} is"]})
+
+    def require_trusted_roots(self) -> None:
+        """Raise InvalidSettings if a policy for signatures names a trusted root that is not there."""
+        roots = TrustedRoots(self.trusted_roots)
+        for name in sorted(self.signature_policies.trusted_roots):
+            try:
+                roots.require(name)
+            except TrustedRootUnavailable as error:
+                raise InvalidSettings(
+                    {"MIRROR_SIGNATURE_POLICIES": [f"needs the trusted root '{name}': {error.reason}"]}
+                ) from None
 
     def require_stores(self) -> None:
         """Raise InvalidSettings if Redis or the bucket is not set. Only `make run` has embedded ones."""

@@ -37,6 +37,7 @@ NOT_FOR_COMPOSE: Final = {
     "data_dir": "a container keeps nothing",
     "workers": "Compose starts the workers",
     "s3_sync_folder": "the gateway syncs objects itself",
+    "trusted_roots": "only a Sigstore of your own needs it, and a folder to mount",
 }
 ONCE: Final = {"s3-volume", "s3-setup"}
 
