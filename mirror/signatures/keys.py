@@ -62,10 +62,15 @@ class PublicKey:
         der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return cls(canonical, f"sha256:{hashlib.sha256(der).hexdigest()}", key)
 
+    @property
+    def is_ed25519(self) -> bool:
+        return isinstance(self._key, ed25519.Ed25519PublicKey)
+
     def has_signed(self, message: bytes, signature: bytes) -> bool:
         """Return whether *signature* is one of *message* by this key.
 
-        cosign 2 uses SHA-256 with every key but Ed25519. cosign 3 uses SHA-384 with P-384.
+        SHA-256 is used with every key but Ed25519. Some signers use SHA-384 with P-384. Ed25519 is pure: cosign's
+        Ed25519ph cannot be checked with the library.
         """
         key = self._key
         if isinstance(key, ed25519.Ed25519PublicKey):
@@ -75,13 +80,8 @@ class PublicKey:
             algorithms = (hashes.SHA256(), hashes.SHA384())
         return any(self._verifies(signature, message, algorithm) for algorithm in algorithms)
 
-    @property
-    def signs_digests(self) -> bool:
-        """Whether the digest of what was signed is enough to check a signature. Ed25519 needs all of it."""
-        return not isinstance(self._key, ed25519.Ed25519PublicKey)
-
     def has_signed_digest(self, digest: Digest, signature: bytes) -> bool:
-        """Return whether *signature* is one of the content with this digest. Needs `signs_digests`."""
+        """Return whether *signature* is one of the content with this digest. Ed25519 would need the content itself."""
         prehashed = utils.Prehashed(_HASHES[digest.algorithm])
         return self._verifies(signature, bytes.fromhex(digest.hex), prehashed)
 

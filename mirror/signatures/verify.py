@@ -181,17 +181,21 @@ class _KeyCheck:
         content = bundle.content
         if isinstance(content, Envelope):
             return self.signer_of_bytes(content.signed_bytes, content.signatures)
-        usable = [key for key in self._keys if key.signs_digests]
-        for key in usable:
+        for key in self._keys:
             if key.has_signed_digest(content.signed, content.signature):
                 return f"key {key.id}"
-        raise Refused(_NO_KEY_HAS_SIGNED if usable else "it signs a digest, which is not supported with an Ed25519 key")
+        raise Refused(self._none_has_signed())
 
     def signer_of_bytes(self, message: bytes, signatures: Sequence[bytes]) -> str:
         for key in self._keys:
             if any(key.has_signed(message, signature) for signature in signatures):
                 return f"key {key.id}"
-        raise Refused(_NO_KEY_HAS_SIGNED)
+        raise Refused(self._none_has_signed())
+
+    def _none_has_signed(self) -> str:
+        if any(key.is_ed25519 for key in self._keys):
+            return f"{_NO_KEY_HAS_SIGNED}, or one has with Ed25519ph, as cosign does, which is not supported"
+        return _NO_KEY_HAS_SIGNED
 
 
 def _signer_check(policy: SignaturePolicy, roots: TrustedRoots) -> _SignerCheck:

@@ -32,7 +32,7 @@ _FULCIO: Final = "1.3.6.1.4.1.57264.1"
 _ORIGIN: Final = "log.test"
 
 
-def statement(subject: Digest, predicate_type: str = COSIGN_SIGN, **more: Any) -> bytes:
+def statement(subject: Digest, predicate_type: str = COSIGN_SIGN, /, **more: Any) -> bytes:
     """Return an in-toto statement about *subject*, as cosign 3 writes it."""
     document = {
         "_type": "https://in-toto.io/Statement/v1",

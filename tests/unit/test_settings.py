@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.settings import InvalidSettings, ListingApi, Settings
+from mirror.signatures.policies import SignaturePolicies
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 TOKEN = "a-token-of-some-length"
@@ -75,6 +76,8 @@ def test_without_variables_every_setting_has_its_default() -> None:
         "registry_concurrency": {},
         "token_realms": {},
         "docker_config": None,
+        "signature_policies": SignaturePolicies(),
+        "trusted_roots": None,
         "heartbeat_path": None,
         "workers": 1,
         "memory_budget": 256 * 1024 * 1024,
