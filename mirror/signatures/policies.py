@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 
 from mirror.errors import InvalidInput
 from mirror.oci.glob import Glob
@@ -90,7 +90,7 @@ def _policy(fields: dict[str, Any], number: int) -> SignaturePolicy:
 def _source(text: str, where: str) -> Glob:
     """Parse a glob for names such as ``docker.io/library/redis``.
 
-    A glob that no name can match is refused: the policy would never apply, and nobody would notice.
+    A glob that no name can match is refused: such a policy would never apply, without any error.
     """
     if text != _EVERYTHING:
         example = f"{text[:-1]}x/x" if text.endswith("/*") else text
@@ -107,7 +107,7 @@ def _source(text: str, where: str) -> Glob:
     return Glob.parse(text)
 
 
-def _is_list_of_texts(value: object) -> bool:
+def _is_list_of_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 

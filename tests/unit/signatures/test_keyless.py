@@ -97,8 +97,8 @@ def test_an_authority_that_was_trusted_until_earlier_is_refused(tmp_path: Path) 
 
 
 def changed(made: dict[str, Any], *path: str | int, to: object) -> dict[str, Any]:
-    copied = json.loads(json.dumps(made))
-    place = copied
+    copied: dict[str, Any] = json.loads(json.dumps(made))
+    place: Any = copied
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = to

@@ -89,7 +89,7 @@ def test_no_text_is_no_policy() -> None:
     ],
 )
 def test_a_source_that_no_image_can_match_is_refused(source: str) -> None:
-    """Otherwise the policy would never apply, and nobody would notice."""
+    """Otherwise the policy would never apply, without any error."""
     with pytest.raises(ValueError, match="source 2 of entry 1 that no image matches"):
         policies(ours("docker.io/acme/*", source))
 

@@ -1,4 +1,4 @@
-"""Which policies can be asked for, and what a wrong one is told."""
+"""Which policies can be asked for, and the error of a wrong one."""
 
 from __future__ import annotations
 
@@ -174,5 +174,6 @@ def test_a_verdict_is_read_back_as_it_was_stored() -> None:
     verdict = SignatureVerdict("key sha256:1", "bundle", "sha256:2", "3", "2026-11-29T12:00:00+00:00")
     assert SignatureVerdict.from_fields(verdict.fields()) == verdict
     assert SignatureVerdict.from_fields(verdict.fields() | {"later": "field"}) == verdict
-    for broken in (None, [], {}, verdict.fields() | {"form": 1}):
+    others: list[object] = [None, [], {}, verdict.fields() | {"form": 1}]
+    for broken in others:
         assert SignatureVerdict.from_fields(broken) is None
