@@ -192,7 +192,7 @@ def build(
     chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
     referrers = ReferrerCopier(finder, resolver, copier, publisher, reader, changes, referrer_lists)
     signatures = SignatureRequirement(
-        source, finder, resolver, settings.signature_policies, TrustedRoots(settings.trusted_roots)
+        settings.signature_policies, TrustedRoots(settings.trusted_roots), finder, resolver, source
     )
     referrer_check = ReferrerCheck(finder, signatures)
     unchanged = UnchangedTags(source, changes, confirmer, referrer_check)

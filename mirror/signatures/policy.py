@@ -90,6 +90,12 @@ class SignaturePolicy:
         return bool(self.identity_regex) and compile_regex(self.identity_regex).fullmatch(identity) is not None
 
 
+def key_of(policies: Sequence[SignaturePolicy]) -> str:
+    """Return the key of several policies together, whatever their order. That of one is its own."""
+    keys = sorted({policy.key for policy in policies})
+    return keys[0] if len(keys) == 1 else hashlib.sha256(" ".join(keys).encode()).hexdigest()[:32]
+
+
 def _check_identity(identity: str, identity_regex: str, issuer: str) -> None:
     if not (identity or identity_regex):
         if issuer:

@@ -7,12 +7,13 @@ not count as a signature.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
-from mirror.errors import BlobUnknown, ContentError, MirrorError, SignatureRequired
+from mirror.errors import BlobUnknown, ContentError, ManifestUnknown, MirrorError, SignatureRequired
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import ManifestContent
@@ -33,8 +34,10 @@ from mirror.signatures.documents import (
     read_statement,
 )
 from mirror.signatures.keys import public_key
-from mirror.signatures.policy import SignaturePolicy, SignatureVerdict
+from mirror.signatures.policy import SignaturePolicy, SignatureVerdict, key_of
 from mirror.signatures.roots import TrustedRoots
+
+T = TypeVar("T")
 
 MAX_SIGNATURE_SIZE: Final = 1024 * 1024
 """Bytes of a payload or a bundle. Those of cosign have a few thousand."""
@@ -48,12 +51,14 @@ _NO_KEY_HAS_SIGNED: Final = "none of the keys of the policy has signed it"
 
 @dataclass(frozen=True, slots=True)
 class SignatureCandidate:
-    """A manifest that may hold signatures. ``read`` returns the content of one of its layers.
+    """A manifest that may hold signatures. It is read when it is checked, and raises what its source raises.
 
-    A manifest that was found under cosign's tag is tagged. Others were listed as referrers.
+    *name* is for messages. *read* returns the content of one of its layers. A manifest that was found under cosign's
+    tag *is_tagged*. Others were listed as referrers.
     """
 
-    manifest: ManifestContent
+    name: str
+    manifest: Callable[[], ManifestContent] = field(repr=False, compare=False)
     read: Callable[[Descriptor], bytes] = field(repr=False, compare=False)
     is_tagged: bool = False
 
@@ -81,45 +86,101 @@ def may_be_signature(referrer: Referrer) -> bool:
 def check(
     policy: SignaturePolicy,
     subject: Digest,
-    candidates: Sequence[SignatureCandidate],
+    candidates: Iterable[SignatureCandidate],
     *,
     roots: TrustedRoots,
     now: datetime,
 ) -> SignatureVerdict:
     """Return the first good signature of *subject*. Raises SignatureRequired with all reasons if there is none.
 
-    An error of ``read`` other than missing or wrong content is raised if no signature is good: the unread signature may
-    have been it. Raises TrustedRootUnavailable if the trusted root of the policy cannot be used.
+    Missing or wrong content at the source is a reason. Another error of the source is raised if no signature is good,
+    because one that could not be read may be. Raises TrustedRootUnavailable if the trusted root of the policy cannot be
+    used.
     """
-    layers = [found for candidate in candidates for found in _layers(candidate)]
-    if not layers:
-        raise SignatureRequired(str(subject), "it has no signature")
-    signers = _signer_check(policy, roots)
-    reasons: list[str] = []
-    unread: MirrorError | None = None
-    for layer in layers[:MAX_SIGNATURES]:
+    search = _Search(policy, subject, roots)
+    for candidate in candidates:
+        if found := search.find(candidate):
+            signer, form, manifest = found
+            return SignatureVerdict(signer, form, str(manifest), policy.key, _timestamp(now))
+    raise search.error()
+
+
+def check_all(
+    policies: Sequence[SignaturePolicy],
+    subject: Digest,
+    candidates: Sequence[SignatureCandidate],
+    *,
+    roots: TrustedRoots,
+    now: datetime,
+) -> SignatureVerdict:
+    """Check all of one or more policies. The verdict names all signers, and the first signature. Raises as `check`."""
+    first, *others = (check(policy, subject, candidates, roots=roots, now=now) for policy in policies)
+    signers = dict.fromkeys(verdict.signer for verdict in (first, *others))
+    return replace(first, signer=" and ".join(signers), policy=key_of(policies))
+
+
+class _Search:
+    """The search for one good signature: the reasons of those that were refused, and the first error of the source."""
+
+    def __init__(self, policy: SignaturePolicy, subject: Digest, roots: TrustedRoots) -> None:
+        self._policy = policy
+        self._subject = subject
+        self._roots = roots
+        self._signers: _SignerCheck | None = None
+        self._reasons: list[str] = []
+        self._unread: MirrorError | None = None
+        self._checked = 0
+        self._has_more = False
+
+    def find(self, candidate: SignatureCandidate) -> tuple[str, str, Digest] | None:
+        """Return signer, form and manifest of a good signature of the candidate. None if it has none."""
+        if self._checked >= MAX_SIGNATURES:
+            self._has_more = True
+            return None
+        content = self._attempt(candidate.name, candidate.manifest)
+        for layer in _layers(candidate, content) if content else ():
+            if self._checked >= MAX_SIGNATURES:
+                self._has_more = True
+                break
+            self._checked += 1
+            self._signers = self._signers or _signer_check(self._policy, self._roots)
+            if signer := self._attempt(layer.name, partial(layer.signer, self._signers, self._subject)):
+                return signer, layer.form, layer.manifest
+        return None
+
+    def error(self) -> MirrorError:
+        """Return why no signature was found."""
+        if self._unread is not None:
+            return self._unread
+        if not self._reasons:
+            reason = "it has no signature, only attestations" if self._checked else "it has no signature"
+            return SignatureRequired(str(self._subject), reason)
+        shown = "; ".join(self._reasons[:_MOST_REASONS])
+        more = f"; and {len(self._reasons) - _MOST_REASONS} more" if len(self._reasons) > _MOST_REASONS else ""
+        bound = f"; only the first {MAX_SIGNATURES} were checked" if self._has_more else ""
+        return SignatureRequired(str(self._subject), f"none of its signatures is accepted: {shown}{more}{bound}")
+
+    def _attempt(self, name: str, work: Callable[[], T]) -> T | None:
+        """Return what *work* returns. If it fails, note why and return None."""
         try:
-            signer = layer.signer(signers, subject)
+            return work()
         except NoSignature:
-            continue
+            pass
         except Refused as refused:
-            reasons.append(f"{layer.name}: {refused.reason}")
+            self._reasons.append(f"{name}: {refused.reason}")
+        except (ContentError, BlobUnknown, ManifestUnknown) as error:
+            self._reasons.append(f"{name}: its content cannot be had: {error.reason}")
         except MirrorError as error:
-            unread = unread or error
-        else:
-            digest = str(layer.candidate.manifest.descriptor.digest)
-            verified_at = now.astimezone(UTC).isoformat(timespec="seconds")
-            return SignatureVerdict(signer, layer.form, digest, policy.key, verified_at)
-    if unread is not None:
-        raise unread
-    raise SignatureRequired(str(subject), _reason(reasons, len(layers)))
+            self._unread = self._unread or error
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A layer of a candidate that may be a signature, with its annotations."""
+    """A layer of the manifest of a candidate. It may be a signature."""
 
     candidate: SignatureCandidate
+    manifest: Digest
     descriptor: Descriptor
     annotations: Mapping[str, Any]
 
@@ -160,10 +221,7 @@ class _Layer:
             raise Refused(f"it has {self.descriptor.size} bytes, more than {MAX_SIGNATURE_SIZE}")
         content = self.descriptor.inline_content()
         if content is None:
-            try:
-                content = self.candidate.read(self.descriptor)
-            except (ContentError, BlobUnknown) as error:
-                raise Refused(f"its content cannot be had: {error.reason}") from None
+            content = self.candidate.read(self.descriptor)
         if len(content) != self.descriptor.size:
             raise Refused(f"it is truncated: it has {len(content)} bytes and should have {self.descriptor.size}")
         if Digest.of(content, self.descriptor.digest.algorithm) != self.descriptor.digest:
@@ -218,25 +276,21 @@ def _require_both(subject: Digest, signed: Sequence[Digest], signer: Callable[[]
     raise Refused(f"it is a good signature of {who}, but of another digest, {other}")
 
 
-def _layers(candidate: SignatureCandidate) -> Iterator[_Layer]:
+def _layers(candidate: SignatureCandidate, content: ManifestContent) -> Iterator[_Layer]:
     """Yield the layers whose media type is one of a signature.
 
     The parser of manifests has refused a field that is there twice, so the annotations belong to these descriptors.
     """
-    parsed = candidate.manifest.parsed
+    parsed = content.parsed
     if not isinstance(parsed, Manifest):
         return
-    entries = json.loads(candidate.manifest.body).get("layers") or []
+    entries = json.loads(content.body).get("layers") or []
     for descriptor, entry in zip(parsed.layers, entries, strict=True):
         if descriptor.media_type == SIMPLE_SIGNING_TYPE or descriptor.media_type in BUNDLE_TYPES:
             annotations = entry.get("annotations")
-            yield _Layer(candidate, descriptor, annotations if isinstance(annotations, dict) else {})
+            found = annotations if isinstance(annotations, dict) else {}
+            yield _Layer(candidate, content.descriptor.digest, descriptor, found)
 
 
-def _reason(reasons: list[str], layers: int) -> str:
-    if not reasons:
-        return "it has no signature, only attestations"
-    shown = "; ".join(reasons[:_MOST_REASONS])
-    more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
-    unchecked = f"; only {MAX_SIGNATURES} of {layers} were checked" if layers > MAX_SIGNATURES else ""
-    return f"none of its signatures is accepted: {shown}{more}{unchecked}"
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")

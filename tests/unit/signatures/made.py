@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -85,7 +85,11 @@ def candidate(
     """Return a manifest with these layers. Its source holds *contents*."""
     held = {Digest.of(content): content for content in contents}
     listed = layers if isinstance(layers, list) else [dict(layers)]
-    return SignatureCandidate(manifest(*listed), lambda descriptor: held[descriptor.digest], is_tagged)
+    return of(manifest(*listed), lambda descriptor: held[descriptor.digest], is_tagged=is_tagged)
+
+
+def of(content: ManifestContent, read: Callable[[Descriptor], bytes], *, is_tagged: bool = False) -> SignatureCandidate:
+    return SignatureCandidate(str(content.descriptor.digest), lambda: content, read, is_tagged)
 
 
 def cosign_2(content: bytes | None = None, key: PrivateKey = KEY, *, is_tagged: bool = True) -> SignatureCandidate:

@@ -18,7 +18,7 @@ from mirror.oci.referrer import described
 from mirror.signatures.keys import public_key
 from mirror.signatures.policy import SignaturePolicy
 from mirror.signatures.verify import SignatureCandidate, may_be_signature
-from tests.unit.signatures.made import POLICY, SUBJECT, checked, refusal
+from tests.unit.signatures.made import POLICY, SUBJECT, checked, of, refusal
 
 FOLDER: Final = Path(__file__).parents[2] / "support" / "fixtures" / "signatures"
 ED25519PH: Final = "cosign2-tag-ed25519"
@@ -45,7 +45,7 @@ def as_candidate(made: dict[str, Any]) -> SignatureCandidate:
     held = {Digest.of(content.encode()): content.encode() for content in made["layers"]}
     descriptor = Descriptor(media_types.OCI_MANIFEST, Digest.of(body), len(body))
     content = ManifestContent(descriptor, body, parse_manifest(body, None, what="a signature"))
-    return SignatureCandidate(content, lambda layer: held[layer.digest], made["is_tagged"])
+    return of(content, lambda layer: held[layer.digest], is_tagged=made["is_tagged"])
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -56,7 +56,7 @@ def test_a_signature_of_cosign_is_accepted_with_its_key(name: str) -> None:
     verdict = checked(found, policy=policy, subject=Digest.parse(made["subject"]))
     assert verdict.signer == f"key {public_key(made['key']).id}"
     assert verdict.form == FORMS[name]
-    assert made["is_tagged"] or may_be_signature(described(found.manifest))
+    assert made["is_tagged"] or may_be_signature(described(found.manifest()))
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -82,7 +82,7 @@ def test_an_attestation_of_cosign_is_no_signature() -> None:
     found = as_candidate(made)
     own = SignaturePolicy.parse(keys=[made["key"]])
     assert refusal(found, policy=own) == "it has no signature, only attestations"
-    assert not may_be_signature(described(found.manifest))
+    assert not may_be_signature(described(found.manifest()))
 
 
 def test_every_stored_signature_is_checked() -> None:

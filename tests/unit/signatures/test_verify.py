@@ -9,7 +9,14 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from mirror.errors import BlobUnknown, DigestMismatch, RateLimited, SignatureRequired
+from mirror.errors import (
+    BlobUnknown,
+    DigestMismatch,
+    ManifestInvalid,
+    ManifestUnknown,
+    RateLimited,
+    SignatureRequired,
+)
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -18,17 +25,20 @@ from mirror.oci.manifest import parse_manifest
 from mirror.oci.referrer import EMPTY_TYPE, Referrer, cosign_tags
 from mirror.signatures.documents import COSIGN_ARTIFACT_TYPE, SIMPLE_SIGNING_TYPE
 from mirror.signatures.keys import public_key
-from mirror.signatures.policy import SignaturePolicy
+from mirror.signatures.policy import SignaturePolicy, key_of
+from mirror.signatures.roots import TrustedRoots
 from mirror.signatures.verify import (
     MAX_SIGNATURE_SIZE,
     MAX_SIGNATURES,
     SignatureCandidate,
+    check_all,
     may_be_signature,
     signature_tag,
 )
 from tests.support.sigstore import BUNDLE, COSIGN_SIGN, b64, envelope, pae, statement
 from tests.unit.signatures.made import (
     KEY,
+    NOW,
     OTHER,
     OTHER_KEY,
     SIGNATURE,
@@ -41,6 +51,7 @@ from tests.unit.signatures.made import (
     cosign_3,
     key_bundle,
     layer,
+    of,
     payload,
     pem,
     refusal,
@@ -65,7 +76,7 @@ def test_a_signature_with_a_key_of_the_policy_is_accepted(found: SignatureCandid
     verdict = checked(found)
     assert verdict.signer == SIGNER
     assert verdict.form == form
-    assert verdict.signature == str(found.manifest.descriptor.digest)
+    assert verdict.signature == found.name
     assert verdict.policy == SignaturePolicy.parse(keys=[pem(KEY)]).key
     assert verdict.verified_at == "2026-11-29T12:00:00+00:00"
 
@@ -202,7 +213,7 @@ def test_content_that_is_not_what_its_layer_says_is_refused() -> None:
         (content.replace(b"app", b"APP"), "it is damaged: its bytes do not have its digest"),
     ]:
         found = candidate(described)
-        assert reason in refusal(SignatureCandidate(found.manifest, lambda _, held=held: held))  # type: ignore[misc]
+        assert reason in refusal(of(found.manifest(), lambda _, held=held: held))  # type: ignore[misc]
 
 
 def test_a_layer_that_is_too_large_is_not_read() -> None:
@@ -211,7 +222,7 @@ def test_a_layer_that_is_too_large_is_not_read() -> None:
     def read(_: Descriptor) -> bytes:
         raise AssertionError("it must not be read")
 
-    assert "more than 1048576" in refusal(SignatureCandidate(candidate(described).manifest, read))
+    assert "more than 1048576" in refusal(of(candidate(described).manifest(), read))
 
 
 def test_content_in_the_manifest_itself_is_not_read() -> None:
@@ -232,7 +243,7 @@ def failing(error: Exception) -> SignatureCandidate:
     def read(_: Descriptor) -> bytes:
         raise error
 
-    return SignatureCandidate(cosign_2().manifest, read)
+    return of(cosign_2().manifest(), read)
 
 
 def test_a_signature_that_cannot_be_reached_is_not_taken_for_a_missing_one() -> None:
@@ -248,11 +259,45 @@ def test_a_signature_whose_content_is_gone_or_wrong_at_the_source_is_refused() -
     assert refusal(gone, wrong).count("its content cannot be had: ") == 2
 
 
+def test_a_manifest_that_cannot_be_read_is_handled_as_content_is() -> None:
+    def unread(error: Exception) -> SignatureCandidate:
+        def read() -> ManifestContent:
+            raise error
+
+        return SignatureCandidate("team/app:sha256-1.sig", read, lambda _: b"")
+
+    limited = unread(RateLimited("registry.test", 5))
+    gone, damaged = unread(ManifestUnknown("team/app:sha256-1.sig")), unread(ManifestInvalid("x", "it is not JSON"))
+    assert checked(limited, gone, damaged, cosign_2()).signer == SIGNER
+    with pytest.raises(RateLimited):
+        checked(gone, limited, cosign_2(key=OTHER_KEY))
+    assert "team/app:sha256-1.sig: its content cannot be had: it is not JSON" in refusal(damaged)
+    assert "team/app:sha256-1.sig: its content cannot be had: " in refusal(gone)
+
+
+def test_nothing_is_read_after_a_good_signature() -> None:
+    def read() -> ManifestContent:
+        raise AssertionError("it must not be read")
+
+    assert checked(cosign_2(), SignatureCandidate("later", read, lambda _: b"")).signer == SIGNER
+
+
+def test_of_several_policies_each_must_be_satisfied() -> None:
+    policies = [SignaturePolicy.parse(keys=[pem(key)]) for key in (KEY, OTHER_KEY)]
+    both = [cosign_2(), cosign_3(key=OTHER_KEY)]
+    verdict = check_all(policies, SUBJECT, both, roots=TrustedRoots(None), now=NOW)
+    assert verdict.signer == f"{SIGNER} and key {public_key(pem(OTHER_KEY)).id}"
+    assert verdict.policy == key_of(policies) == key_of(policies[::-1])
+    assert check_all(policies[:1], SUBJECT, both, roots=TrustedRoots(None), now=NOW) == checked(*both)
+    with pytest.raises(SignatureRequired, match=NO_KEY):
+        check_all(policies, SUBJECT, both[:1], roots=TrustedRoots(None), now=NOW)
+
+
 def test_only_the_first_hundred_signatures_are_checked_and_few_reasons_are_told() -> None:
     wrong = cosign_2(key=OTHER_KEY)
     assert checked(*[wrong] * (MAX_SIGNATURES - 1), cosign_2()).signer == SIGNER
     reason = refusal(*[wrong] * MAX_SIGNATURES, cosign_2())
-    assert reason.endswith("; and 95 more; only 100 of 101 were checked")
+    assert reason.endswith("; and 95 more; only the first 100 were checked")
     assert reason.count(NO_KEY) == 5
     assert len(reason) < 1000
 
@@ -268,7 +313,7 @@ def test_an_index_is_no_signature() -> None:
     body = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}).encode()
     parsed = parse_manifest(body, None, what="it")
     content = ManifestContent(Descriptor(media_types.OCI_INDEX, Digest.of(body), len(body)), body, parsed)
-    assert refusal(SignatureCandidate(content, lambda _: b"")) == "it has no signature"
+    assert refusal(of(content, lambda _: b"")) == "it has no signature"
 
 
 @pytest.mark.parametrize("annotations", [None, [], "text", {SIGNATURE: 1}])
