@@ -12,6 +12,7 @@ from mirror.errors import TrustedRootUnavailable
 from mirror.settings import parsers
 from mirror.settings.environment import InvalidSettings, read_environment
 from mirror.settings.parsers import ListingApi, Network, is_loopback
+from mirror.signatures.attestation import SigningKey, signing_key
 from mirror.signatures.policies import SignaturePolicies
 from mirror.signatures.roots import TrustedRoots
 
@@ -213,6 +214,19 @@ class Settings:
         shown="only Sigstore's public root",
     )
 
+    attestation_key: SigningKey | None = _optional(
+        signing_key,
+        "A private key in PEM, on the curve P-256 or of Ed25519, without a password. If it is set, workers attach [a "
+        "signed statement](../how-to/attest-what-you-mirror.md) to each image that they publish. "
+        "`MIRROR_PUBLIC_URL` must be set then, because the statement names the image by it. Only workers need it.",
+        is_secret=True,
+    )
+    attestation_verifier: str | None = _optional(
+        parsers.uri,
+        "The URI by which these statements name the mirror (`verifier.id`). Who checks a statement compares it.",
+        shown="`MIRROR_PUBLIC_URL`",
+    )
+
     workers: int = _setting(parsers.number(1, 64), "1", "The number of workers that `make run` starts: 1 to 64.")
     memory_budget: int = _setting(
         parsers.size,
@@ -267,6 +281,8 @@ class Settings:
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
+        if loaded.attestation_key and "public_url" not in values:  # a signed name must not be a guess
+            problems.setdefault("MIRROR_PUBLIC_URL", ["must be set when MIRROR_ATTESTATION_KEY is"])
         own = (cls.require_own_pull_tokens, cls.require_whole_tls, cls.require_trusted_roots)
         for requirement in (*own, *requirements):
             try:
