@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mirror.catalog.attest import Attester
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.current_tags import CurrentTags
 from mirror.catalog.delete import Deleter
@@ -62,6 +63,7 @@ from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.registry.throttle import Throttle
 from mirror.settings import Settings
+from mirror.signatures.attestation import Signer
 from mirror.signatures.roots import TrustedRoots
 from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
@@ -175,6 +177,10 @@ def build(
     referrer_lists = ReferrerLists(
         changes, publisher, reader, relister, blobs=blobs, provenance=provenance, redis=redis
     )
+    attester = None
+    if settings.attestation_key:
+        signer = Signer(settings.attestation_key, settings.attestation_verifier or settings.public_url)
+        attester = Attester(signer, settings.public_host, referrer_lists, pins=pins, blobs=blobs, links=links)
     images = ReleasedImages(reader, index, relister, blobs=blobs, links=links, provenance=provenance, pins=pins)
     journals = ReleaseJournals(bucket)
     releaser = Releaser(redis, bucket.disk, leases, changes, images, links, journals)
@@ -240,7 +246,7 @@ def build(
         referrer_check=referrer_check,
         runner=TaskRunner(
             settler,
-            ImageCopier(confirmer, publisher, resolver, copier, referrers, signatures, storage_guard),
+            ImageCopier(confirmer, publisher, resolver, copier, referrers, signatures, storage_guard, attester),
             expander,
             ImagePlanner(confirmer, resolver, copier, plans),
             JobReleaser(jobs, images, releaser),

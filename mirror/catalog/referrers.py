@@ -13,13 +13,14 @@ Two jobs may add to one list at the same time, on two machines, for these reason
   But an extended list has all that the list before had, so after any order of two writers both entries are listed.
 - A writer takes its number under the lease. So it has the highest, and a copy of the tag that began before is
   superseded. It cannot replace the new list by an older one of its source.
+- Only statements of the mirror itself are ever withdrawn, also under the lease.
 - Whatever dies leaves the old list or the new one, since the commit is one PUT. The next call adds what is missing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +37,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.image import Image, ManifestContent
 from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import MAX_ENTRIES, MAX_MANIFEST_SIZE, Index
-from mirror.oci.referrer import Referrer, completed, extend_list, fallback_tag, read_list, write_list
+from mirror.oci.referrer import Referrer, completed, extend_list, fallback_tag, read_list, shorten_list, write_list
 from mirror.records.fields import at, timestamp
 from mirror.redis.client import Redis
 from mirror.storage.blobs import BlobStore
@@ -118,6 +119,26 @@ class ReferrerLists:
                 self._relister.relist_locked(target, shown)
         return len(missing)
 
+    def withdraw(self, repository: str, subject: Digest, referrers: Collection[Digest], *, by: str) -> int:
+        """Remove *referrers* from the list of *subject*, and return how many it had. Their manifests stay.
+
+        Only what the mirror itself has made may be withdrawn. *by* is recorded as the job. Raises TagBusy.
+        """
+        target = LocalImage(repository, fallback_tag(subject))
+        with self._changes.lock(target) as lease:
+            current = self._content(target, self._changes.current(target))
+            entries = current.parsed.manifests if current and isinstance(current.parsed, Index) else ()
+            found = {entry.digest for entry in entries}.intersection(referrers)
+            if current is None or not found:
+                return 0
+            body = shorten_list(current.body, found)
+            needed = {Digest.of(body): len(body)}
+            left = [entry.digest for entry in entries if entry.digest not in found]
+            for sizes in _in_parallel(partial(self._held_sizes, repository), left):
+                needed |= sizes
+            self._publish(target, lease, checked_manifest(body, Digest.of(body)), needed, by)
+            return len(found)
+
     def _commit(
         self,
         target: LocalImage,
@@ -132,6 +153,12 @@ class ReferrerLists:
         needed = {**sizes, content.descriptor.digest: content.descriptor.size}
         for addition in additions:
             needed |= addition.sizes
+        self._publish(target, lease, content, needed, by)
+
+    def _publish(
+        self, target: LocalImage, lease: Lease, content: ManifestContent, needed: Mapping[Digest, int], by: str
+    ) -> None:
+        """Point the tag at the list *content*, which needs the bytes of *needed*. The caller holds *lease*."""
         summary = ImageSummary(content.parsed.media_type, (), needed)
         origin = ImageProvenance("", content.descriptor.digest, timestamp(at(self._redis.now())), by)
         [change] = self._changes.take_numbers([(target, by)])

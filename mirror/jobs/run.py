@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from mirror.catalog.attest import Attester
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.publish import Publisher
 from mirror.catalog.tag_change import TagUpdate
@@ -80,6 +81,7 @@ class ImageCopier:
     referrers: ReferrerCopier
     signatures: SignatureRequirement
     storage: StorageGuard
+    attester: Attester | None = None
 
     def copy(self, task: ClaimedCopy) -> Outcome:
         """Copy the image if that is needed, and publish it. Raises what `TaskSettler.attempt` settles."""
@@ -156,6 +158,8 @@ class ImageCopier:
             if task.spec.options.referrers.are_wanted:
                 fetched = self.referrers.refresh(task, update.digest, memory)
                 outcome = replace(outcome, referrers=self.referrers.publish(task, fetched))
+        if self.attester and fetched:
+            self.attester.give_way(task.change.target.repository, update.digest, by=task.claim.task.job)
         if fetched or signature:
             seen = fetched.seen if fetched else None
             self.confirmer.note_referrers(task.change.target, update.digest, seen, signature)
@@ -209,6 +213,8 @@ class ImageCopier:
 
     def _publish(self, task: ClaimedCopy, image: Image, origin: ImageProvenance) -> TagUpdate:
         """Publish the image. That of an atomic job is published without its tag, which its release moves."""
+        if self.attester:  # first, so that the tag never shows an image without its statement
+            self.attester.attest(task.change.target, image, origin, holder=task.heartbeat.holder)
         if not task.spec.is_staged:
             return self.publisher.publish(task.change, image, origin, options=task.spec.options)
         self.publisher.stage(task.change.target, image, origin)

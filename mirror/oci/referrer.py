@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
@@ -170,6 +170,13 @@ def extend_list(body: bytes, referrers: Iterable[Referrer]) -> bytes:
     """Return the list *body*, which was read before, with more entries at its end. All else in it stays."""
     document = json.loads(body)
     document["manifests"] = [*(document.get("manifests") or ()), *(referrer.entry() for referrer in referrers)]
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def shorten_list(body: bytes, digests: Collection[Digest]) -> bytes:
+    """Return the list *body*, which was read before, without the entries of *digests*. All else in it stays."""
+    document, unwanted = json.loads(body), {str(digest) for digest in digests}
+    document["manifests"] = [entry for entry in document["manifests"] if entry["digest"] not in unwanted]
     return json.dumps(document, separators=(",", ":")).encode()
 
 

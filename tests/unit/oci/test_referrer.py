@@ -20,6 +20,7 @@ from mirror.oci.referrer import (
     fallback_tag,
     read_entries,
     read_list,
+    shorten_list,
     write_list,
 )
 
@@ -102,6 +103,14 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*entry(), "artifactType"]), inner),
     max_leaves=10,
 )
+
+
+def test_a_list_without_some_entries_keeps_all_else_as_it_was() -> None:
+    kept, gone = entry("kept", anything=1), entry("gone")
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "annotations": {"a": "b"}, "manifests": [gone, kept]}
+    shorter = json.loads(shorten_list(json.dumps(document).encode(), [Digest.parse(gone["digest"]), SUBJECT]))
+    assert shorter == {**document, "manifests": [kept]}
+    assert read_list(shorten_list(json.dumps(shorter).encode(), [Digest.parse(kept["digest"])]), what="a list") == ()
 
 
 @given(st.lists(JSON, max_size=4))
