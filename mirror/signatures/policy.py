@@ -134,9 +134,10 @@ def _parse_keys(texts: Sequence[str]) -> tuple[str, ...]:
 class SignatureVerdict:
     """A signature that a check has accepted.
 
-    *signer* is ``key sha256:<hex of its DER>``, or the identity and its issuer. *form* says how the signature is
-    stored: ``cosign-tag``, ``cosign-referrer`` or ``bundle``. *signature* is the digest of the manifest with the
-    signature. *policy* is the key of the policy that was checked. *verified_at* is RFC 3339 in UTC.
+    *signer* is ``key sha256:<hex of its DER>``, or the identity and its issuer, and with several policies all of these.
+    *form* says how the signature is stored: ``cosign-tag``, ``cosign-referrer`` or ``bundle``. *signature* is the
+    digest of the manifest with the signature. *policy* is what `key_of` returns for the policies that were checked.
+    *verified_at* is RFC 3339 in UTC.
     """
 
     signer: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -23,6 +24,7 @@ from tests.unit.signatures.made import OTHER, SUBJECT, bundled, checked, cosign_
 INSTANCE = Sigstore()
 POLICY = SignaturePolicy.parse(identity=IDENTITY, issuer=ISSUER, trusted_root="acme")
 SIGNER = f"{IDENTITY} ({ISSUER})"
+TIMESTAMPED = Path(__file__).parents[2] / "support" / "fixtures" / "signatures" / "keyless" / "timestamped.json"
 NOT_VALID = "its signature, its log entry or its timestamp is not valid"
 DAMAGED = "its bundle is damaged, or it lacks its certificate, its log entry, or the proof that the log has it"
 
@@ -145,6 +147,40 @@ def test_a_certificate_or_a_log_entry_of_another_signature_is_refused(roots: Pat
             value = value[step]
         mixed = changed(made, *path, to=value)
         assert NOT_VALID in refusal(bundled(mixed), policy=POLICY, roots=roots)
+
+
+def timestamped(roots: Path) -> dict[str, Any]:
+    """Return a bundle whose only time is a timestamp (RFC 3161), made by ``openssl ts``. Store its trusted root."""
+    stored: dict[str, Any] = json.loads(TIMESTAMPED.read_text())
+    (roots / "acme.json").write_text(json.dumps(stored["trusted_root"]))
+    bundle: dict[str, Any] = stored["bundle"]
+    return bundle
+
+
+TIMESTAMP = ("verificationMaterial", "timestampVerificationData", "rfc3161Timestamps")
+
+
+def test_the_time_of_a_signature_may_come_from_a_timestamp(tmp_path: Path) -> None:
+    made = timestamped(tmp_path)
+    assert checked(bundled(made), policy=POLICY, roots=tmp_path).signer == SIGNER
+    [one] = made["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
+    token = bytearray(base64.b64decode(one["signedTimestamp"]))
+    token[-5] ^= 1
+    for changed_to, reason in [
+        ([], DAMAGED),
+        ([{"signedTimestamp": b64(bytes(token))}], NOT_VALID),
+        ([{"signedTimestamp": b64(b"no")}], DAMAGED),
+        ([one] * 33, NOT_VALID),
+    ]:
+        found = bundled(changed(made, *TIMESTAMP, to=changed_to))
+        assert reason in refusal(found, policy=POLICY, roots=tmp_path)
+
+
+def test_a_timestamp_of_an_unknown_authority_is_refused(tmp_path: Path) -> None:
+    made = timestamped(tmp_path)
+    root = json.loads((tmp_path / "acme.json").read_text())
+    (tmp_path / "acme.json").write_text(json.dumps(root | {"timestampAuthorities": []}))
+    assert NOT_VALID in refusal(bundled(made), policy=POLICY, roots=tmp_path)
 
 
 def test_a_signature_with_a_key_is_none_of_an_identity(roots: Path) -> None:
