@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from mirror.catalog.referrers import ReferrerLists
+from mirror.catalog.tag_change import TagChange, TagUpdate
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.image import Image, ManifestContent
 from mirror.oci.local_image import LocalImage
+from mirror.oci.manifest import parse_manifest
 from mirror.oci.referrer import Referrer, fallback_tag
 from mirror.oci.verification import verify
+from mirror.storage.provenance import ImageProvenance
 from mirror.wiring import Core
 from tests.support import images
 from tests.support.images import TestImage
@@ -41,6 +45,11 @@ class ReferrerSet:
     def target(self) -> LocalImage:
         """The fallback tag."""
         return LocalImage(REPOSITORY, fallback_tag(self.subject.digest))
+
+    @property
+    def tag(self) -> tuple[str, str]:
+        """Repository and tag of the list."""
+        return REPOSITORY, str(self.target.tag)
 
     def referrers(self, *numbers: int) -> list[Referrer]:
         """Return the entries of some artifacts, or of all."""
@@ -73,3 +82,21 @@ def hold(core: Core, artifact: TestImage, repository: str = REPOSITORY) -> None:
         core.links.link_layer(repository, digest)
     for manifest in artifact.all_manifests():
         core.links.link_revision(repository, manifest.digest)
+
+
+def publish(core: Core, image: TestImage, target: LocalImage) -> None:
+    """Publish *image*, as the copy of a tag does."""
+    [change] = core.changes.take_numbers([(target, "copy")])
+    publish_at(core, image, change)
+
+
+def publish_at(core: Core, image: TestImage, change: TagChange) -> TagUpdate:
+    """Publish *image* as the numbered *change*."""
+    hold(core, image, change.target.repository)
+    contents = []
+    for manifest in image.all_manifests():
+        parsed = parse_manifest(manifest.body, manifest.media_type, what=str(manifest.digest))
+        descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.body))
+        contents.append(ManifestContent(descriptor, manifest.body, parsed))
+    origin = ImageProvenance("docker.io/library/app:1", image.digest, "2026-11-23T21:25:00Z", "job_0")
+    return core.publisher.publish(change, Image(tuple(contents)), origin)
