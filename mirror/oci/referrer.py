@@ -32,6 +32,7 @@ REFERRER_TAG: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{64}.*", re.DOTALL)
 """Tags of the referrers tag schema, of cosign, and of regclient's digest tags."""
 CHILDREN_EVERY: Final = timedelta(days=1)
 """Children that had no referrers are looked at again after this time. The image itself is looked at by every job."""
+_LONGEST_ANNOTATIONS: Final = 64 * 1024
 _LONGEST_HEX: Final = 64
 """Characters of a digest in a fallback tag. A longer digest is cut."""
 
@@ -120,15 +121,18 @@ def cosign_tags(subject: Digest) -> tuple[str, ...]:
 def described(content: ManifestContent) -> Referrer:
     """Return the entry for a referrer from its manifest, as the distribution spec wants it.
 
-    The artifact type is the manifest's, else the media type of its config. Its annotations are copied.
+    The artifact type is the manifest's, else the media type of its config. Its annotations are copied, but not if they
+    have more than 64 KiB. A list has 4 MiB for all of its entries.
     """
     parsed = content.parsed
     artifact_type = parsed.artifact_type
     if not artifact_type and isinstance(parsed, Manifest):
         artifact_type = parsed.config.media_type
-    annotations = json.loads(content.body).get("annotations")
+    annotations = _annotations(json.loads(content.body).get("annotations"))
+    if len(json.dumps(annotations)) > _LONGEST_ANNOTATIONS:
+        annotations = {}
     descriptor = Descriptor(parsed.media_type, content.descriptor.digest, len(content.body))
-    return Referrer(descriptor, artifact_type, _annotations(annotations))
+    return Referrer(descriptor, artifact_type, annotations)
 
 
 def completed(listed: Referrer, content: ManifestContent) -> Referrer:

@@ -20,6 +20,10 @@ class ImageQuery(PageQuery):
     source = fields.String(
         load_default=None, metadata={"description": "Images mirrored from this source, in any spelling."}
     )
+    referrers = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Also list the tags of referrers: `sha256-…`, and cosign's `sha256-….sig`."},
+    )
 
 
 class ImageSchema(Schema):
