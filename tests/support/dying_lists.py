@@ -96,7 +96,7 @@ def _fork(core: Core, adding: Adding) -> int:
     code = _FAILED
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mirror.catalog.tag_change._LOCK_TIMEOUT", 0.1)
+            patch.setattr("mirror.catalog.tag_change._LOCK_TIMEOUT", 0.3)
             code = adding.run(core)
     except BaseException:
         sys.excepthook(*sys.exc_info())
