@@ -90,9 +90,8 @@ class ReferrerLists:
     def add(self, repository: str, subject: Digest, referrers: Sequence[Referrer], *, by: str) -> int:
         """List *referrers* at the end of the list of *subject*, and return how many of them are new.
 
-        Their manifests are readable by digest in *repository*, and pinned. What the list has already stays as it is,
-        whoever wrote it. An entry without an artifact type or annotations gets those of its manifest. *by* is recorded
-        as the job.
+        Their manifests are readable by digest in *repository*, and pinned. What the list has already stays as it is.
+        An entry without an artifact type or annotations gets those of its manifest. *by* is recorded as the job.
 
         Where nothing is new, nothing is written: that costs a request to Redis, and one to S3. Raises ImageNotHeld for
         a manifest that is not readable, ReferrersTagTaken, TooManyReferrers or TagBusy.

@@ -98,5 +98,5 @@ def _fields(content: bytes, digest: Digest) -> _Known:
     parsed = parse_manifest(content, None, what=str(digest))
     descriptor = Descriptor(parsed.media_type, digest, len(content))
     entry = described(ManifestContent(descriptor, content, parsed)).entry()
-    fields = {name: entry[name] for name in (ARTIFACT_TYPE, "annotations") if name in entry}
+    fields: Entry = {name: entry[name] for name in (ARTIFACT_TYPE, "annotations") if name in entry}
     return _Known(fields, len(json.dumps(fields)))

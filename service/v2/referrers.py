@@ -72,7 +72,7 @@ def referrers(repositories: Sequence[str], path: str, digest_text: str, size: in
     if wanted and are_typed:
         response.headers["OCI-Filters-Applied"] = ARTIFACT_TYPE
     if page.last is not None:
-        query = {"n": size, "last": page.last, ARTIFACT_TYPE: wanted, "ns": request.args.get("ns") or None}
+        query: Entry = {"n": size, "last": page.last, ARTIFACT_TYPE: wanted, "ns": request.args.get("ns") or None}
         response.headers["Link"] = f'<{url_for("distribution.read", path=path, **query)}>; rel="next"'
     return response
 

@@ -18,10 +18,11 @@ from mirror.wiring import Core
 from service.app import create_app
 from service.core import Service
 from service.v2.referrer_entries import READ_SECONDS, ReferrerEntries
-from tests.api.seeded_catalog import SeededCatalog
+from tests.api.seeded_catalog import JOB, SeededCatalog
 from tests.support import images
 from tests.support.fakes.sockets import RefusingRedis
 from tests.support.images import TestImage
+from tests.support.referrer_set import KIND, REPOSITORY, ReferrerSet
 from tests.support.servers.process import free_port
 
 SIGNATURE, SBOM = "application/vnd.example.signature", "application/vnd.example.sbom"
@@ -321,3 +322,17 @@ def test_without_redis_the_list_is_read_from_s3(
         response = create_app(service).test_client().get(f"/v2/team/app/referrers/{subject.digest}")
         assert listed(response) == entries
         service.close()
+
+
+def test_what_the_mirror_lists_is_served_and_shown_as_an_image(
+    anyone: FlaskClient, api: FlaskClient, core: Core, mirror: SeededCatalog
+) -> None:
+    signed = ReferrerSet.of(core, 2)
+    signed.add(0, by=JOB)
+    signed.add(1, by=JOB)
+    url = f"/v2/{REPOSITORY}/referrers/{signed.subject.digest}"
+    assert listed(anyone.get(url)) == [{**one.descriptor, "artifactType": KIND} for one in signed.artifacts]
+    image = api.get(f"/v1/images/{signed.target}").get_json()
+    assert (image["digest"], image["source"], image["job"]) == (str(core.reader.digest(signed.target)), None, JOB)
+    assert len(image["images"]) == 2
+    assert api.get(f"/v1/images?tag={signed.target.tag}").get_json()["items"][0]["source"] is None

@@ -1,4 +1,4 @@
-"""Whoever else adds to a list of referrers, and whatever dies, in the end all referrers are listed, each once."""
+"""Whatever else adds to a list of referrers or dies, in the end all referrers are listed, each once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def before_request(number: int, signed: ReferrerSet, intrude: Callable[[], None]
 
     The request that commits does not count. It ends long before the lease, which was just renewed.
     """
-    numbers, intruded = itertools.count(1), []
+    numbers = itertools.count(1)
+    intruded: list[bool] = []
 
     def counted(request: Any, verb: str) -> Any:
         def send(key: str, *args: Any, **options: Any) -> Any:
