@@ -153,7 +153,7 @@ def test_whatever_write_kills_a_process_the_list_is_the_old_one_or_the_new_one(h
 def test_two_processes_that_are_killed_at_seeded_moments_both_list_theirs(harness: Harness) -> None:
     """What died, or found the tag busy, runs again. Leases of the dead have expired then."""
     chance = random.Random(46)
-    made = [ReferrerSet.of(harness.core, 4, seed=f"pair {number}") for number in range(10)]
+    made = [ReferrerSet.of(harness.core, 4, seed=f"pair {number}") for number in range(8)]
     rounds = [
         [Adding.of(signed, *own, dies_after=chance.choice((0, *range(1, WRITES + 1)))) for own in ((0, 1), (2, 3))]
         for signed in made
