@@ -116,7 +116,7 @@ class Copier:
 
         The bucket is asked for every blob. The source is asked for each foreign layer that the bucket does not hold and
         the manifest does not embed, unless those are left out. Raises ForeignLayerUnavailable for one that is to be
-        included and that nobody serves.
+        included, if the source does not serve it and it has no URL.
         """
         left_out = leave_out_all(image) if foreign_layers == "leave-out" else ()
         wanted = image.leaving_out(left_out)

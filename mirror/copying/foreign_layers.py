@@ -7,8 +7,8 @@ may name URLs of its publisher. A registry may hold it all the same, and then se
 - ``include``: what the source does not serve is read from the URLs, in their order. If none delivers it, the job fails.
 - ``leave-out``: neither the source nor a URL is asked for it.
 
-A source does not serve a layer if it answers with a 404 or a 403. All other failures are those of any blob: the task
-waits, or fails.
+A 404 or a 403 means that the source does not serve a layer. All other failures are those of any blob: the task waits,
+or fails.
 """
 
 from __future__ import annotations

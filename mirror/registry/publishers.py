@@ -1,6 +1,6 @@
 """Read a foreign layer from the URL of its publisher.
 
-Whoever pushed a manifest has written its URLs, so they are trusted with nothing:
+The author of a manifest chooses its URLs, so no URL is trusted:
 
 - No request has a login, whatever the server asks for. CVE-2020-15157 was about one that had the registry's.
 - Every connection goes through the address guard, and so does every redirect.
