@@ -160,7 +160,7 @@ class Confirmer:
         entry, is_built = self._index.look_up(repository, tag)
         held = entry.indexed if entry else None if is_built else self._held_in_bucket(target, digest, spec)
         is_known, is_listed = is_current(spec, digest, held), entry is not None
-        if held and held.made_from == digest and held.satisfies(spec.options.platforms):
+        if held and held.made_from == digest and held.satisfies(spec.options):
             into = repository if is_listed else None
             new = source if not is_known and self._has_served(source, digest, into, now=served) else None
             is_known = is_known or new is not None
@@ -184,11 +184,12 @@ class Confirmer:
             return IndexedTag(digest, None, None)
         source_digest = None if origin.digest == digest else origin.digest
         platforms = origin.summary.platforms if origin.summary else ()
-        return IndexedTag(digest, origin.source, origin.job, (), source_digest, origin.platforms, platforms)
+        held = IndexedTag(digest, origin.source, origin.job, (), source_digest, origin.platforms, platforms)
+        return replace(held, foreign_layers=origin.foreign_layers)
 
     def _confirm_kept(self, target: LocalImage, digest: Digest, spec: CopySpec, *, served: bool) -> TagUpdate | None:
         held = self._kept_image(target, digest)
-        if held is None or not held.satisfies(spec.options.platforms):
+        if held is None or not held.satisfies(spec.options):
             return None
         is_known = is_current(spec, digest, held) or self._has_served(spec.source, digest, None, now=served)
         return TagUpdate(digest) if is_known else None
@@ -231,7 +232,7 @@ class Confirmer:
             entry, is_built = self._index.look_up(repository, target.tag)
             held = entry.indexed if entry else None if is_built else self._held_in_bucket(target, digest, spec)
             is_listed = entry is not None
-        if held is None or held.made_from != digest or not held.satisfies(spec.options.platforms):
+        if held is None or held.made_from != digest or not held.satisfies(spec.options):
             return None
         is_known = served or is_current(spec, digest, held)
         if not is_known and not self._has_served(spec.source, digest, repository if is_listed else None):

@@ -77,6 +77,9 @@ class Source(Protocol):
     ) -> BlobStream:
         """Open *length* bytes from *offset* on, or all that follow. A server without ranges sends the whole blob."""
 
+    def open_url(self, url: str, blob: Descriptor, *, offset: int = 0, length: int | None = None) -> BlobStream:
+        """Open a range of a blob at a URL of its publisher, without any login. Otherwise as `open_blob`."""
+
     def require_blob(self, reference: Reference, blob: Descriptor) -> None:
         """Raise BlobUnknown unless the registry has the blob. No more than its first bytes are read."""
 

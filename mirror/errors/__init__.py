@@ -39,6 +39,7 @@
     │   ├── ManifestUnknown:        MANIFEST_UNKNOWN
     │   ├── PlatformUnknown:        PLATFORM_UNKNOWN
     │   ├── BlobUnknown:            BLOB_UNKNOWN
+    │   ├── ForeignLayerUnavailable: FOREIGN_LAYER_UNAVAILABLE
     │   ├── RepositoryUnknown:      NAME_UNKNOWN
     │   ├── ListingUnsupported:     LISTING_UNSUPPORTED
     │   ├── ListingDenied:          LISTING_DENIED
@@ -171,6 +172,7 @@ from mirror.errors.source import (
     CertificateInvalid,
     CredentialsUnavailable,
     Denied,
+    ForeignLayerUnavailable,
     ListingDenied,
     ListingTooLarge,
     ListingUnsupported,
@@ -217,6 +219,7 @@ __all__ = [
     "Denied",
     "DigestMismatch",
     "FallbackUnavoidable",
+    "ForeignLayerUnavailable",
     "ImageNotHeld",
     "InternalError",
     "InvalidDigest",

@@ -257,6 +257,7 @@ class ReferrerCopier:
         copied = self.copier.copy(
             reference,
             image,
+            foreign_layers=task.spec.options.foreign_layers,
             holder=task.heartbeat.holder,
             progress=_Unshown(task.heartbeat.progress),
             cancellation=task.cancellation,

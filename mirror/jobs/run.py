@@ -184,29 +184,34 @@ class ImageCopier:
 
         *found* is the digest of the source, and *held* are manifests that were read from the bucket.
         """
-        heartbeat, reference, rules = task.heartbeat, task.spec.source, task.spec.options.platforms
+        heartbeat, reference, options = task.heartbeat, task.spec.source, task.spec.options
         heartbeat.begin_copying()
         copied = self.copier.copy(
-            reference, image, holder=heartbeat.holder, progress=heartbeat.progress, cancellation=task.cancellation
+            reference,
+            image,
+            foreign_layers=options.foreign_layers,
+            holder=heartbeat.holder,
+            progress=heartbeat.progress,
+            cancellation=task.cancellation,
         )
         fetched = None
-        if task.spec.options.referrers.are_wanted:
-            is_rewritten = rules.mode == "rewrite" and image.digest != found
+        if options.referrers.are_wanted:
+            is_rewritten = options.platforms.mode == "rewrite" and image.digest != found
             fetched = self.referrers.fetch(task, image, memory, is_rewritten=is_rewritten)
         heartbeat.begin_publishing()
         moment = timestamp(self.referrers.finder.now())
         manifests = {manifest.descriptor.digest for manifest in image.manifests}
         read_here = (*(digest for digest in held if digest in manifests), *copied.held)
-        job = task.claim.task.job
-        origin = ImageProvenance(
-            str(reference), found, moment, job, read_here, platforms=rules.key, signature=signature
-        )
+        image = image.leaving_out(copied.left_out)
+        foreign_layers = options.foreign_layers if copied.lacks_foreign_layers else "all"
+        origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, signature=signature)
+        origin = replace(origin, platforms=options.platforms.key, foreign_layers=foreign_layers)
         if fetched:
             if fetched.own:  # a list names only what can be read
-                self.publisher.stage(task.change.target, image.leaving_out(copied.left_out), origin)
+                self.publisher.stage(task.change.target, image, origin)
             self.referrers.publish(task, fetched)
             origin = replace(origin, referrers=fetched.seen)
-        update = self._publish(task, image.leaving_out(copied.left_out), origin)
+        update = self._publish(task, image, origin)
         if task.is_trial:
             self.storage.succeeded(task.claim)
         return replace(unchanged_outcome(update, found), unchanged=False, referrers=fetched.counts if fetched else None)

@@ -24,6 +24,7 @@ from mirror.registry.endpoints import Endpoints
 from mirror.registry.listing import Listing
 from mirror.registry.manifests import HeadSupport, ManifestHead, ManifestSource, RegistryManifests
 from mirror.registry.pages import ListRequests
+from mirror.registry.publishers import Publishers
 from mirror.registry.pull_limit import PullAccounts
 from mirror.registry.referrers import ReferrerSource
 from mirror.registry.retry import Retries
@@ -68,6 +69,7 @@ class RegistryClient:
             requests, throttle.limiter, HeadSupport(throttle.breaker), self._accounts, self._retries, sleep
         )
         self._blobs = BlobSource(requests, redirects, throttle.limiter, sleep)
+        self._publishers = Publishers(endpoints, redirects, throttle.limiter, self._retries, sleep)
         lists = ListRequests(throttle.limiter, self._retries, sleep)
         vendors = VendorListings(transport, redirects, endpoints, find_credential, listing_apis or {}, lists)
         self._listing = Listing(requests, vendors, lists)
@@ -128,6 +130,14 @@ class RegistryClient:
         """
         wanted = BlobRange.of(blob, offset, length)
         return self._retries.run(reference, partial(self._blobs.open_once, reference, blob, wanted))
+
+    def open_url(self, url: str, blob: Descriptor, *, offset: int = 0, length: int | None = None) -> BlobResponse:
+        """Open *length* bytes of a blob at a URL that its descriptor names, from *offset* on, as `open_blob` does.
+
+        No login is sent there. Raises PlainHttpNotAllowed, SizeInvalid if another size is announced, and what every
+        request raises.
+        """
+        return self._publishers.open_url(url, blob, BlobRange.of(blob, offset, length))
 
     def require_blob(self, reference: Reference, blob: Descriptor) -> None:
         """Raise BlobUnknown unless the reference's repository has the blob.

@@ -160,8 +160,9 @@ class Settings:
         parsers.registries,
         "",
         "Registries that are asked over plain HTTP. This includes their token server on the same host, redirects to "
-        "them, and their use as the token server of another registry. Write them as in an image's name, with the "
-        "port if there is one: `registry.corp:5000`. A host without a dot needs its port: `harbor:80`.",
+        "them, their use as the token server of another registry, and [URLs of foreign "
+        "layers](formats.md#foreign-layers) there. Write them as in an image's name, with the port if there is one: "
+        "`registry.corp:5000`. A host without a dot needs its port: `harbor:80`.",
     )
     registry_endpoints: Mapping[str, str] = _setting(
         parsers.by_registry(parsers.url),

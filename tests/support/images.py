@@ -48,10 +48,11 @@ class TestImage:
     media_type: str
     blobs: Mapping[Digest, bytes] = field(default_factory=dict, repr=False)
     children: Mapping[Digest, TestImage] = field(default_factory=dict, repr=False)
+    algorithm: str = "sha256"
 
     @property
     def digest(self) -> Digest:
-        return Digest.of(self.body)
+        return Digest.of(self.body, self.algorithm)
 
     @property
     def descriptor(self) -> dict[str, Any]:
