@@ -15,6 +15,7 @@ from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.s3 import S3Clients
+from tests.support.run_order import run_order
 from tests.support.servers import REGION, DockerRegistry, RcloneS3, S3Server, ValkeyServer, VersityGateway
 
 hypothesis.settings.register_profile("no timed assertions", deadline=None)
@@ -22,6 +23,17 @@ hypothesis.settings.load_profile("no timed assertions")
 
 MakeSettings = Callable[..., Settings]
 SettingsForServer = Callable[..., Settings]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files of a run of several processes, each of which takes the next file when it is free."""
+    if hasattr(config, "workerinput"):
+        place = {path: number for number, path in enumerate(run_order(_file_of(item) for item in items))}
+        items.sort(key=lambda item: place[_file_of(item)])
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.fixture
