@@ -15,7 +15,7 @@ class ValkeyServer(Server):
     """An empty Valkey with a password.
 
     With *append_only* it loses no acknowledged write to `kill`: it writes to its file before it replies, and the kernel
-    keeps what a killed process has written. Only a power failure would need fsync, which costs more than all the rest.
+    keeps what a killed process has written. Only a power failure would need fsync.
     """
 
     name = "valkey"
