@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 import urllib3
@@ -77,7 +76,6 @@ class TlsService(LiveService):
 
     def __init__(self, directory: Path, valkey: ValkeyServer, s3: RcloneS3) -> None:
         self.secret = MountedSecret(directory / "tls")
-        self._begun_at = 0
         settings = {"MIRROR_TLS_CERTIFICATE": str(self.secret.certificate), "MIRROR_TLS_KEY": str(self.secret.key)}
         super().__init__(directory, valkey, s3, "live", **settings)
 
@@ -119,17 +117,6 @@ class TlsService(LiveService):
     def serves(self, issued: Issued) -> bool:
         """Whether both processes serve the certificate. Each accepts some of so many connections."""
         return {self.served_certificate() for _ in range(10 * PROCESSES)} == {issued.certificate.read_text()}
-
-    def begin_test(self) -> None:
-        """Leave what was logged for earlier tests out of `lines` and `text`."""
-        self._begun_at = self.log.stat().st_size
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.text().splitlines()]
-
-    def text(self) -> str:
-        """Everything that was logged in this test."""
-        return self.log.read_bytes()[self._begun_at :].decode()
 
     def troubles(self) -> list[str]:
         return [line["event"] for line in self.lines() if line["level"] in ("warning", "error", "critical")]
