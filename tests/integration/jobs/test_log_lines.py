@@ -12,8 +12,15 @@ from structlog.testing import capture_logs
 from tests.support import images
 from tests.support.fakes import faults
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 
 Line = MutableMapping[str, Any]
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the log. Any S3 server will do."""
+    return rclone_s3
 
 
 def lines_of(logged: list[Line], job_id: str) -> list[Line]:
