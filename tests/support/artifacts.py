@@ -1,7 +1,7 @@
-"""Repositories as cosign, notation, ORAS, BuildKit and Helm wrote them, from tests/support/fixtures/artifacts.
+"""Repositories as cosign, notation, ORAS, BuildKit and Helm wrote them.
 
-``make.sh`` in that folder wrote them. A repository is one JSON document: its tags, its manifests in an order in which a
-registry accepts them, and its blobs.
+They are in the folder fixtures/artifacts, whose ``make.sh`` writes them. A repository is one JSON document: its tags,
+its manifests in an order in which a registry accepts them, and its blobs.
 """
 
 from __future__ import annotations
