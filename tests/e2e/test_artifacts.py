@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import pytest
 import urllib3
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
@@ -22,7 +24,7 @@ from mirror.redis.client import Redis
 from tests.api.live_service import LiveService
 from tests.e2e.processes import Process, eventually
 from tests.support.artifact_matrix import KINDS, SOURCES, Cell, Kind, cells
-from tests.support.artifacts import StoredRepository
+from tests.support.artifacts import FOLDER, StoredRepository
 from tests.support.fakes.registry import FakeRegistry
 from tests.support.harness import mark_built
 from tests.support.servers import DockerRegistry, RcloneS3, S3Storage, ValkeyServer
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.docker_registry
 
 POSSIBLE: Final = [cell for cell in cells() if cell.missing is None]
 ORIGINS: Final = [(kind, source) for kind in KINDS for source in SOURCES]
+FORMS: Final = {"cosign-v2-tag": "cosign-tag", "cosign-v2-referrer": "cosign-referrer", "cosign-v3-bundle": "bundle"}
+SIGNED_BY_COSIGN: Final = [(kind, source) for kind, source in ORIGINS if kind.id in FORMS]
 ACCEPT: Final = {"Accept": ", ".join(media_types.ACCEPTED)}
 
 
@@ -154,11 +158,35 @@ def test_each_cell_of_the_matrix(mirror: Mirror, cell: Cell) -> None:
     subject = root if cell.subject == "index" else first_child(fixture, root)
     read_whole(repository, fixture, subject)
     for suffix in cell.kind.suffixes:
-        read_tagged(repository, fixture, f"sha256-{subject.hex}{suffix}")
+        tagged = read_tagged(repository, fixture, f"sha256-{subject.hex}{suffix}")
+        if suffix == ".sbom":
+            read_tagged(repository, fixture, f"sha256-{tagged.hex}.sig")
     if cell.kind.is_child:
         read_whole(repository, fixture, attestation_of(fixture, root, subject))
     if cell.kind.types:
         assert read_listed(repository, fixture, subject) == set(cell.kind.types)
+
+
+def test_a_job_that_requires_the_key_of_the_signer_finds_what_cosign_wrote(mirror: Mirror) -> None:
+    policy = {"keys": [(FOLDER / "cosign.pub").read_text(encoding="utf-8")]}
+    posted = {origin: mirror.submit(*origin, under="signed/", signature=policy) for origin in SIGNED_BY_COSIGN}
+    for (kind, source), job_id in posted.items():
+        job = mirror.ended(job_id)
+        assert job["state"] == "succeeded", (kind.id, source, job["error"])
+        verdict = job["tasks"][0]["signature"]
+        fixture = mirror.fixtures[kind.id, source]
+        assert (verdict["form"], Digest.parse(verdict["signature"]) in fixture.manifests) == (FORMS[kind.id], True)
+
+
+def test_a_job_that_requires_another_key_publishes_nothing(mirror: Mirror) -> None:
+    """The key of notation's certificate signed none of these images."""
+    certificate = x509.load_pem_x509_certificate((FOLDER / "notation.crt").read_bytes())
+    pem = certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    policy = {"keys": [pem.decode()]}
+    posted = [mirror.submit(*origin, under="refused/", signature=policy) for origin in SIGNED_BY_COSIGN]
+    for job_id in posted:
+        assert mirror.ended(job_id)["error"]["code"] == "SIGNATURE_REQUIRED"
+    assert mirror.ask("GET", "/v1/repositories?prefix=refused/")["items"] == []
 
 
 def first_child(fixture: StoredRepository, root: Digest) -> Digest:
@@ -182,11 +210,13 @@ def read_whole(repository: Repository, fixture: StoredRepository, digest: Digest
         assert repository.get(f"blobs/{blob}") == content
 
 
-def read_tagged(repository: Repository, fixture: StoredRepository, tag: str) -> None:
+def read_tagged(repository: Repository, fixture: StoredRepository, tag: str) -> Digest:
+    """Read what a tag shows, and compare each byte. Return its digest."""
     digest = fixture.tags[tag]
     assert repository.get(f"manifests/{tag}") == fixture.manifests[digest].body
     assert tag in json.loads(repository.get("tags/list"))["tags"]
     read_whole(repository, fixture, digest)
+    return digest
 
 
 def read_listed(repository: Repository, fixture: StoredRepository, subject: Digest) -> set[str]:
