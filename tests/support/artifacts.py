@@ -56,6 +56,10 @@ class StoredRepository:
         found: dict[str, Any] = json.loads(self.manifests[digest].body)
         return found
 
+    def children(self, digest: Digest) -> list[Digest]:
+        """Return the entries of an index. A manifest has none."""
+        return [Digest.parse(entry["digest"]) for entry in self.document(digest).get("manifests", ())]
+
     def referrers(self, subject: Digest) -> list[Digest]:
         """Return the manifests whose subject this is."""
         named = {digest: (self.document(digest).get("subject") or {}).get("digest") for digest in self.manifests}
