@@ -52,6 +52,11 @@ class Sighting:
         listed = [f"{self.subject} {referrer.digest}" for referrer in self.listed or ()]
         return listed + [f"{tag} {digest}" for tag, digest in self.tags.items()]
 
+    @property
+    def sboms(self) -> list[Digest]:
+        """Return the SBOMs under tags of cosign. It signs them as it signs images, under a tag of their digest."""
+        return [digest for tag, digest in self.tags.items() if tag.endswith(".sbom")]
+
 
 class ReferrerFinder:
     """Looks for referrers at sources. Safe to share between threads. *now* returns the time of the fleet."""

@@ -126,6 +126,7 @@ class ReferrerCopier:
             for one in sightings:
                 self._take_tags(task, walk, one)
             below = [digest for one in sightings for digest in self._take_listed(task, walk, one, memory)]
+            below += [digest for one in sightings for digest in one.sboms]
             below = list(dict.fromkeys(below)) if depth < MAX_DEPTH else []
             sightings = self.finder.look_at_all(reference, below, since, task.cancellation)
         results = self._copied(task, walk, memory)
@@ -158,7 +159,10 @@ class ReferrerCopier:
         if seen and seen.rules == task.spec.options.referrers.key:
             since = task.claim.task.created_at
             first = self.finder.first(task.spec.source, shown, since, is_rewritten=is_rewritten)
-            rest = self.finder.look_at_all(task.spec.source, self._below(task, image), since, task.cancellation)
+            below = self._below(task, image)
+            rest = self.finder.look_at_all(task.spec.source, below, since, task.cancellation)
+            sboms = [digest for one in (first, *rest) for digest in one.sboms if digest not in below]
+            rest += self.finder.look_at_all(task.spec.source, list(dict.fromkeys(sboms)), since, task.cancellation)
             now = _seen(seen.rules, [first, *rest], seen.count, since)
             if (now.first, now.rest) == (seen.first, seen.rest):
                 return FetchedReferrers((), (), seen.count, 0, now)

@@ -189,6 +189,18 @@ def test_tags_of_cosign_are_mirrored_and_followed(mirror: Harness, suffix: str) 
     assert is_held(mirror, signed_again)
 
 
+def test_the_signature_of_an_sbom_under_a_tag_is_mirrored(mirror: Harness) -> None:
+    """cosign 2 signs an SBOM that it attached under a tag of the SBOM's digest."""
+    mirror.registry.put(COSIGN, "team/app", f"sha256-{INDEX.digest.hex}.sbom")
+    signature = images.artifact(SIMPLE_SIGNING, b"the SBOM")
+    mirror.registry.put(signature, "team/app", f"sha256-{COSIGN.digest.hex}.sig")
+    assert succeeded(run(mirror)).referrers == ReferrerCounts(copied=2)
+    assert mirror.core.links.current("team/app", f"sha256-{COSIGN.digest.hex}.sig") == signature.digest
+    asked(mirror)
+    assert succeeded(run(mirror)).referrers == ReferrerCounts(unchanged=2)
+    assert not [one for one in asked(mirror) if one.startswith("GET manifests/")]
+
+
 def test_without_referrers_nothing_is_looked_for(mirror: Harness) -> None:
     attach(mirror.registry, INDEX, SIGNED)
     options = CopyOptions(referrers=NO_REFERRERS)
