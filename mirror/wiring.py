@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mirror.catalog.attest import Attester
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.current_tags import CurrentTags
 from mirror.catalog.delete import Deleter
@@ -16,6 +17,7 @@ from mirror.catalog.index import CatalogIndex, IndexRebuild
 from mirror.catalog.publish import Publisher
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.rebuild import Rebuilder
+from mirror.catalog.referrers import ReferrerLists
 from mirror.catalog.registries import MirroredRegistries
 from mirror.catalog.release import Releaser
 from mirror.catalog.released_images import ReleasedImages
@@ -25,6 +27,7 @@ from mirror.catalog.tag_change import TagChanges
 from mirror.copying.cancellation import on_cancel, pause
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
+from mirror.copying.referrers import ReferrerFinder
 from mirror.copying.resolver import Resolver
 from mirror.jobs.choose import Chooser
 from mirror.jobs.claim import TaskClaimer, TaskSettler
@@ -33,10 +36,13 @@ from mirror.jobs.heartbeat import Heartbeats
 from mirror.jobs.measure import SelectionMeter
 from mirror.jobs.plan import ImagePlanner
 from mirror.jobs.reconcile import Reconciler
+from mirror.jobs.referrers import ReferrerCopier
 from mirror.jobs.release import JobReleaser, StrandedReleases
 from mirror.jobs.run import ImageCopier, TaskRunner
+from mirror.jobs.signatures import SignatureRequirement
 from mirror.jobs.storage_guard import StorageGuard
 from mirror.jobs.submit import Submitter
+from mirror.jobs.unchanged import ReferrerCheck
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.locks.pins import Pins
@@ -57,6 +63,8 @@ from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.registry.throttle import Throttle
 from mirror.settings import Settings
+from mirror.signatures.attestation import Signer
+from mirror.signatures.roots import TrustedRoots
 from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
 from mirror.storage.bucket import Bucket
@@ -94,6 +102,7 @@ class Core:
     reader: CatalogReader
     changes: TagChanges
     publisher: Publisher
+    referrer_lists: ReferrerLists
     confirmer: Confirmer
     retagger: Retagger
     deleter: Deleter
@@ -110,6 +119,7 @@ class Core:
     heartbeats: Heartbeats
     settler: TaskSettler
     claimer: TaskClaimer
+    referrer_check: ReferrerCheck
     runner: TaskRunner
     reconciler: Reconciler
     upload_purge: UploadPurge
@@ -157,12 +167,20 @@ def build(
     links, kept, provenance = LinkStore(bucket), KeptStore(bucket), ProvenanceStore(bucket)
     copier = Copier(source, blobs, provenance, pins, leases, checkpoints, memory)
     resolver = Resolver(source, ManifestStore(blobs, provenance))
+    finder = ReferrerFinder(source, lambda: at(redis.now()))
 
     index = CatalogIndex(redis)
     reader = CatalogReader(blobs, links, provenance)
     changes = TagChanges(leases, TagSequence(redis), CurrentTags(redis), links, index)
     publisher = Publisher(bucket.disk, changes, reader, blobs=blobs, links=links, kept=kept, provenance=provenance)
     relister = Relister(changes, reader, index, provenance)
+    referrer_lists = ReferrerLists(
+        changes, publisher, reader, relister, blobs=blobs, provenance=provenance, redis=redis
+    )
+    attester = None
+    if settings.attestation_key:
+        signer = Signer(settings.attestation_key, settings.attestation_verifier or settings.public_url)
+        attester = Attester(signer, settings.public_host, referrer_lists, pins=pins, blobs=blobs, links=links)
     images = ReleasedImages(reader, index, relister, blobs=blobs, links=links, provenance=provenance, pins=pins)
     journals = ReleaseJournals(bucket)
     releaser = Releaser(redis, bucket.disk, leases, changes, images, links, journals)
@@ -178,7 +196,12 @@ def build(
     settler = TaskSettler(claims, storage_guard)
     selections = SelectionStore(redis, jobs)
     chooser = Chooser(source, ObservationStore(redis), lambda: at(redis.now()))
-    unchanged = UnchangedTags(source, changes, confirmer)
+    referrers = ReferrerCopier(finder, resolver, copier, publisher, reader, changes, referrer_lists)
+    signatures = SignatureRequirement(
+        settings.signature_policies, TrustedRoots(settings.trusted_roots), finder, resolver, source
+    )
+    referrer_check = ReferrerCheck(finder, signatures)
+    unchanged = UnchangedTags(source, changes, confirmer, referrer_check)
     meter = SelectionMeter(confirmer, resolver, copier)
     expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)
     return Core(
@@ -201,6 +224,7 @@ def build(
         reader=reader,
         changes=changes,
         publisher=publisher,
+        referrer_lists=referrer_lists,
         confirmer=confirmer,
         retagger=Retagger(
             settings.public_host, changes, publisher, reader, blobs=blobs, provenance=provenance, pins=pins
@@ -219,9 +243,10 @@ def build(
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),
+        referrer_check=referrer_check,
         runner=TaskRunner(
             settler,
-            ImageCopier(confirmer, publisher, resolver, copier, storage_guard, redis),
+            ImageCopier(confirmer, publisher, resolver, copier, referrers, signatures, storage_guard, attester),
             expander,
             ImagePlanner(confirmer, resolver, copier, plans),
             JobReleaser(jobs, images, releaser),

@@ -16,6 +16,7 @@ from service.api.health.readiness import Readiness
 from service.http.auth import RequestAuthenticator, admin_token
 from service.v2.manifest_cache import ManifestCache
 from service.v2.pulls import Pulls, checked_in_thread
+from service.v2.referrer_entries import ReferrerEntries
 
 _PULL_TIMEOUT: Final = 1.0
 """Seconds for which a pull waits for Redis. After that it asks S3."""
@@ -30,6 +31,7 @@ class Service:
     auth: RequestAuthenticator
     readiness: Readiness
     pulls: Pulls
+    referrer_entries: ReferrerEntries
     pull_redis: Redis
 
     @classmethod
@@ -42,11 +44,13 @@ class Service:
         settings = core.settings
         redis = Redis.connect(str(settings.redis_url), retries=1, timeout=_PULL_TIMEOUT)
         bucket = ServedBucket(core.bucket, settings.s3_public_endpoint)
+        pulls = Pulls(CurrentTags(redis), bucket, ManifestCache(), checked_in_thread)
         return cls(
             core=core,
             auth=RequestAuthenticator(settings, admin_token(settings)),
             readiness=Readiness(core),
-            pulls=Pulls(CurrentTags(redis), bucket, ManifestCache(), checked_in_thread),
+            pulls=pulls,
+            referrer_entries=ReferrerEntries(pulls),
             pull_redis=redis,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import hypothesis
 import pytest
@@ -15,6 +15,7 @@ from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.storage.s3 import S3Clients
+from tests.support.run_order import run_order
 from tests.support.servers import REGION, DockerRegistry, RcloneS3, S3Server, ValkeyServer, VersityGateway
 
 hypothesis.settings.register_profile("no timed assertions", deadline=None)
@@ -22,6 +23,20 @@ hypothesis.settings.load_profile("no timed assertions")
 
 MakeSettings = Callable[..., Settings]
 SettingsForServer = Callable[..., Settings]
+S3_SERVERS: Final = ("rclone_s3", pytest.param("versitygw", marks=pytest.mark.versitygw))
+on_both_s3_servers = pytest.mark.parametrize("s3_server", S3_SERVERS, indirect=True)
+"""Marks a test about the bucket in a file whose other tests use one S3 server."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files of a run of several processes, each of which takes the next file when it is free."""
+    if hasattr(config, "workerinput"):
+        place = {path: number for number, path in enumerate(run_order(_file_of(item) for item in items))}
+        items.sort(key=lambda item: place[_file_of(item)])
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.fixture
@@ -68,10 +83,18 @@ def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityGatew
         yield server
 
 
-@pytest.fixture(params=["rclone_s3", pytest.param("versitygw", marks=pytest.mark.versitygw)])
+@pytest.fixture(params=S3_SERVERS)
 def s3_server(request: pytest.FixtureRequest) -> S3Server:
-    """Each S3 server in turn."""
-    server = request.getfixturevalue(request.param)
+    """Each S3 server in turn.
+
+    A file whose tests are not about the bucket overrides this, and uses one server.
+    """
+    return requested_s3_server(request)
+
+
+def requested_s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Return the S3 server of the fixture's parameter, or rclone if it has none."""
+    server = request.getfixturevalue(getattr(request, "param", "rclone_s3"))
     assert isinstance(server, S3Server)
     return server
 

@@ -64,7 +64,7 @@ class TaskPool:
         core = self._core
         with (
             ThreadPoolExecutor(self._at_once + OVERFLOW, thread_name_prefix="task") as self._threads,
-            UnchangedCheck(core.settler, core.confirmer, core.resolver) as self._check,
+            UnchangedCheck(core.settler, core.confirmer, core.resolver, core.referrer_check) as self._check,
         ):
             if self._has_lost_worker(task_id):
                 self._tasks_left, self._is_alone = 0, True

@@ -18,6 +18,8 @@ BASIC: Final = ("PATH", "HOME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "LD_
 PYTHON: Final = ("PYTHON*", "VIRTUAL_ENV")
 TOKENS: Final = ("MIRROR_ADMIN_TOKEN", "MIRROR_ADMIN_TOKEN_FILE", "MIRROR_PULL_TOKEN", "MIRROR_PULL_TOKEN_FILE")
 """The variables with tokens that only the service checks."""
+SIGNING_KEY: Final = ("MIRROR_ATTESTATION_KEY", "MIRROR_ATTESTATION_KEY_FILE")
+"""The variables with the key that only workers use."""
 S3_SERVER: Final = ("RCLONE_AUTH_KEY",)
 """The variable with which the embedded S3 server receives its key pair."""
 
@@ -65,9 +67,9 @@ def product(settings: Settings) -> list[Process]:
     python = sys.executable
     withheld = (*TOKENS, *S3_SERVER)
     return [
-        Process("service", (python, "-m", "service"), Stage.API, stop_within=2, without=S3_SERVER),
+        Process("service", (python, "-m", "service"), Stage.API, stop_within=2, without=(*S3_SERVER, *SIGNING_KEY)),
         Process("worker", (python, "-m", "worker"), Stage.WORK, 5, copies=settings.workers, without=withheld),
-        Process("scheduler", (python, "-m", "worker.scheduler"), Stage.WORK, 5, without=withheld),
+        Process("scheduler", (python, "-m", "worker.scheduler"), Stage.WORK, 5, without=(*withheld, *SIGNING_KEY)),
         readiness(settings),
     ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.index import CatalogIndex
@@ -20,8 +21,10 @@ from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
+from mirror.oci.referrer import ReferrersSeen
 from mirror.records.spec import CopySpec
 from mirror.records.task import Skipped
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 
@@ -157,7 +160,7 @@ class Confirmer:
         entry, is_built = self._index.look_up(repository, tag)
         held = entry.indexed if entry else None if is_built else self._held_in_bucket(target, digest, spec)
         is_known, is_listed = is_current(spec, digest, held), entry is not None
-        if held and held.made_from == digest and held.satisfies(spec.options.platforms):
+        if held and held.made_from == digest and held.satisfies(spec.options):
             into = repository if is_listed else None
             new = source if not is_known and self._has_served(source, digest, into, now=served) else None
             is_known = is_known or new is not None
@@ -181,11 +184,12 @@ class Confirmer:
             return IndexedTag(digest, None, None)
         source_digest = None if origin.digest == digest else origin.digest
         platforms = origin.summary.platforms if origin.summary else ()
-        return IndexedTag(digest, origin.source, origin.job, (), source_digest, origin.platforms, platforms)
+        held = IndexedTag(digest, origin.source, origin.job, (), source_digest, origin.platforms, platforms)
+        return replace(held, foreign_layers=origin.foreign_layers)
 
     def _confirm_kept(self, target: LocalImage, digest: Digest, spec: CopySpec, *, served: bool) -> TagUpdate | None:
         held = self._kept_image(target, digest)
-        if held is None or not held.satisfies(spec.options.platforms):
+        if held is None or not held.satisfies(spec.options):
             return None
         is_known = is_current(spec, digest, held) or self._has_served(spec.source, digest, None, now=served)
         return TagUpdate(digest) if is_known else None
@@ -197,6 +201,27 @@ class Confirmer:
             return None
         return self._indexed(target.repository, digest)
 
+    def note_referrers(
+        self, target: LocalImage, digest: Digest, seen: ReferrersSeen | None, signature: SignatureVerdict | None
+    ) -> None:
+        """Record the referrers and the signature of an image that its target shows already. Raises TagBusy.
+
+        The index gets both, unless the tag has moved, and the record of the image gets the signature.
+        """
+        if signature:
+            with self._changes.lock_record(target.repository, digest):
+                origin = self._provenance.image(target.repository, digest, timeout=COMMIT_TIMEOUT)
+                if origin:
+                    signed = replace(origin, signature=signature)
+                    self._provenance.record_image(target.repository, digest, signed, timeout=COMMIT_TIMEOUT)
+        if target.tag is None:
+            return
+        with self._changes.lock(target):
+            entry = self._index.entry(target.repository, target.tag)
+            if entry and entry.digest == str(digest):
+                known = replace(entry, referrers=seen or entry.referrers, signature=signature or entry.signature)
+                self._index.replace(known)
+
     def shown(self, digest: Digest, spec: CopySpec, *, served: bool = False) -> Digest | None:
         """Return what the target shows if `confirm` would find that it needs no copy of *digest*. Writes nothing."""
         target, repository = spec.target, spec.target.repository
@@ -207,7 +232,7 @@ class Confirmer:
             entry, is_built = self._index.look_up(repository, target.tag)
             held = entry.indexed if entry else None if is_built else self._held_in_bucket(target, digest, spec)
             is_listed = entry is not None
-        if held is None or held.made_from != digest or not held.satisfies(spec.options.platforms):
+        if held is None or held.made_from != digest or not held.satisfies(spec.options):
             return None
         is_known = served or is_current(spec, digest, held)
         if not is_known and not self._has_served(spec.source, digest, repository if is_listed else None):

@@ -12,8 +12,10 @@ from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import Platform
 from mirror.oci.reference import Reference, is_same_source
-from mirror.records.rules import PlatformRules
+from mirror.oci.referrer import ReferrersSeen
+from mirror.records.rules import CopyOptions, ForeignLayers, PlatformRules
 from mirror.records.spec import CopySpec
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.provenance import ImageProvenance, ImageSummary, chosen_platforms, platforms_mode
 
 _MOST_SOURCES: Final = 8
@@ -28,7 +30,8 @@ class ImageEntry:
     ``registry/repository``. So their jobs need not look for that in the bucket again.
 
     ``platform_rules`` chose its platforms, as `PlatformRules.key` writes them. ``source_digest`` is what the source
-    had, if that is not ``digest``.
+    had, if that is not ``digest``. ``referrers`` are those that the source had. ``signature`` is the one
+    that a policy asked for. ``foreign_layers`` is as in `ImageProvenance`.
     """
 
     repository: str
@@ -43,6 +46,9 @@ class ImageEntry:
     also_from: tuple[str, ...] = ()
     source_digest: str | None = None
     platform_rules: str | None = None
+    referrers: ReferrersSeen | None = None
+    signature: SignatureVerdict | None = None
+    foreign_layers: str | None = None
 
     @classmethod
     def of(cls, target: LocalImage, digest: Digest, summary: ImageSummary, origin: ImageProvenance | None) -> Self:
@@ -59,6 +65,9 @@ class ImageEntry:
             job=(origin and origin.job) or None,
             source_digest=str(origin.digest) if origin and origin.digest != digest else None,
             platform_rules=origin.platforms if origin else None,
+            referrers=origin.referrers if origin else None,
+            signature=origin.signature if origin else None,
+            foreign_layers=origin.foreign_layers if origin else None,
         )
 
     @property
@@ -72,6 +81,9 @@ class ImageEntry:
             Digest.parse(self.source_digest) if self.source_digest else None,
             self.platform_rules,
             self.platforms,
+            self.referrers,
+            self.signature,
+            self.foreign_layers,
         )
 
     def found_at(self, source: Reference) -> Self:
@@ -102,6 +114,9 @@ class IndexedTag:
     source_digest: Digest | None = None
     platform_rules: str | None = None
     platforms: tuple[str, ...] = ()
+    referrers: ReferrersSeen | None = None
+    signature: SignatureVerdict | None = None
+    foreign_layers: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -114,6 +129,9 @@ class IndexedTag:
             Digest.parse(entry["source_digest"]) if entry.get("source_digest") else None,
             entry.get("platform_rules"),
             tuple(entry.get("platforms") or ()),
+            ReferrersSeen.from_fields(entry.get("referrers")),
+            SignatureVerdict.from_fields(entry.get("signature")),
+            entry.get("foreign_layers"),
         )
 
     def is_from(self, source: Reference) -> bool:
@@ -130,8 +148,22 @@ class IndexedTag:
         """The digest that its source had when it was mirrored, by whatever rules for platforms."""
         return self.source_digest or self.digest
 
-    def satisfies(self, rules: PlatformRules) -> bool:
-        """Whether the tag shows what *rules* would make of the same image again, or more children of the same index."""
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether the tag shows an index that the mirror has made for its platforms."""
+        return self.source_digest is not None and platforms_mode(self.platform_rules) == "rewrite"
+
+    def satisfies(self, options: CopyOptions) -> bool:
+        """Whether the tag shows what *options* would make of the same image again, or more of the same image."""
+        return self._has_foreign_layers(options.foreign_layers) and self._has_platforms(options.platforms)
+
+    def _has_foreign_layers(self, wanted: ForeignLayers) -> bool:
+        """Whether no layer is missing that *wanted* may bring. For what the source lacked, it is not asked again."""
+        if wanted == "include":
+            return self.foreign_layers == "all"
+        return wanted == "leave-out" or self.foreign_layers != "leave-out"
+
+    def _has_platforms(self, rules: PlatformRules) -> bool:
         if self.platform_rules == rules.key:
             return True
         if self.source_digest or rules.mode not in ("all", "sparse"):
@@ -149,11 +181,12 @@ def is_current(spec: CopySpec, found: Digest, held: IndexedTag | None) -> bool:
 
     *found* is the digest that the source has, and *held* what the index lists under the target. The source must be
     known to have served the image, because a source can name any digest in the response to a HEAD. The tag may show
-    another digest than the source, if that is what the rules for platforms made of it.
+    another digest than the source, if that is what the rules for platforms made of it. A tag that lacks foreign layers
+    is not current for an option that may bring them.
     """
     if held is None or held.made_from != found or not held.is_from(spec.source):
         return False
-    return held.satisfies(spec.options.platforms)
+    return held.satisfies(spec.options)
 
 
 def _matches(rules: PlatformRules, listed: str) -> bool:
@@ -189,10 +222,16 @@ class _EntrySchema(Schema):
     also_from = fields.List(fields.String(), load_default=list)
     source_digest = fields.String(load_default=None, allow_none=True)
     platform_rules = fields.String(load_default=None, allow_none=True)
+    referrers = fields.Dict(load_default=None, allow_none=True)
+    signature = fields.Dict(load_default=None, allow_none=True)
+    foreign_layers = fields.String(load_default=None, allow_none=True)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> ImageEntry:
-        return ImageEntry(**{**data, "platforms": tuple(data["platforms"]), "also_from": tuple(data["also_from"])})
+        data |= {name: tuple(data[name]) for name in ("platforms", "also_from")}
+        data["referrers"] = ReferrersSeen.from_fields(data["referrers"])
+        data["signature"] = SignatureVerdict.from_fields(data["signature"])
+        return ImageEntry(**data)
 
 
 _SCHEMA: Final = _EntrySchema()

@@ -26,6 +26,7 @@ from mirror.catalog.tag_change import (
     require_allowed,
 )
 from mirror.errors import TagDrifted
+from mirror.locks.lease import Lease
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.local_image import LocalImage
@@ -113,16 +114,37 @@ class Publisher:
     ) -> TagUpdate:
         """Link the manifests and move the tag, under its lease."""
         target = change.target
-        history = partial(self._links.add_to_history, *change.tag, image.digest, timeout=COMMIT_TIMEOUT)
         with self._changes.lock(target) as lease:
             before = self._before(target, allowed, options)
             if stopped := self._stopped(change, image.digest, before, options):
                 return stopped
-            record = self._link_manifests(target.repository, image, summary, origin, history)
-            summary = record.summary or summary
-            entry = ImageEntry.of(target, image.digest, summary, record)
-            self._changes.commit(change, lease, entry, summary.sizes)
+            self._commit(change, lease, image, summary, origin)
             return TagUpdate(image.digest, created=allowed is not None and before is None)
+
+    def publish_locked(
+        self, change: TagChange, lease: Lease, image: Image, summary: ImageSummary, origin: ImageProvenance
+    ) -> None:
+        """Publish an image that the caller made of what the tag shows. The caller holds *lease* since it read that.
+
+        Its manifests are written here. The bucket holds all else that *summary* counts. Raises TagBusy if the lease was
+        lost, StorageUnavailable or StorageRefused.
+        """
+        for manifest in image.manifests:
+            self._blobs.put(verify(manifest.body, manifest.descriptor), manifest.body)
+        self._disk.sync()
+        self._commit(change, lease, image, summary, origin)
+        self._disk.sync()
+
+    def _commit(
+        self, change: TagChange, lease: Lease, image: Image, summary: ImageSummary, origin: ImageProvenance
+    ) -> None:
+        """Link the manifests and move the tag. The caller holds *lease*."""
+        target = change.target
+        history = partial(self._links.add_to_history, *change.tag, image.digest, timeout=COMMIT_TIMEOUT)
+        record = self._link_manifests(target.repository, image, summary, origin, history)
+        summary = record.summary or summary
+        entry = ImageEntry.of(target, image.digest, summary, record)
+        self._changes.commit(change, lease, entry, summary.sizes)
 
     def _before(self, target: LocalImage, allowed: Precondition | None, options: CopyOptions) -> Digest | None:
         """Return what the tag shows, None also where nothing depends on that. Raises PreconditionFailed."""

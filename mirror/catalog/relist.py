@@ -28,6 +28,12 @@ class Relister:
         with self._changes.lock(target):
             self.relist_locked(target, self._changes.current(target))
 
+    def relist_unless_listed(self, target: LocalImage, shown: Digest) -> None:
+        """Relist the tag unless the index has *shown* for it. Raises TagBusy."""
+        listed = self._index.entry(target.repository, str(target.tag))
+        if listed is None or listed.digest != str(shown):
+            self.relist(target)
+
     def relist_locked(self, target: LocalImage, current: Digest | None) -> None:
         """As `relist`, for a caller that holds the tag's lease and read that the tag shows *current*."""
         repository, tag = target.repository, str(target.tag)

@@ -189,6 +189,14 @@ class TagChanges:
         """Return what the tag points at in the bucket, None if there is no such tag."""
         return self._links.current(target.repository, str(target.tag))
 
+    def last_known(self, target: LocalImage) -> Digest | None:
+        """Return what `current` returns, from Redis where that is certain (current_tags.py).
+
+        It costs no request to S3 then. A change must not build on it.
+        """
+        [known] = self._tags.read([target.repository], str(target.tag))
+        return known.digest if known.digest or known.is_absent else self.current(target)
+
     def commit(self, change: TagChange, lease: Lease, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
         """Point the tag at the image of *entry*, list it, and record the change. The caller holds *lease*.
 

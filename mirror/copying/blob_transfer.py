@@ -11,6 +11,7 @@ listed. Only the lease's holder can write the checkpoint.
 from __future__ import annotations
 
 from concurrent.futures import wait
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -53,6 +54,11 @@ class BlobTransfer:
         self._upload: Upload = context.blobs.begin(blob)
         self._in_one_stream = False
 
+    def read_from(self, url: str) -> None:
+        """Let `run` read the blob at a URL of its publisher. What has arrived from elsewhere is kept."""
+        self._context = replace(self._context, origin=replace(self._context.origin, url=url))
+        self._in_one_stream = False
+
     def run(self) -> None:
         """Copy the blob.
 
@@ -91,8 +97,7 @@ class BlobTransfer:
         self.discard()
         self._upload = self._context.blobs.begin(self._blob)
         self._context.blobs.put(proof, content)
-        source = self._context.reference
-        self._context.provenance.record_blob_source(self._blob.digest, source.registry, source.repository)
+        self._record_source()
         self._context.checkpoints.finish(self._lease, self._blob.digest)
 
     def discard(self) -> None:
@@ -117,15 +122,19 @@ class BlobTransfer:
 
     def _complete(self, proof: Verified) -> None:
         """Make the blob visible and, in parallel, record its source. The record is true: the blob is verified."""
-        source = self._context.reference
-        noted = self._context.own.submit(
-            self._context.provenance.record_blob_source, self._blob.digest, source.registry, source.repository
-        )
+        noted = self._context.own.submit(self._record_source)
         try:
             self._upload.complete(proof)
         finally:
             wait([noted])
         noted.result()
+
+    def _record_source(self) -> None:
+        """Record the repository that the blob was read from. None has served what came from a URL."""
+        origin = self._context.origin
+        if origin.url is None:
+            source = origin.reference
+            self._context.provenance.record_blob_source(self._blob.digest, source.registry, source.repository)
 
     def _checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint of an earlier transfer. An unusable one is discarded with its open upload."""

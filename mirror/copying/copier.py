@@ -16,18 +16,17 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from mirror.copying.blob_queue import BlobQueue, LargestFirst
 from mirror.copying.blob_transfer import BlobTransfer
 from mirror.copying.cancellation import Cancellation, OperationCanceled
-from mirror.copying.foreign_layers import find_unserved, unserved
+from mirror.copying.foreign_layers import BlobFetcher, find_unserved, leave_out_all, require_urls
 from mirror.copying.memory import ManifestMemory, MemoryBudget
 from mirror.copying.multipart_copy import LEASE_LOST, TransferContext
 from mirror.copying.plan import CopyPlan, plan_copy
 from mirror.copying.ports import PlannedBlob, Progress, Source
+from mirror.copying.range_reader import BlobOrigin
 from mirror.errors import (
     BlobBeingDeleted,
-    ContentError,
     InternalError,
     MirrorError,
     RedisUnavailable,
-    SourceError,
     StorageFull,
 )
 from mirror.locks.checkpoints import NEWS_SECONDS, Checkpoints
@@ -38,6 +37,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image, LeftOut
 from mirror.oci.reference import Reference
+from mirror.records.rules import ForeignLayers
 from mirror.redis import keys
 from mirror.storage.blobs import BlobStore
 from mirror.storage.provenance import ProvenanceStore
@@ -51,27 +51,32 @@ _HEADS_QUEUED: Final = 1_000
 """HEADs that are queued at a time: each one in the queue takes 1.5 kB."""
 _LOG = structlog.get_logger(__name__)
 _CONTRADICTED: Final = "an entry of the index that gives this digest another size than it has"
-_UNKNOWN_USE: Final = "an entry of the index with the unknown media type"
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The result of a copy. ``held`` blobs were not read from the source. The source does not serve ``left_out``."""
+    """The result of a copy. ``held`` blobs were not read from the source. The copy is without those ``left_out``."""
 
     held: tuple[Digest, ...]
     left_out: tuple[LeftOut, ...]
 
+    @property
+    def lacks_foreign_layers(self) -> bool:
+        return any(entry.descriptor.is_foreign_layer for entry in self.left_out)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is to be done for the blobs of an image. The source, or the bucket, does not have those ``left_out``.
+    """What is to be done for the blobs of an image. The copy is without those ``left_out``.
 
-    ``foreign`` counts the foreign layers for which the source was asked.
+    ``foreign`` counts the foreign layers for which the source was asked. ``from_urls`` are those that it does not serve
+    and that are copied all the same.
     """
 
     plan: CopyPlan
     left_out: tuple[LeftOut, ...]
     foreign: int
+    from_urls: frozenset[Digest] = frozenset()
 
 
 class Copier:
@@ -104,30 +109,49 @@ class Copier:
         """Return the image's share of the memory budget, as a context for its whole task."""
         return ManifestMemory(self._memory, str(reference), cancellation)
 
-    def survey(self, reference: Reference, image: Image, cancellation: Cancellation) -> Survey:
+    def survey(
+        self, reference: Reference, image: Image, foreign_layers: ForeignLayers, cancellation: Cancellation
+    ) -> Survey:
         """Find out which blobs of *image* must be copied. Writes nothing.
 
-        The bucket is asked for every blob, and the source for each foreign layer that the bucket does not hold.
+        The bucket is asked for every blob. The source is asked for each foreign layer that the bucket does not hold and
+        the manifest does not embed, unless those are left out. Raises ForeignLayerUnavailable for one that is to be
+        included, if the source does not serve it and it has no URL.
         """
-        held_sizes = self._held(image.blobs)
-        foreign = [layer for layer in image.foreign_layers if layer.digest not in held_sizes]
-        unserved_layers = tuple(find_unserved(self._source, reference, foreign, cancellation))
-        plan = plan_copy(image.leaving_out(unserved_layers), held_sizes)
-        left_out = (*unserved_layers, *(LeftOut(blob, _CONTRADICTED) for blob in plan.contradicted))
-        return Survey(plan, left_out, len(foreign))
+        left_out = leave_out_all(image) if foreign_layers == "leave-out" else ()
+        wanted = image.leaving_out(left_out)
+        held_sizes = self._held(wanted.blobs)
+        missing = (blob for blob in wanted.blobs if blob.digest not in held_sizes)
+        asked = [blob for blob in missing if blob.is_foreign_layer and blob.data is None]
+        unserved = find_unserved(self._source, reference, asked, cancellation)
+        from_urls: frozenset[Digest] = frozenset()
+        if foreign_layers == "include":
+            from_urls = require_urls(unserved)
+        else:
+            left_out += unserved
+        plan = plan_copy(image.leaving_out(left_out), held_sizes)
+        contradicted = (LeftOut(blob, _CONTRADICTED) for blob in plan.contradicted)
+        return Survey(plan, (*left_out, *contradicted), len(asked), from_urls)
 
     def requests(self, blob: Descriptor) -> int:
         """Return the requests that a copy of *blob* sends to a source that serves ranges: one for each part."""
         return self._blobs.parts(blob.size)
 
     def copy(
-        self, reference: Reference, image: Image, *, holder: str, progress: Progress, cancellation: Cancellation
+        self,
+        reference: Reference,
+        image: Image,
+        *,
+        foreign_layers: ForeignLayers = "when-held",
+        holder: str,
+        progress: Progress,
+        cancellation: Cancellation,
     ) -> Copied:
         """Make the bucket hold every blob of *image*.
 
         All blobs are pinned for *holder* before the bucket is asked for them, so that no collector deletes one that was
-        found. Foreign layers, and entries of an index with no known use, are left out if the source does not serve
-        them.
+        found. *foreign_layers* says which of those are copied. Entries of an index with no known use are left out if
+        the source does not serve them.
 
         When all transfers have stopped, raises the first error of any blob. If the task waits for the cause of that
         error, or is resumed after a cancellation, open uploads and checkpoints stay. Otherwise nothing half-written is
@@ -136,7 +160,7 @@ class Copier:
         everything = list(image.sizes)
         self._pin(holder, everything, cancellation)
         try:
-            return self._copy_pinned(reference, image, holder, progress, cancellation)
+            return self._copy_pinned(reference, image, foreign_layers, holder, progress, cancellation)
         except MirrorError as error:
             if not isinstance(error, RedisUnavailable):
                 self._unpin(holder, everything)
@@ -150,10 +174,16 @@ class Copier:
             _LOG.info("the pins of a failed copy are left to expire", pins=len(digests))
 
     def _copy_pinned(
-        self, reference: Reference, image: Image, holder: str, progress: Progress, cancellation: Cancellation
+        self,
+        reference: Reference,
+        image: Image,
+        foreign_layers: ForeignLayers,
+        holder: str,
+        progress: Progress,
+        cancellation: Cancellation,
     ) -> Copied:
         asked_at = monotonic()
-        survey = self.survey(reference, image, cancellation)
+        survey = self.survey(reference, image, foreign_layers, cancellation)
         plan, left_out = survey.plan, survey.left_out
         progress.planned(
             [
@@ -167,7 +197,8 @@ class Copier:
             return Copied(held, left_out)
         self._require_room(plan.to_copy)
         optional = frozenset(blob.digest for blob in image.optional_blobs)
-        later = self._transfer_all(reference, plan.to_copy, optional, holder, progress, cancellation, asked_at)
+        fetcher = BlobFetcher(optional, survey.from_urls, foreign_layers == "include")
+        later = self._transfer_all(reference, plan.to_copy, fetcher, holder, progress, cancellation, asked_at)
         return Copied(held + later.held, left_out + later.left_out)
 
     def _pin(self, holder: str, digests: list[Digest], cancellation: Cancellation) -> None:
@@ -203,7 +234,7 @@ class Copier:
         self,
         reference: Reference,
         blobs: tuple[Descriptor, ...],
-        optional: frozenset[Digest],
+        fetcher: BlobFetcher,
         holder: str,
         progress: Progress,
         cancellation: Cancellation,
@@ -217,8 +248,7 @@ class Copier:
                 return open_.enter_context(ThreadPoolExecutor(count, name, initializer=own.bind_thread))
 
             context = TransferContext(
-                source=self._source,
-                reference=reference,
+                origin=BlobOrigin(self._source, reference),
                 holder=holder,
                 blobs=self._blobs,
                 provenance=self._provenance,
@@ -230,7 +260,7 @@ class Copier:
                 storers=threads(_PARTS, "store"),
             )
             queue = BlobQueue(blobs, own)
-            transfers = _Transfers(context, renewer, queue, progress, own, optional, asked_at=asked_at)
+            transfers = _Transfers(context, renewer, queue, progress, own, fetcher, asked_at=asked_at)
             return transfers.run(threads(_BLOBS, "blob"), min(len(blobs), _BLOBS))
 
 
@@ -244,12 +274,12 @@ class _Transfers:
         queue: BlobQueue,
         progress: Progress,
         cancellation: Cancellation,
-        optional: frozenset[Digest],
+        fetcher: BlobFetcher,
         *,
         asked_at: float,
     ) -> None:
         self._context = context
-        self._optional = optional
+        self._fetcher = fetcher
         self._held: list[Digest] = []
         self._left_out: list[LeftOut] = []
         self._renewer = renewer
@@ -318,12 +348,7 @@ class _Transfers:
         """
         self._progress.advanced(blob.digest, "copying")
         try:
-            transfer.run()
-        except (SourceError, ContentError) as error:
-            if not self._succeeds_without_source(blob, transfer, error):
-                self._note_unfinished(blob, transfer, error)
-                raise
-            return True
+            left_out = self._fetcher.fetch(blob, transfer)
         except OperationCanceled as canceled:
             if canceled.reason == LEASE_LOST:
                 self._progress.advanced(blob.digest, "waiting")
@@ -333,33 +358,12 @@ class _Transfers:
         except BaseException as error:
             self._note_unfinished(blob, transfer, error)
             raise
-        self._progress.advanced(blob.digest, "copied", blob.size)
-        return True
-
-    def _succeeds_without_source(self, blob: Descriptor, transfer: BlobTransfer, error: MirrorError) -> bool:
-        """Return whether the image is complete although the source does not serve *blob*.
-
-        Its descriptor may carry the content, it may be a foreign layer, or it may have no known use.
-        """
-        if (content := blob.inline_content()) is not None:
-            transfer.store_inline(content)
+        if left_out:
+            self._left_out.append(left_out)
+            self._progress.stopped(blob.digest, "skipped", left_out.reason, left_out.code)
+        else:
             self._progress.advanced(blob.digest, "copied", blob.size)
-            return True
-        if (left_out := self._left_out_after(blob, error)) is None:
-            return False
-        transfer.discard()
-        self._left_out.append(left_out)
-        self._progress.stopped(blob.digest, "skipped", left_out.reason, left_out.code)
         return True
-
-    def _left_out_after(self, blob: Descriptor, error: MirrorError) -> LeftOut | None:
-        """Return the blob as left out, or None if the image needs it."""
-        if blob.is_foreign_layer:
-            return unserved(blob, error)
-        if blob.digest not in self._optional or error.waits_for is not None:
-            return None
-        reason = f"{_UNKNOWN_USE} '{blob.media_type}', and the source does not serve it: {error.message}"
-        return LeftOut(blob, reason, error.code)
 
     def _note_unfinished(self, blob: Descriptor, transfer: BlobTransfer, error: BaseException) -> None:
         """Keep the transfer until `run` decides about it, and report why its blob was not copied."""

@@ -42,6 +42,8 @@ from mirror.storage.blobs import ManifestStore
 
 _FETCHERS: Final = 8
 _LARGE: Final = 256 * 1024
+_URL_BYTES: Final = 72
+"""Bytes of memory for each URL of a layer, beside its characters."""
 _PARSING: Final = threading.Lock()
 _LOG = structlog.get_logger(__name__)
 
@@ -204,7 +206,8 @@ class ManifestFetcher:
         with parsing(len(body)):
             parsed = parse_manifest(body, content_type, what=what)
         named = parsed.manifests if isinstance(parsed, Index) else parsed.blobs
-        self.memory.hold(sum(len(one.data or "") for one in named), blobs=len(named))
+        urls = sum(len(url) + _URL_BYTES for one in named for url in one.urls)
+        self.memory.hold(sum(len(one.data or "") for one in named) + urls, blobs=len(named))
         return parsed
 
     def _threads(self) -> ThreadPoolExecutor:

@@ -30,14 +30,13 @@ from mirror.copying.blob_queue import LargestFirst
 from mirror.copying.cancellation import Cancellation
 from mirror.copying.hash_frontier import HashFrontier
 from mirror.copying.memory import BufferRing, MemoryBudget
-from mirror.copying.ports import Progress, Source
-from mirror.copying.range_reader import RangeReader
+from mirror.copying.ports import Progress
+from mirror.copying.range_reader import BlobOrigin, RangeReader
 from mirror.errors import RedisUnavailable
 from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Lease
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.reference import Reference
 from mirror.oci.verification import Hasher
 from mirror.storage.blobs import BlobStore
 from mirror.storage.multipart import StoredPart
@@ -56,8 +55,7 @@ class TransferContext:
     ``storers`` work on the parts of all blobs.
     """
 
-    source: Source
-    reference: Reference
+    origin: BlobOrigin
     holder: str
     blobs: BlobStore
     provenance: ProvenanceStore
@@ -71,9 +69,7 @@ class TransferContext:
     def reader(
         self, blob: Descriptor, cancellation: Cancellation, *, start: int, end: int, only_ranges: bool = False
     ) -> RangeReader:
-        return RangeReader(
-            self.source, self.reference, blob, cancellation, start=start, end=end, only_ranges=only_ranges
-        )
+        return RangeReader(self.origin, blob, cancellation, start=start, end=end, only_ranges=only_ranges)
 
 
 class BlobProgress:

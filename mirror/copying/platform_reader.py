@@ -9,7 +9,7 @@ from typing import Final
 from mirror.copying.cancellation import Cancellation
 from mirror.copying.manifest_fetcher import parsing
 from mirror.copying.memory import ManifestMemory
-from mirror.copying.ports import BlobStream, Source
+from mirror.copying.ports import Source
 from mirror.errors import ManifestInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -79,18 +79,18 @@ class PlatformReader:
         self._memory.hold(config.size)
         body = config.inline_content() or self._held.read(config.digest)
         if body is None:
-            with self._source.open_blob(self._reference, config) as stream:
-                body = _read_whole(stream, config)
+            body = read_small_blob(self._source, self._reference, config)
             self.fetched.append(config.digest)
         with parsing(len(body)):
             return platform_of_image(manifest, body)
 
 
-def _read_whole(stream: BlobStream, blob: Descriptor) -> bytes:
-    """Return the content of a small blob. Raises DigestMismatch, SizeInvalid, and what the stream raises."""
+def read_small_blob(source: Source, reference: Reference, blob: Descriptor) -> bytes:
+    """Return a blob, whose size the caller bounds. Raises DigestMismatch, SizeInvalid or SourceError."""
     body = bytearray(blob.size)
     done = 0
-    while done < blob.size and (count := stream.readinto(memoryview(body)[done:])):
-        done += count
+    with source.open_blob(reference, blob) as stream:
+        while done < blob.size and (count := stream.readinto(memoryview(body)[done:])):
+            done += count
     verify(bytes(body[:done]), blob)
     return bytes(body)

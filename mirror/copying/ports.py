@@ -13,6 +13,7 @@ from typing import Literal, Protocol, Self
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
+from mirror.oci.referrer import Referrer
 
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
 
@@ -76,8 +77,20 @@ class Source(Protocol):
     ) -> BlobStream:
         """Open *length* bytes from *offset* on, or all that follow. A server without ranges sends the whole blob."""
 
+    def open_url(self, url: str, blob: Descriptor, *, offset: int = 0, length: int | None = None) -> BlobStream:
+        """Open a range of a blob at a URL of its publisher, without any login. Otherwise as `open_blob`."""
+
     def require_blob(self, reference: Reference, blob: Descriptor) -> None:
         """Raise BlobUnknown unless the registry has the blob. No more than its first bytes are read."""
+
+    def referrers(self, subject: Reference) -> tuple[Referrer, ...] | None:
+        """Return the referrers of a digest. None if the registry has no API for that."""
+
+    def referrer_tags(self, repository: Reference) -> frozenset[str] | None:
+        """Return all tags that may belong to referrers. None if the registry gives no complete list."""
+
+    def tag_digest(self, reference: Reference) -> Digest | None:
+        """Return the digest that a tag shows. None if there is no such tag, for certain."""
 
 
 @dataclass(frozen=True, slots=True)

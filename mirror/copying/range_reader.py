@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -32,6 +34,25 @@ Report = Callable[[int], None]
 """Receives the number of bytes of the blob that have arrived since the last call."""
 
 
+@dataclass(frozen=True, slots=True)
+class BlobOrigin:
+    """Where blobs are read: the repository of *reference*, or a *url* of their publisher."""
+
+    source: Source
+    reference: Reference
+    url: str | None = None
+
+    @property
+    def server(self) -> str:
+        """The registry, or the host of the URL. Nothing else of a URL is shown, as its query may be a secret."""
+        return urlsplit(self.url).netloc if self.url else self.reference.registry
+
+    def open(self, blob: Descriptor, offset: int, length: int) -> BlobStream:
+        if self.url:
+            return self.source.open_url(self.url, blob, offset=offset, length=length)
+        return self.source.open_blob(self.reference, blob, offset=offset, length=length)
+
+
 class RangeReader:
     """Reads the bytes of *blob* from *start* to *end*. Not safe to share between threads.
 
@@ -42,8 +63,7 @@ class RangeReader:
 
     def __init__(
         self,
-        source: Source,
-        reference: Reference,
+        origin: BlobOrigin,
         blob: Descriptor,
         cancellation: Cancellation,
         *,
@@ -51,8 +71,7 @@ class RangeReader:
         end: int,
         only_ranges: bool = False,
     ) -> None:
-        self._source = source
-        self._reference = reference
+        self._origin = origin
         self._blob = blob
         self._cancellation = cancellation
         self._reached = start
@@ -122,7 +141,7 @@ class RangeReader:
                     stream = self._connected()
                 count = stream.readinto(buffer[done : min(done + _READ, want, _end_of(stream) - begin)])
                 if count == 0:
-                    raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
+                    raise AnswerTruncated(self._origin.server, str(self._blob.digest))
                 self._reached += count
                 report(count)
         except MirrorError:
@@ -137,7 +156,7 @@ class RangeReader:
         length = self._end - self._reached
         try:
             with self._cancellation.bound_to_thread():
-                opened = self._source.open_blob(self._reference, self._blob, offset=self._reached, length=length)
+                opened = self._origin.open(self._blob, self._reached, length)
             stream = self._open.enter_context(opened)
             self._open.enter_context(self._cancellation.on_cancel(stream.interrupt))
             if self._only_ranges and stream.start < self._reached:
@@ -156,7 +175,7 @@ class RangeReader:
             self._cancellation.check()
             skipped = stream.readinto(scratch[: min(count, _READ)])
             if skipped == 0:
-                raise AnswerTruncated(self._reference.registry, str(self._blob.digest))
+                raise AnswerTruncated(self._origin.server, str(self._blob.digest))
             count -= skipped
 
     def _has_failed_too_often(self, _: RetryCallState) -> bool:
@@ -169,7 +188,7 @@ class RangeReader:
         error = state.outcome.exception() if state.outcome else None
         code = error.code if isinstance(error, MirrorError) else ""
         _LOG.info(
-            "resuming blob", blob=str(self._blob.digest), registry=self._reference.registry, at=self._reached, code=code
+            "resuming blob", blob=str(self._blob.digest), registry=self._origin.server, at=self._reached, code=code
         )
 
 

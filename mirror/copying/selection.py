@@ -20,6 +20,7 @@ from typing import Final, Literal, get_args
 
 from mirror.errors import NoTagSelected, SelectionTooLarge, quoted
 from mirror.oci.digest import Digest
+from mirror.oci.referrer import REFERRER_TAG
 from mirror.oci.version import Precedence, TagVersion, VersionRange
 from mirror.records.rules import LatestTags, TagRules
 from mirror.records.selections import Choice
@@ -31,8 +32,6 @@ TagRuleName = Literal[
 TAG_RULE_NAMES: Final[tuple[TagRuleName, ...]] = get_args(TagRuleName)
 """The rules that drop tags, in the order in which they apply."""
 _TIME_RULES: Final = ("since", "min_age")
-_REFERRER: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{64}.*", re.DOTALL)
-"""Tags of the referrers tag schema (distribution spec), of cosign, and of regclient's digest tags."""
 _OF_ANOTHER: Final = "It belongs to another image: a signature, an attestation or a list of referrers"
 _RUNS: Final = re.compile(r"([0-9]+)")
 
@@ -249,7 +248,7 @@ class _NameRules:
 
     def choice(self, tag: str) -> Choice | None:
         """Return the choice that drops *tag*, or None."""
-        if _REFERRER.fullmatch(tag) and not any(pattern.matches(tag) for pattern in self._referrers):
+        if REFERRER_TAG.fullmatch(tag) and not any(pattern.matches(tag) for pattern in self._referrers):
             return Choice(tag, "referrer", _OF_ANOTHER)
         if self._allow and not any(pattern.matches(tag) for pattern, _ in self._allow):
             return Choice(tag, "allow", "No pattern of 'allow' matches it")

@@ -17,7 +17,8 @@
     │   ├── FallbackUnavoidable:    FALLBACK_UNAVOIDABLE
     │   ├── RegexUnavailable:       REGEX_UNAVAILABLE
     │   ├── SelectionTooLarge:      SELECTION_TOO_LARGE
-    │   └── NoTagSelected:          NO_TAG_SELECTED
+    │   ├── NoTagSelected:          NO_TAG_SELECTED
+    │   └── TrustedRootUnavailable: TRUSTED_ROOT_UNAVAILABLE
     ├── SourceError:            the source registry, or its response
     │   ├── SourceUnreachable:      SOURCE_UNREACHABLE
     │   ├── RegistryDown:           SOURCE_UNREACHABLE
@@ -38,6 +39,7 @@
     │   ├── ManifestUnknown:        MANIFEST_UNKNOWN
     │   ├── PlatformUnknown:        PLATFORM_UNKNOWN
     │   ├── BlobUnknown:            BLOB_UNKNOWN
+    │   ├── ForeignLayerUnavailable: FOREIGN_LAYER_UNAVAILABLE
     │   ├── RepositoryUnknown:      NAME_UNKNOWN
     │   ├── ListingUnsupported:     LISTING_UNSUPPORTED
     │   ├── ListingDenied:          LISTING_DENIED
@@ -48,7 +50,8 @@
     │   ├── ManifestInvalid:        MANIFEST_INVALID
     │   ├── MediaTypeUnsupported:   MEDIA_TYPE_UNSUPPORTED
     │   ├── DigestMismatch:         DIGEST_MISMATCH
-    │   └── SizeInvalid:            SIZE_INVALID
+    │   ├── SizeInvalid:            SIZE_INVALID
+    │   └── SignatureRequired:      SIGNATURE_REQUIRED
     ├── NotHeld:                the mirror does not have it (HTTP 404)
     │   ├── RepositoryNotHeld:      NAME_UNKNOWN
     │   ├── ImageNotHeld:           MANIFEST_UNKNOWN
@@ -70,6 +73,8 @@
     │   ├── PreconditionFailed:     PRECONDITION_FAILED
     │   ├── TagDrifted:             TAG_DRIFTED
     │   ├── ManifestInUse:          MANIFEST_IN_USE
+    │   ├── ReferrersTagTaken:      REFERRERS_TAG_TAKEN
+    │   ├── TooManyReferrers:       TOO_MANY_REFERRERS
     │   ├── TagBusy:                TAG_BUSY
     │   ├── BlobBusy:               BLOB_BUSY
     │   └── BlobBeingDeleted:       BLOB_BEING_DELETED
@@ -109,15 +114,18 @@ from mirror.errors.catalog import (
     ManifestInUse,
     NoRegistryMirrored,
     PreconditionFailed,
+    ReferrersTagTaken,
     RepositoryNotHeld,
     TagBusy,
     TagDrifted,
+    TooManyReferrers,
 )
 from mirror.errors.content import (
     ContentError,
     DigestMismatch,
     ManifestInvalid,
     MediaTypeUnsupported,
+    SignatureRequired,
     SizeInvalid,
 )
 from mirror.errors.input import (
@@ -137,6 +145,7 @@ from mirror.errors.input import (
     TargetRepeated,
     TargetReserved,
     TargetsInvalid,
+    TrustedRootUnavailable,
 )
 from mirror.errors.jobs import (
     JobFinished,
@@ -163,6 +172,7 @@ from mirror.errors.source import (
     CertificateInvalid,
     CredentialsUnavailable,
     Denied,
+    ForeignLayerUnavailable,
     ListingDenied,
     ListingTooLarge,
     ListingUnsupported,
@@ -209,6 +219,7 @@ __all__ = [
     "Denied",
     "DigestMismatch",
     "FallbackUnavoidable",
+    "ForeignLayerUnavailable",
     "ImageNotHeld",
     "InternalError",
     "InvalidDigest",
@@ -246,6 +257,7 @@ __all__ = [
     "RateLimited",
     "RealmNotAllowed",
     "RedisUnavailable",
+    "ReferrersTagTaken",
     "RegexUnavailable",
     "RegistryBusy",
     "RegistryDown",
@@ -257,6 +269,7 @@ __all__ = [
     "RepositoryNotHeld",
     "RepositoryUnknown",
     "SelectionTooLarge",
+    "SignatureRequired",
     "SizeInvalid",
     "SourceError",
     "SourceFailed",
@@ -273,6 +286,8 @@ __all__ = [
     "TargetsInvalid",
     "TaskUnknown",
     "TlsExpected",
+    "TooManyReferrers",
+    "TrustedRootUnavailable",
     "Unauthorized",
     "Unavailable",
     "WorkerLost",

@@ -79,6 +79,39 @@ class ManifestInUse(Conflict):
         super().__init__(f"'{image}' is held by {tags}")
 
 
+class ReferrersTagTaken(Conflict):
+    """The fallback tag of a subject shows an image, so the mirror cannot list referrers there."""
+
+    code = "REFERRERS_TAG_TAKEN"
+    hint = (
+        "The tag belongs to the list of what refers to an image, such as its signatures. Give the image that it shows "
+        "another tag with PUT /v1/images/…, then delete this one. Or mirror with 'referrers': false."
+    )
+
+    def __init__(self, image: str, media_type: str) -> None:
+        super().__init__(f"Referrers cannot be listed under '{image}', because it shows another image: {media_type}")
+
+
+class TooManyReferrers(Conflict):
+    """A subject has more referrers than a list may have, or an image has more than one job copies."""
+
+    code = "TOO_MANY_REFERRERS"
+    hint = "Mirror only the types of referrers that you need, as in 'referrers': ['application/spdx+json']."
+
+    @classmethod
+    def in_list(cls, image: str, entries: int, size: int) -> Self:
+        """Return the error for a list that would be larger than clients and registries accept."""
+        return cls(
+            f"The list of referrers '{image}' would have {entries} entries and {size} bytes, more than a list may have",
+            hint=f"{cls.hint} To begin a new list, delete this tag.",
+        )
+
+    @classmethod
+    def of_image(cls, source: str, most: int) -> Self:
+        """Return the error for an image that has more than *most* referrers at its source."""
+        return cls(f"The image {source} has more than {most} signatures, SBOMs and other referrers")
+
+
 class TagBusy(Conflict):
     """Another task or request holds the lease of the tag, or of the record of its image."""
 

@@ -55,3 +55,13 @@ class SizeInvalid(ContentError):
         self, digest: str, expected: int | str, actual: int | str, *, what: str = "blob", hint: str | None = None
     ) -> None:
         super().__init__(f"The {what} {digest} should have {expected} bytes and has {actual}", hint=hint)
+
+
+class SignatureRequired(ContentError):
+    """An image has no signature that a policy accepts. Nothing of it was published."""
+
+    code = "SIGNATURE_REQUIRED"
+    hint = "Sign the image as the policy asks, and push the signature to the source. Then run the job again."
+
+    def __init__(self, digest: str, reason: str) -> None:
+        super().__init__(f"The image {digest} was not published: {reason}", reason=reason)

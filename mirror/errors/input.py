@@ -170,3 +170,13 @@ class NoTagSelected(InvalidInput):
             f"No tag of '{source}' is selected: of {found} tags, {figures}" if found else f"'{source}' has no tags"
         )
         super().__init__(message)
+
+
+class TrustedRootUnavailable(InvalidInput):
+    """A policy for signatures names a trusted root that the mirror does not have, or cannot read."""
+
+    code = "TRUSTED_ROOT_UNAVAILABLE"
+    hint = "Put the trusted root as '<name>.json' into the folder MIRROR_TRUSTED_ROOTS of the service and the workers."
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"The trusted root {quoted(name, 100)} cannot be used: {reason}", reason=reason)

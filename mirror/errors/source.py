@@ -270,6 +270,21 @@ class BlobUnknown(SourceError):
         super().__init__(message, registry=registry)
 
 
+class ForeignLayerUnavailable(SourceError):
+    """Neither the source nor a URL delivers a foreign layer that the job asks for.
+
+    *failures* are the host of each URL, and why it failed. Empty if the layer names no usable URL.
+    """
+
+    code, retryable = "FOREIGN_LAYER_UNAVAILABLE", True
+    hint = "Set 'foreign_layers' to 'when-held' to mirror the image without the layer, or push the layer to the source."
+
+    def __init__(self, digest: str, failures: Sequence[tuple[str, str]]) -> None:
+        tried = listed(f"{host}: {reason}" for host, reason in failures)
+        why = f"its URLs fail: {tried}" if failures else "it names no URL that the mirror may use"
+        super().__init__(f"The source does not serve the foreign layer {digest}, and {why}")
+
+
 class RepositoryUnknown(SourceError):
     """The source has no such repository, or none at all below a prefix."""
 
@@ -311,7 +326,7 @@ class ListingDenied(SourceError):
 
 
 class ListingTooLarge(SourceError):
-    """A list of tags or repositories is longer than the mirror reads. *what* names the list."""
+    """A list of tags, repositories or referrers is longer than the mirror reads. *what* names the list."""
 
     code = "LISTING_TOO_LARGE"
     hint = "Name a longer prefix of the repositories, or name the images in `images`, with one entry for each."

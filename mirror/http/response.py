@@ -43,6 +43,10 @@ HTML_HINT: Final = (
 )
 
 
+class WebPage(SourceFailed):
+    """The registry, or something in front of it, sent a web page instead of a document."""
+
+
 class Headers(Mapping[str, str]):
     """Headers by name, in upper or lower case.
 
@@ -134,7 +138,7 @@ class Response:
 
         *what* names it in errors. It is read within the deadline of the request. Raises AnswerTooLarge before more is
         read or decoded. Raises AnswerTruncated, SourceTooSlow or SourceUnreachable if the body was cut or too slow.
-        Raises SourceFailed if it cannot be decoded, or if the status is 200 and the body is a web page.
+        Raises SourceFailed if it cannot be decoded, and WebPage if the status is 200 and the body is a web page.
         """
         if (self.headers.content_length or 0) > limit:
             raise AnswerTooLarge(self.server, what, limit)
@@ -245,10 +249,10 @@ def decode_body(body: bytes, headers: Headers, server: str, what: str, limit: in
 
 
 def require_no_html(body: bytes, headers: Headers, server: str, what: str) -> None:
-    """Raise SourceFailed for a web page."""
+    """Raise WebPage for a web page."""
     start = body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if (headers.is_html and start.startswith(b"<")) or start.startswith(_HTML_STARTS):
-        raise SourceFailed(server, f"it answered with an HTML page instead of {what}", hint=HTML_HINT)
+        raise WebPage(server, f"it answered with an HTML page instead of {what}", hint=HTML_HINT)
 
 
 def _undo_coding(body: bytes, label: str, limit: int) -> bytes:

@@ -75,7 +75,7 @@ class ClaimedCopy(ClaimedTask):
     """A claimed task that copies one image.
 
     ``held`` is what the index lists under its target. ``digest`` is what the source has, None until that is known. A
-    digest from a HEAD is only a hint.
+    digest from a HEAD is only a hint. ``are_referrers_current`` says that the source has no new referrers of it.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class ClaimedCopy(ClaimedTask):
         self.held = held
         self.digest: Digest | None = None
         self.was_looked_up = False
+        self.are_referrers_current = False
 
     def look_up(self, resolver: Resolver) -> bool:
         """Ask the source for its digest with a HEAD, which costs no pull quota. Returns True, or raises SourceError."""

@@ -30,6 +30,7 @@ from mirror.jobs.choose import TARGET_RULE, Chooser, lookup_threads
 from mirror.jobs.claim import ClaimedTask
 from mirror.jobs.heartbeat import CANCELED, LOST
 from mirror.jobs.measure import SelectionMeter
+from mirror.jobs.unchanged import ReferrerCheck
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
@@ -157,6 +158,7 @@ class UnchangedTags:
     source: RegistryClient
     changes: TagChanges
     confirmer: Confirmer
+    referrers: ReferrerCheck
 
     def left_of(self, task: ClaimedTask, copies: Sequence[CopySpec], options: CopyOptions) -> list[CopySpec]:
         """Return the copies that have something to do, or whose sources could not be asked. All have *options*.
@@ -173,14 +175,35 @@ class UnchangedTags:
         candidates = [copy for copy in copies if _may_be_current(copy, held[copy])]
         changes = self.changes.take_numbers([(copy.target, job) for copy in candidates])
         digests = self._digests([copy.source for copy in candidates], task.cancellation)
-        wanted = {
-            change: found.digest
+        current = {
+            change: (copy, found)
             for copy, change, digest in zip(candidates, changes, digests, strict=True)
             if digest and (found := held[copy]) and is_current(copy, digest, found)
         }
+        wanted = self._with_current_referrers(current, task)
         confirmed = self._confirmed(wanted)
         targets = {change.target for change in confirmed}
         return [copy for copy in copies if copy.target not in targets]
+
+    def _with_current_referrers(
+        self, current: Mapping[TagChange, tuple[CopySpec, IndexedTag]], task: ClaimedTask
+    ) -> dict[TagChange, Digest]:
+        """Return those of the tags whose sources have no new referrers, each with its digest."""
+        since = task.claim.task.created_at
+
+        def are_current(one: tuple[CopySpec, IndexedTag]) -> bool:
+            task.cancellation.check()
+            try:
+                return self.referrers.is_current(*one, since)
+            except MirrorError as error:
+                if error.waits_for:
+                    raise
+                return False
+
+        with lookup_threads(task.cancellation) as threads:
+            answers = list(threads.map(are_current, current.values()))
+        found = zip(current.items(), answers, strict=True)
+        return {change: held.digest for (change, (_, held)), is_current_too in found if is_current_too}
 
     def _digests(self, references: Sequence[Reference], cancellation: Cancellation) -> list[Digest | None]:
         def look_up(reference: Reference) -> Digest | None:

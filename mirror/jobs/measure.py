@@ -87,7 +87,7 @@ class SelectionMeter:
                     if resolution.skip_reason(rules) or (digest != hint and self._is_settled(copies, digest)):
                         return []
                     image = resolution.image(rules)
-                survey = self.copier.survey(reference, image, cancellation)
+                survey = self.copier.survey(reference, image, copies[0].options.foreign_layers, cancellation)
         except (SourceError, ContentError) as error:
             if error.waits_for is not None:
                 raise

@@ -90,8 +90,11 @@ class ImagePlanner:
                 if settled := settled or self._left_alone(task, digest):
                     return settled
                 image, reads = resolution.image(rules), resolution.reads
-            survey = self.copier.survey(reference, image, cancellation)
-            missing = [(blob, self.copier.requests(blob)) for blob in survey.plan.to_copy]
+            survey = self.copier.survey(reference, image, task.spec.options.foreign_layers, cancellation)
+            missing = [
+                (blob, 0 if blob.digest in survey.from_urls else self.copier.requests(blob))
+                for blob in survey.plan.to_copy
+            ]
             self.plans.count_blobs(task.claim, missing, survey.plan.held)
         return ImagePlan(
             "copy",

@@ -10,26 +10,30 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from mirror.catalog.attest import Attester
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.publish import Publisher
 from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.copier import Copier
+from mirror.copying.memory import ManifestMemory
 from mirror.copying.resolver import Resolver
 from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
 from mirror.jobs.expand import Expander
 from mirror.jobs.plan import ImagePlanner
+from mirror.jobs.referrers import ReferrerCopier
 from mirror.jobs.release import JobReleaser
+from mirror.jobs.signatures import SignatureRequirement
 from mirror.jobs.storage_guard import StorageGuard
-from mirror.jobs.unchanged import unchanged_outcome
+from mirror.jobs.unchanged import unchanged_outcome, with_referrers
 from mirror.oci.digest import Digest
 from mirror.oci.image import Image
 from mirror.oci.reference import Reference
 from mirror.records.claims import Outcome
-from mirror.records.fields import at, timestamp
+from mirror.records.fields import timestamp
 from mirror.records.spec import ExpandSpec, ReleaseSpec
 from mirror.records.task import Skipped
-from mirror.redis.client import Redis
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.provenance import ImageProvenance
 
 _LOG = structlog.get_logger(__name__)
@@ -74,8 +78,10 @@ class ImageCopier:
     publisher: Publisher
     resolver: Resolver
     copier: Copier
+    referrers: ReferrerCopier
+    signatures: SignatureRequirement
     storage: StorageGuard
-    redis: Redis
+    attester: Attester | None = None
 
     def copy(self, task: ClaimedCopy) -> Outcome:
         """Copy the image if that is needed, and publish it. Raises what `TaskSettler.attempt` settles."""
@@ -89,7 +95,7 @@ class ImageCopier:
             task.look_up(self.resolver)
         hint = task.digest
         if hint is not None and (update := self._confirmed(task, hint)) is not None:
-            return unchanged_outcome(update, hint)
+            return self._unchanged(task, update, hint)
         try:
             return self._copy(task, reference, hint)
         except BlobUnknown as error:
@@ -129,9 +135,35 @@ class ImageCopier:
                 if digest != hint or (task.held and task.held.made_from == digest):
                     update = self._confirmed(task, digest, served=True)
                 if update := update or self.confirmer.left_alone(task.change, task.spec, digest):
-                    return unchanged_outcome(update, digest)
+                    return self._unchanged(task, update, digest)
+                signature = self.signatures.verify(task, digest, memory)
                 image, held = resolution.image(rules), resolution.held
-            return self._copy_and_publish(task, digest, image, held)
+            outcome = self._copy_and_publish(task, digest, image, held, signature, memory)
+            return replace(outcome, signature=signature)
+
+    def _unchanged(self, task: ClaimedCopy, update: TagUpdate, found: Digest) -> Outcome:
+        """Return the outcome of a task whose image is not copied. Its source may have new referrers of it."""
+        outcome = unchanged_outcome(update, found)
+        if not outcome.unchanged:
+            return outcome
+        if task.are_referrers_current:
+            return with_referrers(task, outcome)
+        fetched = signature = None
+        with self.copier.manifest_memory(task.spec.source, task.cancellation) as memory:
+            if self.signatures.is_satisfied(task.spec, task.held):
+                outcome = with_referrers(task, outcome)
+            else:
+                signature = self.signatures.verify(task, found, memory)
+                outcome = replace(outcome, signature=signature)
+            if task.spec.options.referrers.are_wanted:
+                fetched = self.referrers.refresh(task, update.digest, memory)
+                outcome = replace(outcome, referrers=self.referrers.publish(task, fetched))
+        if self.attester and fetched:
+            self.attester.give_way(task.change.target.repository, update.digest, by=task.claim.task.job)
+        if fetched or signature:
+            seen = fetched.seen if fetched else None
+            self.confirmer.note_referrers(task.change.target, update.digest, seen, signature)
+        return outcome
 
     def _confirmed(self, task: ClaimedCopy, digest: Digest, *, served: bool = False) -> TagUpdate | None:
         """Confirm that the target shows *digest* already. None if it is to be published, also if that is once more."""
@@ -139,28 +171,55 @@ class ImageCopier:
             return None
         return self.confirmer.confirm(task.change, digest, task.spec, served=served)
 
-    def _copy_and_publish(self, task: ClaimedCopy, found: Digest, image: Image, held: Sequence[Digest]) -> Outcome:
-        """Copy the blobs of *image* and publish it.
+    def _copy_and_publish(
+        self,
+        task: ClaimedCopy,
+        found: Digest,
+        image: Image,
+        held: Sequence[Digest],
+        signature: SignatureVerdict | None,
+        memory: ManifestMemory,
+    ) -> Outcome:
+        """Copy the blobs of *image* and its referrers, and publish them.
 
         *found* is the digest of the source, and *held* are manifests that were read from the bucket.
         """
-        heartbeat, reference, rules = task.heartbeat, task.spec.source, task.spec.options.platforms
+        heartbeat, reference, options = task.heartbeat, task.spec.source, task.spec.options
         heartbeat.begin_copying()
         copied = self.copier.copy(
-            reference, image, holder=heartbeat.holder, progress=heartbeat.progress, cancellation=task.cancellation
+            reference,
+            image,
+            foreign_layers=options.foreign_layers,
+            holder=heartbeat.holder,
+            progress=heartbeat.progress,
+            cancellation=task.cancellation,
         )
+        fetched = None
+        if options.referrers.are_wanted:
+            is_rewritten = options.platforms.mode == "rewrite" and image.digest != found
+            fetched = self.referrers.fetch(task, image, memory, is_rewritten=is_rewritten)
         heartbeat.begin_publishing()
-        moment = timestamp(at(self.redis.now()))
+        moment = timestamp(self.referrers.finder.now())
         manifests = {manifest.descriptor.digest for manifest in image.manifests}
         read_here = (*(digest for digest in held if digest in manifests), *copied.held)
-        origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, platforms=rules.key)
-        update = self._publish(task, image.leaving_out(copied.left_out), origin)
+        image = image.leaving_out(copied.left_out)
+        foreign_layers = options.foreign_layers if copied.lacks_foreign_layers else "all"
+        origin = ImageProvenance(str(reference), found, moment, task.claim.task.job, read_here, signature=signature)
+        origin = replace(origin, platforms=options.platforms.key, foreign_layers=foreign_layers)
+        if fetched:
+            if fetched.own:  # a list names only what can be read
+                self.publisher.stage(task.change.target, image, origin)
+            self.referrers.publish(task, fetched)
+            origin = replace(origin, referrers=fetched.seen)
+        update = self._publish(task, image, origin)
         if task.is_trial:
             self.storage.succeeded(task.claim)
-        return replace(unchanged_outcome(update, found), unchanged=False)
+        return replace(unchanged_outcome(update, found), unchanged=False, referrers=fetched.counts if fetched else None)
 
     def _publish(self, task: ClaimedCopy, image: Image, origin: ImageProvenance) -> TagUpdate:
         """Publish the image. That of an atomic job is published without its tag, which its release moves."""
+        if self.attester:  # first, so that the tag never shows an image without its statement
+            self.attester.attest(task.change.target, image, origin, holder=task.heartbeat.holder)
         if not task.spec.is_staged:
             return self.publisher.publish(task.change, image, origin, options=task.spec.options)
         self.publisher.stage(task.change.target, image, origin)

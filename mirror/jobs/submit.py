@@ -25,6 +25,7 @@ from mirror.records.rules import ALL_TAGS, CANONICAL_TARGET, PLAIN_COPY, CopyOpt
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.task import Task
 from mirror.settings import Settings
+from mirror.signatures.roots import TrustedRoots
 from mirror.storage.releases import MOST_TAGS
 
 MOST_IMAGES: Final = 10_000
@@ -61,6 +62,7 @@ class Submitter:
         self._jobs = jobs
         self._queue = queue
         self._settings = settings
+        self._trusted_roots = TrustedRoots(settings.trusted_roots)
 
     def submit(self, images: Sequence[ImageRequest], options: JobOptions = USUAL) -> tuple[Job, list[Task]]:
         """Queue a job for one to `MOST_IMAGES` images, repositories and wildcards.
@@ -68,8 +70,8 @@ class Submitter:
         Return the job and its tasks as they were stored.
 
         Raises InvalidInput for a malformed name, a reserved, repeated or too long target, an address that no worker may
-        connect to, or too many copies or tags of an atomic job. Raises RedisUnavailable, and ValueError for another
-        number of images. Then nothing is accepted.
+        connect to, an unknown trusted root, or too many copies or tags of an atomic job. Raises RedisUnavailable, and
+        ValueError for another number of images. Then nothing is accepted.
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
@@ -92,6 +94,8 @@ class Submitter:
     def _specs(self, image: ImageRequest, options: JobOptions, namer: TargetNamer) -> list[TaskSpec]:
         """Return what is to be done for one entry: an expansion, or a copy for each target."""
         sleep(0)  # ten thousand of them take a second, in which the greenlets of other requests run
+        if image.options.signature is not None:
+            self._trusted_roots.require(image.options.signature.trusted_root)
         is_dry_run, is_staged = options.kind == "plan", options.atomic and options.kind == "mirror"
         expansion = self._expansion(image)
         if expansion is not None:

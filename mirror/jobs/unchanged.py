@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeGuard
@@ -21,16 +23,20 @@ import structlog
 
 from mirror.background import record_fault
 from mirror.catalog.confirm import Confirmer, LockedTags
-from mirror.catalog.entry import is_current
+from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.overwrite import decide_overwrite
 from mirror.catalog.tag_change import TagUpdate
+from mirror.copying.referrers import ReferrerFinder
 from mirror.copying.resolver import Resolver
 from mirror.errors import MirrorError, RedisUnavailable
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
+from mirror.jobs.signatures import SignatureRequirement
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
+from mirror.oci.referrer import hash_of
 from mirror.records.claims import Outcome
-from mirror.records.task import Skipped
+from mirror.records.spec import CopySpec
+from mirror.records.task import ReferrerCounts, Skipped
 
 _THREADS: Final = 12
 """Threads that ask one registry."""
@@ -47,16 +53,51 @@ def unchanged_outcome(update: TagUpdate, found: Digest | None = None) -> Outcome
     return Outcome(str(update.digest), source_digest, unchanged=unchanged, superseded_by=by, skipped=skipped)
 
 
+def with_referrers(task: ClaimedCopy, outcome: Outcome) -> Outcome:
+    """Return the outcome of an unchanged task with what the last look has found: its signature and its referrers."""
+    seen = task.held and task.held.referrers
+    if seen and task.spec.options.referrers.are_wanted:
+        outcome = replace(outcome, referrers=ReferrerCounts(unchanged=seen.count))
+    return replace(outcome, signature=task.held.signature) if task.held else outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerCheck:
+    """Says by one look at the source whether an unchanged image has new referrers. Safe to share between threads."""
+
+    finder: ReferrerFinder
+    signatures: SignatureRequirement
+
+    def is_current(self, spec: CopySpec, held: IndexedTag | None, since: datetime) -> bool:
+        """Return whether the source has no other referrers than at the last look, and no signature is to be checked.
+
+        The caller knows that the image is unchanged, and *since* when it is asked for. False also if a look at the
+        referrers of its children is due.
+        """
+        rules = spec.options.referrers
+        if not self.signatures.is_satisfied(spec, held):
+            return False
+        if not rules.are_wanted:
+            return True
+        if held is None or held.referrers is None or not held.referrers.suffices(rules.key, since):
+            return False
+        first = self.finder.first(spec.source, held.digest, since, is_rewritten=held.is_rewritten)
+        return held.referrers.first == hash_of(first.lines)
+
+
 class UnchangedCheck:
     """The tasks of a work horse that are being checked, and the threads that ask their sources.
 
     A context: its end waits for the threads.
     """
 
-    def __init__(self, settler: TaskSettler, confirmer: Confirmer, resolver: Resolver) -> None:
+    def __init__(
+        self, settler: TaskSettler, confirmer: Confirmer, resolver: Resolver, referrers: ReferrerCheck
+    ) -> None:
         self._settler = settler
         self._confirmer = confirmer
         self._resolver = resolver
+        self._referrers = referrers
         self._lookups: dict[Future[bool], ClaimedCopy] = {}
         self._current: list[ClaimedCopy] = []
         self._threads = ExitStack()
@@ -133,14 +174,14 @@ class UnchangedCheck:
         """In a thread of its own. Returns whether the work on the task goes on."""
         found = None
         with task.in_this_thread(), tolerate_outage([task.id]):
-            found = self._settler.attempt(task, partial(task.look_up, self._resolver))
+            found = self._settler.attempt(task, partial(_ask_source, task, self._resolver, self._referrers))
         return found is not None
 
     def _collect(self) -> list[ClaimedCopy]:
         """Take the lookups that have ended. Return the tasks to be copied. The others join the current ones."""
         ended = {future: self._lookups.pop(future) for future in list(self._lookups) if future.done()}
         tasks = [task for future, task in ended.items() if future.result()]
-        current = [task for task in tasks if task.digest and is_current(task.spec, task.digest, task.held)]
+        current = [task for task in tasks if task.are_referrers_current]
         self._current += current
         return [task for task in tasks if task not in current]
 
@@ -170,7 +211,10 @@ class UnchangedCheck:
             with _settling(tasks):
                 updates = self._confirm(tasks, tags)
                 self._settler.succeed_unchanged(
-                    [(task, unchanged_outcome(update, task.digest)) for task, update in updates.items()]
+                    [
+                        (task, with_referrers(task, unchanged_outcome(update, task.digest)))
+                        for task, update in updates.items()
+                    ]
                 )
                 left = [task for task in tasks if task not in updates]
         return left
@@ -190,6 +234,14 @@ class UnchangedCheck:
             record_fault("confirming tags", error)
             return {}
         return {task: update for task, update in zip(tasks, updates, strict=True) if update}
+
+
+def _ask_source(task: ClaimedCopy, resolver: Resolver, referrers: ReferrerCheck) -> bool:
+    """Ask the source for the digest, and for the referrers of what the mirror has. Returns True."""
+    task.look_up(resolver)
+    if task.digest and is_current(task.spec, task.digest, task.held):
+        task.are_referrers_current = referrers.is_current(task.spec, task.held, task.claim.task.created_at)
+    return True
 
 
 def _note_failure(tasks: Sequence[ClaimedCopy], error: MirrorError) -> None:

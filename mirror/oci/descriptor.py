@@ -22,6 +22,7 @@ class Descriptor:
 
     ``data`` is the content itself in base64, if the descriptor embeds it. It is checked only when it is used. The media
     type of an entry of an index may be empty. ``attested`` is the manifest that an attestation of BuildKit is about.
+    ``urls`` are where the publisher of a foreign layer serves it. Other descriptors have none.
     """
 
     media_type: str
@@ -30,10 +31,11 @@ class Descriptor:
     platform: Platform | None = None
     data: str | None = field(default=None, repr=False, compare=False)
     attested: Digest | None = None
+    urls: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_foreign_layer(self) -> bool:
-        return self.media_type.startswith(media_types.FOREIGN_LAYER_PREFIXES)
+        return is_foreign_layer(self.media_type)
 
     def inline_content(self) -> bytes | None:
         """Return the embedded content, or None if there is none of this size and digest."""
@@ -48,6 +50,11 @@ class Descriptor:
 
     def __str__(self) -> str:
         return str(self.digest)
+
+
+def is_foreign_layer(media_type: str) -> bool:
+    """Whether registries do not distribute layers of this type to everybody (image spec, layer.md)."""
+    return media_type.startswith(media_types.FOREIGN_LAYER_PREFIXES)
 
 
 def require_size(what: str, name: str, size: float) -> None:

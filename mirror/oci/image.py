@@ -153,7 +153,7 @@ class Image:
 
 
 def merge_by_digest(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
-    """Keep one descriptor per digest: the first that embeds the content, or else the first.
+    """Keep one descriptor per digest: the first, with content and URLs of others where it has none itself.
 
     Raises SizeInvalid if two descriptors of a digest have different sizes.
     """
@@ -162,6 +162,8 @@ def merge_by_digest(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]
         known = merged.setdefault(descriptor.digest, descriptor)
         if known.size != descriptor.size:
             raise SizeInvalid(str(descriptor.digest), known.size, descriptor.size)
-        if known.data is None and descriptor.data is not None:
-            merged[descriptor.digest] = descriptor
+        data = descriptor.data if known.data is None else known.data
+        urls = known.urls or descriptor.urls
+        if (data, urls) != (known.data, known.urls):
+            merged[descriptor.digest] = replace(known, data=data, urls=urls)
     return tuple(merged.values())

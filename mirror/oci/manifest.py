@@ -5,14 +5,18 @@ The parser refuses what is damaged, of an unknown type, or made so that two read
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
+from urllib.parse import urlsplit
 
 from mirror.errors import InvalidDigest, ManifestInvalid, MediaTypeUnsupported
 from mirror.oci import media_types
-from mirror.oci.descriptor import Descriptor, require_size
+from mirror.oci.descriptor import Descriptor, is_foreign_layer, require_size
 from mirror.oci.digest import Digest
 from mirror.oci.platform import Platform
 
@@ -22,6 +26,9 @@ MAX_ENTRIES: Final = 10_000
 """The most layers of a manifest, and the most entries of an index."""
 _KNOWN: Final = media_types.MANIFESTS | media_types.INDEXES
 _MAX_TYPE_LENGTH: Final = 255
+_MOST_URLS: Final = 8
+_MAX_URL_LENGTH: Final = 2048
+_PLAIN_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _NO_MANIFEST_HINT: Final = (
     "Something else than a manifest is served there. Check the registry's address, and any proxy before it. A Helm "
     "repository with an index.yaml is no registry: push its charts to one."
@@ -106,11 +113,11 @@ def parse_manifest(body: bytes, content_type: str | None, *, what: str) -> Manif
     subject = _optional_descriptor(document, "subject", what)
     artifact_type = _text(document, "artifactType", what)
     if media_type in media_types.INDEXES:
-        return Index(media_type, _entries(document, "manifests", what), subject, artifact_type)
+        return Index(media_type, parse_entries(document, "manifests", what), subject, artifact_type)
     config = _optional_descriptor(document, "config", what)
     if config is None:
         raise ManifestInvalid(what, "it has no config")
-    return Manifest(media_type, config, _entries(document, "layers", what), subject, artifact_type)
+    return Manifest(media_type, config, parse_entries(document, "layers", what), subject, artifact_type)
 
 
 def refuse_schema_1(body: bytes, content_type: str | None, *, what: str) -> None:
@@ -199,8 +206,8 @@ def _media_type(document: dict[str, Any], content_type: str | None, what: str) -
     return found
 
 
-def _entries(document: dict[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
-    """Parse the layers or the children. Null means an empty list.
+def parse_entries(document: Mapping[str, Any], field: str, what: str) -> tuple[Descriptor, ...]:
+    """Parse the layers or the children of a document. Null means an empty list.
 
     Go programs write null for a list that they never filled, and every reader accepts it. Some artifacts have no field
     ``layers``. `_media_type` has refused an index without the field ``manifests``: distribution would read it as an
@@ -239,7 +246,27 @@ def _descriptor(entry: object, where: str, what: str, *, may_be_untyped: bool = 
     platform = _platform(entry.get("platform"), where, what)
     data = entry.get("data") if isinstance(entry.get("data"), str) else None
     attested = _attested(entry.get("annotations")) if may_be_untyped else None
-    return Descriptor(sys.intern(media_type), parsed, _size(size, parsed, where, what), platform, data, attested)
+    urls = _urls(entry.get("urls")) if is_foreign_layer(media_type) else ()
+    return Descriptor(sys.intern(media_type), parsed, _size(size, parsed, where, what), platform, data, attested, urls)
+
+
+def _urls(entry: object) -> tuple[str, ...]:
+    """Return the first few http and https URLs. Others are no reason to refuse the image, so they are ignored."""
+    usable = (url for url in entry if _is_usable_url(url)) if isinstance(entry, list) else ()
+    return tuple(dict.fromkeys(itertools.islice(usable, _MOST_URLS)))
+
+
+def _is_usable_url(url: object) -> bool:
+    """Whether *url* is short printable ASCII with a plain host, and has no user in it (RFC 3986, 3.2.1)."""
+    if not isinstance(url, str) or len(url) > _MAX_URL_LENGTH or not url.isascii() or not url.isprintable():
+        return False
+    if " " in url or "\\" in url or not url.startswith(("https://", "http://")):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(_PLAIN_HOST.fullmatch(parts.netloc) and parts.port != 0)
+    except ValueError:
+        return False
 
 
 def _attested(annotations: object) -> Digest | None:

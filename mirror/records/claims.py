@@ -35,11 +35,13 @@ from mirror.records.task import (
     BlobState,
     ErrorReport,
     ForeignLayerCounts,
+    ReferrerCounts,
     Skipped,
     Task,
     WaitingFor,
 )
 from mirror.redis.client import Redis
+from mirror.signatures.policy import SignatureVerdict
 
 LEASE_SECONDS: Final = 20
 """A worker that is silent for so long has lost its task."""
@@ -109,22 +111,26 @@ class Outcome:
     staged: int | None = None
     plan: Mapping[str, Any] | None = None
     release_window: int | None = None
+    referrers: ReferrerCounts | None = None
+    signature: SignatureVerdict | None = None
     error: ErrorReport | None = None
 
     def to_json(self) -> str:
         """Return what the settling script reads. All values but a flag are texts, as the record has them."""
         found: dict[str, object] = {"unchanged": True} if self.unchanged else {}
-        for name in ("digest", "source_digest", "superseded_by"):
-            if value := getattr(self, name):
-                found[name] = value
-        for name in ("staged", "release_window"):
-            if (number := getattr(self, name)) is not None:
-                found[name] = str(number)
-        for name, value in (("skipped", self.skipped and asdict(self.skipped)), ("plan", self.plan)):
-            if value:
-                found[name] = json.dumps(value)
-        if self.error:
-            found["error"] = json.dumps(self.error.fields())
+        texts = {name: getattr(self, name) for name in ("digest", "source_digest", "superseded_by")}
+        numbers: dict[str, int | None] = {name: getattr(self, name) for name in ("staged", "release_window")}
+        if self.referrers:
+            numbers |= {f"referrers_{name}": count for name, count in asdict(self.referrers).items()}
+        documents = {
+            "skipped": self.skipped and asdict(self.skipped),
+            "plan": self.plan,
+            "signature": self.signature and self.signature.fields(),
+            "error": self.error and self.error.fields(),
+        }
+        found |= {name: text for name, text in texts.items() if text}
+        found |= {name: str(number) for name, number in numbers.items() if number is not None}
+        found |= {name: json.dumps(document) for name, document in documents.items() if document}
         return json.dumps(found)
 
 

@@ -17,6 +17,7 @@ from mirror.records.task import (
     ErrorReport,
     ErrorSchema,
     ForeignLayerCounts,
+    ReferrerCounts,
     WaitingFor,
     WaitingSchema,
 )
@@ -72,6 +73,7 @@ class JobOptions:
 
 
 USUAL: Final = JobOptions()
+_REFERRERS: Final = ("copied", "unchanged", "left_out")
 JOB_OPTIONS: Final = tuple(option.name for option in dataclasses.fields(JobOptions))
 
 
@@ -92,6 +94,7 @@ class Job:
     images: ImageCounts
     bytes: ByteCounts = field(default_factory=ByteCounts)
     foreign_layers: ForeignLayerCounts = field(default_factory=ForeignLayerCounts)
+    referrers: ReferrerCounts = field(default_factory=ReferrerCounts)
     options: JobOptions = USUAL
     listed: int = 0
     selected: int = 0
@@ -116,6 +119,7 @@ class Job:
         """Return the fields of the hash."""
         sizes = {f"bytes_{name}": getattr(self.bytes, name) for name in ("total", "copied", "skipped")}
         sizes |= {f"foreign_{name}": getattr(self.foreign_layers, name) for name in ("copied", "left_out")}
+        sizes |= {f"referrers_{name}": getattr(self.referrers, name) for name in _REFERRERS}
         counts = {name: getattr(self.images, name) for name in IMAGE_COUNTS}
         sizes |= {name: getattr(self.options, name) for name in JOB_OPTIONS}
         own = {name: getattr(self, name) for name in _SCHEMA.dump_fields if name not in sizes and name not in counts}
@@ -144,6 +148,9 @@ class _JobRecordSchema(RecordSchema):
     bytes_skipped = Count()
     foreign_copied = Count()
     foreign_left_out = Count()
+    referrers_copied = Count()
+    referrers_unchanged = Count()
+    referrers_left_out = Count()
     kind = fields.String(load_default=USUAL.kind)
     priority = fields.String(load_default=USUAL.priority)
     on_error = fields.String(load_default=USUAL.on_error)
@@ -166,6 +173,7 @@ class _JobRecordSchema(RecordSchema):
         counts = {name: data.pop(name) for name in IMAGE_COUNTS}
         sizes = {name: data.pop(f"bytes_{name}") for name in ("total", "copied", "skipped")}
         options = JobOptions(**{name: data.pop(name) for name in JOB_OPTIONS})
+        data["referrers"] = ReferrerCounts(*(data.pop(f"referrers_{name}") for name in _REFERRERS))
         foreign = ForeignLayerCounts(data.pop("foreign_copied"), data.pop("foreign_left_out"))
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])

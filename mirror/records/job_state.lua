@@ -54,7 +54,8 @@ local function number(key, field)
 end
 
 -- What the end of a task leaves in its record, and which of it a job of one image shows, too.
-local OUTCOMES = {'digest', 'source_digest', 'superseded_by', 'skipped', 'plan', 'staged', 'error'}
+local OUTCOMES = {'digest', 'source_digest', 'superseded_by', 'skipped', 'plan', 'staged', 'signature', 'error'}
+local COUNTED = {'referrers_copied', 'referrers_unchanged', 'referrers_left_out'}
 local IS_SHOWN = {digest = true, source_digest = true, superseded_by = true}
 
 local function add(key, field, change)
@@ -202,6 +203,12 @@ local function end_task(task, id, state, outcome, moment)
       local shown = field == 'error' or (IS_SHOWN[field] and number(key, 'total') == 1)
       local is_kept = field == 'error' and is_set(redis.call('HGET', key, field))
       if shown and not is_kept then redis.call('HSET', key, field, outcome[field]) end
+    end
+  end
+  for _, field in ipairs(COUNTED) do
+    if outcome[field] then
+      fields[field] = outcome[field]
+      add(key, field, outcome[field])
     end
   end
   write(task, fields)

@@ -13,26 +13,32 @@ from marshmallow import Schema, ValidationError, fields, post_dump, post_load, v
 
 from mirror.errors import InvalidDigest, InvalidTemplate
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import is_short_text
 from mirror.oci.name_template import NameTemplate, TagRewrite
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.tag_pattern import TAG_PATTERN_KINDS, TagPattern, compile_regex
 from mirror.oci.version import VersionRange
 from mirror.records.rules import (
     ALL_PLATFORMS,
+    ALL_REFERRERS,
     CANONICAL_TARGET,
+    FOREIGN_LAYERS,
     OVERWRITES,
     PLATFORM_MODES,
     TAG_ORDERS,
     CopyOptions,
     LatestTags,
     PlatformRules,
+    ReferrerRules,
     TagRename,
     TagRules,
     TargetRule,
 )
+from mirror.signatures.policy import MOST_KEYS, InvalidPolicy, SignaturePolicy
 
 MOST_PATTERNS: Final = 100
 MOST_TARGETS: Final = 8
+MOST_TYPES: Final = 50
 _LONGEST_AGE: Final = timedelta(days=3650)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -299,6 +305,73 @@ def _useless(rule: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
+class _ReferrersField(fields.Field[ReferrerRules]):
+    """``true``, ``false``, or a list of artifact types."""
+
+    def _serialize(self, value: ReferrerRules | None, *_: Any, **__: Any) -> bool | list[str]:
+        if value is None:
+            return True
+        return list(value.types) or value.are_wanted
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> ReferrerRules:
+        if isinstance(value, bool):
+            return ReferrerRules(are_wanted=value)
+        if not isinstance(value, list) or not 1 <= len(value) <= MOST_TYPES:
+            raise ValidationError(f"Write true, false, or a list of 1 to {MOST_TYPES} artifact types.")
+        if not all(is_short_text(one) and one for one in value):
+            raise ValidationError("An artifact type is a short text of printable ASCII.")
+        return ReferrerRules(types=tuple(value))
+
+
+class SignaturePolicySchema(_RuleSchema):
+    """Who must have signed the image. Without such a signature it is not published."""
+
+    keys = fields.List(
+        fields.String(),
+        load_default=list,
+        validate=validate.Length(max=MOST_KEYS),
+        metadata={
+            "description": "Public keys in PEM, of which one must have signed: ECDSA on P-256 or P-384, Ed25519, or "
+            "RSA of 2048 bits or more."
+        },
+    )
+    identity = fields.String(
+        load_default="",
+        metadata={
+            "description": "The subject of the signer's certificate, for signatures without a key. It needs `issuer`.",
+            "example": "release@acme.example",
+        },
+    )
+    identity_regex = fields.String(
+        load_default="",
+        metadata={
+            "description": "An expression (RE2) that matches the whole subject, in the place of `identity`.",
+            "example": "https://github\\.com/acme/app/\\.github/workflows/release\\.yml@refs/tags/v.*",
+        },
+    )
+    issuer = fields.String(
+        load_default="",
+        metadata={
+            "description": "The OpenID provider that has confirmed the identity.",
+            "example": "https://token.actions.githubusercontent.com",
+        },
+    )
+    trusted_root = fields.String(
+        load_default="",
+        metadata={
+            "description": "The name of a file in `MIRROR_TRUSTED_ROOTS`, without `.json`. Without it: Sigstore's "
+            "public root."
+        },
+    )
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> SignaturePolicy:
+        try:
+            return SignaturePolicy.parse(**data)
+        except InvalidPolicy as error:
+            raise ValidationError({error.field: [str(error)]}) from None
+
+
 class CopyOptionsSchema(Schema):
     """The options of every copy."""
 
@@ -311,13 +384,34 @@ class CopyOptionsSchema(Schema):
         },
     )
     immutable = _patterns("Tags that never move to another digest once the mirror has them.")
+    referrers = _ReferrersField(
+        load_default=ALL_REFERRERS,
+        metadata={
+            "description": "Signatures, SBOMs and other manifests that refer to the image: all of them (`true`), none, "
+            "or those of some artifact types.",
+            "oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}],
+        },
+    )
+    foreign_layers = fields.String(
+        load_default="when-held",
+        validate=validate.OneOf(FOREIGN_LAYERS),
+        metadata={
+            "description": "Layers that only their publisher may distribute: mirrored if the source has them, also "
+            "from the URLs of their publisher (`include`), or never."
+        },
+    )
+    signature = fields.Nested(SignaturePolicySchema, load_default=None, allow_none=True)
+
+
+def options_of(loaded: Mapping[str, Any]) -> CopyOptions:
+    """Make the value of the loaded fields of `CopyOptionsSchema`."""
+    return CopyOptions(**{name: loaded[name] for name in _OPTIONS.fields} | {"immutable": tuple(loaded["immutable"])})
 
 
 def load_options(document: Mapping[str, Any]) -> CopyOptions:
     """Read the options in a record or in a loaded request. Others of its fields are ignored. Raises ValidationError."""
     known = {name: document[name] for name in _OPTIONS.fields if name in document}
-    loaded = _OPTIONS.load(known)
-    return CopyOptions(loaded["platforms"], loaded["overwrite"], tuple(loaded["immutable"]))
+    return options_of(_OPTIONS.load(known))
 
 
 def dump_options(options: CopyOptions) -> dict[str, Any]:
@@ -335,5 +429,6 @@ def dump_target(rule: TargetRule) -> dict[str, Any]:
 
 
 _OPTIONS: Final = CopyOptionsSchema()
+OPTION_NAMES: Final = tuple(_OPTIONS.fields)
 TAG_RULES: Final = TagRulesSchema()
 TARGET_RULE: Final = TargetRuleSchema()

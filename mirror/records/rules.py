@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 from mirror.oci.digest import Digest
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.tag_pattern import TagPattern
+from mirror.signatures.policy import SignaturePolicy
 
 TagOrder = Literal["semver", "created", "lexical", "numeric"]
 TAG_ORDERS: Final[tuple[TagOrder, ...]] = get_args(TagOrder)
@@ -19,6 +20,8 @@ PlatformMode = Literal["all", "sparse", "rewrite", "single"]
 PLATFORM_MODES: Final[tuple[PlatformMode, ...]] = get_args(PlatformMode)
 Overwrite = Literal["if-different", "never", "always"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
+ForeignLayers = Literal["when-held", "include", "leave-out"]
+FOREIGN_LAYERS: Final[tuple[ForeignLayers, ...]] = get_args(ForeignLayers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +106,41 @@ CANONICAL_TARGET: Final = TargetRule()
 
 
 @dataclass(frozen=True, slots=True)
+class ReferrerRules:
+    """Which referrers of an image to mirror: all of them, those of some artifact *types*, or none."""
+
+    are_wanted: bool = True
+    types: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """A text that two equal rules share."""
+        return ",".join(sorted(set(self.types))) or ("all" if self.are_wanted else "none")
+
+    def include(self, *artifact_types: str) -> bool:
+        """Return whether a referrer of any of these types is wanted."""
+        return self.are_wanted and (not self.types or any(one in self.types for one in artifact_types))
+
+
+ALL_REFERRERS: Final = ReferrerRules()
+NO_REFERRERS: Final = ReferrerRules(are_wanted=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CopyOptions:
     """The options of every copy: of one image, and of each image that a selection chooses.
 
-    A tag that matches ``immutable`` and exists in the mirror never moves to another digest.
+    A tag that matches ``immutable`` and exists in the mirror never moves to another digest. Foreign layers are mirrored
+    ``when-held`` by the source, always (``include``, from their URLs), or never (``leave-out``). With a ``signature``
+    policy, an image that was not signed accordingly is not published.
     """
 
     platforms: PlatformRules = ALL_PLATFORMS
     overwrite: Overwrite = "if-different"
     immutable: tuple[TagPattern, ...] = ()
+    referrers: ReferrerRules = ALL_REFERRERS
+    foreign_layers: ForeignLayers = "when-held"
+    signature: SignaturePolicy | None = None
 
 
 PLAIN_COPY: Final = CopyOptions()

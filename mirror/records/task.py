@@ -14,6 +14,7 @@ from mirror.errors import MirrorError
 from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text, record_fields
 from mirror.records.spec import CopySpec, TaskSpec, read_spec
 from mirror.records.states import TaskState
+from mirror.signatures.policy import SignatureVerdict
 
 BlobState = Literal["waiting", "copying", "verifying", "copied", "exists", "skipped", "failed"]
 BLOB_STATES: Final[tuple[BlobState, ...]] = get_args(BlobState)
@@ -95,6 +96,15 @@ class ForeignLayerCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferrerCounts:
+    """Referrers of an image: copied now, held already, and left out because the mirror cannot hold them."""
+
+    copied: int = 0
+    unchanged: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Why a copy left its target alone on purpose: a stable *reason* such as ``exists``, and a sentence for people."""
 
@@ -131,6 +141,7 @@ class Task:
     blobs are in which state, and is None until they are known. So are ``foreign_copied`` and ``foreign_left_out``.
 
     ``digest`` is what the target shows and ``source_digest`` what the source has. They differ after a rewrite.
+    ``referrers`` is None until they were looked for, and ``signature`` if none was required.
     ``staged`` is the number of the tag's change in an atomic job. ``plan`` is what a dry run found.
     """
 
@@ -157,6 +168,8 @@ class Task:
     bytes_skipped: int = 0
     foreign_copied: int | None = None
     foreign_left_out: int | None = None
+    referrers: ReferrerCounts | None = None
+    signature: SignatureVerdict | None = None
     blob_counts: Mapping[BlobState, int] | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -261,6 +274,10 @@ class _TaskRecordSchema(RecordSchema):
     bytes_skipped = Count()
     foreign_copied = Count(load_default=None)
     foreign_left_out = Count(load_default=None)
+    referrers_copied = Count(load_default=None, load_only=True)
+    referrers_unchanged = Count(load_only=True)
+    referrers_left_out = Count(load_only=True)
+    signature = Json(load_default=None, load_only=True)
     blob_counts = Json(load_default=None)
     started_at = Moment(load_default=None)
     finished_at = Moment(load_default=None)
@@ -272,6 +289,9 @@ class _TaskRecordSchema(RecordSchema):
         data["skipped"] = Skipped(**data["skipped"]) if data["skipped"] else None
         counts = ("parts", "expanded", "tasks_added", "tags_unchanged", "tags_skipped")
         data["expansion"] = Expansion(data.pop("selection"), *(data.pop(name) for name in counts))
+        referrers = [data.pop(f"referrers_{name}") for name in ("copied", "unchanged", "left_out")]
+        data["referrers"] = None if referrers[0] is None else ReferrerCounts(*referrers)
+        data["signature"] = SignatureVerdict.from_fields(data["signature"])
         source, target = data.pop("source"), data.pop("target")
         data["spec"] = data["spec"] or CopySpec.parse(source or "", target or "")
         return Task(**data)

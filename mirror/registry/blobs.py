@@ -30,7 +30,7 @@ SMALLEST_PIECE: Final = 64 * 1024
 TARGET_SECONDS: Final = 15 * 60.0
 """Seconds for which a redirect's target is reused. Presigned URLs are valid for about 20 minutes."""
 MAX_TARGETS: Final = 512
-_FOUND: Final = (200, 206)
+FOUND: Final = (200, 206)
 _CONTENT_RANGE: Final = re.compile(
     r"bytes\s*[ =:]\s*([0-9]{1,19})\s*-\s*([0-9]{1,19})\s*(?:/\s*(?:([0-9]{1,19})|\*)?)?", re.ASCII | re.IGNORECASE
 )
@@ -153,7 +153,7 @@ class BlobResponse:
         held: BlobRange,
         slot: RequestSlot,
         *,
-        forget_target: Callable[[], None],
+        forget_target: Callable[[], None] = lambda: None,
     ) -> None:
         self.start = held.start
         self.length = held.length
@@ -260,11 +260,11 @@ class BlobSource:
         headers = wanted.headers(blob)
         if target := self._targets.get(reference, blob.digest):
             response = self._redirects.get_target(target, headers, reference.registry)
-            if response and not _is_unusable(response, blob, wanted):
+            if response and not is_unusable(response, blob, wanted):
                 return self._blob_response(response, reference, blob, wanted, slot)
             self._targets.forget(reference, blob.digest)
         final = self._requests.send("GET", reference, f"blobs/{blob.digest}", headers)
-        unusable = final.response if _is_unusable(final.response, blob, wanted) else None
+        unusable = final.response if is_unusable(final.response, blob, wanted) else None
         if unusable:
             final = self._requests.send("GET", reference, f"blobs/{blob.digest}", {})
         opened = self._blob_response(final.response, reference, blob, wanted, slot)
@@ -284,7 +284,7 @@ class BlobSource:
         forget_target = partial(self._targets.forget, reference, blob.digest)
         try:
             unknown = BlobUnknown(reference.registry, reference.repository, str(blob.digest))
-            self._requests.require_status(response, reference, unknown, _FOUND, what=_what(reference, blob))
+            self._requests.require_status(response, reference, unknown, FOUND, what=_what(reference, blob))
             held = wanted.found_in(response, blob)
         except BaseException:
             forget_target()
@@ -297,13 +297,13 @@ def _what(reference: Reference, blob: Descriptor) -> str:
     return f"the blob {blob.digest} of {reference.name}"
 
 
-def _is_unusable(response: Response, blob: Descriptor, wanted: BlobRange) -> bool:
+def is_unusable(response: Response, blob: Descriptor, wanted: BlobRange) -> bool:
     """Whether the response holds a piece that is unusable for the requested range.
 
     It is discarded then.
     """
     try:
-        if response.status in _FOUND:
+        if response.status in FOUND:
             wanted.found_in(response, blob)
     except _RangeUnusable:
         response.discard()

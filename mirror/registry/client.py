@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Self
 
+from mirror.errors import ManifestUnknown
 from mirror.http.address_guard import AddressGuard
 from mirror.http.deadlines import OnCancel, never_canceled
 from mirror.http.redirects import Redirects
@@ -14,6 +15,7 @@ from mirror.http.transport import Transport
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, RepositoryPattern
+from mirror.oci.referrer import Referrer, fallback_tag
 from mirror.registry.auth import Authenticator, CredentialLookup
 from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.blobs import BlobRange, BlobResponse, BlobSource
@@ -22,7 +24,9 @@ from mirror.registry.endpoints import Endpoints
 from mirror.registry.listing import Listing
 from mirror.registry.manifests import HeadSupport, ManifestHead, ManifestSource, RegistryManifests
 from mirror.registry.pages import ListRequests
+from mirror.registry.publishers import Publishers
 from mirror.registry.pull_limit import PullAccounts
+from mirror.registry.referrers import ReferrerSource
 from mirror.registry.retry import Retries
 from mirror.registry.throttle import Sleep, Throttle
 from mirror.registry.token_server import TokenServers
@@ -65,9 +69,11 @@ class RegistryClient:
             requests, throttle.limiter, HeadSupport(throttle.breaker), self._accounts, self._retries, sleep
         )
         self._blobs = BlobSource(requests, redirects, throttle.limiter, sleep)
+        self._publishers = Publishers(endpoints, redirects, throttle.limiter, self._retries, sleep)
         lists = ListRequests(throttle.limiter, self._retries, sleep)
         vendors = VendorListings(transport, redirects, endpoints, find_credential, listing_apis or {}, lists)
         self._listing = Listing(requests, vendors, lists)
+        self._referrers = ReferrerSource(requests, self._listing, lists)
 
     @classmethod
     def from_settings(
@@ -125,6 +131,14 @@ class RegistryClient:
         wanted = BlobRange.of(blob, offset, length)
         return self._retries.run(reference, partial(self._blobs.open_once, reference, blob, wanted))
 
+    def open_url(self, url: str, blob: Descriptor, *, offset: int = 0, length: int | None = None) -> BlobResponse:
+        """Open *length* bytes of a blob at a URL that its descriptor names, from *offset* on, as `open_blob` does.
+
+        No login is sent there. Raises PlainHttpNotAllowed, SizeInvalid if another size is announced, and what every
+        request raises.
+        """
+        return self._publishers.open_url(url, blob, BlobRange.of(blob, offset, length))
+
     def require_blob(self, reference: Reference, blob: Descriptor) -> None:
         """Raise BlobUnknown unless the reference's repository has the blob.
 
@@ -154,6 +168,43 @@ class RegistryClient:
         unknown namespace, ListingTooLarge for more than 10 000 repositories, and what `tags` raises.
         """
         return self._listing.repositories(pattern)
+
+    def referrers(self, subject: Reference) -> tuple[Referrer, ...] | None:
+        """Return what the registry lists as referrers of a digest, each once, in its order.
+
+        None if the registry has no referrers API, or refuses it for this subject. Then the fallback tag of *subject*
+        may list referrers. Entries of unknown media types are left out and logged.
+
+        Raises ManifestInvalid or SizeInvalid for an entry that is no descriptor. Raises ListingTooLarge for more than
+        1 000 entries or 8 MiB. Raises SourceFailed for a list that is damaged, cut off or circular, and what every
+        request raises.
+        """
+        return self._referrers.of(subject)
+
+    def referrer_tags(self, repository: Reference) -> frozenset[str] | None:
+        """Return all tags of the reference's repository that may belong to referrers (`REFERRER_TAG`).
+
+        None if the registry gives no complete list, or one of more than 10 pages: `tag_digest` finds each tag then. The
+        tag and the digest of *repository* are not used. Raises what every request raises for a 429, a 5xx or a lost
+        connection.
+        """
+        return self._referrers.tags(repository)
+
+    def tag_digest(self, reference: Reference) -> Digest | None:
+        """Return the digest that a tag shows. None if there is no such tag, for certain.
+
+        A HEAD that names a digest is enough. After any other HEAD a GET decides, because a registry may answer a HEAD
+        with a 404 although it has the tag. A fallback tag that shows its own subject reads as no tag: GitLab takes such
+        a tag for the digest. Raises Unauthorized and Denied, and what `RegistryManifests.get` raises.
+        """
+        digest = self.head_manifest(reference)
+        if digest is None:
+            try:
+                with self.reading(reference) as manifests:
+                    digest = manifests.get(reference).digest
+            except ManifestUnknown:
+                return None
+        return None if fallback_tag(digest) == reference.tag else digest
 
     def close(self) -> None:
         self._transport.close()

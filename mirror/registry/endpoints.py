@@ -32,6 +32,10 @@ class Endpoints:
             return DOCKER_HUB_API
         return f"http://{registry}" if registry in self.insecure else f"https://{registry}"
 
+    def permits_anyone(self, origin: Origin) -> bool:
+        """Whether any registry or manifest may send us to *origin*: by http only where a setting names it."""
+        return origin.scheme == "https" or bool({str(origin), f"{origin.host}:{origin.port}"} & self.insecure)
+
     def permits(self, registry: str, origin: Origin) -> bool:
         """Whether *registry* may send us to *origin*: by http only where allowed.
 
@@ -39,7 +43,7 @@ class Endpoints:
         MIRROR_INSECURE_REGISTRIES. The registry of that name may also use other ports of its host, since its token
         server may listen on another one.
         """
-        if origin.scheme == "https" or {str(origin), f"{origin.host}:{origin.port}"} & self.insecure:
+        if self.permits_anyone(origin):
             return True
         base = Origin.of(self.base_url(registry))
         if base.scheme != "http":

@@ -16,7 +16,14 @@ from urllib.parse import urlencode
 
 import structlog
 
-from mirror.errors import ListingDenied, ListingTooLarge, ListingUnsupported, MirrorError, RepositoryUnknown
+from mirror.errors import (
+    ListingDenied,
+    ListingTooLarge,
+    ListingUnsupported,
+    MirrorError,
+    RepositoryUnknown,
+    SourceFailed,
+)
 from mirror.http.response import Response
 from mirror.oci.reference import MAX_NAME_LENGTH, RepositoryPattern, is_tag, repository_problem
 from mirror.registry.authorized_request import AuthorizedRequests
@@ -29,18 +36,20 @@ MAX_REPOSITORIES: Final = 10_000
 """Repositories below one prefix."""
 _FIRST: Final = f"n={PAGE_SIZE}"
 _ANY_SIZE: Final = ""
-_NO_CATALOG: Final = frozenset({405, 501})
+_NO_LIST: Final = frozenset({405, 501})
+_NAME_TAGS: Final = "Name the images with their tags in `images`, with one entry for each."
 _LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """A list below ``/v2``: its path, the field with its entries, and the error for a 404."""
+    """A list below ``/v2``: its path, the field with its entries, and the errors for a 404 and for a 405 or 501."""
 
     path: str
     field: str
     what: str
     unknown: MirrorError
+    unsupported: MirrorError
 
 
 class Listing:
@@ -59,13 +68,17 @@ class Listing:
         self._vendors = vendors
         self._lists = lists
 
-    def tags(self, repository: RepositoryPattern) -> Iterator[str]:
-        """Yield each tag of *repository* once, in the registry's order. See `RegistryClient.tags`."""
+    def tags(self, repository: RepositoryPattern, *, most_pages: int | None = None) -> Iterator[str]:
+        """Yield each tag of *repository* once, in the registry's order. See `RegistryClient.tags`.
+
+        Raises ListingTooLarge also if the list has more than *most_pages*.
+        """
         unknown = RepositoryUnknown(repository.registry, repository.repository)
-        listed = _List("tags/list", "tags", f"tags of {repository}", unknown)
+        unsupported = SourceFailed(repository.registry, f"it has no list of the tags of {repository}", hint=_NAME_TAGS)
+        listed = _List("tags/list", "tags", f"tags of {repository}", unknown, unsupported)
         seen: set[str] = set()
         malformed = 0
-        for tag in self._entries(repository, listed):
+        for tag in self._entries(repository, listed, most_pages):
             if not isinstance(tag, str) or not is_tag(tag):
                 malformed += 1
             elif tag not in seen:
@@ -108,14 +121,14 @@ class Listing:
 
     def _catalog(self, pattern: RepositoryPattern) -> Iterator[Any]:
         unknown = ListingUnsupported(pattern.registry, "it has no catalog (/v2/_catalog)")
-        listed = _List("_catalog", "repositories", f"repositories of {pattern.registry}", unknown)
+        listed = _List("_catalog", "repositories", f"repositories of {pattern.registry}", unknown, unknown)
         return self._entries(pattern, listed)
 
-    def _entries(self, source: RepositoryPattern, listed: _List) -> Iterator[Any]:
+    def _entries(self, source: RepositoryPattern, listed: _List, most_pages: int | None = None) -> Iterator[Any]:
         def fetch(query: str) -> Page:
             return self._lists.run(source, partial(self._fetch_once, source, listed, query))
 
-        return PagedList(source.registry, listed.what).entries(_FIRST, fetch)
+        return PagedList(source.registry, listed.what, most_pages=most_pages).entries(_FIRST, fetch)
 
     def _fetch_once(self, source: RepositoryPattern, listed: _List, query: str) -> Page:
         path = f"{listed.path}?{query}" if query else listed.path
@@ -123,8 +136,8 @@ class Listing:
             if response.status == 400 and query == _FIRST:
                 # The registry may allow smaller pages only (distribution: PAGINATION_NUMBER_INVALID). Let it choose.
                 return Page((), _ANY_SIZE)
-            if source.is_wildcard and response.status in _NO_CATALOG:
-                raise listed.unknown
+            if response.status in _NO_LIST:
+                raise listed.unsupported
             self._requests.require_status(response, source, listed.unknown, what=f"the list of {listed.what}")
             return _page(response, listed, query)
 

@@ -81,9 +81,13 @@ class ListRequests:
 class PagedList:
     """One list, read page by page. *what* names it in errors."""
 
-    def __init__(self, registry: str, what: str) -> None:
+    def __init__(
+        self, registry: str, what: str, *, most_pages: int | None = None, most_entries: int = MAX_ENTRIES
+    ) -> None:
         self._registry = registry
         self._what = what
+        self._most_pages = MAX_PAGES if most_pages is None else most_pages
+        self._most_entries = most_entries
         self._requested: set[str] = set()
         self._last: Sequence[Any] = ()
         self._entries = 0
@@ -111,8 +115,8 @@ class PagedList:
     def _require_new(self, request: str) -> None:
         if request in self._requested:
             raise self._broken(f"the pages of the list of {self._what} lead in a circle")
-        if len(self._requested) == MAX_PAGES:
-            raise ListingTooLarge(self._registry, self._what, MAX_PAGES, "pages")
+        if len(self._requested) == self._most_pages:
+            raise ListingTooLarge(self._registry, self._what, self._most_pages, "pages")
         self._requested.add(request)
 
     def _count(self, page: Page, seconds: float) -> None:
@@ -122,8 +126,8 @@ class PagedList:
         self._entries += len(page.entries)
         self._empty = 0 if page.entries else self._empty + 1
         self._seconds += seconds
-        if self._entries > MAX_ENTRIES:
-            raise ListingTooLarge(self._registry, self._what, MAX_ENTRIES, "entries")
+        if self._entries > self._most_entries:
+            raise ListingTooLarge(self._registry, self._what, self._most_entries, "entries")
         if self._empty > MAX_EMPTY_PAGES:
             raise self._broken(f"more than {MAX_EMPTY_PAGES} pages in a row of the list of {self._what} were empty")
         if self._seconds > MAX_SECONDS:
@@ -135,21 +139,27 @@ class PagedList:
 
 
 def read_document(response: Response, what: str) -> Any:
-    """Return the JSON of a page. *what* names the list.
+    """Read a page and return its JSON. *what* names the list.
 
-    Raises SourceFailed unless it is JSON with bounded values and without repeated fields, and what `Response.read`
-    raises.
+    Raises what `parse_document` and `Response.read` raise.
     """
-    body = response.read(MAX_PAGE_BYTES, f"the list of {what}")
+    return parse_document(response.read(MAX_PAGE_BYTES, f"the list of {what}"), response.server, what)
+
+
+def parse_document(body: bytes, server: str, what: str) -> Any:
+    """Return the JSON of a page that *server* sent. *what* names the list.
+
+    Raises SourceFailed unless it is JSON with bounded values and without repeated fields.
+    """
     if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
-        raise SourceFailed(response.server, f"a page of the list of {what} has more than {_MAX_VALUES} values")
+        raise SourceFailed(server, f"a page of the list of {what} has more than {_MAX_VALUES} values")
     try:
         with _PARSING:
             return json.loads(body.decode("utf-8"), object_pairs_hook=_without_repetition)
     except _RepeatedField:
-        raise SourceFailed(response.server, f"a page of the list of {what} has a field twice") from None
+        raise SourceFailed(server, f"a page of the list of {what} has a field twice") from None
     except (ValueError, RecursionError):
-        raise SourceFailed(response.server, f"a page of the list of {what} is not JSON") from None
+        raise SourceFailed(server, f"a page of the list of {what} is not JSON") from None
 
 
 def entries_of(document: Any, field: str | None, server: str, what: str) -> list[Any]:

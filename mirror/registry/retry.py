@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 from tenacity import (
@@ -39,7 +39,6 @@ from mirror.errors import (
     Unauthorized,
 )
 from mirror.http.failures import ServerFailed
-from mirror.oci.reference import SourceName
 from mirror.registry.throttle import Breaker, Sleep
 
 ATTEMPTS: Final = 4
@@ -76,6 +75,13 @@ _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
+class _Asked(Protocol):
+    """What is asked for, and the registry whose breaker counts. Its text is for the log."""
+
+    @property
+    def registry(self) -> str: ...
+
+
 class Retries:
     """Runs requests under the circuit breaker, and retries failures that may pass.
 
@@ -88,7 +94,7 @@ class Retries:
         self._breaker = breaker
         self._sleep = sleep
 
-    def run(self, source: SourceName, request: Callable[[], T]) -> T:
+    def run(self, source: _Asked, request: Callable[[], T]) -> T:
         """Run *request* and return its result.
 
         Raises the last attempt's error, or RegistryDown or RegistryFailing if the registry is known to work.
@@ -108,7 +114,7 @@ class Retries:
         self._breaker.answered(registry, served=True)
         return result
 
-    def run_optional(self, source: SourceName, request: Callable[[], T | None]) -> T | None:
+    def run_optional(self, source: _Asked, request: Callable[[], T | None]) -> T | None:
         """Run a request that only saves others.
 
         Returns None if it failed. Only a 429 is retried. Raises what every other request would raise too: a demand for
@@ -140,7 +146,7 @@ class Retries:
             self._breaker.answered(registry, served=True)
         return result
 
-    def _retried(self, may_pass: _MayPass, source: SourceName, request: Callable[[], T]) -> T:
+    def _retried(self, may_pass: _MayPass, source: _Asked, request: Callable[[], T]) -> T:
         """Run *request* under tenacity, except its first attempt, which is run directly.
 
         Most requests need one attempt, and tenacity costs a tenth of the CPU of a HEAD. If the first attempt fails, its
@@ -198,7 +204,7 @@ def _pause(state: RetryCallState) -> float:
     return error.retry_after if isinstance(error, RateLimited) else _JITTER(state)
 
 
-def _log_retry(source: SourceName, state: RetryCallState) -> None:
+def _log_retry(source: _Asked, state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, MirrorError):
         _LOG.info(

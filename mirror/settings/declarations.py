@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from mirror.errors import TrustedRootUnavailable
 from mirror.settings import parsers
 from mirror.settings.environment import InvalidSettings, read_environment
 from mirror.settings.parsers import ListingApi, Network, is_loopback
+from mirror.signatures.attestation import SigningKey, signing_key
+from mirror.signatures.policies import SignaturePolicies
+from mirror.signatures.roots import TrustedRoots
 
 T = TypeVar("T")
 Requirement = Callable[["Settings"], object]
@@ -156,8 +160,9 @@ class Settings:
         parsers.registries,
         "",
         "Registries that are asked over plain HTTP. This includes their token server on the same host, redirects to "
-        "them, and their use as the token server of another registry. Write them as in an image's name, with the "
-        "port if there is one: `registry.corp:5000`. A host without a dot needs its port: `harbor:80`.",
+        "them, their use as the token server of another registry, and [URLs of foreign "
+        "layers](formats.md#foreign-layers) there. Write them as in an image's name, with the port if there is one: "
+        "`registry.corp:5000`. A host without a dot needs its port: `harbor:80`.",
     )
     registry_endpoints: Mapping[str, str] = _setting(
         parsers.by_registry(parsers.url),
@@ -194,6 +199,33 @@ class Settings:
         "lists all workers together send to the registry at once. These limits start at 32, and one worker uses at "
         "most 16. They grow by one each second while all are used. They are halved after a 429, a 503 or a timeout.",
         shown="64 each",
+    )
+
+    signature_policies: SignaturePolicies = _setting(
+        SignaturePolicies.parse,
+        "",
+        "Who must have signed the images of which sources: a JSON list. [Require "
+        "signatures](../how-to/require-signatures.md#for-everybody) shows it. A job cannot weaken it. Set it for the "
+        "service and the workers.",
+    )
+    trusted_roots: Path | None = _optional(
+        parsers.folder,
+        "The folder with [trusted roots](../how-to/require-signatures.md#a-sigstore-of-your-own) for signatures "
+        "without a key, `<name>.json` each. Set it for the service and the workers.",
+        shown="only Sigstore's public root",
+    )
+
+    attestation_key: SigningKey | None = _optional(
+        signing_key,
+        "A private key in PEM, on the curve P-256 or of Ed25519, without a password. If it is set, workers attach [a "
+        "signed statement](../how-to/attest-what-you-mirror.md) to each image that they publish. "
+        "`MIRROR_PUBLIC_URL` must be set then, because the statement names the image by it. Only workers need it.",
+        is_secret=True,
+    )
+    attestation_verifier: str | None = _optional(
+        parsers.uri,
+        "The URI by which these statements name the mirror (`verifier.id`). Who checks a statement compares it.",
+        shown="`MIRROR_PUBLIC_URL`",
     )
 
     workers: int = _setting(parsers.number(1, 64), "1", "The number of workers that `make run` starts: 1 to 64.")
@@ -250,7 +282,10 @@ class Settings:
         )
         if loaded.s3_endpoint and not loaded.s3_bucket:
             problems.setdefault("MIRROR_S3_BUCKET", []).append("must be set when MIRROR_S3_ENDPOINT is")
-        for requirement in (cls.require_own_pull_tokens, cls.require_whole_tls, *requirements):
+        if loaded.attestation_key and "public_url" not in values:  # a signed name must not be a guess
+            problems.setdefault("MIRROR_PUBLIC_URL", ["must be set when MIRROR_ATTESTATION_KEY is"])
+        own = (cls.require_own_pull_tokens, cls.require_whole_tls, cls.require_trusted_roots)
+        for requirement in (*own, *requirements):
             try:
                 requirement(loaded)
             except InvalidSettings as missing:
@@ -281,6 +316,17 @@ class Settings:
         if len(missing) == 1:
             [other] = given.keys() - missing
             raise InvalidSettings({missing[0]: [f"must be set when {other} is"]})
+
+    def require_trusted_roots(self) -> None:
+        """Raise InvalidSettings if a policy for signatures names a trusted root that is not there."""
+        roots = TrustedRoots(self.trusted_roots)
+        for name in sorted(self.signature_policies.trusted_roots):
+            try:
+                roots.require(name)
+            except TrustedRootUnavailable as error:
+                raise InvalidSettings(
+                    {"MIRROR_SIGNATURE_POLICIES": [f"needs the trusted root '{name}': {error.reason}"]}
+                ) from None
 
     def require_stores(self) -> None:
         """Raise InvalidSettings if Redis or the bucket is not set. Only `make run` has embedded ones."""

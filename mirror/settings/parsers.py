@@ -159,6 +159,13 @@ def _split_url(text: str, *schemes: str) -> SplitResult:
     return parts
 
 
+def uri(text: str) -> str:
+    """Check an absolute URI without a fragment, such as ``https://mirror.corp`` or ``urn:corp:mirror``."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-~]{1,500}", text):
+        raise ValueError("must be an absolute URI without blanks and '#', such as https://mirror.corp/attestations")
+    return text
+
+
 def token(text: str) -> str:
     if problem := token_problem(text):
         raise ValueError(problem)

@@ -11,10 +11,14 @@ from mirror.errors import InvalidDigest
 from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, is_same_source
+from mirror.oci.referrer import ReferrersSeen
+from mirror.signatures.policy import SignatureVerdict
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 
 MOST_SUMMARISED: Final = 2_000
+_FOREIGN_LAYERS: Final = ("leave-out", None, "when-held", "all")
+"""Which foreign layers an image has, from the fewest to all. None is that of records before there was a choice."""
 _LONGEST_RECORD: Final = 4 * 2**20
 """Bytes: an image of 10 000 layers, all of which were held, has a record of 1.4 MB."""
 
@@ -67,7 +71,10 @@ class ImageProvenance:
     already, so that the source was not asked for them. With ``summary`` a rebuild of the index need not read the
     manifests. It is None in older records, and for an image of more than `MOST_SUMMARISED` blobs. ``platforms`` are the
     rules by which platforms were chosen, as ``sparse:linux/amd64,linux/arm64``. With them the tag may show another
-    digest than ``digest``. None in older records, and without such rules.
+    digest than ``digest``. None in older records, and without such rules. ``referrers`` are those that the source then
+    had, and ``signature`` is the one that the job has verified. Both are None if the job did not ask for that.
+    ``foreign_layers`` is ``all`` if none was left out, or else the option by which some were: ``when-held`` or
+    ``leave-out``. None in older records.
     """
 
     source: str
@@ -77,29 +84,47 @@ class ImageProvenance:
     held: tuple[Digest, ...] = ()
     summary: ImageSummary | None = None
     platforms: str | None = None
+    referrers: ReferrersSeen | None = None
+    signature: SignatureVerdict | None = None
+    foreign_layers: str | None = None
 
     def joined(self, before: Self | None) -> Self:
         """Return the record of a sparse index, of which its repository may hold children already, by *before*."""
         if before is None or before.summary is None or self.summary is None or before.digest != self.digest:
             return self
+        sizes = {**before.summary.sizes, **self.summary.sizes}
+        foreign_layers = self._foreign_layers_with(before)
         match platforms_mode(before.platforms):
             case "all":
-                return replace(self, summary=before.summary, platforms=before.platforms)
+                summary = replace(before.summary, sizes=sizes)
+                return replace(self, summary=summary, platforms=before.platforms, foreign_layers=foreign_layers)
             case "sparse":
                 rules = (
                     f"sparse:{','.join(sorted(chosen_platforms(self.platforms) | chosen_platforms(before.platforms)))}"
                 )
                 names = tuple(sorted({*self.summary.platforms, *before.summary.platforms}))
-                sizes = {**before.summary.sizes, **self.summary.sizes}
-                return replace(self, summary=replace(self.summary, platforms=names, sizes=sizes), platforms=rules)
+                summary = replace(self.summary, platforms=names, sizes=sizes)
+                return replace(self, summary=summary, platforms=rules, foreign_layers=foreign_layers)
             case _:
                 return self
+
+    def _foreign_layers_with(self, before: Self) -> str | None:
+        """Return which foreign layers the children of both have. Those that only *before* has were not copied now."""
+        if before.platforms and chosen_platforms(before.platforms) <= chosen_platforms(self.platforms):
+            return self.foreign_layers
+        return min(self.foreign_layers, before.foreign_layers, key=_FOREIGN_LAYERS.index)
 
     def to_json(self) -> bytes:
         record: dict[str, Any] = {"source": self.source, "digest": str(self.digest), "mirrored_at": self.mirrored_at}
         record |= {"job": self.job, "held": [str(digest) for digest in self.held]}
         if self.platforms:
             record["platforms"] = self.platforms
+        if self.referrers:
+            record["referrers"] = self.referrers.fields()
+        if self.signature:
+            record["signature"] = self.signature.fields()
+        if self.foreign_layers:
+            record["foreign_layers"] = self.foreign_layers
         if self.summary and len(self.summary.sizes) <= MOST_SUMMARISED:
             record["summary"] = self.summary.fields()
         return json.dumps(record, sort_keys=True).encode()
@@ -129,12 +154,18 @@ class ImageProvenance:
             return None
         if not (platforms is None or isinstance(platforms, str)):
             return None
+        foreign_layers = record.get("foreign_layers")
+        if foreign_layers not in _FOREIGN_LAYERS:
+            foreign_layers = None
         try:
             found = tuple(Digest.parse(text) for text in held)
             summary = ImageSummary.from_fields(record.get("summary"))
-            return cls(source, Digest.parse(digest), mirrored_at, job, found, summary, platforms)
+            origin = cls(source, Digest.parse(digest), mirrored_at, job, found, summary, platforms)
         except InvalidDigest:
             return None
+        referrers = ReferrersSeen.from_fields(record.get("referrers"))
+        signature = SignatureVerdict.from_fields(record.get("signature"))
+        return replace(origin, referrers=referrers, signature=signature, foreign_layers=foreign_layers)
 
 
 class ProvenanceStore:

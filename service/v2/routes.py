@@ -27,6 +27,8 @@ from service.v2.names import candidates, namespace
 LARGEST_PAGE: Final = 1000
 """Also the size of the page for a client that asks for more, or for all. The Link header leads to the next page."""
 _LONGEST_NUMBER: Final = 18
+_ANY_NUMBER: Final = 10**_LONGEST_NUMBER
+"""What a longer number is read as. Python refuses to parse thousands of digits."""
 LOOKUP_SECONDS: Final = 15.0
 """Seconds until the response to a pull begins, or fails. An S3 that hangs costs no more."""
 API_VERSION: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
@@ -123,7 +125,8 @@ def _read(target: Target, repositories: Sequence[str]) -> Response:
     if target.kind == "blobs":
         return blobs.blob(repositories, target.name)
     if target.kind == "referrers":
-        return referrers.referrers(repositories, target.name)
+        path = f"{target.repository}/referrers/{target.name}"
+        return referrers.referrers(repositories, path, target.name, _asked_size())
     return _tags(target, repositories)
 
 
@@ -147,13 +150,19 @@ def _with_next_page(response: Response, size: int, following: str | None, *, pat
 
 
 def _page_size() -> int:
+    asked = _asked_size()
+    return LARGEST_PAGE if asked is None else min(asked, LARGEST_PAGE)
+
+
+def _asked_size() -> int | None:
+    """Return the ``n`` of the query, None if there is none. Raises PageSizeInvalid or ParametersRepeated."""
     require_single(request, ("n", "last"))
     text = request.args.get("n")
     if text is None:
-        return LARGEST_PAGE
+        return None
     if not (text.isascii() and text.isdigit()):
         raise PageSizeInvalid(text)
-    return LARGEST_PAGE if len(text) > _LONGEST_NUMBER else min(int(text), LARGEST_PAGE)
+    return int(text) if len(text) <= _LONGEST_NUMBER else _ANY_NUMBER
 
 
 def _last() -> str:

@@ -28,6 +28,7 @@ class LiveService(Server):
         self.token = secrets.token_hex(16)
         self._stores = {**s3.settings_env(prefix), "MIRROR_REDIS_URL": valkey.url}
         self._settings = settings
+        self._begun_at = 0
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -61,9 +62,17 @@ class LiveService(Server):
             except urllib3.exceptions.HTTPError:
                 return False
 
+    def begin_test(self) -> None:
+        """Leave what was logged for earlier tests out of `text` and `lines`."""
+        self._begun_at = self.log.stat().st_size
+
+    def text(self) -> str:
+        """Return everything that was logged since `begin_test`."""
+        return self.log.read_bytes()[self._begun_at :].decode()
+
     def lines(self) -> list[dict[str, Any]]:
-        """Every log line so far, each one JSON object."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Return every log line since `begin_test`, each one JSON object."""
+        return [json.loads(line) for line in self.text().splitlines()]
 
     def logged(self, **fields: object) -> dict[str, Any]:
         """The first line with these fields, waited for: it is written after the answer's last byte."""

@@ -75,6 +75,32 @@ def test_images_are_paged_in_lexical_order(api: FlaskClient, mirror: SeededCatal
     assert (seen, page["next"]) == (expected, None)
 
 
+def test_tags_of_referrers_are_listed_where_they_are_wanted(api: FlaskClient, mirror: SeededCatalog) -> None:
+    one, digest = images.image(images.layer("one")), "0" * 64
+    listed = ["a:1", "a:sha256-0"]
+    of_referrers = [f"a:sha256-{digest}", f"a:sha256-{digest}.sig"]
+    for name in (*listed, *of_referrers, "b:1"):
+        mirror.hold(one, name)
+    everything = ["a:1", "a:sha256-0", *of_referrers, "b:1"]
+    assert names(api, "") == ["a:1", "a:sha256-0", "b:1"]
+    assert names(api, "repository=a") == listed
+    assert names(api, "referrers=true") == everything
+    assert names(api, f"tag=sha256-{digest}") == of_referrers[:1]
+    assert api.get("/v2/a/tags/list").get_json()["tags"] == ["1", "sha256-0", *(name[2:] for name in of_referrers)]
+    assert read_in_pages(api, "/v1/images?limit=1&referrers=true") == everything
+    assert read_in_pages(api, "/v1/images?limit=1") == ["a:1", "a:sha256-0", "b:1"]
+    assert api.get("/v1/images?referrers=perhaps").status_code == 422
+
+
+def read_in_pages(api: FlaskClient, url: str) -> list[str]:
+    found: list[str] = []
+    while url:
+        response = api.get(url)
+        found += [f"{entry['repository']}:{entry['tag']}" for entry in response.get_json()["items"]]
+        url = response.headers.get("Link", "").partition(">")[0].lstrip("<")
+    return found
+
+
 def test_a_cursor_of_another_list_never_leads_out_of_the_repository(api: FlaskClient, mirror: SeededCatalog) -> None:
     one = images.image(images.layer("one"))
     for name in ("a:1", "a:2", "b:1", "c:1"):

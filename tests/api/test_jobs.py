@@ -20,7 +20,7 @@ from tests.support.records import Records
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 DIGEST = f"sha256:{'ab' * 32}"
-ALLOWED = "source, target, tags, platforms, overwrite, immutable"
+ALLOWED = "source, target, tags, platforms, overwrite, immutable, referrers, foreign_layers, signature"
 ALL_ALLOWED = f"{ALLOWED}, images, plan, priority, on_error, atomic"
 COUNTS = {"total": 1, "succeeded": 0, "failed": 0, "canceled": 0, "unchanged": 0, "skipped": 0, "running": 0}
 
@@ -56,6 +56,9 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
             "target": "library/alpine:3.20",
             "platforms": {"mode": "all"},
             "overwrite": "if-different",
+            "referrers": True,
+            "foreign_layers": "when-held",
+            "signature": None,
             "immutable": [],
         },
         "listed": 0,
@@ -67,6 +70,8 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
         "images": COUNTS,
         "bytes": {"total": 0, "copied": 0, "skipped": 0},
         "foreign_layers": {"copied": 0, "left_out": 0},
+        "referrers": {"copied": 0, "unchanged": 0, "left_out": 0},
+        "warnings": [],
         "waiting_for": None,
         "error": None,
         "superseded_by": None,
@@ -440,6 +445,9 @@ def test_a_repository_is_expanded_and_its_answer_repeats_the_rules(api: FlaskCli
         "target": [{"template": "team/{name}:{tag}"}],
         "platforms": platforms,
         "overwrite": "never",
+        "referrers": True,
+        "foreign_layers": "when-held",
+        "signature": None,
         "immutable": [],
     }
     [task] = job["tasks"]

@@ -17,10 +17,12 @@ from mirror.storage import layout
 from mirror.wiring import Core
 from service.app import create_app
 from service.core import Service
-from tests.api.seeded_catalog import SeededCatalog
+from service.v2.referrer_entries import READ_SECONDS, ReferrerEntries
+from tests.api.seeded_catalog import JOB, SeededCatalog
 from tests.support import images
 from tests.support.fakes.sockets import RefusingRedis
 from tests.support.images import TestImage
+from tests.support.referrer_set import KIND, REPOSITORY, ReferrerSet
 from tests.support.servers.process import free_port
 
 SIGNATURE, SBOM = "application/vnd.example.signature", "application/vnd.example.sbom"
@@ -39,6 +41,12 @@ def listed(response: TestResponse) -> list[dict[str, object]]:
     assert (document["schemaVersion"], document["mediaType"]) == (2, media_types.OCI_INDEX)
     found: list[dict[str, object]] = document["manifests"]
     return found
+
+
+def annotated(artifact: TestImage, annotations: dict[str, str]) -> TestImage:
+    """Return *artifact* with annotations in its manifest."""
+    body = json.dumps({**json.loads(artifact.body), "annotations": annotations}).encode()
+    return replace(artifact, body=body)
 
 
 def refused(response: TestResponse) -> tuple[int, str]:
@@ -95,12 +103,114 @@ def test_a_list_with_an_entry_of_unknown_type_is_not_filtered(
     anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage
 ) -> None:
     """The entry may be the signature that the client looks for. A client filters by itself without the header."""
-    signature = images.artifact(SIGNATURE, b"signed", subject=subject)
-    untyped = listing(signature.descriptor, children=(signature,))
-    mirror.hold(untyped, f"team/app:sha256-{subject.digest.hex}")
+    signature = images.artifact(SIGNATURE, b"not copied", subject=subject)
+    mirror.hold(listing(signature.descriptor), f"team/app:sha256-{subject.digest.hex}")
     response = anyone.get(f"/v2/team/app/referrers/{subject.digest}", query_string={"artifactType": SIGNATURE})
     assert listed(response) == [signature.descriptor]
     assert "OCI-Filters-Applied" not in response.headers
+
+
+@pytest.mark.parametrize("stated", [{}, {"artifactType": ""}, {"artifactType": images.EMPTY_CONFIG}])
+def test_an_entry_without_its_type_is_completed_from_its_manifest(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage, stated: dict[str, object]
+) -> None:
+    """GHCR lists the type of the empty config for every referrer."""
+    signature = annotated(images.artifact(SIGNATURE, b"signed", subject=subject), {"org.example": "from the manifest"})
+    chart = images.image(images.layer("chart"))
+    nested = images.index((None, chart))
+    entries = [
+        {**signature.descriptor, **stated},
+        {**chart.descriptor, **stated, "annotations": {"org.example": "from the list"}},
+        {**nested.descriptor, **stated},
+    ]
+    mirror.hold(listing(*entries, children=(signature, chart, nested)), f"team/app:sha256-{subject.digest.hex}")
+    url = f"/v2/team/app/referrers/{subject.digest}"
+    completed = [
+        {**signature.descriptor, "artifactType": SIGNATURE, "annotations": {"org.example": "from the manifest"}},
+        {**chart.descriptor, "artifactType": images.OCI_CONFIG, "annotations": {"org.example": "from the list"}},
+        {**nested.descriptor, **stated},
+    ]
+    assert listed(anyone.get(url)) == completed
+    for kind, found in ((SIGNATURE, completed[:1]), (images.OCI_CONFIG, completed[1:2]), (SBOM, [])):
+        response = anyone.get(url, query_string={"artifactType": kind})
+        assert (listed(response), response.headers["OCI-Filters-Applied"]) == (found, "artifactType")
+
+
+def test_a_request_reads_a_bounded_number_of_manifests_and_the_next_one_the_rest(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.v2.referrer_entries.MOST_READ", 2)
+    made = [images.artifact(SIGNATURE, str(number).encode(), subject=subject) for number in range(5)]
+    untyped = listing(*(one.descriptor for one in made), children=tuple(made))
+    mirror.hold(untyped, f"team/app:sha256-{subject.digest.hex}")
+    url = f"/v2/team/app/referrers/{subject.digest}?artifactType={SIGNATURE}"
+    for known in (2, 4, 5):
+        response = anyone.get(url)
+        assert [entry.get("artifactType") for entry in listed(response)] == [SIGNATURE] * known + [None] * (5 - known)
+        assert ("OCI-Filters-Applied" in response.headers) == (known == 5)
+
+
+def test_a_request_stops_reading_manifests_in_time(service: Service, mirror: SeededCatalog, subject: TestImage) -> None:
+    made = [images.artifact(SIGNATURE, str(number).encode(), subject=subject) for number in range(3)]
+    mirror.hold(listing(children=tuple(made)), "team/app:list")
+    times = iter((0.0, 0.0, READ_SECONDS, READ_SECONDS))
+    entries, are_typed = ReferrerEntries(service.pulls, lambda: next(times)).completed(
+        "team/app", [one.descriptor for one in made]
+    )
+    assert ([entry.get("artifactType") for entry in entries], are_typed) == ([SIGNATURE, None, None], False)
+
+
+def test_a_manifest_that_only_another_repository_holds_completes_nothing(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage
+) -> None:
+    signature = images.artifact(SIGNATURE, b"signed", subject=subject)
+    mirror.hold(signature, "secret/app:1")
+    mirror.hold(listing(signature.descriptor), f"secret/app:sha256-{subject.digest.hex}")
+    mirror.hold(listing(signature.descriptor), f"team/app:sha256-{subject.digest.hex}")
+    complete = {**signature.descriptor, "artifactType": SIGNATURE}
+    assert listed(anyone.get(f"/v2/secret/app/referrers/{subject.digest}")) == [complete]
+    assert listed(anyone.get(f"/v2/team/app/referrers/{subject.digest}")) == [signature.descriptor]
+
+
+def test_pages_are_linked_and_go_on_where_they_ended_whatever_is_added_or_filtered(
+    anyone: FlaskClient, mirror: SeededCatalog, subject: TestImage
+) -> None:
+    kinds = [SIGNATURE, SBOM, SIGNATURE, SIGNATURE, SBOM]
+    entries: list[dict[str, object]] = [
+        {**images.artifact(kind, str(number).encode()).descriptor, "artifactType": kind}
+        for number, kind in enumerate(kinds)
+    ]
+    tag = f"docker.io/library/redis:sha256-{subject.digest.hex}"
+    mirror.hold(listing(*entries), tag)
+    url = f"/v2/library/redis/referrers/{subject.digest}?ns=docker.io"
+    assert read_pages(anyone, f"{url}&n=2") == [entries[:2], entries[2:4], entries[4:]]
+    assert read_pages(anyone, f"{url}&n=5") == read_pages(anyone, url) == [entries]
+    signatures = [entry for entry in entries if entry["artifactType"] == SIGNATURE]
+    assert read_pages(anyone, f"{url}&n=2&artifactType={SIGNATURE}") == [signatures[:2], signatures[2:]]
+    assert read_pages(anyone, f"{url}&n={'9' * 5000}") == [entries]
+    first = anyone.get(f"{url}&n=4")
+    more = [{**images.artifact(SBOM, b"more").descriptor, "artifactType": SBOM}]
+    mirror.hold(listing(*entries, *more), tag)
+    assert read_pages(anyone, next_page(first)) == [entries[4:] + more]
+    mirror.hold(listing(*more), tag)
+    assert read_pages(anyone, next_page(first)) == [more], "a new list is read from its beginning"
+
+
+def read_pages(client: FlaskClient, url: str | None) -> list[list[dict[str, object]]]:
+    pages = []
+    while url is not None:
+        response = client.get(url)
+        pages.append(listed(response))
+        url = next_page(response)
+    return pages
+
+
+def next_page(response: TestResponse) -> str | None:
+    if (link := response.headers.get("Link")) is None:
+        return None
+    url, _, relation = link.partition("; ")
+    assert relation == 'rel="next"'
+    return url.strip("<>")
 
 
 def test_a_referrer_that_was_not_copied_is_still_listed(
@@ -147,6 +257,10 @@ def test_malformed_input_is_400_and_never_404(anyone: FlaskClient, subject: Test
         (f"Team/app/referrers/{UNKNOWN}", "NAME_INVALID"),
         (f"referrers/{UNKNOWN}", "NAME_INVALID"),
         (f"team/app/referrers/{UNKNOWN}?artifactType=a&artifactType=b", "REQUEST_INVALID"),
+        (f"team/app/referrers/{UNKNOWN}?n=1&n=2", "REQUEST_INVALID"),
+        (f"team/app/referrers/{UNKNOWN}?n=-1", "PAGINATION_NUMBER_INVALID"),
+        (f"team/app/referrers/{UNKNOWN}?n=0", "PAGINATION_NUMBER_INVALID"),
+        (f"team/app/referrers/{UNKNOWN}?last=7", "DIGEST_INVALID"),
     ):
         assert refused(anyone.get(f"/v2/{path}")) == (400, code), path
 
@@ -208,3 +322,17 @@ def test_without_redis_the_list_is_read_from_s3(
         response = create_app(service).test_client().get(f"/v2/team/app/referrers/{subject.digest}")
         assert listed(response) == entries
         service.close()
+
+
+def test_what_the_mirror_lists_is_served_and_shown_as_an_image(
+    anyone: FlaskClient, api: FlaskClient, core: Core, mirror: SeededCatalog
+) -> None:
+    signed = ReferrerSet.of(core, 2)
+    signed.add(0, by=JOB)
+    signed.add(1, by=JOB)
+    url = f"/v2/{REPOSITORY}/referrers/{signed.subject.digest}"
+    assert listed(anyone.get(url)) == [{**one.descriptor, "artifactType": KIND} for one in signed.artifacts]
+    image = api.get(f"/v1/images/{signed.target}").get_json()
+    assert (image["digest"], image["source"], image["job"]) == (str(core.reader.digest(signed.target)), None, JOB)
+    assert len(image["images"]) == 2
+    assert api.get(f"/v1/images?tag={signed.target.tag}").get_json()["items"][0]["source"] is None

@@ -52,10 +52,19 @@ class ImpatientService(LiveService):
         return [sys.executable, "-c", program]
 
 
-@pytest.fixture
-def impatient(valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path: Path) -> Iterator[LiveService]:
-    with ImpatientService(tmp_path, valkey, rclone_s3, "live") as service:
+@pytest.fixture(scope="module")
+def shared_impatient(
+    valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveService]:
+    with ImpatientService(tmp_path_factory.mktemp("impatient"), valkey, rclone_s3, "live") as service:
         yield service
+
+
+@pytest.fixture
+def impatient(shared_impatient: LiveService) -> LiveService:
+    """A service with short deadlines, which all tests share."""
+    shared_impatient.begin_test()
+    return shared_impatient
 
 
 def ask(service: LiveService, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

@@ -12,8 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -130,27 +129,41 @@ class ImpatientTlsService(TlsService, ImpatientService):
     """With deadlines that a test can wait for."""
 
 
-MakeService = Callable[..., TlsService]
+@pytest.fixture(scope="module")
+def shared_tls(
+    valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TlsService]:
+    with TlsService(tmp_path_factory.mktemp("tls"), valkey, rclone_s3) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def shared_impatient(
+    valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TlsService]:
+    with ImpatientTlsService(tmp_path_factory.mktemp("impatient"), valkey, rclone_s3) as service:
+        yield service
 
 
 @pytest.fixture
-def make_service(valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path: Path) -> Iterator[MakeService]:
-    with ExitStack() as running:
-
-        def make(kind: type[TlsService] = TlsService) -> TlsService:
-            return running.enter_context(kind(tmp_path, valkey, rclone_s3))
-
-        yield make
+def tls(shared_tls: TlsService) -> TlsService:
+    """A service that all tests share, so its certificate stays. Give every test repositories of its own."""
+    shared_tls.begin_test()
+    return shared_tls
 
 
 @pytest.fixture
-def tls(make_service: MakeService) -> TlsService:
-    return make_service()
+def impatient(shared_impatient: TlsService) -> TlsService:
+    """A service with short deadlines, which all tests share."""
+    shared_impatient.begin_test()
+    return shared_impatient
 
 
 @pytest.fixture
-def impatient(make_service: MakeService) -> TlsService:
-    return make_service(ImpatientTlsService)
+def own_tls(valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path: Path) -> Iterator[TlsService]:
+    """A service whose certificate a test may replace, and which it may end."""
+    with TlsService(tmp_path, valkey, rclone_s3) as service:
+        yield service
 
 
 def get(path: str, *, close: bool = False) -> bytes:
@@ -212,46 +225,48 @@ def test_the_end_of_an_answer_is_clean(tls: TlsService) -> None:
     assert received.startswith(b"HTTP/1.1 200")
 
 
-def test_a_replaced_certificate_is_served_while_open_connections_go_on(tls: TlsService) -> None:
-    with tls.connect() as before:
-        old = tls.served_certificate()
-        new = tls.secret.replace()
-        until(lambda: tls.serves(new))
+def test_a_replaced_certificate_is_served_while_open_connections_go_on(own_tls: TlsService) -> None:
+    with own_tls.connect() as before:
+        old = own_tls.served_certificate()
+        new = own_tls.secret.replace()
+        until(lambda: own_tls.serves(new))
         assert new.certificate.read_text() != old
         before.sendall(get("/livez", close=True))
         answer = http.client.HTTPResponse(before)
         answer.begin()
         assert answer.status == 200
-    assert tls.events("the TLS certificate was loaded again") == ["the TLS certificate was loaded again"] * PROCESSES
-    assert tls.troubles() == []
+    assert (
+        own_tls.events("the TLS certificate was loaded again") == ["the TLS certificate was loaded again"] * PROCESSES
+    )
+    assert own_tls.troubles() == []
 
 
-def test_a_certificate_whose_key_is_another_one_is_never_served(tls: TlsService) -> None:
-    good = tls.secret.replace()
-    until(lambda: tls.serves(good))
-    tls.secret.replace(key_of=good)
-    until(lambda: len(tls.troubles()) == PROCESSES)
-    assert tls.serves(good)
-    tls.secret.certificate.unlink()  # as while a file is replaced in two steps
-    until(lambda: len(tls.troubles()) == 2 * PROCESSES)
-    assert tls.serves(good)
-    tls.secret.certificate.symlink_to(Path("..data") / "tls.crt")
-    newest = tls.secret.replace()
-    until(lambda: tls.serves(newest))
-    assert set(tls.troubles()) == {"the new TLS certificate cannot be used; the old one stays"}
-    assert len(tls.troubles()) == 2 * PROCESSES, "each problem is logged once by each process"
-    [reason] = {line["reason"] for line in tls.lines() if "is not the key" in line.get("reason", "")}
+def test_a_certificate_whose_key_is_another_one_is_never_served(own_tls: TlsService) -> None:
+    good = own_tls.secret.replace()
+    until(lambda: own_tls.serves(good))
+    own_tls.secret.replace(key_of=good)
+    until(lambda: len(own_tls.troubles()) == PROCESSES)
+    assert own_tls.serves(good)
+    own_tls.secret.certificate.unlink()  # as while a file is replaced in two steps
+    until(lambda: len(own_tls.troubles()) == 2 * PROCESSES)
+    assert own_tls.serves(good)
+    own_tls.secret.certificate.symlink_to(Path("..data") / "tls.crt")
+    newest = own_tls.secret.replace()
+    until(lambda: own_tls.serves(newest))
+    assert set(own_tls.troubles()) == {"the new TLS certificate cannot be used; the old one stays"}
+    assert len(own_tls.troubles()) == 2 * PROCESSES, "each problem is logged once by each process"
+    [reason] = {line["reason"] for line in own_tls.lines() if "is not the key" in line.get("reason", "")}
     assert reason == "MIRROR_TLS_KEY is not the key of the first certificate in MIRROR_TLS_CERTIFICATE"
 
 
-def test_a_process_that_starts_later_serves_the_certificate_of_now(tls: TlsService) -> None:
+def test_a_process_that_starts_later_serves_the_certificate_of_now(own_tls: TlsService) -> None:
     """It is forked from a process that loaded the first certificate."""
-    new = tls.secret.replace()
-    until(lambda: tls.serves(new))
-    for child in Path(f"/proc/{tls.pid}/task/{tls.pid}/children").read_text().split():
+    new = own_tls.secret.replace()
+    until(lambda: own_tls.serves(new))
+    for child in Path(f"/proc/{own_tls.pid}/task/{own_tls.pid}/children").read_text().split():
         subprocess.run(["kill", "-KILL", child], check=True)
-    until(lambda: len(tls.events("Booting worker")) == 2 * PROCESSES)
-    until(lambda: tls.serves(new))
+    until(lambda: len(own_tls.events("Booting worker")) == 2 * PROCESSES)
+    until(lambda: own_tls.serves(new))
 
 
 def test_plain_http_is_told_to_use_https(tls: TlsService) -> None:
@@ -261,7 +276,7 @@ def test_plain_http_is_told_to_use_https(tls: TlsService) -> None:
     assert b"Use https://" in received
     assert tls.served_certificate()
     assert tls.troubles() == []
-    assert "secret-line" not in tls.log.read_text()
+    assert "secret-line" not in tls.text()
 
 
 @pytest.mark.parametrize("beginning", [b"\x00\x01\x02", b"\x16\x03\x01\x00\x05hello", b"\x80" * 5000, b"\r\n"])
@@ -274,7 +289,7 @@ def test_what_is_neither_tls_nor_http_is_closed_without_a_log_line(tls: TlsServi
             pass
     assert tls.served_certificate()
     assert tls.troubles() == []
-    assert "Traceback" not in tls.log.read_text()
+    assert "Traceback" not in tls.text()
 
 
 def test_a_client_that_breaks_tls_later_is_closed_without_a_log_line(tls: TlsService) -> None:
@@ -290,19 +305,19 @@ def test_a_client_that_breaks_tls_later_is_closed_without_a_log_line(tls: TlsSer
                 pass
     assert tls.served_certificate()
     assert tls.troubles() == []
-    assert "Traceback" not in tls.log.read_text()
+    assert "Traceback" not in tls.text()
 
 
-def test_a_thousand_clients_that_never_shake_hands_cost_little_and_stop_nobody(tls: TlsService) -> None:
-    with tls.client() as client:
-        assert client.request("GET", f"{tls.url}/livez").status == 200
-        before = resident(tls)
-        with Crowd("silent", tls.port, SILENT) as crowd:
+def test_a_thousand_clients_that_never_shake_hands_cost_little_and_stop_nobody(own_tls: TlsService) -> None:
+    with own_tls.client() as client:
+        assert client.request("GET", f"{own_tls.url}/livez").status == 200
+        before = resident(own_tls)
+        with Crowd("silent", own_tls.port, SILENT) as crowd:
             for _ in range(20):
-                assert client.request("GET", f"{tls.url}/livez", headers={"Connection": "close"}).status == 200
+                assert client.request("GET", f"{own_tls.url}/livez", headers={"Connection": "close"}).status == 200
             assert crowd.alive == SILENT
-            assert resident(tls) - before < SILENT * _BYTES_OF_A_SILENT_CLIENT
-            assert threads_of(tls) < SILENT / 10
+            assert resident(own_tls) - before < SILENT * _BYTES_OF_A_SILENT_CLIENT
+            assert threads_of(own_tls) < SILENT / 10
 
 
 def threads_of(service: LiveService) -> int:
@@ -385,11 +400,11 @@ def test_a_client_that_takes_a_little_at_a_time_is_not(impatient: TlsService, li
     assert received == content
 
 
-def test_sigterm_closes_idle_connections_and_ends_streams(tls: TlsService, live_mirror: SeededCatalog) -> None:
+def test_sigterm_closes_idle_connections_and_ends_streams(own_tls: TlsService, live_mirror: SeededCatalog) -> None:
     path = f"/v2/live/term/blobs/{live_mirror.link_blob('live/term', LARGE)}"
-    with tls.connect_plain() as silent, tls.connect() as idle, tls.connect(get(path)) as reading:
+    with own_tls.connect_plain() as silent, own_tls.connect() as idle, own_tls.connect(get(path)) as reading:
         assert reading.recv(1024).startswith(b"HTTP/1.1 200")
-        process = tls._process
+        process = own_tls._process
         assert process
         process.send_signal(signal.SIGTERM)
         assert ended_within(process, 10)
@@ -397,7 +412,7 @@ def test_sigterm_closes_idle_connections_and_ends_streams(tls: TlsService, live_
         assert silent.recv(1) == b""
         with pytest.raises(ssl.SSLEOFError):
             idle.recv(1)
-    assert "Traceback" not in tls.log.read_text()
+    assert "Traceback" not in own_tls.text()
 
 
 def test_the_health_check_and_make_run_see_a_service_with_tls(

@@ -11,6 +11,7 @@ from mirror.jobs.submit import MOST_IMAGES, ImageRequest
 from mirror.queue import NORMAL
 from mirror.records.job import Job
 from mirror.records.jobs import JobStore
+from mirror.records.rules import CopyOptions
 from mirror.redis.client import Redis
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
@@ -67,6 +68,12 @@ class Harness:
         job, _ = self.core.submitter.submit(
             [ImageRequest(f"{self.registry.host}/{path}", target) for path, target in images]
         )
+        return job
+
+    def submit_with(self, options: CopyOptions, source: str, target: str | None = None) -> Job:
+        """Submit a job of one image with *options*."""
+        request = ImageRequest(f"{self.registry.host}/{source}", target, options=options)
+        job, _ = self.core.submitter.submit([request])
         return job
 
     def run_tasks(self, job: Job, cancellation: Cancellation | None = None) -> Job:

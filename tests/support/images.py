@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import urllib3
 
@@ -48,10 +49,11 @@ class TestImage:
     media_type: str
     blobs: Mapping[Digest, bytes] = field(default_factory=dict, repr=False)
     children: Mapping[Digest, TestImage] = field(default_factory=dict, repr=False)
+    algorithm: str = "sha256"
 
     @property
     def digest(self) -> Digest:
-        return Digest.of(self.body)
+        return Digest.of(self.body, self.algorithm)
 
     @property
     def descriptor(self) -> dict[str, Any]:
@@ -193,15 +195,22 @@ def push(pushed: TestImage, registry_url: str, repository: str, tag: str) -> Non
     """Upload into a real registry over plain HTTP, as a client does: blobs, children, then the tag."""
     with urllib3.PoolManager(retries=False) as pool:
         for digest, content in pushed.all_blobs().items():
-            started = pool.request("POST", f"{registry_url}/v2/{repository}/blobs/uploads/")
-            assert started.status == 202, started.data
-            location = started.headers["Location"]
-            joint = "&" if "?" in location else "?"
-            done = pool.request("PUT", f"{location}{joint}digest={digest}", body=content)
-            assert done.status == 201, done.data
+            push_blob(pool, f"{registry_url}/v2/{repository}", digest, content)
         for manifest in pushed.all_manifests():
-            target = tag if manifest is pushed else str(manifest.digest)
-            headers = {"Content-Type": manifest.media_type}
-            url = f"{registry_url}/v2/{repository}/manifests/{target}"
-            done = pool.request("PUT", url, body=manifest.body, headers=headers)
-            assert done.status == 201, done.data
+            name = tag if manifest is pushed else str(manifest.digest)
+            push_manifest(pool, f"{registry_url}/v2/{repository}", name, manifest)
+
+
+def push_blob(pool: urllib3.PoolManager, repository_url: str, digest: Digest, content: bytes) -> None:
+    started = pool.request("POST", f"{repository_url}/blobs/uploads/")
+    assert started.status == 202, started.data
+    location = urljoin(repository_url, started.headers["Location"])
+    joint = "&" if "?" in location else "?"
+    done = pool.request("PUT", f"{location}{joint}digest={digest}", body=content)
+    assert done.status == 201, done.data
+
+
+def push_manifest(pool: urllib3.PoolManager, repository_url: str, name: str, manifest: TestImage) -> None:
+    headers = {"Content-Type": manifest.media_type}
+    done = pool.request("PUT", f"{repository_url}/manifests/{name}", body=manifest.body, headers=headers)
+    assert done.status == 201, done.data

@@ -11,13 +11,38 @@ from pathlib import Path
 from types import NoneType
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.settings import InvalidSettings, ListingApi, Settings
+from mirror.signatures.policies import SignaturePolicies
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 TOKEN = "a-token-of-some-length"
+P256 = ec.generate_private_key(ec.SECP256R1())
+COSIGN_KEY = "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\neyJrZGYi\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n"
+
+
+def pem(
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey,
+    form: PrivateFormat = PrivateFormat.PKCS8,
+    *,
+    password: bytes | None = None,
+) -> str:
+    encryption = BestAvailableEncryption(password) if password else NoEncryption()
+    return key.private_bytes(Encoding.PEM, form, encryption).decode()
+
+
+def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +100,10 @@ def test_without_variables_every_setting_has_its_default() -> None:
         "registry_concurrency": {},
         "token_realms": {},
         "docker_config": None,
+        "signature_policies": SignaturePolicies(),
+        "trusted_roots": None,
+        "attestation_key": None,
+        "attestation_verifier": None,
         "heartbeat_path": None,
         "workers": 1,
         "memory_budget": 256 * 1024 * 1024,
@@ -113,6 +142,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         REGISTRY_CONCURRENCY="index.docker.io=8, registry.corp = 1000",
         TOKEN_REALMS="harbor.corp=sso.corp,harbor.corp=SSO2.corp",
         DOCKER_CONFIG=str(config),
+        ATTESTATION_VERIFIER="urn:corp:mirror",
         WORKERS="4",
         MEMORY_BUDGET="1 GiB",
         HEARTBEAT_PATH=str(config.with_name("heartbeat")),
@@ -152,6 +182,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         registry_concurrency={"docker.io": 8, "registry.corp": 1000},
         token_realms={"harbor.corp": frozenset({"sso.corp", "sso2.corp"})},
         docker_config=config,
+        attestation_verifier="urn:corp:mirror",
         log_level="warning",
         log_format="json",
         workers=4,
@@ -294,6 +325,19 @@ def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("REGISTRY_ENDPOINTS", "docker.io=proxy.corp", "starts with http:// or https://"),
         ("REGISTRY_ENDPOINTS", "docker.io=https://a,index.docker.io=https://b", "names a registry twice"),
         ("TOKEN_REALMS", "harbor.corp=https://sso.corp", "host name or an IP address"),
+        ("ATTESTATION_KEY", "secret", "must be a private key in PEM; MIRROR_ATTESTATION_KEY_FILE names a file"),
+        ("ATTESTATION_KEY", pem(P256)[:-40], "must be a private key in PEM"),
+        ("ATTESTATION_KEY", pem(P256).replace("M", "N", 3), "must be a private key in PEM"),
+        ("ATTESTATION_KEY", public_pem(P256), "must be a private key in PEM"),
+        ("ATTESTATION_KEY", pem(P256, password=b"p4ssw0rd"), "is encrypted; `openssl pkey"),
+        ("ATTESTATION_KEY", pem(P256, PrivateFormat.TraditionalOpenSSL, password=b"p4ssw0rd"), "is encrypted"),
+        ("ATTESTATION_KEY", COSIGN_KEY, "not a key that cosign made"),
+        ("ATTESTATION_KEY", pem(ec.generate_private_key(ec.SECP384R1())), "on the curve P-256, or of Ed25519"),
+        ("ATTESTATION_KEY", pem(rsa.generate_private_key(65537, 2048)), "on the curve P-256, or of Ed25519"),
+        ("ATTESTATION_VERIFIER", "mirror.corp", "an absolute URI"),
+        ("ATTESTATION_VERIFIER", "https://mirror.corp/#mirror", "an absolute URI"),
+        ("ATTESTATION_VERIFIER", "https://mirror.corp/a b", "an absolute URI"),
+        ("ATTESTATION_VERIFIER", "x:" + "a" * 501, "an absolute URI"),
         ("DOCKER_CONFIG", "/missing/config.json", "file that exists"),
         ("WORKERS", "0", "whole number from 1 to 64"),
         ("MEMORY_BUDGET", "lots", "a size such as 256MiB"),
@@ -312,6 +356,39 @@ def test_a_refused_value_says_what_is_allowed(
 ) -> None:
     found = problems(monkeypatch, **{name: value})
     assert problem in found[f"MIRROR_{name}"][0]
+
+
+KEY_FORMS = pytest.mark.parametrize(
+    ("key", "form"),
+    [
+        (P256, PrivateFormat.PKCS8),
+        (P256, PrivateFormat.TraditionalOpenSSL),
+        (ed25519.Ed25519PrivateKey.generate(), PrivateFormat.PKCS8),
+    ],
+    ids=["P-256", "P-256 of openssl ecparam", "Ed25519"],
+)
+
+
+@KEY_FORMS
+def test_a_key_is_read_as_openssl_writes_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey,
+    form: PrivateFormat,
+) -> None:
+    file = tmp_path / "key.pem"
+    file.write_text(pem(key, form))
+    loaded = load(monkeypatch, ATTESTATION_KEY_FILE=str(file), PUBLIC_URL="https://mirror.corp")
+    assert loaded.attestation_key
+    assert loaded.attestation_key.public_key() == key.public_key()
+
+
+def test_a_key_needs_the_public_url_because_the_statement_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = ["must be set when MIRROR_ATTESTATION_KEY is"]
+    assert problems(monkeypatch, ATTESTATION_KEY=pem(P256)) == {"MIRROR_PUBLIC_URL": missing}
+    wrong = problems(monkeypatch, ATTESTATION_KEY=pem(P256), PUBLIC_URL="mirror.corp", PORT="0")
+    assert wrong.keys() == {"MIRROR_PUBLIC_URL", "MIRROR_PORT"}
+    assert wrong["MIRROR_PUBLIC_URL"] != missing
 
 
 def test_an_endpoint_needs_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +430,9 @@ def test_a_registry_is_written_as_in_a_reference(monkeypatch: pytest.MonkeyPatch
         ("REGISTRY_ENDPOINTS", "https://user:p4ssw0rd=@proxy.corp"),
         ("TOKEN_REALMS", "harbor.corp=user:p4ssw0rd@sso"),
         ("ALLOWED_NETWORKS", "p4ssw0rd"),
+        ("ATTESTATION_KEY", "-----BEGIN PRIVATE KEY-----\np4ssw0rd\n-----END PRIVATE KEY-----"),
+        ("ATTESTATION_KEY", "-----BEGIN ENCRYPTED PRIVATE KEY-----\np4ssw0rd"),
+        ("ATTESTATION_VERIFIER", "https://user:p4ssw0rd@mirror.corp/#"),
     ],
 )
 def test_a_problem_never_repeats_the_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -376,6 +456,7 @@ def test_no_secret_shows_in_the_repr() -> None:
     shown = repr(Settings(admin_token=token, pull_token=("p4ssw0rd-of-nodes",), redis_url=redis_url))
     assert "p4ssw0rd" not in shown
     assert "8080" in shown
+    assert "Key" not in repr(Settings(attestation_key=P256))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1"])

@@ -28,6 +28,7 @@ def image_document(detail: ImageDetail) -> dict[str, Any]:
         "job": (origin and origin.job) or None,
         "source_digest": str(origin.digest) if origin and origin.source else None,
         "platforms_mode": platforms_mode(origin.platforms if origin else None),
+        "signature": origin.signature.fields() if origin and origin.signature else None,
         "manifest": detail.document,
         "images": _platform_images(detail),
         "config": detail.config,

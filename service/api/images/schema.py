@@ -5,6 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from mirror.records.rules import PLATFORM_MODES
+from service.api.jobs.schema import SignatureSchema
 from service.http.pagination import DIGEST_EXAMPLE, PageQuery, page_schema
 
 _IMAGE = "docker.io/library/alpine:3.20"
@@ -18,6 +19,10 @@ class ImageQuery(PageQuery):
     tag = fields.String(load_default=None, metadata={"example": "3.20"})
     source = fields.String(
         load_default=None, metadata={"description": "Images mirrored from this source, in any spelling."}
+    )
+    referrers = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Also list the tags of referrers: `sha256-…`, and cosign's `sha256-….sig`."},
     )
 
 
@@ -83,6 +88,12 @@ class PlatformImageSchema(Schema):
 class ImageDetailSchema(ImageSchema):
     """One image in full."""
 
+    signature = fields.Nested(
+        SignatureSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "The signature that its job has verified; null if the job required none."},
+    )
     manifest = fields.Dict(required=True, metadata={"description": "The manifest or index, as it is."})
     images = fields.List(
         fields.Nested(PlatformImageSchema),

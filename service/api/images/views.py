@@ -12,6 +12,7 @@ from mirror.errors import InvalidReference, InvalidTag
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_tag, repository_problem
+from mirror.oci.referrer import REFERRER_TAG
 from mirror.storage.provenance import platforms_mode
 from service.api.images.document import image_document
 from service.api.images.schema import ImageDetailSchema, ImagePageSchema, ImageQuery, RetagRequestSchema, TagSchema
@@ -33,12 +34,17 @@ _WANTS_A_TAG: Final = "Add a tag or a digest: 'team/redis:7', 'team/redis@sha256
 @IMAGES.response(200, ImagePageSchema, headers={"Link": header("The next page, RFC 8288.", '<…>; rel="next"')})
 @refuses(IMAGES, 401, 422, 503)
 def list_images(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """List tags in lexical order of `repository:tag`."""
-    repository, tag, limit = query["repository"], query["tag"], query["limit"]
+    """List tags in lexical order of `repository:tag`.
+
+    Tags of referrers, such as `sha256-….sig`, are listed only if the request wants them or names one.
+    """
+    repository, tag, limit, referrers = (query[name] for name in ("repository", "tag", "limit", "referrers"))
     source = None if query["source"] is None else str(Reference.parse(query["source"]))
     _require_names(repository, tag)
 
     def matches(entry: ImageEntry) -> bool:
+        if not referrers and tag is None and REFERRER_TAG.fullmatch(entry.tag):
+            return False
         filters = ((repository, entry.repository), (tag, entry.tag), (source, entry.source))
         return all(asked in (None, found) for asked, found in filters)
 
@@ -46,7 +52,13 @@ def list_images(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         limit=limit, after=query["cursor"] or "", repository=repository, wanted=matches
     )
     page = {"items": [_entry_document(entry) for entry in found], "next": following}
-    kept = {"repository": repository, "tag": tag, "source": source, "limit": limit}
+    kept = {
+        "repository": repository,
+        "tag": tag,
+        "source": source,
+        "limit": limit,
+        "referrers": "true" if referrers else None,
+    }
     return page, next_page("images.list_images", after=following, **kept)
 
 

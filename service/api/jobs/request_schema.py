@@ -11,8 +11,15 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 
 from mirror.jobs.submit import MOST_IMAGES, ImageRequest
 from mirror.records.job import ON_ERRORS, PRIORITIES, USUAL, JobOptions
-from mirror.records.rule_schemas import MOST_TARGETS, TARGET_RULE, CopyOptionsSchema, TagRulesSchema
-from mirror.records.rules import ALL_TAGS, CopyOptions, TargetRule
+from mirror.records.rule_schemas import (
+    MOST_TARGETS,
+    OPTION_NAMES,
+    TARGET_RULE,
+    CopyOptionsSchema,
+    TagRulesSchema,
+    options_of,
+)
+from mirror.records.rules import ALL_TAGS, TargetRule
 
 _SOURCE = {
     "description": "What to mirror, written as `docker pull` takes it.",
@@ -27,7 +34,7 @@ _TARGET = {
 
 
 _TAGS = {"description": "Which tags of the repository `source` to mirror. Without it, `source` names one image."}
-_OF_ONE_IMAGE = ("source", "target", "tags", "platforms", "overwrite", "immutable")
+_OF_ONE_IMAGE = ("source", "target", "tags", *OPTION_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,5 +184,4 @@ def _image_request(data: Mapping[str, Any]) -> ImageRequest:
     source, tags = data["source"], data.get("tags")
     if isinstance(source, _RepositorySource):
         source, tags = source.name, tags or ALL_TAGS
-    options = CopyOptions(data["platforms"], data["overwrite"], tuple(data["immutable"]))
-    return ImageRequest(source, data.get("target"), tags, options)
+    return ImageRequest(source, data.get("target"), tags, options_of(data))

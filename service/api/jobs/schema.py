@@ -89,6 +89,42 @@ class ForeignLayersSchema(Schema):
     )
 
 
+class ReferrersSchema(Schema):
+    """Signatures, SBOMs and other manifests that refer to the image."""
+
+    copied = fields.Integer(required=True, metadata={"example": 2})
+    unchanged = fields.Integer(required=True, metadata={"description": "Held already.", "example": 0})
+    left_out = fields.Integer(
+        required=True,
+        metadata={"description": "Not held: of a type that cannot be mirrored, or gone at the source.", "example": 0},
+    )
+
+
+class SignatureSchema(Schema):
+    """The signature that was found and verified."""
+
+    signer = fields.String(
+        required=True,
+        metadata={
+            "description": "The key, or the identity and its issuer.",
+            "example": "key sha256:3e1f0a54c1f6ddd0d2d5c6f0e4d1cd5c1c9c3a3f8a0d1e4b6a4a5b7d0e6f9c12",
+        },
+    )
+    form = fields.String(required=True, metadata={"description": "How it is stored.", "example": "bundle"})
+    signature = fields.String(
+        required=True, metadata={"description": "The manifest with the signature.", "example": DIGEST_EXAMPLE}
+    )
+    policy = fields.String(required=True, metadata={"description": "A short hash of the policy that was checked."})
+    verified_at = fields.String(required=True, metadata={"example": "2026-11-23T21:40:00.000Z"})
+
+
+class WarningSchema(Schema):
+    """What the caller should know of a request that is done as it was asked for."""
+
+    code = fields.String(required=True, metadata={"description": "A stable word.", "example": "SIGNATURES_LOST"})
+    message = fields.String(required=True)
+
+
 class WaitingForSchema(Schema):
     reason = fields.String(required=True, metadata={"example": "rate_limited"})
     registry = fields.String(required=True, allow_none=True, metadata={"example": "docker.io"})
@@ -263,6 +299,19 @@ class TaskSchema(Schema):
         allow_none=True,
         metadata={"description": "Null until they are known, and for an unchanged image, which is not read."},
     )
+    referrers = fields.Nested(
+        ReferrersSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null until they are copied, and where none are wanted."},
+    )
+    signature = fields.Nested(
+        SignatureSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null where no signature is required, and until one is verified."},
+    )
+    warnings = fields.List(fields.Nested(WarningSchema), required=True)
     selection = fields.Nested(
         SelectionSchema,
         required=True,
@@ -329,6 +378,10 @@ class JobSummarySchema(Schema):
         required=True,
         metadata={"description": "Of all images that this job has read. An unchanged image is not read."},
     )
+    referrers = fields.Nested(
+        ReferrersSchema, required=True, metadata={"description": "Of all images that have a task of their own."}
+    )
+    warnings = fields.List(fields.Nested(WarningSchema), required=True)
     waiting_for = fields.Nested(
         WaitingForSchema, required=True, allow_none=True, metadata={"description": "Why nothing moves."}
     )

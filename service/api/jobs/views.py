@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -48,6 +48,12 @@ _ACCEPTED: Final = {
     "description": "The job is stored. It is done even if a process dies. With `dry_run=true` a plan is returned.",
     "headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
     "content": {"application/json": {"schema": {"oneOf": [JobSchema, PlanSchema]}}},
+}
+_NEW_DIGEST: Final[Mapping[str, str]] = {
+    "rewrite": "The platforms mode 'rewrite' makes a new index, which no signature of the index at the source covers. "
+    "Signatures of single platforms stay valid.",
+    "single": "The platforms mode 'single' keeps one platform. Signatures of the index at the source are not mirrored. "
+    "Signatures of that platform stay valid.",
 }
 
 
@@ -218,7 +224,8 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
 
 def _job_summary(job: Job) -> dict[str, Any]:
     request = job.spec.shown() if job.spec else None
-    own = {"request": request, "waiting_for": shown_wait(job), "links": _job_links(job)}
+    own: dict[str, Any] = {"request": request, "waiting_for": shown_wait(job), "links": _job_links(job)}
+    own["warnings"] = _warnings(job.spec)
     return {**asdict(job), **asdict(job.options), **_names(job.spec), **_digests(job), **own}
 
 
@@ -238,6 +245,13 @@ def _digests(record: Job | Task) -> dict[str, Any]:
 def _names(spec: TaskSpec | None) -> dict[str, str | None]:
     source = str(spec.source) if isinstance(spec, CopySpec | ExpandSpec) else None
     return {"source": source, "target": str(spec.target) if isinstance(spec, CopySpec) else None}
+
+
+def _warnings(spec: TaskSpec | None) -> list[dict[str, str]]:
+    """Return what a caller may not expect of a request: signatures of an index say nothing of another one."""
+    if not isinstance(spec, CopySpec | ExpandSpec) or spec.options.platforms.mode not in _NEW_DIGEST:
+        return []
+    return [{"code": "SIGNATURES_LOST", "message": _NEW_DIGEST[spec.options.platforms.mode]}]
 
 
 def _job_links(job: Job) -> dict[str, str]:
@@ -273,6 +287,7 @@ def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
         "selection": _selection(task.expansion),
         "waiting_for": shown_wait(task),
         "foreign_layers": task.foreign_layers,
+        "warnings": _warnings(task.spec),
         "blobs": blobs,
         "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},
         "links": links,

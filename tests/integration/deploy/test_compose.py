@@ -37,6 +37,7 @@ NOT_FOR_COMPOSE: Final = {
     "data_dir": "a container keeps nothing",
     "workers": "Compose starts the workers",
     "s3_sync_folder": "the gateway syncs objects itself",
+    "trusted_roots": "only a Sigstore of your own needs it, and a folder to mount",
 }
 ONCE: Final = {"s3-volume", "s3-setup"}
 
@@ -66,6 +67,7 @@ def test_each_secret_is_passed_only_to_the_containers_that_need_it() -> None:
         return {name for name, service in SERVICES.items() if secret in service.get("secrets", [])}
 
     assert receivers_of("docker-config") == {"worker"}
+    assert receivers_of("attestation-key") == {"worker"}
     assert receivers_of("s3-root") == {"s3", "s3-setup"}
     assert receivers_of("aws-credentials") == {"service", "worker", "scheduler", "s3-setup"}
     assert receivers_of("registry-credentials") == {"registry", "s3-setup"}
@@ -116,11 +118,12 @@ class ComposeGateway(Server):
 def test_the_settings_accept_the_secrets_that_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(COMPOSE / "make-secrets", tmp_path)
     subprocess.run([tmp_path / "make-secrets"], check=True)
-    for name in ("admin-token", "pull-token"):
+    for name in ("admin-token", "pull-token", "attestation-key"):
         monkeypatch.setenv(f"MIRROR_{name.upper().replace('-', '_')}_FILE", str(tmp_path / "secrets" / name))
     settings = Settings.load()
     assert settings.admin_token not in (None, *settings.pull_token)
     assert [len(token) for token in settings.pull_token] == [64]
+    assert settings.attestation_key is None
 
 
 @pytest.fixture(scope="module")

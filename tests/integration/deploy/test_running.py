@@ -230,7 +230,15 @@ def test_processes_that_the_guard_could_not_end_are_ended_and_named_by_the_next_
 
 def test_each_process_is_passed_only_the_secrets_that_it_needs(tmp_path: Path) -> None:
     token, pull_token = "an-admin-token-of-some-length", "a-pull-token-of-some-length"
-    with Launch(tmp_path, MIRROR_ADMIN_TOKEN=token, MIRROR_PULL_TOKEN=pull_token, UNRELATED="x") as launch:
+    key = tmp_path / "attestation-key"
+    key.write_text("")
+    with Launch(
+        tmp_path,
+        MIRROR_ADMIN_TOKEN=token,
+        MIRROR_PULL_TOKEN=pull_token,
+        MIRROR_ATTESTATION_KEY_FILE=str(key),
+        UNRELATED="x",
+    ) as launch:
         launch.ready()
         env = {name: launch.journal("started", name)[0]["env"] for name in ("service", "worker", "scheduler")}
         assert env["service"]["MIRROR_ADMIN_TOKEN"] == token
@@ -240,6 +248,7 @@ def test_each_process_is_passed_only_the_secrets_that_it_needs(tmp_path: Path) -
             assert not env[name].keys() & {"MIRROR_PULL_TOKEN", "MIRROR_PULL_TOKEN_FILE"}
             assert env[name]["MIRROR_REDIS_URL"]
             assert env[name]["UNRELATED"] == "x"
+        assert [name for name in env if "MIRROR_ATTESTATION_KEY_FILE" in env[name]] == ["worker"]
         started = children(launch.process.pid)
         passed = {pid: environment_of(pid) for pid in started if pid not in launch.pids()}
         assert len(passed) >= 3

@@ -22,8 +22,15 @@ from tests.e2e.processes import eventually
 from tests.support import images
 from tests.support.fakes.registry import Reply, Request
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 
 Break = Callable[[Harness, str, str], None]
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about records in Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 def replace_blobs(harness: Harness, task_id: str, _: str) -> None:

@@ -15,6 +15,13 @@ from mirror.records.claims import Claim
 from mirror.redis import keys
 from tests.e2e.processes import eventually
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about records in Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 @pytest.fixture

@@ -11,6 +11,13 @@ from mirror.oci.descriptor import MAX_SIZE
 from mirror.oci.digest import Digest
 from tests.support import images
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source and Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 def claiming(*sizes: float, seed: str = "") -> images.TestImage:

@@ -14,8 +14,15 @@ from mirror.records.spec import CopySpec
 from tests.support import images
 from tests.support.fakes.registry import FakeRegistry, Tokens
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 
 LOGIN = ("somebody", "s3cret-pass")
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source. Any S3 server will do."""
+    return rclone_s3
 
 
 @pytest.fixture(params=[None, LOGIN], ids=["anonymous", "with a login"])

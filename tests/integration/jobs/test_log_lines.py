@@ -12,8 +12,15 @@ from structlog.testing import capture_logs
 from tests.support import images
 from tests.support.fakes import faults
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 
 Line = MutableMapping[str, Any]
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the log. Any S3 server will do."""
+    return rclone_s3
 
 
 def lines_of(logged: list[Line], job_id: str) -> list[Line]:
@@ -29,7 +36,7 @@ def mirrored(harness: Harness, source: str) -> list[Line]:
 def test_a_copy_has_a_line_with_its_names_and_one_with_its_seconds_and_bytes(harness: Harness) -> None:
     image = images.image(images.layer("logged", 5000))
     harness.registry.put(image, "logged/app", "1")
-    started, ended = mirrored(harness, "logged/app:1")
+    started, *_, ended = mirrored(harness, "logged/app:1")
     source = f"{harness.registry.host}/logged/app:1"
     assert (started["event"], started["source"], started["attempt"]) == ("task started", source, 1)
     assert started["target"].endswith("/logged/app:1")

@@ -19,6 +19,13 @@ from tests.support import images
 from tests.support.fakes.lists import catalog_pages
 from tests.support.harness import Harness, mark_built
 from tests.support.records import copy_of
+from tests.support.servers import RcloneS3
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source and Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 def requested(harness: Harness, source: str, target: str | Sequence[TargetRule], **fields: CopyOptions) -> ImageRequest:

@@ -14,9 +14,16 @@ from tests.support import images
 from tests.support.fakes.docker_hub import PullLimit
 from tests.support.fakes.server import Reply
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 from tests.support.stopped_clock import StoppedClock
 
 DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source and Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 @pytest.fixture

@@ -13,9 +13,16 @@ from mirror.records.claims import Claim, ClaimState
 from mirror.records.task import ErrorReport
 from mirror.redis import keys
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 
 BLOB = Descriptor("application/octet-stream", Digest.of(b"blob"), 100)
 LOST = ErrorReport.of(WorkerLost("task", 3))
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about records in Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 def claimed(harness: Harness) -> Claim:

@@ -11,6 +11,13 @@ from mirror.records.task import WaitingFor
 from mirror.redis import failures, keys
 from tests.support import images
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about records in Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,11 +119,14 @@ def test_what_lists_show_of_an_image_follows_its_release_also_if_its_digest_stay
     assert tags.run().state == "succeeded"
     entries = [harness.core.index.entry(target.partition(":")[0], "1") for target in tags.new]
     assert tags.run().state == "succeeded"
-    assert [harness.core.index.entry(target.partition(":")[0], "1") for target in tags.new] == entries
-    again = tags.run(options=CopyOptions(overwrite="always"))
-    assert again.state == "succeeded"
+    again = [harness.core.index.entry(target.partition(":")[0], "1") for target in tags.new]
+    assert [one and replace(one, referrers=None) for one in again] == [
+        one and replace(one, referrers=None) for one in entries
+    ], "only the time of the last look at its referrers has changed"
+    republished = tags.run(options=CopyOptions(overwrite="always"))
+    assert republished.state == "succeeded"
     published = [harness.core.index.entry(target.partition(":")[0], "1") for target in tags.new]
-    assert {entry.job for entry in published if entry} == {again.id}
+    assert {entry.job for entry in published if entry} == {republished.id}
     assert tags.listed() == tags.new
 
 

@@ -377,5 +377,6 @@ def test_sha512_content_is_mirrored(harness: Harness) -> None:
     document["layers"].append({"mediaType": images.OCI_LAYER, "digest": str(digest), "size": len(content)})
     image = images.TestImage(json.dumps(document).encode(), base.media_type, {**base.blobs, digest: content})
     harness.registry.put(image, "team/app", "1")
-    assert harness.mirror("team/app:1").state == "succeeded"
-    assert layout.blob_key(digest) in harness.stored()
+    job = harness.mirror("team/app:1")
+    assert (job.state, job.error, job.waiting_for) == ("succeeded", None, None)
+    assert harness.core.blobs.read(digest, len(content)) == content

@@ -14,9 +14,16 @@ from mirror.records.rules import CANONICAL_TARGET, TargetRule
 from mirror.records.spec import CopySpec
 from mirror.redis.client import open_client
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 
 HOST = "mirror.corp:8080"
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about records in Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 def named(source: Reference, target: str | None, host: str) -> LocalImage:

@@ -17,11 +17,19 @@ from mirror.records.states import FAIR_SHARE
 from mirror.redis import keys
 from mirror.storage import layout
 from mirror.storage.provenance import ProvenanceStore
+from tests.conftest import on_both_s3_servers, requested_s3_server
 from tests.e2e.processes import eventually
 from tests.integration.worker.test_task_pool import held_back, lost
 from tests.support import images
 from tests.support.fakes.registry import Reply, Request
 from tests.support.harness import Harness
+from tests.support.servers import S3Server
+
+
+@pytest.fixture
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Most tests are about the source and Redis. Those about the bucket are marked."""
+    return requested_s3_server(request)
 
 
 def content(number: int, version: str = "old") -> images.TestImage:
@@ -68,6 +76,7 @@ def hold_heads(harness: Harness, path: str = "/manifests/", *, times: int = 1_00
     return release
 
 
+@on_both_s3_servers
 def test_tags_that_have_not_changed_cost_one_request_each_and_write_nothing(harness: Harness) -> None:
     mirrored(harness, 24)
     stored, before = harness.stored(), len(harness.registry.log())
@@ -79,6 +88,7 @@ def test_tags_that_have_not_changed_cost_one_request_each_and_write_nothing(harn
     assert [task.digest for task in tasks] == [str(content(number).digest) for number in range(24)]
 
 
+@on_both_s3_servers
 def test_the_bucket_is_not_asked_where_unchanged_tags_came_from(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +100,7 @@ def test_the_bucket_is_not_asked_where_unchanged_tags_came_from(
     assert asked_for == []
 
 
+@on_both_s3_servers
 def test_another_source_of_the_same_images_is_remembered_when_the_bucket_has_told_of_it(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +126,7 @@ def test_another_source_of_the_same_images_is_remembered_when_the_bucket_has_tol
     )
 
 
+@on_both_s3_servers
 def test_changed_tags_among_unchanged_ones_are_mirrored(harness: Harness) -> None:
     mirrored(harness, 24)
     new = range(5, 24, 3)
@@ -150,6 +162,7 @@ def test_changed_tags_beyond_the_share_of_a_work_horse_are_left_to_others(harnes
     assert (job.state, job.images.succeeded, job.images.unchanged, job.attempt) == ("succeeded", 12, 0, 1)
 
 
+@on_both_s3_servers
 def test_a_tag_that_the_bucket_has_lost_is_mirrored_again_though_the_index_lists_it(harness: Harness) -> None:
     mirrored(harness, 14)
     stored = harness.stored()
@@ -159,6 +172,7 @@ def test_a_tag_that_the_bucket_has_lost_is_mirrored_again_though_the_index_lists
     assert harness.stored() == stored
 
 
+@on_both_s3_servers
 def test_a_tag_whose_link_is_damaged_is_mirrored_again_and_affects_no_other(harness: Harness) -> None:
     mirrored(harness, 3)
     harness.bucket.put(layout.tag_current_key("prod/app", "v1"), b"no digest at all")
@@ -223,6 +237,7 @@ def test_a_job_that_is_canceled_during_the_check_ends_without_its_source(harness
     assert harness.jobs.job(job.id).images.canceled == 4
 
 
+@on_both_s3_servers
 def test_a_tag_that_another_job_is_changing_is_waited_for(harness: Harness) -> None:
     mirrored(harness, 3)
     assert Leases(harness.redis).take(keys.tag_lease("prod/app", "v1"), 1.0)
@@ -237,6 +252,7 @@ def test_two_tasks_for_one_tag_in_one_batch_both_end(harness: Harness) -> None:
     assert [harness.jobs.job(job.id).images.unchanged for job in jobs] == [1, 1]
 
 
+@on_both_s3_servers
 def test_a_job_that_asked_its_source_before_a_later_one_is_superseded(harness: Harness) -> None:
     """The earlier HEAD is held back until the later job has moved the tag."""
     mirrored(harness, 1)
@@ -254,6 +270,7 @@ def test_a_job_that_asked_its_source_before_a_later_one_is_superseded(harness: H
     assert shown(harness, 0) == str(content(0, "new").digest)
 
 
+@on_both_s3_servers
 def test_each_task_waits_for_an_s3_that_is_down(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     mirrored(harness, 3)
     endpoint = harness.bucket

@@ -12,9 +12,16 @@ from tests.support import images
 from tests.support.fakes import faults
 from tests.support.fakes.registry import FakeRegistry
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
 from tests.support.stopped_clock import StoppedClock
 
 NOWHERE = "127.0.0.2"
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source and Redis. Any S3 server will do."""
+    return rclone_s3
 
 
 @pytest.fixture

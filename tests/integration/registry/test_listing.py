@@ -122,11 +122,11 @@ def test_null_and_an_empty_list_are_a_repository_without_tags(
     assert list(client.tags(repository)) == []
 
 
-def test_an_unknown_repository_is_not_an_empty_one(client: RegistryClient, repository: RepositoryPattern) -> None:
-    read, error = _failure(client.tags(repository))
+def test_an_unknown_repository_is_not_an_empty_one(client: RegistryClient, registry: FakeRegistry) -> None:
+    read, error = _failure(client.tags(RepositoryPattern(registry.host, "team/nobody")))
     assert read == []
     assert isinstance(error, RepositoryUnknown)
-    assert (error.code, REPOSITORY in error.message) == ("NAME_UNKNOWN", True)
+    assert (error.code, "team/nobody" in error.message) == ("NAME_UNKNOWN", True)
 
 
 def test_a_full_page_without_a_link_may_have_a_successor(
@@ -159,7 +159,7 @@ def test_the_link_of_a_proxy_with_another_path_is_used_with_our_own_path(
 ) -> None:
     registry.script(tag_pages(TAGS[:50], most=20, link="/artifactory/api/docker{}"))
     assert list(client.tags(repository)) == TAGS[:50]
-    assert {request.path for request in registry.log("api")} == {f"/v2/{REPOSITORY}/tags/list"}
+    assert {request.path for request in registry.requests} == {f"/v2/{REPOSITORY}/tags/list"}
 
 
 def test_a_link_may_stand_among_others(
@@ -224,7 +224,7 @@ def test_a_link_that_cannot_be_followed_fails_the_list(
     assert read == []
     assert isinstance(error, SourceFailed)
     assert reason in error.message
-    assert len(registry.log()) == 1
+    assert len(registry.log(path="tags/list")) == 1
 
 
 def test_a_link_never_takes_the_login_to_another_origin(
@@ -265,7 +265,7 @@ def test_pages_in_a_circle_fail_the_list(
     assert len(read) == period + 1
     assert isinstance(error, SourceFailed)
     assert "circle" in error.message
-    assert len(registry.log()) == period + 1
+    assert len(registry.log(path="tags/list")) == period + 1
 
 
 def test_endless_empty_pages_fail_the_list(
@@ -275,7 +275,7 @@ def test_endless_empty_pages_fail_the_list(
     _, error = _failure(client.tags(repository))
     assert isinstance(error, SourceFailed)
     assert "10 pages in a row" in error.message
-    assert len(registry.log()) == 11
+    assert len(registry.log(path="tags/list")) == 11
 
 
 def test_endless_pages_fail_the_list(
@@ -288,7 +288,7 @@ def test_endless_pages_fail_the_list(
     _, error = _failure(client.tags(repository))
     assert isinstance(error, ListingTooLarge)
     assert "more than 20 pages" in error.message
-    assert len(registry.log()) == 20
+    assert len(registry.log(path="tags/list")) == 20
 
 
 def test_more_tags_than_are_read_fail_the_list(
@@ -312,7 +312,7 @@ def test_a_list_has_a_time_limit_for_all_its_requests(
     _, error = _failure(client.tags(repository))
     assert isinstance(error, SourceTooSlow)
     assert error.out_of_time
-    assert len(registry.log()) == 7
+    assert len(registry.log(path="tags/list")) == 7
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_a_page_that_never_ends_fails_the_list(
     registry.script(faults.faulty(faults.held_until(threading.Event(), 100)))
     _, error = _failure(client.tags(repository))
     assert isinstance(error, SourceTooSlow)
-    assert len(registry.log()) == 1
+    assert len(registry.log(path="tags/list")) == 1
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,19 @@ def test_a_failing_page_fails_the_list(
     read, error = _failure(client.tags(repository))
     assert read == TAGS[:1000]
     assert isinstance(error, kind)
-    assert len(registry.log()) == requests
+    assert len(registry.log(path="tags/list")) == requests
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_registry_that_lists_no_tags_is_asked_once(
+    client: RegistryClient, registry: FakeRegistry, repository: RepositoryPattern, status: int
+) -> None:
+    registry.script(faults.faulty(faults.status(status), path="tags/list"))
+    _, error = _failure(client.tags(repository))
+    assert isinstance(error, SourceFailed)
+    assert "no list of the tags" in error.message
+    assert "`images`" in error.hint
+    assert len(registry.log(path="tags/list")) == 1
 
 
 def test_a_canceled_task_does_not_wait_for_a_page(

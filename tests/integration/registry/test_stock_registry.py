@@ -7,6 +7,7 @@ import pytest
 from mirror.errors import ManifestUnknown
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.reference import Reference
+from mirror.oci.referrer import fallback_tag
 from tests.integration.registry.conftest import MakeClient, get_manifest
 from tests.support.images import artifact, image, index, layer, push, three_platforms
 from tests.support.servers import DockerRegistry
@@ -49,3 +50,18 @@ def test_an_image_that_is_not_there_is_unknown(docker_registry: DockerRegistry, 
     client = client_of(insecure_registries=frozenset({docker_registry.host}))
     with pytest.raises(ManifestUnknown):
         get_manifest(client, Reference.parse(f"{docker_registry.host}/registry-client/nothing:1"))
+
+
+def test_its_referrers_are_found_by_their_tags(docker_registry: DockerRegistry, client_of: MakeClient) -> None:
+    """It has no referrers API."""
+    repository, signature = "registry-client/signed", IMAGES["artifact"]
+    tag = f"{fallback_tag(SIGNED.digest)}.sig"
+    push(SIGNED, docker_registry.url, repository, "1")
+    push(signature, docker_registry.url, repository, tag)
+    client = client_of(insecure_registries=frozenset({docker_registry.host}))
+    subject = Reference(docker_registry.host, repository, None, SIGNED.digest)
+    assert client.referrers(subject) is None
+    assert client.referrer_tags(subject) == frozenset({tag})
+    assert client.tag_digest(Reference(docker_registry.host, repository, tag)) == signature.digest
+    assert client.tag_digest(Reference(docker_registry.host, repository, fallback_tag(SIGNED.digest))) is None
+    assert client.referrer_tags(Reference(docker_registry.host, "registry-client/nobody", "1")) is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from mirror.copying.cancellation import Cancellation
 from mirror.queue import NORMAL
 from mirror.records.job import Job
@@ -13,6 +15,13 @@ from tests.e2e.processes import eventually
 from tests.support import images
 from tests.support.fakes.registry import Reply, Request
 from tests.support.harness import Harness
+from tests.support.servers import RcloneS3
+
+
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the queue and the threads. Any S3 server will do."""
+    return rclone_s3
 
 
 def submitted(harness: Harness, count: int) -> list[Job]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 import ssl
@@ -15,8 +16,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol, Self
+from urllib.parse import urlencode
 
 from mirror.oci.digest import Digest
+from mirror.oci.media_types import OCI_INDEX
 from tests.support.fakes.docker_hub import Tokens, basic
 from tests.support.fakes.faults import Script
 from tests.support.fakes.server import HttpServer, Reply, Request
@@ -24,7 +27,8 @@ from tests.support.images import TestImage
 
 __all__ = ["FakeRegistry", "Reply", "Request", "Script", "Tokens"]
 
-_PATH: Final = re.compile(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)")
+_PATH: Final = re.compile(r"/v2/(.+)/(manifests|blobs|tags|referrers)/([^/]+)")
+_ABOUT_REFERRERS: Final = re.compile(r"/v2/.+/(referrers/[^/]+|tags/list|manifests/sha(256|512)-[^/]+)")
 _RANGE: Final = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 _BLOCK: Final = 1024 * 1024
 _NUMBER: Final = 8
@@ -78,7 +82,8 @@ class FakeRegistry:
 
     Its servers ``api``, ``token`` and ``cdn`` have their own ports.
 
-    With *tokens* it requires Docker Hub's token flow. With *token_on_api* the token server is a path of the API, as at
+    With *referrers_api* it lists the manifests that have a digest as their subject. With *tokens* it requires Docker
+    Hub's token flow. With *token_on_api* the token server is a path of the API, as at
     GHCR. With *redirect_blobs* it redirects blob reads to the CDN. Without *ranges* it ignores ``Range``. `url` is that
     of the API, and references name the registry by `host`.
     """
@@ -90,8 +95,12 @@ class FakeRegistry:
         token_on_api: bool = False,
         redirect_blobs: bool = False,
         ranges: bool = True,
+        referrers_api: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.referrers_api = referrers_api
+        self.referrers_page = 0
+        """Referrers in a page of a list. 0 puts all of them in one page."""
         self.tokens = tokens
         self.token_on_api = token_on_api
         self.redirect_blobs = redirect_blobs
@@ -161,10 +170,20 @@ class FakeRegistry:
         self.scripts.append(script)
 
     def log(self, server: str | None = None, *, method: str | None = None, path: str = "") -> list[Request]:
-        """Return the requests so far, filtered by server, method and a part of the path."""
+        """Return the requests so far, filtered by server, method and a part of the path.
+
+        Requests that only look for referrers are left out, unless *path* names a part of theirs.
+        """
         with self._lock:
             found = list(self.requests)
+        if not any(part in path for part in ("tags", "referrers", "sha256-", "sha512-")):
+            found = [request for request in found if not _ABOUT_REFERRERS.fullmatch(request.path)]
         return [r for r in found if server in (None, r.server) and method in (None, r.method) and path in r.path]
+
+    def looks_for_referrers(self) -> list[Request]:
+        """Return the requests so far that look for referrers: by the API, by a list of tags, or by a tag."""
+        with self._lock:
+            return [request for request in self.requests if _ABOUT_REFERRERS.fullmatch(request.path)]
 
     def _reply_to(self, request: Request) -> Reply:
         with self._lock:
@@ -193,6 +212,10 @@ class FakeRegistry:
             return Reply(307, {"Location": target})
         if kind == "blobs":
             return self._blob(request, repository, name)
+        if kind == "tags" and name == "list":
+            return self._tags(repository)
+        if kind == "referrers" and self.referrers_api:
+            return self._referrers(request, repository, name)
         return Reply(200 if request.path == "/v2/" else 404)
 
     def _cdn(self, request: Request) -> Reply:
@@ -217,6 +240,34 @@ class FakeRegistry:
             return Reply(404, body=b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
         headers = {"Content-Type": found.media_type, "Docker-Content-Digest": str(found.digest)}
         return Reply(200, headers, found.body)
+
+    def _tags(self, repository: str) -> Reply:
+        """List all tags in one page, as CNCF distribution 2 does."""
+        names = sorted(name for found, name in list(self._manifests) if found == repository)
+        if not names:
+            return Reply(404, body=b'{"errors":[{"code":"NAME_UNKNOWN"}]}')
+        tags = [name for name in names if ":" not in name]
+        return Reply(200, {"Content-Type": "application/json"}, json.dumps({"name": repository, "tags": tags}).encode())
+
+    def _referrers(self, request: Request, repository: str, subject: str) -> Reply:
+        """List the manifests whose subject is *subject* ("Listing Referrers" of the distribution spec)."""
+        wanted = request.query.get("artifactType", [""])[0]
+        entries: dict[str, dict[str, object]] = {}
+        for (found, _), manifest in list(self._manifests.items()):
+            document = json.loads(manifest.body) if found == repository else {}
+            if (document.get("subject") or {}).get("digest") != subject:
+                continue
+            kind = document.get("artifactType") or (document.get("config") or {}).get("mediaType")
+            if not wanted or kind == wanted:
+                entry = {**manifest.descriptor, "artifactType": kind, "annotations": document.get("annotations")}
+                entries[str(manifest.digest)] = {name: value for name, value in entry.items() if value}
+        headers = {"Content-Type": OCI_INDEX} | ({"OCI-Filters-Applied": "artifactType"} if wanted else {})
+        start = int(request.query.get("start", ["0"])[0])
+        end = start + (self.referrers_page or len(entries))
+        if end < len(entries):
+            headers["Link"] = f'<{request.path}?{urlencode({"artifactType": wanted, "start": end})}>; rel="next"'
+        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries.values())[start:end]}
+        return Reply(200, headers, json.dumps(body).encode())
 
     def _blob(self, request: Request, repository: str, digest: str) -> Reply:
         content = self._blobs.get((repository, digest))

@@ -12,7 +12,7 @@ from mirror.catalog.entry import ImageEntry, IndexedTag, is_current
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import PlatformPattern
-from mirror.records.rules import CopyOptions, PlatformMode, PlatformRules
+from mirror.records.rules import FOREIGN_LAYERS, CopyOptions, PlatformMode, PlatformRules
 from mirror.records.spec import CopySpec
 from mirror.storage.provenance import ImageProvenance, ImageSummary
 
@@ -109,6 +109,25 @@ def test_a_version_of_windows_is_compared_if_the_index_lists_it() -> None:
     wanted = asking("sparse:windows/amd64:10.0.20348.*")
     assert is_current(wanted, IMAGE, held_by(None, "windows/amd64:10.0.20348.1"))
     assert not is_current(wanted, IMAGE, held_by(None, "windows/amd64"))
+
+
+FOREIGN = [
+    # what the tag has, and which choices find nothing more to bring
+    ("all", {"include", "when-held", "leave-out"}),
+    ("when-held", {"when-held", "leave-out"}),
+    ("leave-out", {"leave-out"}),
+    (None, {"when-held", "leave-out"}),
+]
+
+
+@pytest.mark.parametrize(("held", "current"), FOREIGN)
+def test_a_tag_that_lacks_foreign_layers_is_not_current_for_a_choice_that_may_bring_them(
+    held: str | None, current: set[str]
+) -> None:
+    tag = replace(held_by(None), foreign_layers=held)
+    for choice in FOREIGN_LAYERS:
+        wanted = replace(SPEC, options=CopyOptions(foreign_layers=choice))
+        assert is_current(wanted, IMAGE, tag) is (choice in current)
 
 
 def test_what_a_rewritten_tag_shows_is_no_digest_of_its_source() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mirror.errors import SizeInvalid
@@ -159,6 +161,13 @@ def test_merging_keeps_the_descriptor_that_embeds_the_content() -> None:
     for order in ([plain, carrying], [carrying, plain]):
         [merged] = merge_by_digest(order)
         assert merged.inline_content() == b"a"
+
+
+def test_merging_keeps_the_urls_that_only_another_descriptor_has() -> None:
+    plain = Descriptor(DOCKER_FOREIGN, Digest.of(b"a"), 1)
+    others = [replace(plain, data="YQ=="), replace(plain, urls=("https://a",)), replace(plain, urls=("https://b",))]
+    [merged] = merge_by_digest([plain, *others])
+    assert (merged.data, merged.urls) == ("YQ==", ("https://a",))
 
 
 @pytest.mark.parametrize("data", [None, "", "YQ", "YQ==\n", "YmI=", "Yg==", "*", "é", "YQ==YQ=="])

@@ -145,6 +145,37 @@ def test_a_layer_is_not_foreign_for_having_urls() -> None:
     )
 
 
+URL = "https://example.com/x"
+
+
+@pytest.mark.parametrize(
+    ("urls", "kept"),
+    [
+        ([URL, "http://example.com:8080/x?y=1"], (URL, "http://example.com:8080/x?y=1")),
+        (["https://[2001:db8::1]:443/x"], ("https://[2001:db8::1]:443/x",)),
+        ([URL, URL], (URL,)),
+        ([f"{URL}{number}" for number in range(100)], tuple(f"{URL}{number}" for number in range(8))),
+        (["https://" + "a" * 2048, URL], (URL,)),
+        (["ftp://example.com/x", "file:///etc/passwd", "//example.com/x", "HTTPS:/x", ""], ()),
+        (["https://user@example.com/x", "https://user:pass@example.com/x", "https://@example.com/x"], ()),
+        (["https://example.com\\@other.example/x", "https://example.com /x", "https://\u0435xample.com/x"], ()),
+        (
+            ["https:///x", "https://example.com:0/x", "https://example.com:99999/x", "https://[::1/x", "https://x\n/"],
+            (),
+        ),
+        ([None, 7, {}, [URL], URL], (URL,)),
+        (URL, ()),
+        (None, ()),
+        ({"0": URL}, ()),
+    ],
+)
+def test_usable_urls_of_a_foreign_layer_are_kept_and_others_ignored(urls: object, kept: tuple[str, ...]) -> None:
+    foreign, ordinary = manifest(
+        oci_manifest(layers=[entry(OCI_FOREIGN, urls=urls), entry(OCI_LAYER, urls=urls)])
+    ).layers
+    assert (foreign.urls, ordinary.urls) == (kept, ())
+
+
 def test_sha512_digests_are_accepted() -> None:
     assert manifest(oci_manifest(layers=[entry(OCI_LAYER, algorithm="sha512")])).layers[0].digest.algorithm == "sha512"
 

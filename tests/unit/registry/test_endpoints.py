@@ -53,3 +53,18 @@ def test_docker_hubs_api_is_on_another_host() -> None:
 )
 def test_plain_http_is_permitted_only_where_the_settings_allow_it(registry: str, url: str, *, permitted: bool) -> None:
     assert ENDPOINTS.permits(registry, Origin.of(url)) is permitted
+
+
+@pytest.mark.parametrize(
+    ("url", "permitted"),
+    [
+        ("https://anywhere.example", True),
+        ("http://anywhere.example", False),
+        ("http://hub-proxy.corp:8081", False),
+        ("http://lab.corp:5000", True),
+        ("http://lab.corp:5001", False),
+        ("http://old.corp", True),
+    ],
+)
+def test_a_manifest_may_name_a_url_without_tls_only_at_an_insecure_registry(url: str, *, permitted: bool) -> None:
+    assert ENDPOINTS.permits_anyone(Origin.of(url)) is permitted

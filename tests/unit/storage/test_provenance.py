@@ -29,7 +29,15 @@ def sparse(*names: str) -> ImageProvenance:
     return replace(WHOLE, summary=summary, platforms=f"sparse:{','.join(names)}")
 
 
-@pytest.mark.parametrize("record", [WHOLE, sparse("linux/amd64"), replace(WHOLE, platforms="single:linux/amd64")])
+@pytest.mark.parametrize(
+    "record",
+    [
+        WHOLE,
+        sparse("linux/amd64"),
+        replace(WHOLE, platforms="single:linux/amd64"),
+        replace(WHOLE, foreign_layers="when-held"),
+    ],
+)
 def test_a_record_is_read_as_it_was_written(record: ImageProvenance) -> None:
     assert ImageProvenance.from_json(record.to_json()) == record
 
@@ -46,6 +54,33 @@ def test_a_record_of_the_release_before_has_no_rules() -> None:
 def test_a_damaged_record_is_none(damaged: object) -> None:
     fields = json.loads(WHOLE.to_json()) | {"platforms": damaged}
     assert ImageProvenance.from_json(json.dumps(fields).encode()) is None
+
+
+@pytest.mark.parametrize("unknown", [7, ["all"], {}, "of a later release"])
+def test_an_unknown_word_for_foreign_layers_is_none(unknown: object) -> None:
+    fields = json.loads(WHOLE.to_json()) | {"foreign_layers": unknown}
+    assert ImageProvenance.from_json(json.dumps(fields).encode()) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("new", "before", "joined"),
+    [
+        (("all", "linux/amd64"), ("all", "linux/arm64"), "all"),
+        (("all", "linux/amd64"), ("when-held", "linux/arm64"), "when-held"),
+        (("all", "linux/amd64"), (None, "linux/arm64"), None),
+        (("when-held", "linux/amd64"), ("leave-out", "linux/arm64"), "leave-out"),
+        (("leave-out", "linux/amd64"), ("all", "linux/arm64"), "leave-out"),
+        (("all", "linux/amd64"), ("leave-out", "linux/amd64"), "all"),
+        (("all", "linux/amd64"), ("when-held", None), "when-held"),
+    ],
+)
+def test_a_joined_record_has_the_foreign_layers_that_all_its_children_have(
+    new: tuple[str | None, str], before: tuple[str | None, str | None], joined: str | None
+) -> None:
+    """Children that were chosen again have what was copied now. Others have what they had."""
+    record = replace(sparse(new[1]), foreign_layers=new[0])
+    base = sparse(before[1]) if before[1] else WHOLE
+    assert record.joined(replace(base, foreign_layers=before[0])).foreign_layers == joined
 
 
 def test_the_rules_of_a_record_are_taken_apart() -> None:

@@ -1,0 +1,1 @@
+"""Tests of signatures. All of them are pure."""
