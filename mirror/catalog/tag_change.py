@@ -120,7 +120,7 @@ class TagChanges:
 
     def lock(self, target: LocalImage) -> AbstractContextManager[Lease]:
         """Hold the tag's lease for the block. Raises TagBusy if another process holds it for long."""
-        return self._lock(keys.tag_lease(target.repository, str(target.tag)), str(target))
+        return _locked(self._leases, keys.tag_lease(target.repository, str(target.tag)), str(target))
 
     def lock_record(self, repository: str, digest: Digest) -> AbstractContextManager[Lease]:
         """Hold the lease of an image's record for the block, which reads and writes it, each within `COMMIT_TIMEOUT`.
@@ -128,14 +128,7 @@ class TagChanges:
         Several tags of one image may be published at once, each under its own lease. They share the record. Raises
         TagBusy if another process holds the lease for long.
         """
-        return self._lock(keys.image_record_lease(repository, digest), f"{repository}@{digest}")
-
-    @contextmanager
-    def _lock(self, key: str, what: str) -> Iterator[Lease]:
-        with self._leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT) as lease:
-            if lease is None:
-                raise TagBusy(what)
-            yield lease
+        return _locked(self._leases, keys.image_record_lease(repository, digest), f"{repository}@{digest}")
 
     @contextmanager
     def lock_available(self, changes: Sequence[TagChange]) -> Iterator[Mapping[TagChange, Lease]]:
@@ -228,6 +221,14 @@ class TagChanges:
         Return for each change who recorded a later one. Such a change is not recorded.
         """
         return self._sequence.publish([(*change.tag, change.number, change.by) for change in changes])
+
+
+@contextmanager
+def _locked(leases: Leases, key: str, what: str) -> Iterator[Lease]:
+    with leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT) as lease:
+        if lease is None:
+            raise TagBusy(what)
+        yield lease
 
 
 def require_allowed(name: LocalImage, current: Digest | None, allowed: Precondition) -> None:
