@@ -17,7 +17,7 @@ from mirror.catalog.tag_change import TagUpdate
 from mirror.copying.copier import Copier
 from mirror.copying.memory import ManifestMemory
 from mirror.copying.resolver import Resolver
-from mirror.errors import BlobUnknown, ManifestUnknown, MirrorError
+from mirror.errors import BlobUnknown, ImageNotHeld, ManifestUnknown, MirrorError
 from mirror.jobs.claim import ClaimedCopy, ClaimedTask, TaskSettler, tolerate_outage
 from mirror.jobs.expand import Expander
 from mirror.jobs.plan import ImagePlanner
@@ -94,8 +94,8 @@ class ImageCopier:
         if not task.was_looked_up:
             task.look_up(self.resolver)
         hint = task.digest
-        if hint is not None and (update := self._confirmed(task, hint)) is not None:
-            return self._unchanged(task, update, hint)
+        if hint is not None and (outcome := self._unchanged(task, self._confirmed(task, hint), hint)):
+            return outcome
         try:
             return self._copy(task, reference, hint)
         except BlobUnknown as error:
@@ -134,20 +134,37 @@ class ImageCopier:
                 update = None
                 if digest != hint or (task.held and task.held.made_from == digest):
                     update = self._confirmed(task, digest, served=True)
-                if update := update or self.confirmer.left_alone(task.change, task.spec, digest):
-                    return self._unchanged(task, update, digest)
+                update = update or self.confirmer.left_alone(task.change, task.spec, digest)
+                if outcome := self._unchanged(task, update, digest):
+                    return outcome
                 signature = self.signatures.verify(task, digest, memory)
                 image, held = resolution.image(rules), resolution.held
             outcome = self._copy_and_publish(task, digest, image, held, signature, memory)
             return replace(outcome, signature=signature)
 
-    def _unchanged(self, task: ClaimedCopy, update: TagUpdate, found: Digest) -> Outcome:
-        """Return the outcome of a task whose image is not copied. Its source may have new referrers of it."""
+    def _unchanged(self, task: ClaimedCopy, update: TagUpdate | None, found: Digest) -> Outcome | None:
+        """Return the outcome of a task whose image is not copied. Its source may have new referrers of it.
+
+        None without an *update*, and if the bucket has lost the image's manifest: then the image is copied.
+        """
+        if update is None:
+            return None
         outcome = unchanged_outcome(update, found)
         if not outcome.unchanged:
             return outcome
         if task.are_referrers_current:
             return with_referrers(task, outcome)
+        try:
+            return self._refreshed(task, outcome, update.digest, found)
+        except ImageNotHeld as error:
+            _LOG.warning("the bucket has lost a part of the image, which is copied again", reason=error.message)
+            return None
+
+    def _refreshed(self, task: ClaimedCopy, outcome: Outcome, shown: Digest, found: Digest) -> Outcome:
+        """Verify the signature of an unchanged image if that is due, and copy its new referrers. Raises ImageNotHeld.
+
+        The target shows *shown*, and the source has *found*. They differ for an image that was rewritten.
+        """
         fetched = signature = None
         with self.copier.manifest_memory(task.spec.source, task.cancellation) as memory:
             if self.signatures.is_satisfied(task.spec, task.held):
@@ -156,13 +173,12 @@ class ImageCopier:
                 signature = self.signatures.verify(task, found, memory)
                 outcome = replace(outcome, signature=signature)
             if task.spec.options.referrers.are_wanted:
-                fetched = self.referrers.refresh(task, update.digest, memory)
+                fetched = self.referrers.refresh(task, shown, memory)
                 outcome = replace(outcome, referrers=self.referrers.publish(task, fetched))
         if self.attester and fetched:
-            self.attester.give_way(task.change.target.repository, update.digest, by=task.claim.task.job)
+            self.attester.give_way(task.change.target.repository, shown, by=task.claim.task.job)
         if fetched or signature:
-            seen = fetched.seen if fetched else None
-            self.confirmer.note_referrers(task.change.target, update.digest, seen, signature)
+            self.confirmer.note_referrers(task.change.target, shown, fetched.seen if fetched else None, signature)
         return outcome
 
     def _confirmed(self, task: ClaimedCopy, digest: Digest, *, served: bool = False) -> TagUpdate | None:

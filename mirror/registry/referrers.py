@@ -191,7 +191,7 @@ class _ApiSupport:
             self._missing_until[registry] = monotonic() + NO_API_SECONDS
             self._missing_until.move_to_end(registry)
             _drop_oldest(self._missing_until)
-        _LOG.info("this registry has no referrers API", registry=registry, status=status, skipped_for=NO_API_SECONDS)
+        _LOG.debug("this registry has no referrers API", registry=registry, status=status, skipped_for=NO_API_SECONDS)
 
 
 def _drop_oldest(records: OrderedDict[str, None] | OrderedDict[str, float]) -> None:

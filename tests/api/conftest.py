@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from mirror.settings import Settings
 from mirror.storage.s3 import S3Clients
 from mirror.wiring import Core, build
+from service.api.health import readiness
 from service.app import create_app
 from service.core import Service
 from service.http.auth import RequestAuthenticator, admin_token
@@ -22,6 +23,12 @@ from tests.support.harness import mark_built
 from tests.support.servers import RcloneS3, ValkeyServer
 
 TOKEN = secrets.token_hex(16)
+
+
+@pytest.fixture(autouse=True)
+def patient_readiness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the checks of /readyz a minute: on a loaded machine, two seconds are too few now and then."""
+    monkeypatch.setattr(readiness, "PATIENCE", 60.0)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from mirror.records.rules import (
     TagRules,
 )
 from mirror.records.task import ReferrerCounts, Task
+from mirror.storage import layout
 from tests.support import images
 from tests.support.fakes.docker_hub import PullLimit
 from tests.support.fakes.registry import FakeRegistry, Reply, Request
@@ -141,6 +142,16 @@ def test_a_signature_that_is_added_later_is_all_that_the_next_run_fetches(mirror
     assert is_held(mirror, SIGNED)
     again = succeeded(run(mirror))
     assert (again.unchanged, again.referrers) == (True, ReferrerCounts(unchanged=1))
+
+
+def test_an_unchanged_image_that_the_bucket_has_lost_is_copied_again(mirror: Harness) -> None:
+    succeeded(run(mirror))
+    mirror.bucket.delete([layout.revision_link_key("team/app", INDEX.digest)])
+    attach(mirror.registry, INDEX, SIGNED)
+    task = succeeded(run(mirror))
+    assert (task.unchanged, task.referrers) == (False, ReferrerCounts(copied=1))
+    assert is_held(mirror, INDEX)
+    assert listed(mirror, INDEX) == {SIGNED.digest}
 
 
 def test_a_warm_run_without_referrers_asks_its_source_twice(mirror: Harness) -> None:
