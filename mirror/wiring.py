@@ -227,7 +227,13 @@ def build(
         referrer_lists=referrer_lists,
         confirmer=confirmer,
         retagger=Retagger(
-            settings.public_host, changes, publisher, reader, blobs=blobs, provenance=provenance, pins=pins
+            settings.public_host,
+            changes,
+            publisher,
+            reader,
+            referrer_lists,
+            provenance=provenance,
+            pins=pins,
         ),
         deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -97,6 +97,12 @@ class CatalogReader:
         with ThreadPoolExecutor(min(len(blobs), _READERS), thread_name_prefix="links") as pool:
             links = pool.map(lambda blob: self._links.has_layer(repository, blob.digest), blobs)
             return [blob for blob, is_linked in zip(blobs, links, strict=True) if not is_linked]
+
+    def held(self, sizes: Mapping[Digest, int]) -> set[Digest]:
+        """Return which of these manifests and blobs the bucket has with their size in bytes. Costs a request each."""
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="heads") as pool:
+            found = pool.map(self._blobs.held, sizes)
+            return {digest for digest, size in zip(sizes, found, strict=True) if size == sizes[digest]}
 
     def inspect(self, name: LocalImage) -> ImageDetail:
         """Return everything that is known of one image. Raises ImageNotHeld."""

@@ -46,6 +46,10 @@ from mirror.storage.provenance import ImageProvenance, ImageSummary, ProvenanceS
 _READERS: Final = 16
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+MAX_DEPTH: Final = 3
+"""Levels of referrers: of an image, of its referrers, and of those."""
+MAX_REFERRERS: Final = 1_000
+"""Referrers of one image, with those of its children and of its referrers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import structlog
 
 from mirror.catalog.publish import Publisher
 from mirror.catalog.reader import CatalogReader
-from mirror.catalog.referrers import ReferrerLists
+from mirror.catalog.referrers import MAX_DEPTH, MAX_REFERRERS, ReferrerLists
 from mirror.catalog.tag_change import TagChange, TagChanges
 from mirror.copying.copier import Copier
 from mirror.copying.memory import ManifestMemory
@@ -40,10 +40,6 @@ from mirror.records.rules import ReferrerRules
 from mirror.records.task import ReferrerCounts
 from mirror.storage.provenance import ImageProvenance
 
-MAX_DEPTH: Final = 3
-"""Levels of referrers: of an image, of its referrers, and of those."""
-MAX_REFERRERS: Final = 1_000
-"""Referrers of one image, with those of its children and of its referrers."""
 _THREADS: Final = 4
 _NotCopied = Literal["unwanted", "left out"]
 _LOG = structlog.get_logger(__name__)

@@ -85,6 +85,9 @@ def read_image(image: str) -> Response | tuple[dict[str, Any], dict[str, str]]:
 def retag_image(_: dict[str, Any], body: dict[str, Any], image: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Point a tag at an image that the mirror holds. No bytes are copied.
 
+    In another repository the referrers of the image are listed too: its signatures, SBOMs and attestations. Tags of
+    cosign 2 that exist there already stay as they are.
+
     `If-Match: "<digest>"` moves the tag only if it shows that digest, `If-None-Match: *` only if it does not exist.
     A name under a registry's host takes only images that stand under that host already, and `library/…`,
     `docker.io/library/…` and `docker.io/<name>` only images of `docker.io/library/…`.

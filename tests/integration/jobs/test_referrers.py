@@ -7,11 +7,14 @@ from datetime import timedelta
 
 import pytest
 
+from mirror.catalog.referrers import MAX_DEPTH
+from mirror.errors import PreconditionFailed
 from mirror.jobs import referrers
 from mirror.jobs.submit import ImageRequest
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.referrer import CHILDREN_EVERY, Referrer, fallback_tag, write_list
 from mirror.records.job import Job, JobOptions
@@ -95,14 +98,14 @@ def succeeded(task: Task) -> Task:
     return task
 
 
-def listed(harness: Harness, subject: TestImage) -> set[Digest]:
-    return {one.digest for one in harness.core.referrer_lists.listed("team/app", subject.digest)}
+def listed(harness: Harness, subject: TestImage, repository: str = "team/app") -> set[Digest]:
+    return {one.digest for one in harness.core.referrer_lists.listed(repository, subject.digest)}
 
 
-def is_held(harness: Harness, image: TestImage) -> bool:
+def is_held(harness: Harness, image: TestImage, repository: str = "team/app") -> bool:
     """Whether the mirror serves the manifest with all of its blobs."""
-    held = harness.core.links.has_revision("team/app", image.digest)
-    return held and all(harness.core.links.has_layer("team/app", digest) for digest in image.blobs)
+    held = harness.core.links.has_revision(repository, image.digest)
+    return held and all(harness.core.links.has_layer(repository, digest) for digest in image.blobs)
 
 
 def asked(harness: Harness) -> list[str]:
@@ -331,7 +334,7 @@ def test_referrers_refer_to_each_other_only_so_deep(harness: Harness) -> None:
         attach(harness.registry, subject, below)
         chain.append(below)
         subject = below
-    assert succeeded(run(harness)).referrers == ReferrerCounts(copied=referrers.MAX_DEPTH)
+    assert succeeded(run(harness)).referrers == ReferrerCounts(copied=MAX_DEPTH)
     assert [is_held(harness, one) for one in chain] == [True] * 3 + [False] * 3
 
 
@@ -378,3 +381,69 @@ def test_referrers_cost_pull_quota_once(harness: Harness) -> None:
     used = hub.used
     assert succeeded(run(harness)).referrers == ReferrerCounts(unchanged=1)
     assert (hub.used, hub.refused) == (used, 0)
+
+
+# -- retag
+
+
+LIVE = LocalImage("prod/app", "live")
+
+
+def with_all_kinds(harness: Harness) -> LocalImage:
+    """Mirror an image with referrers of it, of a child and of a referrer, and with a tag of cosign."""
+    attach(harness.registry, INDEX, SIGNED, BILL)
+    attach(harness.registry, AMD64, SIGNED_CHILD)
+    attach(harness.registry, BILL, SIGNED_BILL)
+    harness.registry.put(COSIGN, "team/app", f"{fallback_tag(INDEX.digest)}.sig")
+    assert succeeded(run(harness)).referrers == ReferrerCounts(copied=5)
+    return LocalImage.parse(TAG)
+
+
+def test_a_retag_into_another_repository_takes_all_referrers_along(mirror: Harness) -> None:
+    source = with_all_kinds(mirror)
+    asked(mirror)
+    for _ in range(2):
+        mirror.core.retagger.retag(LIVE, source, allowed=lambda _: True)
+        for subject in (INDEX, AMD64, BILL):
+            there, here = (mirror.core.referrer_lists.listed(name, subject.digest) for name in ("prod/app", "team/app"))
+            assert [one.entry() for one in there] == [one.entry() for one in here]
+        assert all(is_held(mirror, one, "prod/app") for one in (SIGNED, BILL, SIGNED_CHILD, SIGNED_BILL, COSIGN))
+        signature = LocalImage("prod/app", f"{fallback_tag(INDEX.digest)}.sig")
+        assert mirror.core.changes.current(signature) == COSIGN.digest
+    assert asked(mirror) == []
+
+
+def test_a_retag_adds_to_what_its_repository_has(mirror: Harness) -> None:
+    source = with_all_kinds(mirror)
+    tag = f"{fallback_tag(INDEX.digest)}.sig"
+    own, other = images.artifact(SIGNATURE, b"of the team of prod", subject=INDEX), images.artifact(SBOM, b"their tag")
+    for one, name in ((own, "own"), (other, tag)):
+        mirror.registry.put(one, "prod/app", name)
+        succeeded(run(mirror, CopyOptions(referrers=NO_REFERRERS), f"prod/app:{name}", f"prod/app:{name}"))
+    entry = Referrer(Descriptor(own.media_type, own.digest, len(own.body)))
+    mirror.core.referrer_lists.add("prod/app", INDEX.digest, [entry], by="test")
+    mirror.core.retagger.retag(LIVE, source, allowed=lambda _: True)
+    assert listed(mirror, INDEX, "prod/app") == {own.digest, SIGNED.digest, BILL.digest}
+    assert mirror.core.changes.current(LocalImage("prod/app", tag)) == other.digest
+
+
+def test_a_retag_leaves_out_a_referrer_that_the_bucket_has_lost(mirror: Harness) -> None:
+    source = with_all_kinds(mirror)
+    payload = max(SIGNED.blobs, key=lambda digest: len(SIGNED.blobs[digest]))
+    mirror.bucket.delete([layout.blob_key(payload), layout.revision_link_key("team/app", SIGNED_CHILD.digest)])
+    mirror.core.retagger.retag(LIVE, source, allowed=lambda _: True)
+    assert listed(mirror, INDEX, "prod/app") == {BILL.digest}
+    assert listed(mirror, AMD64, "prod/app") == set()
+    assert is_held(mirror, INDEX, "prod/app")
+    task = succeeded(run(mirror, target="prod/app:live"))
+    assert task.unchanged
+    assert listed(mirror, INDEX, "prod/app") == {BILL.digest, SIGNED.digest}
+    assert is_held(mirror, SIGNED, "prod/app")
+
+
+def test_a_refused_retag_lists_no_referrer(mirror: Harness) -> None:
+    source = with_all_kinds(mirror)
+    before = mirror.stored()
+    with pytest.raises(PreconditionFailed):
+        mirror.core.retagger.retag(LIVE, source, allowed=lambda current: current is not None)
+    assert mirror.stored() == before
