@@ -6,18 +6,19 @@ An answer repeats a rule as it was understood: what is empty or None is left out
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, timedelta
+from datetime import UTC
 from typing import Any, Final
 
-from marshmallow import Schema, ValidationError, fields, post_dump, post_load, validate
+from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from mirror.errors import InvalidDigest, InvalidTemplate
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import is_short_text
 from mirror.oci.name_template import NameTemplate, TagRewrite
 from mirror.oci.platform import PlatformPattern
-from mirror.oci.tag_pattern import TAG_PATTERN_KINDS, TagPattern, compile_regex
+from mirror.oci.tag_pattern import compile_regex
 from mirror.oci.version import VersionRange
+from mirror.records.rule_fields import MOST_PATTERNS, Duration, Parsed, RuleSchema, parses, patterns
 from mirror.records.rules import (
     ALL_PLATFORMS,
     ALL_REFERRERS,
@@ -36,101 +37,11 @@ from mirror.records.rules import (
 )
 from mirror.signatures.policy import MOST_KEYS, InvalidPolicy, SignaturePolicy
 
-MOST_PATTERNS: Final = 100
 MOST_TARGETS: Final = 8
 MOST_TYPES: Final = 50
-_LONGEST_AGE: Final = timedelta(days=3650)
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-class _RuleSchema(Schema):
-    """A rule. Its answer leaves out what is empty."""
-
-    @post_dump
-    def leave_out_empty(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {name: value for name, value in data.items() if value not in (None, "", [], {})}
-
-
-class _Duration(fields.Field[timedelta]):
-    """A whole number and a unit: ``90s``, ``15m``, ``72h``, ``3d`` or ``2w``."""
-
-    def _serialize(self, value: timedelta | None, *_: Any, **__: Any) -> str | None:
-        if value is None:
-            return None
-        seconds = int(value.total_seconds())
-        unit = next(unit for unit in ("h", "m", "s") if seconds % _UNITS[unit] == 0)
-        return f"{seconds // _UNITS[unit]}{unit}"
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> timedelta:
-        number, unit = (value[:-1], value[-1:]) if isinstance(value, str) else ("", "")
-        if unit not in _UNITS or not (number.isascii() and number.isdecimal()) or len(number) > 9:
-            raise ValidationError("Write a whole number and a unit, as in '72h', '90m' or '3d'.")
-        duration = timedelta(seconds=int(number) * _UNITS[unit])
-        if duration > _LONGEST_AGE:
-            raise ValidationError("It is longer than ten years.")
-        return duration
-
-
-class _Parsed(fields.Field[Any]):
-    """A text that *parse* turns into a value, and whose ``str`` is that text again."""
-
-    def __init__(self, parse: Callable[[str], Any], problem: type[Exception] = ValueError, **more: Any) -> None:
-        super().__init__(**more)
-        self._parse = parse
-        self._problem = problem
-
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        return None if value is None else str(value)
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        if not isinstance(value, str):
-            raise ValidationError("Not a valid string.")
-        try:
-            return self._parse(value)
-        except self._problem as error:
-            raise ValidationError(str(error)) from None
-
-
-class _TagPatternField(fields.Field[TagPattern]):
-    """``{"glob": …}``, ``{"regex": …}`` or ``{"exact": …}``."""
-
-    def _serialize(self, value: TagPattern | None, *_: Any, **__: Any) -> dict[str, str] | None:
-        return {value.kind: value.text} if value else None
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> TagPattern:
-        if not isinstance(value, Mapping) or len(value) != 1:
-            raise ValidationError('Write one of {"glob": …}, {"regex": …} and {"exact": …}.')
-        [(kind, text)] = value.items()
-        if kind not in TAG_PATTERN_KINDS or not isinstance(text, str) or not 1 <= len(text) <= 1000:
-            raise ValidationError('Write one of {"glob": …}, {"regex": …} and {"exact": …}.')
-        try:
-            return TagPattern.parse(kind, text)
-        except ValueError as error:
-            raise ValidationError(f"{error}.") from None
-
-
-def _parses(parse: Callable[[str], Any]) -> Callable[[str], None]:
-    """Return a validator that accepts what *parse* accepts."""
-
-    def validator(text: str) -> None:
-        try:
-            parse(text)
-        except ValueError as error:
-            raise ValidationError(f"{error}.") from None
-
-    return validator
-
-
-def _patterns(description: str) -> Any:
-    return fields.List(
-        _TagPatternField(),
-        load_default=list,
-        validate=validate.Length(max=MOST_PATTERNS),
-        metadata={"description": description},
-    )
-
-
-class LatestTagsSchema(_RuleSchema):
+class LatestTagsSchema(RuleSchema):
     count = fields.Integer(required=True, strict=True, validate=validate.Range(1, 100_000), metadata={"example": 3})
     by = fields.String(
         load_default="semver", validate=validate.OneOf(TAG_ORDERS), metadata={"description": "The order of the tags."}
@@ -141,19 +52,19 @@ class LatestTagsSchema(_RuleSchema):
         return LatestTags(**data)
 
 
-class TagRulesSchema(_RuleSchema):
+class TagRulesSchema(RuleSchema):
     """Which tags of a repository to mirror. A tag must pass every rule."""
 
-    allow = _patterns("Only tags that match one of these.")
-    deny = _patterns("No tags that match one of these.")
+    allow = patterns("Only tags that match one of these.")
+    deny = patterns("No tags that match one of these.")
     semver = fields.String(
         load_default=None,
         allow_none=True,
-        validate=[validate.Length(1, 1000), _parses(VersionRange.parse)],
+        validate=[validate.Length(1, 1000), parses(VersionRange.parse)],
         metadata={"description": "A range of versions.", "example": ">=3.18 <4"},
     )
     latest = fields.Nested(LatestTagsSchema, load_default=None, allow_none=True)
-    min_age = _Duration(
+    min_age = Duration(
         load_default=None,
         allow_none=True,
         metadata={
@@ -170,7 +81,7 @@ class TagRulesSchema(_RuleSchema):
         metadata={"description": "Only images that say that they were created at or after this time."},
     )
     exclude_digests = fields.List(
-        _Parsed(Digest.parse, InvalidDigest, metadata={"type": "string"}),
+        Parsed(Digest.parse, InvalidDigest, metadata={"type": "string"}),
         load_default=list,
         validate=validate.Length(max=1000),
         metadata={"description": "Never these digests, whatever tag shows them."},
@@ -202,11 +113,11 @@ class TagRulesSchema(_RuleSchema):
         return TagRules(**{**data, **{name: tuple(data[name]) for name in lists}})
 
 
-class PlatformRulesSchema(_RuleSchema):
+class PlatformRulesSchema(RuleSchema):
     """Which platforms to mirror, and what becomes of the index."""
 
     chosen = fields.List(
-        _Parsed(PlatformPattern.parse, metadata={"type": "string", "example": "linux/amd64"}),
+        Parsed(PlatformPattern.parse, metadata={"type": "string", "example": "linux/amd64"}),
         data_key="only",
         attribute="only",
         load_default=list,
@@ -231,8 +142,8 @@ class PlatformRulesSchema(_RuleSchema):
         return PlatformRules(tuple(data["only"]), data["mode"])
 
 
-class TagRenameSchema(_RuleSchema):
-    regex = fields.String(required=True, validate=[validate.Length(1, 1000), _parses(compile_regex)])
+class TagRenameSchema(RuleSchema):
+    regex = fields.String(required=True, validate=[validate.Length(1, 1000), parses(compile_regex)])
     to = fields.String(required=True, validate=validate.Length(max=128), metadata={"example": "\\1"})
 
     @post_load
@@ -247,7 +158,7 @@ class _Replacement(Schema):
     to = fields.String(required=True, validate=validate.Length(max=255))
 
 
-class TargetRuleSchema(_RuleSchema):
+class TargetRuleSchema(RuleSchema):
     """How the names of targets are made."""
 
     template = fields.String(load_default=CANONICAL_TARGET.template, metadata={"example": "team/{name}:{tag}"})
@@ -323,7 +234,7 @@ class _ReferrersField(fields.Field[ReferrerRules]):
         return ReferrerRules(types=tuple(value))
 
 
-class SignaturePolicySchema(_RuleSchema):
+class SignaturePolicySchema(RuleSchema):
     """Who must have signed the image. Without such a signature it is not published."""
 
     keys = fields.List(
@@ -383,7 +294,7 @@ class CopyOptionsSchema(Schema):
             "description": "`never` leaves a target that exists alone. `always` publishes an unchanged image again."
         },
     )
-    immutable = _patterns("Tags that never move to another digest once the mirror has them.")
+    immutable = patterns("Tags that never move to another digest once the mirror has them.")
     referrers = _ReferrersField(
         load_default=ALL_REFERRERS,
         metadata={

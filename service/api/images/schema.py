@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from mirror.records.rules import PLATFORM_MODES
-from service.api.jobs.schema import SignatureSchema
+from service.api.jobs.task_schema import SignatureSchema
 from service.http.pagination import DIGEST_EXAMPLE, PageQuery, page_schema
 
 _IMAGE = "docker.io/library/alpine:3.20"

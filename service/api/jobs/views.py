@@ -17,17 +17,8 @@ from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.states import RETRYABLE, UNFINISHED
 from mirror.records.task import BLOB_STATES, BlobReport, Expansion, Task
 from service.api.jobs.request_schema import JobRequest, JobRequestSchema
-from service.api.jobs.schema import (
-    BlobPageSchema,
-    BlobQuery,
-    ChoicePageSchema,
-    ChoiceQuery,
-    JobPageSchema,
-    JobPostQuery,
-    JobQuery,
-    JobSchema,
-    TaskPageSchema,
-)
+from service.api.jobs.schema import JobPageSchema, JobPostQuery, JobQuery, JobSchema
+from service.api.jobs.task_schema import BlobPageSchema, BlobQuery, ChoicePageSchema, ChoiceQuery, TaskPageSchema
 from service.api.jobs.waiting import shown_wait
 from service.api.plans.document import plan_document
 from service.api.plans.schema import PlanSchema

@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields, validate
 
 from mirror.records.plans import PLAN_ACTIONS, PLAN_STATES
-from service.api.jobs.schema import WaitingForSchema
+from service.api.jobs.task_schema import WaitingForSchema
 from service.http.pagination import DIGEST_EXAMPLE, PageQuery, Timestamp, page_schema
 
 _IMAGE = "docker.io/library/alpine:3.20"
