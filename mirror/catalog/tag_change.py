@@ -15,9 +15,10 @@ Two changes of one tag may run at the same time, on two machines, for these reas
 
 - The change with the later number wins, whichever ends first. So of two copies, the one that asked its source later
   decides what the tag shows.
-- A process that lost its lease cannot write late. The commit has a timeout under half the lease that was just renewed,
-  and is sent again only if S3 answers 500 in the first quarter of it. So its last PUT has ended before another process
-  can hold the lease.
+- A process that lost its lease cannot write late. It renews the lease right before the commit, whose timeout is under
+  half the lease. The commit is sent again only after a 500, in the first quarter of that timeout. So its last PUT has
+  ended before another process can hold the lease. If S3 has not answered by then, it may still do that PUT: the lease
+  is not given back, and expires.
 - Steps 2 and 5 may run twice, and no copy deletes what they wrote. Two publishers of one image write the same objects,
   except for the record of where it came from. That has a lease of its own.
 - A process may die between commit and index. The task then runs again, finds the tag in place, and lists it.
@@ -49,6 +50,7 @@ from mirror.oci.local_image import LocalImage
 from mirror.records.task import Skipped
 from mirror.redis import keys
 from mirror.storage.links import LinkStore
+from mirror.storage.s3 import ResponseLate
 
 LEASE_SECONDS: Final = 30.0
 COMMIT_TIMEOUT: Final = 10.0
@@ -161,6 +163,9 @@ class TagChanges:
                         raise TagBusy(str(wanted[len(held)].target))
                     sleep(uniform(0.01, 0.2))  # noqa: S311 - spreads the attempts, protects nothing
             yield dict(zip(wanted, held, strict=True))
+        except ResponseLate:
+            held = []
+            raise
         finally:
             try:
                 self._leases.end(*held)
@@ -225,7 +230,7 @@ class TagChanges:
 
 @contextmanager
 def _locked(leases: Leases, key: str, what: str) -> Iterator[Lease]:
-    with leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT) as lease:
+    with leases.holding(key, LEASE_SECONDS, patience=_LOCK_TIMEOUT, kept_after=ResponseLate) as lease:
         if lease is None:
             raise TagBusy(what)
         yield lease

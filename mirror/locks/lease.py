@@ -79,10 +79,13 @@ class Leases:
         self._end.many([([lease.key], [lease.token]) for lease in leases])
 
     @contextmanager
-    def holding(self, key: str, seconds: float, *, patience: float) -> Iterator[Lease | None]:
+    def holding(
+        self, key: str, seconds: float, *, patience: float, kept_after: type[Exception] | tuple[()] = ()
+    ) -> Iterator[Lease | None]:
         """Hold the lease during the block.
 
-        Yield None if others held it for all of *patience* seconds.
+        Yield None if others held it for all of *patience* seconds. If the block raises *kept_after*, the lease is not
+        ended and expires: what the block has begun may still happen.
         """
         attempts = Retrying(
             stop=stop_after_delay(patience),
@@ -95,6 +98,9 @@ class Leases:
             lease = None
         try:
             yield lease
+        except kept_after:
+            lease = None
+            raise
         finally:
             if lease is not None:
                 self.end(lease)

@@ -47,6 +47,19 @@ from mirror.errors import MirrorError, StorageFull, StorageRefused, StorageUnava
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+
+class UploadGone(StorageUnavailable):
+    """S3 does not know the upload, or a part of it: aborted, expired, or lost with the server. Begin the blob again."""
+
+
+class InternalFailure(StorageUnavailable):
+    """S3 answered 500. It did not do what it was asked, and may well do it at the next attempt."""
+
+
+class ResponseLate(StorageUnavailable):
+    """S3 was sent a whole request and did not answer in time. It may still do what it was asked."""
+
+
 DISK_FULL: Final = "its disk is full"
 _QUOTA_FULL: Final = "its quota is used up"
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.]{2,63}", re.ASCII)
@@ -82,7 +95,8 @@ _LIBRARY_ERRORS: Final[
     ((NoCredentialsError, PartialCredentialsError), StorageRefused, "no complete S3 credentials are configured"),
     ((CredentialRetrievalError, MetadataRetrievalError), StorageUnavailable, "the S3 credentials could not be fetched"),
     (SSLError, StorageUnavailable, "no TLS connection could be made; check the endpoint's certificate"),
-    ((ConnectTimeoutError, ReadTimeoutError), StorageUnavailable, "S3 did not answer in time"),
+    (ReadTimeoutError, ResponseLate, "S3 did not answer in time"),
+    (ConnectTimeoutError, StorageUnavailable, "S3 did not answer in time"),
     (EndpointConnectionError, StorageUnavailable, "S3 cannot be reached"),
     ((BotoConnectionError, HTTPClientError, HTTPError, OSError), StorageUnavailable, "the connection to S3 was lost"),
     (IncompleteReadError, StorageUnavailable, "S3 ended its answer too early"),
@@ -95,14 +109,6 @@ _PULL_CONNECT_TIMEOUT: Final = 3.0
 _PULL_READ_TIMEOUT: Final = 10.0
 _ATTEMPTS: Final = 3
 _CONNECTIONS: Final = 64
-
-
-class UploadGone(StorageUnavailable):
-    """S3 does not know the upload, or a part of it: aborted, expired, or lost with the server. Begin the blob again."""
-
-
-class InternalFailure(StorageUnavailable):
-    """S3 answered 500. It did not do what it was asked, and may well do it at the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.errors import BlobBeingDeleted, ImageNotHeld, PreconditionFailed, TagBusy
+from mirror.catalog.tag_change import LEASE_SECONDS
+from mirror.errors import BlobBeingDeleted, ImageNotHeld, PreconditionFailed, StorageUnavailable, TagBusy
 from mirror.locks.lease import Leases
 from mirror.locks.pins import Pins
 from mirror.oci.local_image import LocalImage
 from mirror.redis import keys
 from mirror.storage import layout
+from mirror.storage.s3 import ResponseLate
 from tests.integration.catalog.support import APP, always, mirror_image
 from tests.support import images
 from tests.support.harness import Harness, mark_built
@@ -91,3 +93,25 @@ def test_a_tag_that_another_process_has_locked_is_busy(harness: Harness, monkeyp
     assert Leases(harness.redis).take(keys.tag_lease("team/app", "1"), 30)
     with pytest.raises(TagBusy):
         harness.core.deleter.delete(APP, allowed=always)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [
+        (ResponseLate("write it", "S3 did not answer in time"), True),
+        (StorageUnavailable("write it", "SlowDown"), False),
+    ],
+    ids=["late", "refused"],
+)
+def test_the_lease_of_a_tag_expires_if_s3_may_still_write_the_tag(
+    harness: Harness, error: StorageUnavailable, is_kept: bool
+) -> None:
+    changes, lease = harness.core.changes, keys.tag_lease(APP.repository, str(APP.tag))
+    with pytest.raises(StorageUnavailable), changes.lock(APP):
+        raise error
+    assert (0 < harness.redis.call("PTTL", lease) <= LEASE_SECONDS * 1000) is is_kept
+    harness.redis.call("DEL", lease)
+    [change] = changes.take_numbers([(APP, "test")])
+    with pytest.raises(StorageUnavailable), changes.lock_all([change]):
+        raise error
+    assert (0 < harness.redis.call("PTTL", lease) <= LEASE_SECONDS * 1000) is is_kept

@@ -20,7 +20,7 @@ from mirror.oci.digest import Digest
 from mirror.storage.bucket import Bucket
 from mirror.storage.links import LinkStore
 from mirror.storage.multipart import StoredPart
-from mirror.storage.s3 import UploadGone
+from mirror.storage.s3 import ResponseLate, UploadGone
 from mirror.storage.served_bucket import ServedBucket
 from tests.integration.storage.scripted_s3 import OpenBucket, Request, Response, Script, error, in_sequence
 
@@ -121,7 +121,7 @@ def test_the_commit_waits_no_longer_than_its_timeout(scripted: OpenBucket) -> No
         return Response()
 
     bucket, server = scripted(never)
-    with pytest.raises(StorageUnavailable, match="did not answer in time"):
+    with pytest.raises(ResponseLate, match="did not answer in time"):
         LinkStore(bucket).set_current("team/app", "7", DIGEST, timeout=0.2)
     released.set()
     assert len(server.requests) == 1
