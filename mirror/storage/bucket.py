@@ -199,8 +199,8 @@ class Bucket:
 
         *timeout* bounds one attempt, in seconds: half of it to connect, half for each wait for a response.
 
-        *retries* are boto3's, also after a response that was lost or late. Without them, and with a *timeout*, a request
-        is sent again only after a 500, and only in the first quarter of the timeout. So no request is under way after
+        *retries* are boto3's, also after a response that was lost or late. Without them, but with a *timeout*, there is
+        another attempt only after a 500, begun in the first quarter of the timeout. So no request is under way after
         1.25 times the timeout. rclone gives a 500 if two requests create one folder at once: for 3 of 19 200 writes.
         """
         if digest and digest.algorithm == "sha256":
