@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from mirror.copying.cancellation import Cancellation
+from mirror.copying.cancellation import Cancellation, on_cancel
 from mirror.copying.copier import Copier
 from mirror.copying.memory import MemoryBudget
 from mirror.copying.ports import BlobState, PlannedBlob
@@ -25,8 +28,12 @@ from mirror.registry.client import RegistryClient
 from mirror.storage.blobs import BlobStore, ManifestStore, min_part_for
 from mirror.storage.bucket import Bucket
 from mirror.storage.provenance import ProvenanceStore
+from mirror.wiring import build_throttle
+from tests.conftest import MakeSettings
+from tests.e2e.processes import eventually
 from tests.support import images
-from tests.support.fakes.registry import FakeRegistry, Request
+from tests.support.fakes import faults
+from tests.support.fakes.registry import FakeRegistry, Reply, Request
 
 PART: Final = 5 * 2**20
 _RANGE: Final = re.compile(r"bytes=(\d+)-(\d*)")
@@ -132,3 +139,38 @@ def _stretch(request: Request, blob: Descriptor) -> tuple[int, int]:
 
 def content(size: int, seed: str = "content") -> bytes:
     return random.Random(seed).randbytes(size)
+
+
+BIG: Final = content(7 * PART + 12_345)
+
+
+@contextmanager
+def engine_on(
+    registry: FakeRegistry, bucket: Bucket, redis_url: str, settings: MakeSettings, *, connections: int = 16
+) -> Iterator[Engine]:
+    chosen = settings(
+        insecure_registries=frozenset({registry.host}), allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),)
+    )
+    redis = Redis.connect(redis_url)
+    throttle = build_throttle(redis, {registry.host: connections})
+    client = RegistryClient.from_settings(chosen, throttle=throttle, sleep=lambda _: None, on_cancel=on_cancel)
+    yield Engine(registry, client, bucket, redis)
+    client.close()
+    throttle.limiter.close()
+    redis.close()
+
+
+def on_range(blob: Descriptor, start: int, change: faults.Change, *, times: int | None = None) -> faults.Script:
+    """Change the responses to requests for the blob from byte *start* on."""
+    touched = faults.faulty(change, path=str(blob.digest), times=times)
+
+    def script(request: Request, reply: Reply) -> Reply | None:
+        return touched(request, reply) if request.headers.get("Range", "").startswith(f"bytes={start}-") else None
+
+    return script
+
+
+def wait_for(copying: Future[RecordingProgress], ask: Callable[[], object], what: str) -> None:
+    """Until *ask* says so, while the copy goes on."""
+    eventually(lambda: copying.done() or ask(), what=what)
+    assert not copying.done(), copying.exception()

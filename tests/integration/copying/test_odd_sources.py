@@ -11,8 +11,7 @@ from mirror.errors import DigestMismatch, SizeInvalid
 from mirror.oci.descriptor import Descriptor
 from mirror.storage.bucket import Bucket
 from tests.conftest import MakeSettings
-from tests.integration.copying.engine import PART, Engine, content
-from tests.integration.copying.test_transfers import engine_on
+from tests.integration.copying.engine import PART, Engine, content, engine_on
 from tests.support.fakes import faults
 from tests.support.fakes.registry import FakeRegistry, Reply, Request
 
