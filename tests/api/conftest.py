@@ -3,6 +3,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from service.core import Service
 from service.http.auth import RequestAuthenticator, admin_token
 from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
+from tests.api.tls_service import TlsService
 from tests.conftest import SettingsForServer, bucket_for
 from tests.support.harness import mark_built
 from tests.support.servers import RcloneS3, ValkeyServer
@@ -114,6 +116,37 @@ def live_mirror(
     mark_built(core.redis)
     yield SeededCatalog(core)
     core.close()
+
+
+@pytest.fixture(scope="module")
+def tls_service_class() -> type[TlsService]:
+    """The class of the service that `tls` is. A file that needs another overrides this."""
+    return TlsService
+
+
+@pytest.fixture(scope="module")
+def shared_tls(
+    tls_service_class: type[TlsService],
+    valkey: ValkeyServer,
+    rclone_s3: RcloneS3,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[TlsService]:
+    with tls_service_class(tmp_path_factory.mktemp("tls"), valkey, rclone_s3) as service:
+        yield service
+
+
+@pytest.fixture
+def tls(shared_tls: TlsService) -> TlsService:
+    """A service that all tests of a file share, so its certificate stays. Give every test repositories of its own."""
+    shared_tls.begin_test()
+    return shared_tls
+
+
+@pytest.fixture
+def own_tls(valkey: ValkeyServer, rclone_s3: RcloneS3, tmp_path: Path) -> Iterator[TlsService]:
+    """A service whose certificate a test may replace, and which it may end."""
+    with TlsService(tmp_path, valkey, rclone_s3) as service:
+        yield service
 
 
 def with_settings(service: Service, **fields: Any) -> Service:

@@ -11,7 +11,7 @@ LONGEST: Final = (
     "tests/e2e/test_worker.py",
     "tests/e2e/test_lanes.py",
     "tests/e2e/test_many_tags.py",
-    "tests/integration/deploy/test_running.py",
+    "tests/integration/deploy/test_stopping.py",
 )
 """Files that take longer than all others. They start first, so that no process runs one of them alone at the end."""
 _WAITING: Final = ("tests/chaos/", "tests/e2e/", "tests/integration/deploy/")

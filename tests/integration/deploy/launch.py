@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
+import redis
+
 from tests.integration.deploy.fake_processes import accepts, address
 from tests.support.servers.process import REPOSITORY, free_port
 
@@ -101,6 +103,32 @@ class Launch:
         """Send SIGKILL to the supervisor alone."""
         self.process.kill()
         self.process.wait()
+
+
+def env_file(launch: Launch) -> dict[str, str]:
+    """Return the file ``env`` as a shell reads it."""
+    script = 'set -a; . "$1"; env -0'
+    answer = subprocess.run(["sh", "-c", script, "sh", launch.data / "env"], env={}, capture_output=True, check=True)
+    return dict(item.split("=", 1) for item in answer.stdout.decode().split("\0") if item)
+
+
+def sourced(launch: Launch) -> dict[str, str]:
+    """Return what sourcing the file ``env`` puts into the environment of a shell."""
+    wanted = ("MIRROR_", "AWS_")
+    return {name: value for name, value in env_file(launch).items() if name.startswith(wanted)}
+
+
+def redis_of(launch: Launch) -> redis.Redis:
+    return redis.Redis.from_url(env_file(launch)["MIRROR_REDIS_URL"], socket_timeout=5)
+
+
+def valkey_answers(launch: Launch) -> bool:
+    """Return whether its Valkey accepts commands."""
+    with redis_of(launch) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
 
 
 def children(pid: int) -> list[int]:
