@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import stat
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -14,13 +16,17 @@ from botocore.config import Config
 from tests.integration.deploy.launch import Launch, children, command_line, env_file, eventually, redis_of
 
 
-def environment_of(pid: int) -> set[str]:
-    """Return the names of its variables.
+def environments_of(pids: Iterable[int]) -> dict[int, set[str]]:
+    """Return the names of the variables of each process that has not ended.
 
     (Valkey overwrites them with its process title.)
     """
-    names = {item.partition(b"=")[0].decode() for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")}
-    return {name for name in names if name.strip()}
+    found = {}
+    for pid in pids:
+        with suppress(ProcessLookupError, FileNotFoundError):  # it has ended
+            items = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found[pid] = {name for item in items if (name := item.partition(b"=")[0].decode()).strip()}
+    return found
 
 
 def test_every_process_starts_in_its_number_of_copies(running: Launch) -> None:
@@ -99,7 +105,7 @@ def test_each_process_is_passed_only_the_secrets_that_it_needs(tmp_path: Path) -
             assert env[name]["UNRELATED"] == "x"
         assert [name for name in env if "MIRROR_ATTESTATION_KEY_FILE" in env[name]] == ["worker"]
         started = children(launch.process.pid)
-        passed = {pid: environment_of(pid) for pid in started if pid not in launch.pids()}
+        passed = environments_of(set(started).difference(launch.pids()))
         assert len(passed) >= 3
         s3 = next(names for pid, names in passed.items() if "rclone" in command_line(pid))
         assert "RCLONE_AUTH_KEY" in s3
