@@ -55,6 +55,13 @@ class Process:
             self.child.kill()
         self.child.wait()
 
+    def kill_with_children(self) -> None:
+        """Kill a worker, and wait for the end of its work horse too, which dies with it and sends no more requests."""
+        children = self.children()
+        assert children
+        self.kill()
+        eventually(lambda: not any(is_alive(pid) for pid in children), what="the children die with their parent")
+
     @property
     def child(self) -> subprocess.Popen[bytes]:
         assert self._child is not None

@@ -10,7 +10,7 @@ from mirror.storage import layout
 from tests.e2e import sources
 from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
-from tests.e2e.processes import eventually, is_alive
+from tests.e2e.processes import eventually
 from tests.e2e.sources import Hold, Traffic
 from tests.support import images
 from tests.support.fakes.registry import Synthetic
@@ -48,9 +48,7 @@ def test_a_killed_workers_job_goes_on_elsewhere_and_no_finished_blob_is_fetched_
         eventually(finished, what="the small blobs are there")
         assert hold.reached.is_set()
         busy = next(worker for worker in (one, other) if worker.children())
-        [work_horse] = busy.children()
-        busy.kill()
-        eventually(lambda: not is_alive(work_horse), within=5, what="the work horse died with its worker")
+        busy.kill_with_children()
         hold.let_go()
         ended = fleet.ended(job, within=60)
     assert (ended.state, ended.attempt) == ("succeeded", 2)
@@ -69,7 +67,7 @@ def test_of_a_gigabyte_whose_worker_died_the_next_one_fetches_only_what_was_not_
         with fleet.worker("first") as first:
             job = fleet.submit("team/app:1")
             fleet.wait_for_frontier(layer.digest, done)
-            first.kill()
+            first.kill_with_children()
         killed = traffic.mark()
         hold.let_go()
         with fleet.worker("second"):

@@ -57,9 +57,7 @@ def test_the_work_horse_dies_with_a_worker_that_is_killed_and_the_task_goes_on_e
     with fleet.scheduler(), fleet.worker() as worker:
         job = fleet.submit("team/app:1")
         assert layer.reached.wait(30)
-        [work_horse] = worker.children()
-        worker.child.kill()
-        eventually(lambda: not is_alive(work_horse), within=5, what="the work horse died with its worker")
+        worker.kill_with_children()
         layer.opened.set()
         with fleet.worker():
             ended = fleet.ended(job, within=90)
