@@ -15,9 +15,9 @@ from time import monotonic
 from typing import Final
 
 from tests.e2e import sources
-from tests.e2e.sources import Traffic, in_pieces
 from tests.support import images
 from tests.support.fakes.registry import FakeRegistry, Reply, Request, Synthetic
+from tests.support.fakes.traffic import Traffic, in_pieces
 
 MIB: Final = 2**20
 RATE: Final = 6 * MIB

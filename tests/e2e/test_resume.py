@@ -11,9 +11,10 @@ from tests.e2e import sources
 from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import eventually
-from tests.e2e.sources import Hold, Traffic
+from tests.e2e.sources import Hold
 from tests.support import images
 from tests.support.fakes.registry import Synthetic
+from tests.support.fakes.traffic import Traffic
 from tests.support.servers import RcloneS3, VersityGateway
 
 MIB = 2**20

@@ -14,9 +14,10 @@ from tests.e2e import sources
 from tests.e2e.conftest import MakeFleet
 from tests.e2e.fleet import Fleet
 from tests.e2e.processes import Process, eventually, is_alive
-from tests.e2e.sources import Hold, Traffic, held_layer
+from tests.e2e.sources import Hold, held_layer
 from tests.support import images
 from tests.support.fakes.registry import Synthetic
+from tests.support.fakes.traffic import Traffic
 from tests.support.servers import VersityGateway
 
 MIB = 2**20
