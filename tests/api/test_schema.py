@@ -63,6 +63,7 @@ def for_each_case(app: Flask, check: Callable[[Case], None], *, examples: int) -
     return calls
 
 
+@pytest.mark.timeout(400)  # it computes for 8 seconds
 def test_no_request_breaks_the_api_and_every_answer_is_as_documented(app: Flask, mirror: SeededCatalog) -> None:
     mirror.hold(images.three_platforms("schema"), "a:1")
 

@@ -17,7 +17,7 @@ from tests.e2e.processes import ROOT, eventually, is_alive
 from tests.support.servers.process import free_port
 
 INSTALL_WITHIN: Final = 240.0
-READY_WITHIN: Final = 30.0
+READY_WITHIN: Final = 120.0
 
 
 def fresh_checkout(destination: Path) -> Path:
