@@ -139,12 +139,13 @@ class Bucket:
         """Return a small object whole, None if it is absent. Raises StorageDamaged for more than *limit* bytes.
 
         *timeout* and *retries* are as in `put`. boto3 tries again only until a response begins, so a body that ends
-        too early is requested again here.
+        too early is requested again here. So is an object that S3 answers with 500 at each of boto3's attempts: rclone
+        does that while another request replaces the object, for a tenth of the reads.
         """
         limits = RequestLimits.of(timeout, retries=retries)
         client = None if limits == RequestLimits() else self.clients.client(limits)
         attempts = Retrying(
-            retry=retry_if_exception_type(BodyIncomplete),
+            retry=retry_if_exception_type((BodyIncomplete, InternalFailure)),
             stop=stop_after_attempt(limits.attempts),
             wait=_PAUSES,
             reraise=True,

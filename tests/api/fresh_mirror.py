@@ -70,7 +70,11 @@ class FreshMirror:
                 for client in clients:
                     client.close()
         for each in reading:
-            each.result()
+            try:
+                each.result()
+            except AssertionError as error:
+                error.add_note(str([line for line in self.service.lines() if line.get("status", 0) >= 500]))
+                raise
         stale_reads = [stale for history in histories for stale in history.stale_reads()]
         assert stale_reads == [], stale_reads
 

@@ -304,6 +304,18 @@ def test_a_small_object_whose_body_ended_too_early_is_requested_again(scripted: 
     assert len(server.requests) == 4
 
 
+def test_a_small_object_that_is_just_being_replaced_is_requested_again(scripted: OpenBucket, reading: Reading) -> None:
+    """rclone answers 500 then. boto3 asks three times, and here three times as often."""
+    failed = [error(500, "InternalError")] * 5
+    bucket, server = scripted(in_sequence(*failed, Response(200, b"0123456789")))
+    assert reading(bucket).read("key", 100) == b"0123456789"
+    assert len(server.requests) == 6
+    bucket, server = scripted(lambda _: error(500, "InternalError"))
+    with pytest.raises(StorageUnavailable, match="InternalError"):
+        reading(bucket).read("key", 100, timeout=5, retries=False)
+    assert len(server.requests) <= 2
+
+
 def test_a_pull_asks_again_where_s3_closed_its_connection(scripted: OpenBucket) -> None:
     lost = Response(silent=True)
     bucket, server = scripted(in_sequence(lost, Response(200, b"0123"), lost, Response(200, b"0123")))
