@@ -1,4 +1,4 @@
-"""Submit jobs through the API, and check its answers."""
+"""Submit jobs through the API, and check its responses."""
 
 from __future__ import annotations
 

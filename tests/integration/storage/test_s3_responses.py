@@ -305,7 +305,7 @@ def test_a_small_object_whose_body_ended_too_early_is_requested_again(scripted: 
 
 
 def test_a_small_object_that_is_just_being_replaced_is_requested_again(scripted: OpenBucket, reading: Reading) -> None:
-    """rclone answers 500 then. boto3 asks three times, and here three times as often."""
+    """While it is replaced, rclone answers 500. boto3 asks three times, and `read` lets it do that three times."""
     failed = [error(500, "InternalError")] * 5
     bucket, server = scripted(in_sequence(*failed, Response(200, b"0123456789")))
     assert reading(bucket).read("key", 100) == b"0123456789"
