@@ -19,7 +19,7 @@ from bench.programs import REPOSITORY
 from bench.resources import cpu_seconds
 from bench.source import SourceImage
 from bench.tool import COPY_TIMEOUT, CopyFailed, ReadyTool, Site
-from mirror.jobs.submit import MOST_IMAGES
+from mirror.records.job_request import MOST_IMAGES
 from tests.support.servers.process import Server
 from tests.support.servers.s3 import REGION
 from tests.support.servers.valkey import ValkeyServer

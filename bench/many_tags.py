@@ -24,8 +24,8 @@ from bench.checkout_service import described
 from bench.programs import REPOSITORY
 from bench.report import load_text, machine, publish
 from bench.resources import PeakMemory
-from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import TagRules
 from mirror.settings import Settings
 from mirror.wiring import Core, build

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import sleep
-from typing import Final
 
 from mirror.copying.naming import TargetNamer, needs_digest
 from mirror.errors import InvalidReference, JobTooLarge, ReleaseTooLarge, TargetRepeated
@@ -20,36 +19,14 @@ from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.oci.tag_pattern import TagPattern
 from mirror.queue import TaskQueue
 from mirror.records.job import USUAL, Job, JobOptions
+from mirror.records.job_request import MOST_IMAGES, ImageRequest
 from mirror.records.jobs import JobStore
-from mirror.records.rules import ALL_TAGS, CANONICAL_TARGET, PLAIN_COPY, CopyOptions, TagRules, TargetRule
+from mirror.records.rules import ALL_TAGS, CANONICAL_TARGET, CopyOptions, TagRules
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.task import Task
 from mirror.settings import Settings
 from mirror.signatures.roots import TrustedRoots
 from mirror.storage.releases import MOST_TAGS
-
-MOST_IMAGES: Final = 10_000
-"""Images of one job. Only a window of them is queued at once, so that other jobs are served meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRequest:
-    """One entry of a request: an image, or with *tags* or a wildcard a repository or many.
-
-    *target* is the name to keep it under, or the rules that make its names. None stands for the canonical name.
-    """
-
-    source: str
-    target: str | Sequence[TargetRule] | None = None
-    tags: TagRules | None = None
-    options: CopyOptions = PLAIN_COPY
-
-    @property
-    def targets(self) -> tuple[TargetRule, ...]:
-        """The rules that make the names of its targets. Empty for the canonical name."""
-        if self.target is None:
-            return ()
-        return (TargetRule(self.target),) if isinstance(self.target, str) else tuple(self.target)
 
 
 class Submitter:

@@ -11,8 +11,8 @@ import urllib3
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from mirror.jobs.submit import MOST_IMAGES
 from mirror.records.claims import Outcome
+from mirror.records.job_request import MOST_IMAGES
 from mirror.records.states import FAIR_SHARE, WINDOW
 from mirror.redis import keys
 from mirror.wiring import Core

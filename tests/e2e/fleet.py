@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.jobs.submit import ImageRequest, Submitter
+from mirror.jobs.submit import Submitter
 from mirror.locks.checkpoints import Checkpoints
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.jobs import JobStore
 from mirror.records.states import JobState
 from mirror.redis.client import Redis

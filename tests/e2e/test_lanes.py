@@ -16,9 +16,9 @@ from collections.abc import Callable
 from rq import Queue
 
 from mirror.jobs.retry import retry_job
-from mirror.jobs.submit import ImageRequest
 from mirror.queue import TASK_FUNCTION, TaskQueue, entry_id
 from mirror.records.job import USUAL, Job, JobOptions, Priority
+from mirror.records.job_request import ImageRequest
 from mirror.records.spec import CopySpec
 from mirror.records.states import FAIR_SHARE
 from mirror.redis.client import open_client

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 
-from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import ALL_TAGS
 from tests.e2e.fleet import Fleet
 from tests.support import images

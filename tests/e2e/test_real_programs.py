@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from mirror.jobs.submit import ImageRequest, Submitter
+from mirror.jobs.submit import Submitter
 from mirror.oci.digest import Digest
 from mirror.queue import TaskQueue
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.jobs import JobStore
 from mirror.redis.client import Redis, open_client
 from tests.conftest import MakeSettings

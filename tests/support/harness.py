@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from mirror.catalog.index import IndexRebuild
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.submit import MOST_IMAGES, ImageRequest
 from mirror.queue import NORMAL
 from mirror.records.job import Job
+from mirror.records.job_request import MOST_IMAGES, ImageRequest
 from mirror.records.jobs import JobStore
 from mirror.records.rules import CopyOptions
 from mirror.redis.client import Redis

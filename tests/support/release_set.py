@@ -16,11 +16,11 @@ import pytest
 from mirror.copying.cancellation import Cancellation
 from mirror.errors import WorkerLost
 from mirror.jobs.release import StrandedReleases
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.queue import NORMAL
 from mirror.records.job import Job, JobOptions
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import PLAIN_COPY, CopyOptions
 from mirror.records.states import LOSSES_ALLOWED
 from mirror.records.task import ErrorReport, Task

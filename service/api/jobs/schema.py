@@ -1,4 +1,4 @@
-"""The JSON of jobs, as responses have it. Tasks are in task_schema.py, and requests in request_schema.py."""
+"""The JSON of jobs, as responses have it. Tasks are in task_schema.py, and requests in `mirror.records.job_request`."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from mirror.jobs import cancel, retry
 from mirror.jobs.plan import apply_plan
 from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.records.job import Job
+from mirror.records.job_request import JobRequest, JobRequestSchema
 from mirror.records.plans import plan_id_of
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.states import RETRYABLE, UNFINISHED
 from mirror.records.task import BLOB_STATES, BlobReport, Expansion, Task
-from service.api.jobs.request_schema import JobRequest, JobRequestSchema
 from service.api.jobs.schema import JobPageSchema, JobPostQuery, JobQuery, JobSchema
 from service.api.jobs.task_schema import BlobPageSchema, BlobQuery, ChoicePageSchema, ChoiceQuery, TaskPageSchema
 from service.api.jobs.waiting import shown_wait

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mirror.jobs.plan import apply_plan
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.records.job import Job, JobOptions
+from mirror.records.job_request import ImageRequest
 from mirror.records.plans import ImagePlan, Plan, plan_id_of
 from mirror.records.rule_schemas import TAG_RULES
 from mirror.records.rules import PLAIN_COPY, CopyOptions

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mirror.catalog.entry import ImageEntry
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.platform import PlatformPattern
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import CopyOptions, PlatformMode, PlatformRules
 from mirror.records.task import Task
 from mirror.storage import layout

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.referrer import Referrer, fallback_tag, write_list
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import PLAIN_COPY, CopyOptions
 from mirror.records.task import Task
 from tests.support import images

@@ -14,13 +14,13 @@ from mirror.catalog.publish import Publisher
 from mirror.catalog.referrers import ReferrerLists
 from mirror.errors import StorageUnavailable
 from mirror.jobs.release import JobReleaser
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.manifest import Manifest
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.referrer import cosign_tags, fallback_tag
 from mirror.records.job import Job, JobOptions
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import PLAIN_COPY, CopyOptions, PlatformRules
 from mirror.signatures.attestation import BUNDLE_TYPE, SUMMARY_TYPE, Signer
 from mirror.signatures.policy import SignaturePolicy

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.storage import layout
 from mirror.storage.provenance import ProvenanceStore
 from tests.support import images

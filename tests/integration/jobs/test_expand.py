@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.submit import ImageRequest
 from mirror.records import selections
 from mirror.records.job import Job, JobOptions
+from mirror.records.job_request import ImageRequest
 from mirror.records.rule_schemas import TAG_RULES
 from mirror.records.rules import TargetRule
 from mirror.records.selections import Choice

@@ -13,8 +13,8 @@ import pytest
 import redis
 import urllib3
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci import media_types
+from mirror.records.job_request import ImageRequest
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from tests.api.live_service import LiveService

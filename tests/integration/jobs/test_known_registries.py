@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
+from mirror.records.job_request import ImageRequest
 from mirror.records.spec import CopySpec
 from tests.support import images
 from tests.support.fakes.registry import FakeRegistry, Tokens

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.referrer import CHILDREN_EVERY
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import TagRules
 from mirror.records.task import ReferrerCounts
 from mirror.storage import layout

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.tag_pattern import TagPattern
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import ALL_TAGS, CopyOptions, Overwrite, TargetRule
 from mirror.records.spec import CopySpec
 from mirror.records.task import Task

@@ -11,9 +11,9 @@ from typing import Final
 import pytest
 import urllib3
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.task import ForeignLayerCounts
 from mirror.storage import layout
 from tests.api.live_service import LiveService

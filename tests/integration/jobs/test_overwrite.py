@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mirror.copying.cancellation import Cancellation
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.tag_pattern import TagPattern
 from mirror.queue import NORMAL
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import NO_REFERRERS, CopyOptions, Overwrite, TargetRule
 from mirror.records.task import Task
 from mirror.storage import layout

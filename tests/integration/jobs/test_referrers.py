@@ -6,9 +6,9 @@ import pytest
 
 from mirror.catalog.referrers import MAX_DEPTH
 from mirror.jobs import referrers
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.platform import PlatformPattern
 from mirror.records.job import JobOptions
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import NO_REFERRERS, CopyOptions, PlatformMode, PlatformRules, ReferrerRules
 from mirror.records.task import ReferrerCounts
 from tests.integration.jobs.referrer_jobs import (

@@ -13,11 +13,11 @@ from mirror.copying.cancellation import Cancellation
 from mirror.errors import StorageRefused, StorageUnavailable
 from mirror.jobs.cancel import cancel_job
 from mirror.jobs.retry import retry_job
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.queue import NORMAL
 from mirror.records.job import Job, JobOptions
+from mirror.records.job_request import ImageRequest
 from mirror.redis import keys
 from mirror.storage import layout
 from mirror.storage.releases import ReleaseJournals

@@ -10,11 +10,11 @@ import pytest
 from mirror.copying.cancellation import Cancellation
 from mirror.errors import ReleaseTooLarge
 from mirror.jobs.claim import ClaimedCopy
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.platform import PlatformPattern
 from mirror.oci.tag_pattern import TagPattern
 from mirror.queue import NORMAL
 from mirror.records.job import Job, JobOptions
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import ALL_TAGS, CopyOptions, PlatformMode, PlatformRules
 from mirror.storage.releases import MOST_TAGS
 from tests.support import images

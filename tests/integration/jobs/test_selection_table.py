@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.reference import RepositoryPattern
+from mirror.records.job_request import ImageRequest
 from mirror.records.observations import ObservationStore
 from mirror.records.rule_schemas import TAG_RULES
 from tests.support import images

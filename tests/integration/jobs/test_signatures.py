@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.referrer import Referrer, fallback_tag, write_list
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import NO_REFERRERS, CopyOptions
 from mirror.records.task import Task
 from mirror.signatures.policies import SignaturePolicies

@@ -6,10 +6,11 @@ import pytest
 
 from mirror.copying.naming import TargetNamer
 from mirror.errors import AddressNotAllowed, InvalidReference, JobTooLarge, NameTooLong, TargetRepeated, TargetReserved
-from mirror.jobs.submit import MOST_IMAGES, ImageRequest, Submitter
+from mirror.jobs.submit import Submitter
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
+from mirror.records.job_request import MOST_IMAGES, ImageRequest
 from mirror.records.rules import CANONICAL_TARGET, TargetRule
 from mirror.records.spec import CopySpec
 from mirror.redis.client import open_client

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.tag_pattern import TagPattern
+from mirror.records.job_request import ImageRequest
 from mirror.records.rules import CopyOptions, PlatformMode, PlatformRules, TagRules, TargetRule
 from mirror.records.task import Task
 from tests.conftest import requested_s3_server

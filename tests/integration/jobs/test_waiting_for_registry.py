@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mirror.errors import RegistryFailing
-from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.redis import keys
 from tests.support import images
 from tests.support.fakes import faults

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from mirror.errors import JobUnfinished, JobUnknown, RedisUnavailable
-from mirror.jobs.submit import MOST_IMAGES
 from mirror.queue import NORMAL
 from mirror.records.claims import Outcome
+from mirror.records.job_request import MOST_IMAGES
 from mirror.records.jobs import Entry
 from mirror.records.spec import CopySpec
 from mirror.records.states import STEP, WINDOW, job_script

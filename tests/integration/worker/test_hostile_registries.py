@@ -12,8 +12,8 @@ import pytest
 from mirror.copying.cancellation import Cancellation
 from mirror.jobs.cancel import cancel_job
 from mirror.jobs.claim import HANDOVER
-from mirror.jobs.submit import ImageRequest
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from tests.e2e.processes import eventually
 from tests.integration.worker.test_task_pool import states
 from tests.support import images

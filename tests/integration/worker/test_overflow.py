@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.jobs.submit import ImageRequest
 from mirror.queue import LANES, NORMAL
 from mirror.records.job import Job
+from mirror.records.job_request import ImageRequest
 from mirror.records.jobs import Entry
 from mirror.records.queued import TaskOrigin
 from mirror.redis import keys

@@ -1,15 +1,17 @@
-"""The JSON of a request for a job: images, repositories, wildcards, or a plan to apply."""
+"""A request for a job and its JSON: images, repositories, wildcards, or a plan to apply.
+
+The API takes one as a body, and a schedule holds one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import sleep
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
-from mirror.jobs.submit import MOST_IMAGES, ImageRequest
 from mirror.records.job import ON_ERRORS, PRIORITIES, USUAL, JobOptions
 from mirror.records.rule_schemas import (
     MOST_TARGETS,
@@ -19,7 +21,10 @@ from mirror.records.rule_schemas import (
     TagRulesSchema,
     options_of,
 )
-from mirror.records.rules import ALL_TAGS, TargetRule
+from mirror.records.rules import ALL_TAGS, PLAIN_COPY, CopyOptions, TagRules, TargetRule
+
+MOST_IMAGES: Final = 10_000
+"""Images of one job. Only a window of them is queued at once, so that other jobs are served meanwhile."""
 
 _SOURCE = {
     "description": "What to mirror, written as `docker pull` takes it.",
@@ -42,6 +47,26 @@ class _RepositorySource:
     """The source ``{"repository": name}``."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """One entry of a request: an image, or with *tags* or a wildcard a repository or many.
+
+    *target* is the name to keep it under, or the rules that make its names. None stands for the canonical name.
+    """
+
+    source: str
+    target: str | Sequence[TargetRule] | None = None
+    tags: TagRules | None = None
+    options: CopyOptions = PLAIN_COPY
+
+    @property
+    def targets(self) -> tuple[TargetRule, ...]:
+        """The rules that make the names of its targets. Empty for the canonical name."""
+        if self.target is None:
+            return ()
+        return (TargetRule(self.target),) if isinstance(self.target, str) else tuple(self.target)
 
 
 @dataclass(frozen=True, slots=True)
