@@ -1,0 +1,1 @@
+"""Schedules: when jobs are repeated, who starts them, and how they follow their sources."""
