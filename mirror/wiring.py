@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from mirror.catalog.attest import Attester
 from mirror.catalog.confirm import Confirmer
@@ -56,12 +57,17 @@ from mirror.records.plans import PlanStore
 from mirror.records.processes import LiveProcesses
 from mirror.records.queued import QueuedTasks
 from mirror.records.recovery import RecoveryStore
+from mirror.records.runs import RunStore
+from mirror.records.schedules import ScheduleStore
 from mirror.records.selections import SelectionStore
 from mirror.records.targets import JobTargets
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.registry.throttle import Throttle
+from mirror.schedules.runs import Runs
+from mirror.schedules.schedules import Schedules
+from mirror.schedules.tick import Ticker
 from mirror.settings import Settings
 from mirror.signatures.attestation import Signer
 from mirror.signatures.roots import TrustedRoots
@@ -116,6 +122,8 @@ class Core:
     recovery: RecoveryStore
     queued: QueuedTasks
     submitter: Submitter
+    schedules: Schedules
+    ticker: Ticker
     heartbeats: Heartbeats
     settler: TaskSettler
     claimer: TaskClaimer
@@ -145,12 +153,13 @@ def build(
     retries: int = BRISK,
     bucket: Bucket | None = None,
     sleep: Callable[[float], None] = pause,
+    now: Callable[[], datetime] | None = None,
 ) -> Core:
     """Build the collaborators of one process.
 
     *retries* is how often a command is sent again while Redis is away. Throttles and signs of life do not wait for
-    Redis, so theirs is always `BRISK`. *bucket* replaces the bucket of the settings, and *sleep* the waits of the
-    registry client. Raises InvalidSettings where Redis or the bucket is not named.
+    Redis, so theirs is always `BRISK`. *bucket* replaces the bucket of the settings, *sleep* the waits of the
+    registry client, and *now* the wall clock by which schedules run. Raises InvalidSettings where Redis or the bucket is not named.
     """
     settings.require_stores()
     url = str(settings.redis_url)
@@ -203,6 +212,10 @@ def build(
     referrer_check = ReferrerCheck(finder, signatures)
     unchanged = UnchangedTags(source, changes, confirmer, referrer_check)
     meter = SelectionMeter(confirmer, resolver, copier)
+    submitter = Submitter(jobs, queue, settings)
+    schedules, runs = ScheduleStore(redis), RunStore(redis)
+    now = now or schedules.now
+    run_steps = Runs(schedules, runs, jobs, submitter, now)
     expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)
     return Core(
         settings=settings,
@@ -245,7 +258,9 @@ def build(
         claims=claims,
         recovery=recovery,
         queued=queued,
-        submitter=Submitter(jobs, queue, settings),
+        submitter=submitter,
+        schedules=Schedules(schedules, runs, run_steps, submitter, now),
+        ticker=Ticker(schedules, runs, run_steps, now),
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),

@@ -20,6 +20,8 @@ from worker.periodic import PeriodicTask, PeriodicTasks
 
 RECONCILE_SECONDS: Final = 2.0
 UNPARK_SECONDS: Final = 2.0
+TICK_SECONDS: Final = 1.0
+"""Seconds between two looks for schedules that are due."""
 REBUILD_SECONDS: Final = 2.0
 """Seconds between two checks that the index exists."""
 PURGE_SECONDS: Final = 15 * 60.0
@@ -33,6 +35,7 @@ def periodic_tasks(core: Core) -> list[PeriodicTask]:
     return [
         PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: core.reconciler.reconcile()),
         PeriodicTask("unpark", UNPARK_SECONDS, lambda _: core.reconciler.unpark()),
+        PeriodicTask("schedules", TICK_SECONDS, core.ticker.run),
         PeriodicTask("rebuild", REBUILD_SECONDS, core.rebuilder.rebuild_if_missing),
         PeriodicTask("releases", RELEASES_SECONDS, core.stranded_releases.finish),
         PeriodicTask("purge_uploads", PURGE_SECONDS, lambda alive: core.upload_purge.purge(alive=alive)),

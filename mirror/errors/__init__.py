@@ -164,6 +164,7 @@ from mirror.errors.jobs import (
     TaskUnknown,
     WorkerLost,
 )
+from mirror.errors.schedules import RunUnfinished, RunUnknown, ScheduleChanged, ScheduleExists, ScheduleUnknown
 from mirror.errors.source import (
     AddressNotAllowed,
     AnswerTooLarge,
@@ -268,6 +269,11 @@ __all__ = [
     "ReleaseTooLarge",
     "RepositoryNotHeld",
     "RepositoryUnknown",
+    "RunUnfinished",
+    "RunUnknown",
+    "ScheduleChanged",
+    "ScheduleExists",
+    "ScheduleUnknown",
     "SelectionTooLarge",
     "SignatureRequired",
     "SizeInvalid",

@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from time import sleep
 
+from ulid import ULID
+
 from mirror.copying.naming import TargetNamer, needs_digest
 from mirror.errors import InvalidReference, JobTooLarge, ReleaseTooLarge, TargetRepeated
 from mirror.http.address_guard import AddressGuard
@@ -22,6 +24,7 @@ from mirror.records.job import USUAL, Job, JobOptions
 from mirror.records.job_request import MOST_IMAGES, ImageRequest
 from mirror.records.jobs import JobStore
 from mirror.records.rules import ALL_TAGS, CANONICAL_TARGET, CopyOptions, TagRules
+from mirror.records.run import RunOrigin
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
 from mirror.records.task import Task
 from mirror.settings import Settings
@@ -41,18 +44,35 @@ class Submitter:
         self._settings = settings
         self._trusted_roots = TrustedRoots(settings.trusted_roots)
 
-    def submit(self, images: Sequence[ImageRequest], options: JobOptions = USUAL) -> tuple[Job, list[Task]]:
+    def submit(
+        self, images: Sequence[ImageRequest], options: JobOptions = USUAL, run: RunOrigin | None = None
+    ) -> tuple[Job, list[Task]]:
         """Queue a job for one to `MOST_IMAGES` images, repositories and wildcards.
 
-        Return the job and its tasks as they were stored.
+        Return the job and its tasks as they were stored. The job of a *run* of a schedule is stored once, see
+        `JobStore.submit`.
+
+        Raises what `specs` raises, RedisUnavailable, and RunUnknown if the run has a job already or is gone. Then
+        nothing is accepted.
+        """
+        specs = self.specs(images, options, run)
+        job, tasks, entries = self._jobs.submit(specs, options, run)
+        self._queue.enqueue(entries)
+        return job, tasks
+
+    def specs(
+        self, images: Sequence[ImageRequest], options: JobOptions = USUAL, run: RunOrigin | None = None
+    ) -> list[TaskSpec]:
+        """Return what is to be done, one spec for each task. Nothing is stored.
 
         Raises InvalidInput for a malformed name, a reserved, repeated or too long target, an address that no worker may
-        connect to, an unknown trusted root, or too many copies or tags of an atomic job. Raises RedisUnavailable, and
-        ValueError for another number of images. Then nothing is accepted.
+        connect to, an unknown trusted root, or too many copies or tags of an atomic job. Raises ValueError for another
+        number of images.
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
-        namer = TargetNamer(self._settings.public_host, datetime.now(UTC))
+        created_at = ULID.from_str(run.job.partition("_")[2]).datetime if run else datetime.now(UTC)
+        namer = TargetNamer(self._settings.public_host, created_at)
         specs = [spec for image in images for spec in self._specs(image, options, namer)]
         if len(specs) > MOST_IMAGES:
             raise JobTooLarge(len(specs), MOST_IMAGES)
@@ -64,9 +84,7 @@ class Submitter:
                 owners[spec.target] = spec.source
         if options.atomic and len(owners) > MOST_TAGS:
             raise ReleaseTooLarge(len(owners), MOST_TAGS)
-        job, tasks, entries = self._jobs.submit(specs, options)
-        self._queue.enqueue(entries)
-        return job, tasks
+        return specs
 
     def _specs(self, image: ImageRequest, options: JobOptions, namer: TargetNamer) -> list[TaskSpec]:
         """Return what is to be done for one entry: an expansion, or a copy for each target."""

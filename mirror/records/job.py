@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Self, get_args
 from marshmallow import fields, post_load
 
 from mirror.records.fields import Count, Flag, Json, Moment, RecordSchema, Text, record_fields
+from mirror.records.run import RunOrigin, RunOriginSchema
 from mirror.records.spec import CopySpec, TaskSpec, read_spec
 from mirror.records.states import JobState
 from mirror.records.task import (
@@ -84,6 +85,8 @@ class Job:
     ``spec`` is that of its only request, and None for a job of several. ``listed`` and ``selected`` count the tags that
     its expansions have found so far. ``release_window`` are the milliseconds in which the tags of an atomic job moved.
 
+    ``run`` is the run of a schedule that has started it.
+
     After ``cancel_requested_at`` no more of its tasks begin. The job ends when those that run have stopped.
     """
 
@@ -108,6 +111,7 @@ class Job:
     cancel_requested_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    run: RunOrigin | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, str]) -> Self:
@@ -124,6 +128,7 @@ class Job:
         sizes |= {name: getattr(self.options, name) for name in JOB_OPTIONS}
         own = {name: getattr(self, name) for name in _SCHEMA.dump_fields if name not in sizes and name not in counts}
         own["spec"] = self.spec.to_json() if self.spec else None
+        own["run"] = RunOriginSchema().dump(self.run) if self.run else None
         return record_fields(_SCHEMA.dump({**own, **sizes, **counts}))
 
 
@@ -167,6 +172,7 @@ class _JobRecordSchema(RecordSchema):
     cancel_requested_at = Moment(load_default=None)
     started_at = Moment(load_default=None)
     finished_at = Moment(load_default=None)
+    run = Json(load_default=None)
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> Job:
@@ -176,6 +182,7 @@ class _JobRecordSchema(RecordSchema):
         data["referrers"] = ReferrerCounts(*(data.pop(f"referrers_{name}") for name in _REFERRERS))
         foreign = ForeignLayerCounts(data.pop("foreign_copied"), data.pop("foreign_left_out"))
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
+        data["run"] = data["run"] and RunOriginSchema().load(data["run"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
         data["spec"] = _shown_spec(data["spec"], data.pop("source"), data.pop("target"))
         images = ImageCounts(**counts)

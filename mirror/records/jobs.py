@@ -27,9 +27,18 @@ from redis.exceptions import ResponseError
 from ulid import ULID
 
 from mirror.background import record_fault
-from mirror.errors import JobFinished, JobSucceeded, JobUnfinished, JobUnknown, RedisUnavailable, TaskUnknown
+from mirror.errors import (
+    JobFinished,
+    JobSucceeded,
+    JobUnfinished,
+    JobUnknown,
+    RedisUnavailable,
+    RunUnknown,
+    TaskUnknown,
+)
 from mirror.records.fields import at
 from mirror.records.job import USUAL, ImageCounts, Job, JobOptions
+from mirror.records.run import RunOrigin
 from mirror.records.spec import CopySpec, ReleaseSpec, TaskSpec
 from mirror.records.states import RETENTION_SECONDS, STEP, UNFINISHED, WINDOW, JobState, job_script
 from mirror.records.task import SHOWN_BLOBS, SHOWN_FIELD, BlobReport, Task
@@ -67,18 +76,25 @@ class JobStore:
         self._remove = redis.script(job_script("remove.lua"))
         self._delete_leftover = redis.script(job_script("delete_leftover.lua"))
 
-    def submit(self, specs: Sequence[TaskSpec], options: JobOptions = USUAL) -> tuple[Job, list[Task], list[Entry]]:
+    def submit(
+        self, specs: Sequence[TaskSpec], options: JobOptions = USUAL, run: RunOrigin | None = None
+    ) -> tuple[Job, list[Task], list[Entry]]:
         """Store a job with one task for each spec, in that order.
 
         All of it is stored or nothing. An atomic job gets a release task, which is not among the returned ones.
+
+        The ids of the job of a *run* follow from the id of the run. So processes that submit it at the same time store
+        the same records, and one job. If the run is not ``starting`` any more, nothing is stored.
 
         Returns the job, its tasks, and the queue entries of those that are released.
         """
         now = self._redis.now()
         only = specs[0] if len(specs) == 1 else None
         images = ImageCounts(total=len(specs))
-        job = Job(f"job_{ULID.from_timestamp(now)}", only, "queued", at(now), images, options=options)
-        first = int(ULID.from_timestamp(now))  # the ids of the tasks follow it, so that they sort as the specs
+        job_id = run.job if run else f"job_{ULID.from_timestamp(now)}"
+        job = Job(job_id, only, "queued", at(now), images, options=options, run=run)
+        # The ids of the tasks follow it, so that they sort as the specs.
+        first = int(ULID.from_str(run.job.partition("_")[2])) if run else int(ULID.from_timestamp(now))
         tasks: list[Task] = []
         is_expanded = any(spec.kind == "expand" for spec in specs)
         for start in range(0, len(specs), STEP):
@@ -97,7 +113,11 @@ class JobStore:
         if options.atomic and options.kind == "mirror":
             task = Task(f"task_{ULID.from_int(first + len(specs))}", job.id, ReleaseSpec(), "queued", at(now))
             record["release"], release = task.id, json.dumps(task.to_record())
-        accepted, *entries = self._submit(args=[json.dumps(record), *task_arguments(part), release])
+        accepted, *entries = self._submit(
+            args=[json.dumps(record), *task_arguments(part), release, run.run if run else ""]
+        )
+        if not accepted and run:
+            raise RunUnknown(run.run)
         if not accepted:
             raise RedisUnavailable("it took so long to store a job that its first tasks are deleted again")
         return job, tasks, read_entries(entries)

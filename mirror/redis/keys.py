@@ -42,6 +42,17 @@ TASKS_RUNNING: Final = f"{_ROOT}:tasks:running"
 TASKS_PARKED: Final = f"{_ROOT}:tasks:parked"
 """Sorted set of task ids, by the time when each is due."""
 
+SCHEDULES: Final = f"{_ROOT}:schedules"
+"""Set of all schedule ids, lexical."""
+SCHEDULE_NAMES: Final = f"{_ROOT}:schedules:names"
+"""Hash from the name of a schedule to its id."""
+SCHEDULES_DUE: Final = f"{_ROOT}:schedules:due"
+"""Sorted set of enabled schedules, by the time of the next run of each. Times of schedules are by the wall clock."""
+SCHEDULES_TICKED: Final = f"{_ROOT}:schedules:ticked"
+"""The time of the last look at due schedules. One that lies ahead shows that the wall clock was set back."""
+RUNS_OPEN: Final = f"{_ROOT}:runs:open"
+"""Sorted set of runs that have not ended, by the deadline of each."""
+
 QUEUE_TURNS: Final = f"{_ROOT}:queue:turns"
 """Hash from a lane of the queue to its virtual time, by which lanes take turns. ``now`` is that of the last turn."""
 
@@ -187,6 +198,31 @@ def task_selection(task_id: str) -> str:
     return f"{_ROOT}:task:{task_id}:selection"
 
 
+def schedule(schedule_id: str) -> str:
+    """A schedule's record."""
+    return f"{_ROOT}:schedule:{schedule_id}"
+
+
+def schedule_slots(schedule_id: str) -> str:
+    """Sorted set of the slots that were claimed, each by its time. It has the latest ones."""
+    return f"{_ROOT}:schedule:{schedule_id}:slots"
+
+
+def schedule_runs(schedule_id: str) -> str:
+    """Set of the ids of the schedule's runs, lexical. It has the latest ones."""
+    return f"{_ROOT}:schedule:{schedule_id}:runs"
+
+
+def schedule_tags(schedule_id: str) -> str:
+    """Hash from a target that the schedule has mirrored to its source, and since when that lacks it, as JSON."""
+    return f"{_ROOT}:schedule:{schedule_id}:tags"
+
+
+def run(run_id: str) -> str:
+    """The record of a run of a schedule."""
+    return f"{_ROOT}:run:{run_id}"
+
+
 def observed_tags(repository: str) -> str:
     """Hash from a tag of a source to the digest that it shows, and when it was first seen with it, as JSON."""
     return f"{_ROOT}:observed:{repository}"
@@ -287,6 +323,15 @@ LUA: Final[dict[str, str]] = {
     "tasks_running": TASKS_RUNNING,
     "tasks_parked": TASKS_PARKED,
     "queue_turns": QUEUE_TURNS,
+    "schedules": SCHEDULES,
+    "schedule_names": SCHEDULE_NAMES,
+    "schedules_due": SCHEDULES_DUE,
+    "schedule": schedule("*"),
+    "schedule_slots": schedule_slots("*"),
+    "schedule_runs": schedule_runs("*"),
+    "schedule_tags": schedule_tags("*"),
+    "run": run("*"),
+    "runs_open": RUNS_OPEN,
     "pin": f"{_ROOT}:pin:*",  # set of the holders that have pinned a digest
     "pin_holder": pin_holder("*"),
     "pins_deleting": PINS_DELETING,

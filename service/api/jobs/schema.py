@@ -7,6 +7,7 @@ from typing import Any, get_args
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from mirror.records.job import ON_ERRORS, PRIORITIES, JobKind
+from mirror.records.run import RUN_REASONS
 from mirror.records.states import JOB_STATES
 from service.api.jobs.task_schema import (
     DIGEST,
@@ -83,6 +84,17 @@ class JobLinksSchema(Schema):
     plan = fields.String(metadata={"description": "The plan that a job of the kind `plan` makes."})
 
 
+class RunOfJobSchema(Schema):
+    """The run of a schedule that has started the job."""
+
+    run = fields.String(required=True, metadata={"example": "run_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"})
+    schedule = fields.String(required=True, metadata={"example": "schedule_01JDB2V3R8Y0N5Q7T9W1X3Z5B6"})
+    reason = fields.String(required=True, validate=validate.OneOf(RUN_REASONS), metadata={"example": "slot"})
+    slot = Timestamp(
+        required=True, allow_none=True, metadata={"description": "The time of the timetable. Null for other reasons."}
+    )
+
+
 class JobSummarySchema(Schema):
     """A job in a list: without its tasks."""
 
@@ -142,6 +154,9 @@ class JobSummarySchema(Schema):
     created_at = Timestamp(required=True)
     started_at = Timestamp(required=True, allow_none=True)
     finished_at = Timestamp(required=True, allow_none=True)
+    run = fields.Nested(
+        RunOfJobSchema, required=True, allow_none=True, metadata={"description": "Null if no schedule has started it."}
+    )
     links = fields.Nested(JobLinksSchema, required=True)
 
 

@@ -1,0 +1,24 @@
+-- ARGV: the time. Returns for each open run that needs something done: its id, and the state of its job, 'starting' for
+-- one that has no job yet, 'following' for one whose upstream is to be followed, 'late' for one over its deadline,
+-- 'replaced' for one that the next run replaces, or 'removed' for one whose job was deleted.
+local found = {}
+for _, id in ipairs(redis.call('ZRANGE', KEY.runs_open, 0, -1)) do
+  local state, cancel = unpack(redis.call('HMGET', KEY.run(id), 'state', 'cancel'))
+  local what = false
+  if not state then redis.call('ZREM', KEY.runs_open, id)
+  elseif state ~= 'running' then what = state
+  else
+    local job, canceled = unpack(redis.call('HMGET', KEY.job((string.gsub(id, '^run_', 'job_'))), 'state', 'cancel_requested_at'))
+    if not job then what = 'removed'
+    elseif job ~= 'queued' and job ~= 'running' then what = job
+    elseif canceled and canceled ~= '' then what = false
+    elseif tonumber(redis.call('ZSCORE', KEY.runs_open, id)) <= tonumber(ARGV[1]) then what = 'late'
+    elseif cancel and cancel ~= '' then what = 'replaced' end
+  end
+  if what then
+    found[#found + 1] = id
+    found[#found + 1] = what
+  end
+  if #found >= 2 * RUNS_AT_ONCE then break end
+end
+return found

@@ -1,0 +1,160 @@
+"""Schedules in Redis. Their times are those of the wall clock, because slots are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from marshmallow import ValidationError, fields
+
+from mirror.background import record_fault
+from mirror.errors import ScheduleChanged, ScheduleExists, ScheduleUnknown
+from mirror.records.fields import Count, Moment, RecordSchema, Text, at, record_fields
+from mirror.records.schedule import Schedule, ScheduleHealth
+from mirror.records.schedule_schema import dump_definition, read_definition
+from mirror.redis import keys
+from mirror.redis.client import Redis
+from mirror.redis.scripts import load_script
+
+_SCHEDULE_ID: Final = re.compile("schedule_[0-9A-Z]{26}", re.ASCII)
+_UNREADABLE_SECONDS: Final = 600
+"""Seconds after which a due schedule that this release cannot read is looked at again."""
+_PAGE: Final = 100
+_HEALTH: Final = ("last_run", "last_run_at", "last_state", "last_success_at", "consecutive_failures")
+
+
+class ScheduleStore:
+    """All schedules. Safe to share between threads. Every method raises RedisUnavailable."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._put = redis.script(load_script("mirror.records", "put_schedule.lua"))
+        self._delete = redis.script(load_script("mirror.records", "delete_schedule.lua"))
+        self._rearm = redis.script(load_script("mirror.records", "rearm_schedule.lua"))
+
+    def now(self) -> datetime:
+        """Return the wall clock of Redis. It may jump, unlike `Redis.now`."""
+        seconds, microseconds = self._redis.call("TIME")
+        return at(int(seconds) * 1000 + int(microseconds) // 1000)
+
+    def put(self, schedule: Schedule, *, replaces: int | None = None) -> None:
+        """Store a new schedule, or replace the version *replaces*.
+
+        Raises ScheduleExists for a name that another schedule has, ScheduleUnknown, or ScheduleChanged if it has
+        another version.
+        """
+        definition = schedule.definition
+        changed = {
+            "definition": json.dumps(dump_definition(definition)),
+            "deadline": int(definition.deadline.total_seconds() * 1000) if definition.deadline else None,
+            **{name: getattr(schedule, name) for name in ("version", "origin", "owner")},
+            **_SCHEMA.dump({name: getattr(schedule, name) for name in ("updated_at", "next_slot", "next_run_at")}),
+        }
+        if replaces is None:
+            created = _SCHEMA.dump({"created_at": schedule.created_at})
+            changed |= {"id": schedule.id, "open_run": "", "queued_run": "", **created}
+        written = json.dumps(record_fields({**changed, "name": definition.name}))
+        wanted, run_at = "" if replaces is None else str(replaces), milliseconds(schedule.next_run_at)
+        result, version = self._put(args=[schedule.id, wanted, definition.name, written, run_at])
+        if result == "name taken":
+            raise ScheduleExists(definition.name)
+        if result == "unknown":
+            raise ScheduleUnknown(definition.name)
+        if result == "changed":
+            raise ScheduleChanged(definition.name, version)
+
+    def delete(self, schedule: Schedule, *, version: int | None = None) -> None:
+        """Delete a schedule with its runs. Raises ScheduleUnknown, or ScheduleChanged for another *version*."""
+        result = self._delete(args=[schedule.id, "" if version is None else version])
+        if result == "unknown":
+            raise ScheduleUnknown(schedule.definition.name)
+        if result == "changed":
+            raise ScheduleChanged(schedule.definition.name, None)
+
+    def schedule(self, name: str) -> Schedule:
+        """Return a schedule by its name or its id. Raises ScheduleUnknown."""
+        schedule_id = name if _SCHEDULE_ID.fullmatch(name) else self._redis.call("HGET", keys.SCHEDULE_NAMES, name)
+        for found in self._read([schedule_id] if schedule_id else []):
+            return found
+        raise ScheduleUnknown(name)
+
+    def page(self, *, limit: int, after: str | None = None) -> list[Schedule]:
+        """Return at most *limit* schedules after the id *after*, the oldest first."""
+        lower = f"({after}" if after else "-"
+        return self._read(self._redis.call("ZRANGEBYLEX", keys.SCHEDULES, lower, "+", "LIMIT", 0, limit))
+
+    def all(self) -> list[Schedule]:
+        """Return every schedule, read in pages."""
+        found: list[Schedule] = []
+        while page := self.page(limit=_PAGE, after=found[-1].id if found else None):
+            found += page
+        return found
+
+    def due(self, now: datetime, limit: int) -> list[Schedule]:
+        """Return at most *limit* schedules whose next run is due, the longest due first."""
+        ids = self._redis.call("ZRANGEBYSCORE", keys.SCHEDULES_DUE, 0, milliseconds(now), "LIMIT", 0, limit)
+        found = self._read(ids)
+        if unreadable := set(ids) - {schedule.id for schedule in found}:
+            later = milliseconds(now + timedelta(seconds=_UNREADABLE_SECONDS))
+            self._redis.calls([["ZADD", keys.SCHEDULES_DUE, "XX", later, schedule_id] for schedule_id in unreadable])
+        return found
+
+    def rearm(self, schedule: Schedule, next_slot: datetime, run_at: datetime) -> bool:
+        """Set the next slot, unless another process has changed it. Return whether it is set."""
+        times = milliseconds(schedule.next_slot), milliseconds(next_slot), milliseconds(run_at)
+        return bool(self._rearm(args=[schedule.id, *times]))
+
+    def last_tick(self) -> datetime | None:
+        """Return the wall clock at the last `note_tick`. None before the first one."""
+        ticked = self._redis.call("GET", keys.SCHEDULES_TICKED)
+        return at(int(ticked)) if ticked else None
+
+    def note_tick(self, now: datetime) -> None:
+        self._redis.call("SET", keys.SCHEDULES_TICKED, milliseconds(now))
+
+    def _read(self, ids: Sequence[str]) -> list[Schedule]:
+        """Read schedules. One that this release cannot read is left out, and logged."""
+        records = self._redis.calls([["HGETALL", keys.schedule(schedule_id)] for schedule_id in ids])
+        return [schedule for record in records if record and (schedule := _readable(record))]
+
+
+def _readable(record: Mapping[str, str]) -> Schedule | None:
+    try:
+        loaded = _SCHEMA.load(record)
+        definition = read_definition(json.loads(record["definition"]))
+    except (ValidationError, ValueError, KeyError) as error:
+        record_fault("reading a schedule", error, schedule_id=record.get("id"))
+        return None
+    health = ScheduleHealth(**{name: loaded.pop(name) for name in _HEALTH})
+    return Schedule(definition=definition, health=health, **loaded)
+
+
+def milliseconds(moment: datetime | None) -> str:
+    """Return a time as scripts take it: milliseconds since the epoch, or an empty text for None."""
+    return "" if moment is None else str(round(moment.timestamp() * 1000))
+
+
+class _ScheduleRecordSchema(RecordSchema):
+    """The hash of a schedule, without its definition."""
+
+    id = fields.String(required=True)
+    version = fields.Integer(required=True)
+    origin = fields.String(required=True)
+    owner = fields.String(required=True)
+    created_at = Moment(required=True)
+    updated_at = Moment(required=True)
+    next_slot = Moment(load_default=None)
+    next_run_at = Moment(load_default=None)
+    open_run = Text(load_default=None)
+    queued_run = Text(load_default=None)
+    last_run = Text(load_default=None)
+    last_run_at = Moment(load_default=None)
+    last_state = Text(load_default=None)
+    last_success_at = Moment(load_default=None)
+    consecutive_failures = Count()
+
+
+_SCHEMA: Final[Any] = _ScheduleRecordSchema()
