@@ -158,8 +158,9 @@ def build(
     """Build the collaborators of one process.
 
     *retries* is how often a command is sent again while Redis is away. Throttles and signs of life do not wait for
-    Redis, so theirs is always `BRISK`. *bucket* replaces the bucket of the settings, *sleep* the waits of the
-    registry client, and *now* the wall clock by which schedules run. Raises InvalidSettings where Redis or the bucket is not named.
+    Redis, so theirs is always `BRISK`. *bucket* replaces the bucket of the settings, *sleep* the waits of the registry
+    client, and *now* the wall clock by which schedules run. Raises InvalidSettings where Redis or the bucket is not
+    named.
     """
     settings.require_stores()
     url = str(settings.redis_url)

@@ -59,7 +59,9 @@
     │   ├── NoRegistryMirrored:     NO_REGISTRY_MIRRORED
     │   ├── JobUnknown:             JOB_UNKNOWN
     │   ├── TaskUnknown:            TASK_UNKNOWN
-    │   └── PlanUnknown:            PLAN_UNKNOWN
+    │   ├── PlanUnknown:            PLAN_UNKNOWN
+    │   ├── ScheduleUnknown:        SCHEDULE_UNKNOWN
+    │   └── RunUnknown:             RUN_UNKNOWN
     ├── Conflict:               the target's state does not allow the request
     │   ├── JobFinished:            JOB_FINISHED
     │   ├── JobUnfinished:          JOB_UNFINISHED
@@ -67,6 +69,9 @@
     │   ├── PlanUnfinished:         PLAN_UNFINISHED
     │   ├── PlanEmpty:              PLAN_EMPTY
     │   ├── PlanTooLarge:           PLAN_TOO_LARGE
+    │   ├── ScheduleExists:         SCHEDULE_EXISTS
+    │   ├── ScheduleChanged:        PRECONDITION_FAILED
+    │   ├── RunUnfinished:          RUN_UNFINISHED
     │   ├── ReleaseSuperseded:      RELEASE_SUPERSEDED
     │   ├── ReleaseIncomplete:      RELEASE_INCOMPLETE
     │   ├── ReleaseBusy:            RELEASE_BUSY

@@ -22,6 +22,7 @@ SHARED = {
     "TOOMANYREQUESTS": 2,
     "SOURCE_UNREACHABLE": 2,
     "SOURCE_FAILED": 3,
+    "PRECONDITION_FAILED": 2,
 }
 """Codes that several classes share, with the number of classes.
 

@@ -11,7 +11,7 @@ import pytest
 
 from mirror.copying.cancellation import Cancellation
 from mirror.records import selections
-from mirror.records.job import Job, JobOptions
+from mirror.records.job import USUAL, Job, JobOptions
 from mirror.records.job_request import ImageRequest
 from mirror.records.rule_schemas import TAG_RULES
 from mirror.records.rules import TargetRule
@@ -49,12 +49,12 @@ def submit(
     tags: Mapping[str, Any] | None,
     *,
     source: str = "team/app",
-    options: JobOptions | None = None,
+    options: JobOptions = USUAL,
     **fields: Any,
 ) -> Job:
     rules = TAG_RULES.load(dict(tags or {}))
     request = ImageRequest(f"{harness.registry.host}/{source}", tags=rules, **fields)
-    return harness.core.submitter.submit([request], *([options] if options else []))[0]
+    return harness.core.submitter.submit([request], options)[0]
 
 
 def run(harness: Harness, tags: Mapping[str, Any] | None, **fields: Any) -> Job:
