@@ -26,7 +26,9 @@ def test_the_list_of_decisions_has_each_with_its_title() -> None:
     assert {name: f"# {number}. {title}" for number, title, name in listed} == titles
 
 
-@pytest.mark.parametrize(("way", "least", "most"), [("One reference", 20, 25), ("One slot", 6, 12), ("One pull", 8, 12)])
+@pytest.mark.parametrize(
+    ("way", "least", "most"), [("One reference", 20, 25), ("One slot", 6, 12), ("One pull", 8, 12)]
+)
 def test_every_function_on_the_way_through_the_house_exists(way: str, least: int, most: int) -> None:
     [section] = [section for section in PAGE.split("\n## ") if section.startswith(way)]
     steps = re.findall(r"^\d+\. `([\w/]+\.py):([\w.]+)` ", section, re.MULTILINE)
