@@ -21,9 +21,10 @@ import difflib
 import hashlib
 import zoneinfo
 from bisect import bisect_left
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -36,14 +37,15 @@ _LONGEST_PERIOD: Final = timedelta(days=366)
 _LONGEST_JITTER: Final = timedelta(hours=24)
 _COMPARED_SLOTS: Final = 50
 _LONGEST_ZONE_NAME: Final = 64
-_ZONES_OF_NO_PLACE: Final = frozenset({"localtime", "Factory", "posixrules"})
-"""Names of the zone database that differ from machine to machine, or mean that no zone is set."""
+_ZONES_OF_NO_PLACE: Final = frozenset({"localtime", "Factory"})
+"""``localtime`` differs from machine to machine, and ``Factory`` means that no zone is set."""
 _FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 _LAST: Final = datetime(9998, 1, 1, tzinfo=UTC)
 """Slots are computed between these two, so that no offset of a zone leaves the calendar of Python."""
 _SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
 """The gaps between slots are measured from here on, so that the same timetable is refused on every day."""
 _NOTHING: Final = timedelta(0)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def problems(timetable: Timetable) -> dict[str, str]:
@@ -63,12 +65,7 @@ def problems(timetable: Timetable) -> dict[str, str]:
 
 def next_slot(timetable: Timetable, after: datetime, anchor: datetime) -> datetime:
     """Return the first slot after *after*. Raises ValueError if the calendar ends before it."""
-    after = max(after, _FIRST)
-    slot = None
-    if timetable.every is not None:
-        slot = _multiple(anchor, timetable.every, max(_periods(anchor, timetable.every, after), 0) + 1)
-    elif after < _LAST:
-        slot = _first_due(_expression(timetable), _zone(timetable), after)
+    slot = next(_slots(timetable, after, anchor), None)
     if slot is None:
         raise ValueError(f"The timetable has no slot after {after:%Y-%m-%d}.")
     return slot
@@ -91,14 +88,8 @@ def count_slots(timetable: Timetable, after: datetime, until: datetime, anchor: 
     if timetable.every is not None:
         periods = [_periods(anchor, timetable.every, moment) for moment in (start, until)]
         return max(0, min(periods[1] - periods[0], limit))
-    count = 0
-    while count < limit and start < until:
-        try:
-            start = next_slot(timetable, start, anchor)
-        except ValueError:
-            break
-        count += start <= until
-    return count
+    slots = takewhile(lambda slot: slot <= until, _slots(timetable, start, anchor))
+    return sum(1 for _ in islice(slots, limit))
 
 
 def run_at(timetable: Timetable, slot: datetime, schedule_id: str) -> datetime:
@@ -109,23 +100,17 @@ def run_at(timetable: Timetable, slot: datetime, schedule_id: str) -> datetime:
     """
     if not timetable.jitter:
         return slot
-    room = min(timetable.jitter, next_slot(timetable, slot, slot) - slot)
+    following = next(_slots(timetable, slot, slot), _LAST)
+    room = min(timetable.jitter, following - slot) // _MILLISECOND
     text = f"{schedule_id} {slot.astimezone(UTC).isoformat()}"
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
-    return slot + timedelta(milliseconds=number * (room // timedelta(milliseconds=1)) >> 64)
+    return slot + (number * room >> 64) * _MILLISECOND
 
 
 def upcoming(timetable: Timetable, after: datetime, anchor: datetime, n: int) -> list[datetime]:
-    """Return the next *n* slots in the time zone of the timetable. There are fewer if the calendar ends."""
+    """Return the next *n* slots by the clock of the zone, with offsets. There are fewer if the calendar ends."""
     zone = _zone(timetable)
-    found: list[datetime] = []
-    for _ in range(n):
-        try:
-            after = next_slot(timetable, after, anchor)
-        except ValueError:
-            break
-        found.append(after.astimezone(zone))
-    return found
+    return [_with_offset(slot.astimezone(zone)) for slot in islice(_slots(timetable, after, anchor), n)]
 
 
 def _problems_of_times(timetable: Timetable) -> dict[str, str]:
@@ -175,8 +160,8 @@ def _places() -> tuple[str, ...]:
 
 
 def _shortest_gap(timetable: Timetable) -> timedelta:
-    slots = upcoming(timetable, _SOME_DAY, _SOME_DAY, _COMPARED_SLOTS)
-    return min(later - earlier for earlier, later in pairwise(slot.astimezone(UTC) for slot in slots))
+    slots = islice(_slots(timetable, _SOME_DAY, _SOME_DAY), _COMPARED_SLOTS)
+    return min((later - earlier for earlier, later in pairwise(slots)), default=_LONGEST_JITTER)
 
 
 def _expression(timetable: Timetable) -> CronExpression:
@@ -189,7 +174,21 @@ def _zone(timetable: Timetable) -> ZoneInfo:
     try:
         return ZoneInfo(timetable.time_zone)
     except (KeyError, ValueError, OSError):
-        raise ValueError(_problem_of_zone(timetable.time_zone).get("time_zone", "")) from None
+        raise ValueError(f"The time zone {quoted(timetable.time_zone, _LONGEST_ZONE_NAME)} cannot be read.") from None
+
+
+def _slots(timetable: Timetable, after: datetime, anchor: datetime) -> Iterator[datetime]:
+    """Yield the slots after *after*, the next first."""
+    if timetable.every is None:
+        expression, zone = _expression(timetable), _zone(timetable)
+        slot = _first_due(expression, zone, max(after, _FIRST))
+        while slot is not None:
+            yield slot
+            slot = _first_due(expression, zone, slot)
+        return
+    periods = max(_periods(anchor, timetable.every, after), 0)
+    while (slot := _multiple(anchor, timetable.every, periods := periods + 1)) < _LAST:
+        yield slot
 
 
 def _periods(anchor: datetime, every: timedelta, moment: datetime) -> int:
@@ -197,18 +196,20 @@ def _periods(anchor: datetime, every: timedelta, moment: datetime) -> int:
     return (moment - anchor.replace(microsecond=0)) // every
 
 
-def _multiple(anchor: datetime, every: timedelta, periods: int) -> datetime | None:
+def _multiple(anchor: datetime, every: timedelta, periods: int) -> datetime:
     try:
         return anchor.astimezone(UTC).replace(microsecond=0) + periods * every
     except OverflowError:
-        return None
+        return _LAST
 
 
 def _first_due(expression: CronExpression, zone: ZoneInfo, after: datetime) -> datetime | None:
     """Return the first moment after *after* at which *expression* is due.
 
-    While an hour is repeated, times that the clock has shown already may be due again, so the search starts earlier.
+    While a clock repeats an hour, a time that it has shown before may be due again. So the search starts earlier then.
     """
+    if after >= _LAST:
+        return None
     local = after.astimezone(zone)
     again: datetime | None = None
     for wall in expression.after(_wall(local) - _repeated(local)):
@@ -240,6 +241,11 @@ def _wall(local: datetime) -> datetime:
 
 def _offset(local: datetime, fold: int) -> timedelta:
     return local.replace(fold=fold).utcoffset() or _NOTHING
+
+
+def _with_offset(local: datetime) -> datetime:
+    """Replace the zone by its offset. Python compares no two zones while a clock shows a time twice (PEP 495)."""
+    return local.replace(tzinfo=timezone(_offset(local, local.fold)), fold=0)
 
 
 def _repeated(local: datetime) -> timedelta:
