@@ -10,8 +10,9 @@ import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from functools import lru_cache
+from itertools import takewhile
 from typing import Final, Self
 
 from cronsim import CronSim, CronSimError
@@ -88,8 +89,8 @@ class CronExpression:
         matcher = copy.copy(self._matcher)
         matcher.dt, matcher.tick_direction = start, direction
         try:
-            yield from matcher
-        except OverflowError:  # The calendar ends with the year 9999.
+            yield from takewhile(lambda wall: wall.year < MAXYEAR, matcher)
+        except OverflowError:  # The search has left the calendar.
             return
 
 

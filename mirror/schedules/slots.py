@@ -73,8 +73,6 @@ def next_slot(timetable: Timetable, after: datetime, anchor: datetime) -> dateti
 
 def last_slot(timetable: Timetable, until: datetime, anchor: datetime) -> datetime | None:
     """Return the last slot at or before *until*, or None if there is none after the anchor."""
-    if until <= anchor:
-        return None
     if timetable.every is not None:
         periods = _periods(anchor, timetable.every, until)
         return _multiple(anchor, timetable.every, periods) if periods >= 1 else None
@@ -236,7 +234,7 @@ def _last_due(expression: CronExpression, zone: ZoneInfo, until: datetime) -> da
 
 def _wall(local: datetime) -> datetime:
     """Return what the clock shows, without a zone."""
-    return local.replace(tzinfo=None, fold=0)
+    return local.replace(tzinfo=None)
 
 
 def _offset(local: datetime, fold: int) -> timedelta:
