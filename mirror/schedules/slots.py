@@ -56,9 +56,11 @@ def problems(timetable: Timetable) -> dict[str, str]:
     if not found and timetable.jitter:
         shortest = _shortest_gap(timetable)
         if timetable.jitter > shortest:
+            minutes, seconds = divmod(int(shortest.total_seconds()), 60)
+            written = f"{60 * minutes + seconds}s" if seconds else f"{minutes}m"
             found["jitter"] = (
-                "The jitter is longer than the shortest time between two slots, "
-                f"{shortest // timedelta(minutes=1)} minutes, so runs would overtake each other."
+                f"The jitter is longer than the shortest time between two slots, {written}, "
+                "so runs would overtake each other."
             )
     return found
 

@@ -53,20 +53,22 @@ def test_jitter_has_bounds(jitter: timedelta) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timetable", "minutes"),
+    ("timetable", "gap"),
     [
-        (Timetable(every=HOUR, jitter=HOUR + MINUTE), 60),
-        (Timetable(cron="*/15 * * * *", jitter=16 * MINUTE), 15),
-        (Timetable(cron="0,10 3 * * *", time_zone="Europe/Paris", jitter=11 * MINUTE), 10),
-        (Timetable(cron="50 3 * * *", jitter=24 * HOUR + timedelta(seconds=-1)), None),
-        (Timetable(cron="*/40 * * * *", jitter=30 * MINUTE), 20),
-        (Timetable(cron="0,30 0 29 2 */7", jitter=HOUR), 30),
+        (Timetable(every=HOUR, jitter=HOUR + MINUTE), "60m"),
+        (Timetable(every=timedelta(seconds=90), jitter=2 * MINUTE), "90s"),
+        (Timetable(cron="*/15 * * * *", jitter=16 * MINUTE), "15m"),
+        (Timetable(cron="0,10 3 * * *", time_zone="Europe/Paris", jitter=11 * MINUTE), "10m"),
+        (Timetable(cron="50 3 * * *", jitter=24 * HOUR), None),
+        (Timetable(cron="*/40 * * * *", jitter=30 * MINUTE), "20m"),
+        (Timetable(cron="0,30 0 29 2 */7", jitter=HOUR), "30m"),
     ],
 )
-def test_jitter_is_not_longer_than_the_shortest_gap(timetable: Timetable, minutes: int | None) -> None:
-    gap = f"the shortest time between two slots, {minutes} minutes"
-    sentence = f"The jitter is longer than {gap}, so runs would overtake each other."
-    assert problems(timetable) == ({"jitter": sentence} if minutes else {})
+def test_jitter_is_not_longer_than_the_shortest_gap(timetable: Timetable, gap: str | None) -> None:
+    sentence = (
+        f"The jitter is longer than the shortest time between two slots, {gap}, so runs would overtake each other."
+    )
+    assert problems(timetable) == ({"jitter": sentence} if gap else {})
 
 
 @pytest.mark.parametrize(
