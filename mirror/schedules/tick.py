@@ -34,6 +34,8 @@ LATE: Final = timedelta(minutes=5)
 """A slot that starts later than this after its time is late. Another scheduler takes over within seconds."""
 _STEPPED_BACK: Final = timedelta(minutes=1)
 """A clock that is behind the last tick by more than this was set back."""
+_MISSED_COUNTED: Final = 100
+"""Missed slots that are counted at most. Each takes some 40 us."""
 _BATCH: Final = 10
 """Schedules that one tick starts. Each takes some milliseconds."""
 _STATES: Final[Mapping[RunPlace, RunState]] = {
@@ -68,7 +70,8 @@ def decide(schedule: Schedule, now: datetime) -> Decision | None:
         slot = slots.last_slot(timetable, slot - timedelta(milliseconds=1), anchor)
     if slot is None or slot < first:  # the zone's rules have changed since *first* was computed
         slot = first
-    missed = slots.count_slots(timetable, first - timedelta(milliseconds=1), slot - timedelta(milliseconds=1), anchor)
+    before = timedelta(milliseconds=1)
+    missed = slots.count_slots(timetable, first - before, slot - before, anchor, _MISSED_COUNTED)
     is_late = now - slots.run_at(timetable, slot, schedule.id) > LATE
     place, note = _place(schedule)
     if is_late and schedule.definition.catch_up == "none":
