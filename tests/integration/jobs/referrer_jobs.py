@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -16,6 +18,7 @@ from tests.support import images
 from tests.support.fakes.registry import FakeRegistry
 from tests.support.harness import Harness, mark_built
 from tests.support.images import TestImage
+from tests.support.servers.s3 import RcloneS3
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE, SBOM = "application/vnd.dev.sigstore.bundle.v0.3+json", "application/spdx+json"
@@ -29,10 +32,17 @@ COSIGN = images.artifact(SIMPLE_SIGNING, b"payload")
 TAG = "team/app:1"
 
 
-def with_index(harness: Harness, *, api: bool) -> Harness:
-    """Let team/app:1 be the index, at a registry that has the referrers API or not. Return the harness."""
+@pytest.fixture
+def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
+    """These tests are about the source, or about what a retag adds. Any S3 server will do."""
+    return rclone_s3
+
+
+@pytest.fixture(params=["API", "fallback tags"])
+def mirror(request: pytest.FixtureRequest, harness: Harness) -> Harness:
+    """A mirror, and a registry with the index as team/app:1. It has the referrers API or not."""
     mark_built(harness.redis)
-    harness.registry.referrers_api = api
+    harness.registry.referrers_api = request.param == "API"
     harness.registry.put(INDEX, "team/app", "1")
     return harness
 

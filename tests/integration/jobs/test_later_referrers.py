@@ -23,26 +23,16 @@ from tests.integration.jobs.referrer_jobs import (
     is_held,
     listed,
     listing,
+    mirror,
     run,
+    s3_server,
     succeeded,
-    with_index,
 )
 from tests.support.fakes.docker_hub import PullLimit
 from tests.support.fakes.registry import Reply
 from tests.support.harness import Harness
-from tests.support.servers.s3 import RcloneS3
 
-
-@pytest.fixture
-def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
-    """These tests are about the source. Any S3 server will do."""
-    return rclone_s3
-
-
-@pytest.fixture(params=["API", "fallback tags"])
-def mirror(request: pytest.FixtureRequest, harness: Harness) -> Harness:
-    """A mirror, and a registry that has the referrers API or not."""
-    return with_index(harness, api=request.param == "API")
+__all__ = ["mirror", "s3_server"]
 
 
 def test_a_signature_that_is_added_later_is_all_that_the_next_run_fetches(mirror: Harness) -> None:

@@ -28,26 +28,16 @@ from tests.integration.jobs.referrer_jobs import (
     attach,
     is_held,
     listed,
+    mirror,
     run,
+    s3_server,
     succeeded,
-    with_index,
 )
 from tests.support import images
 from tests.support.fakes.registry import Reply, Request
 from tests.support.harness import Harness, mark_built
-from tests.support.servers.s3 import RcloneS3
 
-
-@pytest.fixture
-def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
-    """These tests are about the source. Any S3 server will do."""
-    return rclone_s3
-
-
-@pytest.fixture(params=["API", "fallback tags"])
-def mirror(request: pytest.FixtureRequest, harness: Harness) -> Harness:
-    """A mirror, and a registry that has the referrers API or not."""
-    return with_index(harness, api=request.param == "API")
+__all__ = ["mirror", "s3_server"]
 
 
 def test_referrers_of_an_index_its_children_and_its_referrers_are_mirrored(mirror: Harness) -> None:

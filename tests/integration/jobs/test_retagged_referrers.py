@@ -26,27 +26,17 @@ from tests.integration.jobs.referrer_jobs import (
     attach,
     is_held,
     listed,
+    mirror,
     run,
+    s3_server,
     succeeded,
-    with_index,
 )
 from tests.support import images
 from tests.support.harness import Harness
-from tests.support.servers.s3 import RcloneS3
+
+__all__ = ["mirror", "s3_server"]
 
 LIVE = LocalImage("prod/app", "live")
-
-
-@pytest.fixture
-def s3_server(rclone_s3: RcloneS3) -> RcloneS3:
-    """These tests are about what a retag adds. Any S3 server will do."""
-    return rclone_s3
-
-
-@pytest.fixture(params=["API", "fallback tags"])
-def mirror(request: pytest.FixtureRequest, harness: Harness) -> Harness:
-    """A mirror, and a registry that has the referrers API or not."""
-    return with_index(harness, api=request.param == "API")
 
 
 def with_all_kinds(harness: Harness) -> LocalImage:
