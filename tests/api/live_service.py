@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ import urllib3
 
 from tests.support.servers import S3Server, Server, ValkeyServer
 
+WITHIN: Final = 20.0
+"""Seconds that a client waits for the service."""
 _LOGGED_WITHIN: Final = 10.0
 
 
@@ -61,6 +64,16 @@ class LiveService(Server):
                 return http.request("GET", f"{self.url}/v1/jobs", headers=self.headers).status in (200, 503)
             except urllib3.exceptions.HTTPError:
                 return False
+
+    def connect_plain(self, beginning: bytes = b"", *, window: int | None = None) -> socket.socket:
+        """Return a connection on which *beginning* was sent. *window* is its receive buffer in bytes."""
+        client = socket.socket()
+        if window:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        client.settimeout(WITHIN)
+        client.connect(("127.0.0.1", self.port))
+        client.sendall(beginning)
+        return client
 
     def begin_test(self) -> None:
         """Leave what was logged for earlier tests out of `text` and `lines`."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
+
+from tests.api.live_service import WITHIN
 
 Kind = Literal["reading", "sending a head", "sending a body", "idle", "silent"]
 _STEP: Final = 1.0
@@ -110,3 +114,29 @@ def crowds(*members: Crowd) -> Iterator[tuple[Crowd, ...]]:
         return
     with members[0] as first, crowds(*members[1:]) as others:
         yield (first, *others)
+
+
+def is_dropped(client: socket.socket, drip: bytes) -> bool:
+    """Return whether the server ends the connection, on which *drip* is sent now and then."""
+    client.settimeout(0.2)
+    deadline = time.monotonic() + WITHIN
+    while time.monotonic() < deadline:
+        try:
+            if not client.recv(1024):
+                return True
+        except TimeoutError:
+            client.sendall(drip)
+        except (ConnectionResetError, BrokenPipeError):
+            return True
+    return False
+
+
+def read_slowly(client: socket.socket, seconds: float) -> bytes:
+    """Return the body of a response. It is read a little at a time for so long, and then as fast as it comes."""
+    answer = http.client.HTTPResponse(client)
+    answer.begin()
+    received, until = answer.read(_SMALL_WINDOW), time.monotonic() + seconds
+    while time.monotonic() < until:
+        received += answer.read(_SMALL_WINDOW)
+        time.sleep(0.2)  # it is slow
+    return received + answer.read()

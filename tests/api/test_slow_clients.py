@@ -17,15 +17,14 @@ import pytest
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from service.http.connections import LARGEST_HEAD
-from tests.api.live_service import LiveService
+from tests.api.live_service import WITHIN, LiveService
 from tests.api.seeded_catalog import SeededCatalog
-from tests.api.slow_clients import Crowd, crowds
+from tests.api.slow_clients import Crowd, crowds, is_dropped, read_slowly
 from tests.api.test_live import LARGE, copy_to
 from tests.support.servers import EmbeddedS3, RcloneS3, ValkeyServer
 
 SECONDS = 2
 """Every deadline of the `impatient` service."""
-WITHIN = 20.0
 MIB = 2**20
 
 
@@ -75,16 +74,6 @@ def ask(service: LiveService, method: str, path: str, body: bytes | None = None)
     content = answer.read()
     connection.close()
     return answer.status, content
-
-
-def connect(service: LiveService, beginning: bytes, *, window: int | None = None) -> socket.socket:
-    client = socket.socket()
-    if window:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-    client.settimeout(WITHIN)
-    client.connect(("127.0.0.1", service.port))
-    client.sendall(beginning)
-    return client
 
 
 def resident(service: LiveService) -> int:
@@ -165,7 +154,7 @@ def test_a_pull_that_stalls_gives_its_connection_to_s3_back_and_still_comes_whol
 ) -> None:
     """A client that was quick at first. The rest is read over another connection, when it goes on."""
     path = f"/v2/live/stall/blobs/{live_mirror.link_blob('live/stall', LARGE)}"
-    with connect(live, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()) as client:
+    with live.connect_plain(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()) as client:
         answer = http.client.HTTPResponse(client)
         answer.begin()
         received = answer.read(8 * MIB)
@@ -187,25 +176,15 @@ def connections_to(port: int) -> int:
 )
 def test_a_head_has_a_deadline_however_it_is_sent(impatient: LiveService, beginning: bytes) -> None:
     """Also when a byte comes now and then."""
-    with connect(impatient, beginning) as client:
-        client.settimeout(0.2)
-        deadline = time.monotonic() + WITHIN
-        while time.monotonic() < deadline:
-            try:
-                if not client.recv(1024):
-                    return
-            except TimeoutError:
-                if beginning and not beginning.endswith(b"\r\n\r\n"):
-                    client.sendall(b"x")
-            except (ConnectionResetError, BrokenPipeError):
-                return
-    pytest.fail("the connection stays")
+    with impatient.connect_plain(beginning) as client:
+        is_sending = beginning and not beginning.endswith(b"\r\n\r\n")
+        assert is_dropped(client, b"x" if is_sending else b"")
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 60000", b"Transfer-Encoding: chunked"])
 def test_a_body_has_a_deadline(impatient: LiveService, framing: bytes) -> None:
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + impatient.token.encode()
-    with connect(impatient, head + b"\r\n" + framing + b"\r\n\r\n") as client:
+    with impatient.connect_plain(head + b"\r\n" + framing + b"\r\n\r\n") as client:
         answer = http.client.HTTPResponse(client)
         answer.begin()
         assert (answer.status, answer.headers["Connection"]) == (408, "close")
@@ -215,7 +194,7 @@ def test_a_body_has_a_deadline(impatient: LiveService, framing: bytes) -> None:
 
 def test_a_client_that_takes_nothing_is_dropped(impatient: LiveService, live_mirror: SeededCatalog) -> None:
     path = f"/v2/live/none/blobs/{live_mirror.link_blob('live/none', LARGE)}"
-    with connect(impatient, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), window=4096):
+    with impatient.connect_plain(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), window=4096):
         line = impatient.logged(path=path)
     assert 0 < line["bytes"] < len(LARGE)
     assert not [line for line in impatient.lines() if line["level"] in ("warning", "error")]
@@ -225,15 +204,8 @@ def test_a_client_that_takes_a_little_at_a_time_is_not(impatient: LiveService, l
     """Three times as long as a client may take nothing."""
     content = LARGE[: 8 * MIB]
     path = f"/v2/live/little/blobs/{live_mirror.link_blob('live/little', content)}"
-    with connect(impatient, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), window=4096) as client:
-        answer = http.client.HTTPResponse(client)
-        answer.begin()
-        received, until_then = answer.read(4096), time.monotonic() + 3 * SECONDS
-        while time.monotonic() < until_then:
-            received += answer.read(4096)
-            time.sleep(0.2)  # it is slow
-        received += answer.read()
-    assert received == content
+    with impatient.connect_plain(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), window=4096) as client:
+        assert read_slowly(client, 3 * SECONDS) == content
 
 
 @pytest.mark.parametrize(
@@ -241,7 +213,7 @@ def test_a_client_that_takes_a_little_at_a_time_is_not(impatient: LiveService, l
 )
 def test_a_head_is_bounded_as_a_whole(live: LiveService, filling: bytes) -> None:
     """A thousand connections that hold one each must fit into memory."""
-    with connect(live, b"GET /livez HTTP/1.1\r\nHost: x\r\n") as client:
+    with live.connect_plain(b"GET /livez HTTP/1.1\r\nHost: x\r\n") as client:
         try:
             for _ in range(2 * LARGEST_HEAD // len(filling)):
                 client.sendall(filling)
@@ -253,7 +225,7 @@ def test_a_head_is_bounded_as_a_whole(live: LiveService, filling: bytes) -> None
 def test_a_body_that_nobody_reads_does_not_become_the_next_request(live: LiveService) -> None:
     inner = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
     refused = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(inner) + inner
-    with connect(live, refused + b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as client:
+    with live.connect_plain(refused + b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as client:
         received = b""
         while chunk := client.recv(65536):
             received += chunk
@@ -263,7 +235,7 @@ def test_a_body_that_nobody_reads_does_not_become_the_next_request(live: LiveSer
 
 def test_a_large_body_that_nobody_reads_ends_the_connection(live: LiveService) -> None:
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"
-    with connect(live, head + b"x" * 1000) as client:
+    with live.connect_plain(head + b"x" * 1000) as client:
         assert client.recv(1024).startswith(b"HTTP/1.1 401")
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             client.sendall(b"x" * 10_000_000)
@@ -276,7 +248,7 @@ def test_an_s3_that_never_answers_stops_neither_livez_nor_the_api(
         endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}"
         with LiveService(tmp_path, valkey, rclone_s3, "live", MIRROR_S3_ENDPOINT=endpoint) as service:
             pull = f"GET /v2/live/hangs/blobs/sha256:{'0' * 64} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-            waiting = [connect(service, pull) for _ in range(200)]
+            waiting = [service.connect_plain(pull) for _ in range(200)]
             for _ in range(5):
                 assert ask(service, "GET", "/livez")[0] == 200
                 assert ask(service, "GET", "/v1/jobs")[0] == 200

@@ -15,9 +15,10 @@ import pytest
 from deploy.image import health
 from deploy.local import readiness
 from mirror.oci.digest import Digest
+from tests.api.live_service import WITHIN
 from tests.api.seeded_catalog import SeededCatalog
 from tests.api.test_live import LARGE
-from tests.api.tls_service import ADDRESS, WITHIN, TlsService, get
+from tests.api.tls_service import ADDRESS, TlsService, get
 from tests.support import images
 from tests.support.servers import program
 from tests.support.servers.process import ended_within

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import ssl
-import time
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +11,10 @@ import pytest
 
 from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
-from tests.api.slow_clients import Crowd
+from tests.api.slow_clients import Crowd, is_dropped, read_slowly
 from tests.api.test_live import LARGE
 from tests.api.test_slow_clients import MIB, SECONDS, ImpatientService, many_open_files, resident
-from tests.api.tls_service import ADDRESS, WITHIN, TlsService, get
+from tests.api.tls_service import ADDRESS, TlsService, get
 
 __all__ = ["many_open_files"]
 
@@ -62,18 +60,7 @@ def test_the_handshake_has_a_deadline_also_when_a_byte_comes_now_and_then(
     impatient: TlsService, beginning: bytes
 ) -> None:
     with impatient.connect_plain(beginning) as client:
-        client.settimeout(0.2)
-        deadline = time.monotonic() + WITHIN
-        while time.monotonic() < deadline:
-            try:
-                if not client.recv(1024):
-                    return
-            except TimeoutError:
-                if beginning:
-                    client.sendall(b"\x00")
-            except (ConnectionResetError, BrokenPipeError):
-                return
-    pytest.fail("the connection stays")
+        assert is_dropped(client, b"\x00" if beginning else b"")
 
 
 def test_a_body_has_a_deadline_also_when_one_record_drips(impatient: TlsService) -> None:
@@ -121,11 +108,4 @@ def test_a_client_that_takes_a_little_at_a_time_is_not(impatient: TlsService, li
     content = LARGE[: 8 * MIB]
     path = f"/v2/live/little/blobs/{live_mirror.link_blob('live/little', content)}"
     with impatient.connect(get(path), window=4096) as client:
-        answer = http.client.HTTPResponse(client)
-        answer.begin()
-        received, until_then = answer.read(4096), time.monotonic() + 3 * SECONDS
-        while time.monotonic() < until_then:
-            received += answer.read(4096)
-            time.sleep(0.2)  # it is slow
-        received += answer.read()
-    assert received == content
+        assert read_slowly(client, 3 * SECONDS) == content

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import ssl
 from pathlib import Path
 from typing import Final
 
 import urllib3
 
-from tests.api.live_service import LiveService
+from tests.api.live_service import WITHIN, LiveService
 from tests.support.fakes.certificates import Authority, Issued
 from tests.support.servers import RcloneS3, ValkeyServer
 
 ADDRESS: Final = "127.0.0.1"
 PROCESSES: Final = 2
-WITHIN: Final = 20.0
-"""Seconds that a client waits for the service."""
 
 
 class MountedSecret:
@@ -75,15 +72,6 @@ class TlsService(LiveService):
         plain = self.connect_plain(window=window)
         context = ssl.create_default_context(cafile=str(self.secret.authority))
         client = context.wrap_socket(plain, server_hostname=ADDRESS, suppress_ragged_eofs=False)
-        client.sendall(beginning)
-        return client
-
-    def connect_plain(self, beginning: bytes = b"", *, window: int | None = None) -> socket.socket:
-        client = socket.socket()
-        if window:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-        client.settimeout(WITHIN)
-        client.connect((ADDRESS, self.port))
         client.sendall(beginning)
         return client
 
