@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mirror.oci.descriptor import Descriptor
-from mirror.oci.reference import Reference
+from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.registry.client import RegistryClient
 from mirror.registry.manifests import FetchedManifest
 from tests.conftest import MakeSettings
@@ -76,6 +76,24 @@ def registry(app: TestImage) -> Iterator[FakeRegistry]:
 @pytest.fixture
 def reference(registry: FakeRegistry) -> Reference:
     return Reference.parse(f"{registry.host}/{REPOSITORY}:1")
+
+
+@pytest.fixture
+def repository(registry: FakeRegistry) -> RepositoryPattern:
+    return RepositoryPattern(registry.host, REPOSITORY)
+
+
+@pytest.fixture
+def whole(registry: FakeRegistry) -> RepositoryPattern:
+    """All repositories of the registry."""
+    return RepositoryPattern.parse(f"{registry.host}/*")
+
+
+@pytest.fixture
+def subject(registry: FakeRegistry, app: TestImage) -> Reference:
+    """The digest of `app`, at a registry that has the referrers API."""
+    registry.referrers_api = True
+    return Reference(registry.host, REPOSITORY, None, app.digest)
 
 
 @pytest.fixture

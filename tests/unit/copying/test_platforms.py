@@ -3,133 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Self, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mirror.copying.cancellation import Cancellation
-from mirror.copying.memory import ManifestMemory, MemoryBudget
 from mirror.copying.platform_reader import MAX_CONFIGS
-from mirror.copying.platforms import choose
-from mirror.copying.ports import Source
-from mirror.copying.resolver import Resolution, Resolver
-from mirror.errors import ManifestInvalid, ManifestUnknown, PlatformUnknown
+from mirror.errors import ManifestInvalid, PlatformUnknown
 from mirror.oci import media_types
-from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.image import Image
-from mirror.oci.manifest import Index, parse_manifest
-from mirror.oci.platform import Platform, PlatformPattern
-from mirror.oci.reference import Reference
+from mirror.oci.platform import Platform
 from mirror.records.rules import PlatformMode, PlatformRules
-from mirror.storage.blobs import ManifestStore
 from tests.support import images
 from tests.support.images import TestImage
-
-APP = Reference.parse("registry.example/team/app:1")
-
-
-def only(*platforms: str, mode: PlatformMode = "sparse") -> PlatformRules:
-    return PlatformRules(tuple(map(PlatformPattern.parse, platforms)), mode)
-
-
-@dataclass
-class _Answer:
-    body: bytes
-    media_type: str | None
-    digest: Digest
-
-
-class _Stream:
-    """A blob in memory, as `BlobStream`."""
-
-    def __init__(self, content: bytes) -> None:
-        self._left = content
-
-    def readinto(self, buffer: memoryview) -> int:
-        count = min(3, len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-@dataclass
-class _Registry:
-    """Serves one image under `APP`, and notes the manifests and configs that were asked for. No pull limit."""
-
-    image: TestImage
-    manifests: list[Digest] = field(default_factory=list)
-    configs: list[Digest] = field(default_factory=list)
-
-    @contextmanager
-    def reading(self, _: Reference) -> Iterator[_Registry]:
-        yield self
-
-    def is_limited(self) -> bool:
-        return False
-
-    def expect(self, count: int) -> None:
-        assert count >= 0
-
-    def get(self, reference: Reference, *, expect: Descriptor | None = None) -> _Answer:
-        digest = reference.digest or self.image.digest
-        self.manifests.append(digest)
-        for manifest in self.image.all_manifests():
-            if manifest.digest == digest:
-                return _Answer(manifest.body, manifest.media_type, digest)
-        raise ManifestUnknown(str(reference))
-
-    def open_blob(self, _: Reference, blob: Descriptor) -> _Stream:
-        self.configs.append(blob.digest)
-        return _Stream(self.image.all_blobs()[blob.digest])
-
-
-class _EmptyStore:
-    def read(self, _: Digest) -> None:
-        return None
-
-
-@contextmanager
-def resolution(registry: _Registry) -> Iterator[Resolution]:
-    cancellation = Cancellation()
-    resolver = Resolver(cast("Source", registry), cast("ManifestStore", _EmptyStore()))
-    memory = ManifestMemory(MemoryBudget(64 * 2**20), str(APP), cancellation)
-    with memory, resolver.resolving(APP, None, cancellation, memory) as found:
-        yield found
-
-
-def resolve(image: TestImage, rules: PlatformRules) -> tuple[Image, _Registry]:
-    registry = _Registry(image)
-    with resolution(registry) as found:
-        assert found.skip_reason(rules) is None
-        return found.image(rules), registry
-
-
-def digests(image: Image) -> list[Digest]:
-    return [content.descriptor.digest for content in image.manifests]
-
-
-def child(image: TestImage, number: int) -> TestImage:
-    return list(image.children.values())[number]
-
-
-AMD64, ARM64, ARM = (
-    images.image(images.layer(name), platform=name) for name in ("linux/amd64", "linux/arm64", "linux/arm/v7")
+from tests.unit.copying.registry_in_memory import (
+    AMD64,
+    APP,
+    ARM,
+    ARM64,
+    CHART,
+    FLAT,
+    UNNAMED,
+    MemoryRegistry,
+    child,
+    digest_of,
+    digests,
+    index_entry,
+    only,
+    resolution,
+    resolve,
 )
-FLAT = images.index(("linux/amd64", AMD64), ("linux/arm64", ARM64), ("linux/arm/v7", ARM))
-UNNAMED = images.index((None, AMD64), (None, ARM64), ("linux/arm/v7", ARM))
-CHART = images.artifact("application/vnd.cncf.helm.config.v1+json", b"a chart")
 
 
 def test_without_rules_everything_is_read_and_no_config() -> None:
@@ -304,7 +205,7 @@ def test_a_single_image_that_matches_is_copied_as_it_is(mode: PlatformMode) -> N
 
 @pytest.mark.parametrize("mode", ["all", "sparse", "rewrite", "single"])
 def test_a_single_image_of_another_platform_is_skipped_and_says_why(mode: PlatformMode) -> None:
-    with resolution(_Registry(ARM64)) as found:
+    with resolution(MemoryRegistry(ARM64)) as found:
         assert found.skip_reason(only("linux/amd64", "windows/amd64", mode=mode)) == (
             f"'{APP}' has no index, and it is for linux/arm64 only. Wanted: linux/amd64, windows/amd64"
         )
@@ -320,87 +221,14 @@ def test_a_single_image_whose_config_names_no_platform_is_skipped() -> None:
     descriptor = {"mediaType": images.OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)}
     body = json.dumps({"schemaVersion": 2, "config": descriptor, "layers": []}).encode()
     source = TestImage(body, media_types.OCI_MANIFEST, {Digest.of(config): config})
-    with resolution(_Registry(source)) as found:
+    with resolution(MemoryRegistry(source)) as found:
         assert "its config names no platform" in (found.skip_reason(only("linux/amd64")) or "")
-
-
-OSES, ARCHITECTURES, VARIANTS = ("linux", "windows"), ("amd64", "arm", "arm64"), ("", "v6", "v7", "v8")
-PLATFORMS = st.builds(Platform, st.sampled_from(OSES), st.sampled_from(ARCHITECTURES), st.sampled_from(VARIANTS))
-PATTERNS = st.builds(PlatformPattern, st.sampled_from(OSES), st.sampled_from(ARCHITECTURES), st.sampled_from(VARIANTS))
-
-
-def _entry(number: int, platform: Platform | None, attests: str | None = None) -> dict[str, Any]:
-    made: dict[str, Any] = {"mediaType": media_types.OCI_MANIFEST, "digest": _digest(number), "size": number + 1}
-    if platform:
-        made["platform"] = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant}
-    if attests:
-        made["platform"] = {"os": "unknown", "architecture": "unknown"}
-        kinds = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": attests}
-        made["annotations"] = kinds
-    return made
-
-
-def _digest(number: int) -> str:
-    return str(Digest.of(str(number).encode()))
-
-
-@given(st.lists(st.none() | PLATFORMS, max_size=8), st.sets(PATTERNS, min_size=1, max_size=3), st.data())
-def test_every_entry_has_one_verdict_and_the_naive_one(
-    platforms: Sequence[Platform | None], patterns: set[PlatformPattern], data: st.DataObject
-) -> None:
-    learned = {
-        Digest.of(str(number).encode()): data.draw(st.none() | PLATFORMS)
-        for number, platform in enumerate(platforms)
-        if platform is None
-    }
-    attested = data.draw(st.lists(st.sampled_from(range(len(platforms))), max_size=3)) if platforms else []
-    entries = [_entry(number, platform) for number, platform in enumerate(platforms)]
-    entries += [_entry(100 + number, None, _digest(of)) for number, of in enumerate(attested)]
-    body = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}).encode()
-    index = parse_manifest(body, None, what="generated")
-    assert isinstance(index, Index)
-    rules = PlatformRules(tuple(patterns), "sparse")
-    effective = [platform or learned[Digest.of(str(number).encode())] for number, platform in enumerate(platforms)]
-    naive = [platform is None or any(one.matches(platform) for one in patterns) for platform in effective]
-    expected = naive + [naive[of] for of in attested]
-
-    choice = choose(index, rules, learned)
-    assert [entry in choice.chosen for entry in index.manifests] == expected
-    left_out = {one.descriptor for one in choice.left_out}
-    assert left_out.isdisjoint(choice.chosen)
-    assert left_out | set(choice.chosen) == set(index.manifests)
-    assert choice.undecided == ()
-    unlearned = choose(index, rules, {})
-    assert set(unlearned.chosen) <= set(choice.chosen)
-    assert {one.descriptor for one in unlearned.left_out} <= left_out
-
-
-@given(st.lists(PLATFORMS, min_size=1, max_size=6, unique=True), st.sets(PATTERNS, min_size=1, max_size=3))
-def test_a_rewritten_index_lists_the_chosen_in_order_and_is_a_fixed_point(
-    platforms: Sequence[Platform], patterns: set[PlatformPattern]
-) -> None:
-    source = images.index(*((str(one), _image(one)) for one in platforms))
-    rules = PlatformRules(tuple(patterns), "rewrite")
-    wanted = [str(_image(one).digest) for one in platforms if any(pattern.matches(one) for pattern in patterns)]
-    if not wanted:
-        with pytest.raises(PlatformUnknown):
-            resolve(source, rules)
-        return
-    image, _ = resolve(source, rules)
-    assert [entry["digest"] for entry in json.loads(image.root.body)["manifests"]] == wanted
-    assert (image.root.body == source.body) == (len(wanted) == len(platforms))
-    again = TestImage(image.root.body, source.media_type, {}, source.children)
-    assert resolve(again, rules)[0].root.body == image.root.body
-
-
-def _image(platform: Platform) -> TestImage:
-    return images.image(images.layer(str(platform), 10), platform=str(platform))
 
 
 def test_a_blob_that_an_index_lists_is_for_every_platform() -> None:
     blob = {
         "mediaType": images.OCI_LAYER,
-        "digest": _digest(1),
+        "digest": digest_of(1),
         "size": 1,
         "platform": {"os": "plan9", "architecture": "mips"},
     }
@@ -408,22 +236,25 @@ def test_a_blob_that_an_index_lists_is_for_every_platform() -> None:
     document["manifests"].append(blob)
     source = TestImage(json.dumps(document).encode(), FLAT.media_type, {}, FLAT.children)
     image, _ = resolve(source, only("linux/amd64", mode="rewrite"))
-    assert [str(one.digest) for one in image.root.parsed.blobs] == [_digest(1)]
+    assert [str(one.digest) for one in image.root.parsed.blobs] == [digest_of(1)]
 
 
 def test_an_attestation_of_no_manifest_is_left_out() -> None:
-    nothing = {"mediaType": "", "digest": _digest(1), "size": 1}
+    nothing = {"mediaType": "", "digest": digest_of(1), "size": 1}
     document = json.loads(FLAT.body)
-    document["manifests"] += [{name: value for name, value in nothing.items() if value}, _entry(2, None, _digest(1))]
+    document["manifests"] += [
+        {name: value for name, value in nothing.items() if value},
+        index_entry(2, None, digest_of(1)),
+    ]
     source = TestImage(json.dumps(document).encode(), FLAT.media_type, {}, FLAT.children)
     image, _ = resolve(source, only("linux/amd64"))
     reasons = {str(one.descriptor.digest): one.reason for one in image.left_out}
-    assert reasons[_digest(2)] == "it attests something that is no manifest"
-    assert [str(one.digest) for one in image.optional_blobs] == [_digest(1)]
+    assert reasons[digest_of(2)] == "it attests something that is no manifest"
+    assert [str(one.digest) for one in image.optional_blobs] == [digest_of(1)]
 
 
 def test_an_entry_that_cannot_be_mirrored_is_not_the_best_of_several() -> None:
-    old = {"mediaType": media_types.DOCKER_SCHEMA_1, "digest": _digest(1), "size": 1}
+    old = {"mediaType": media_types.DOCKER_SCHEMA_1, "digest": digest_of(1), "size": 1}
     document = json.loads(images.index(("linux/amd64/v2", AMD64)).body)
     document["manifests"].insert(0, old | {"platform": {"os": "linux", "architecture": "amd64"}})
     source = TestImage(json.dumps(document).encode(), FLAT.media_type, {}, FLAT.children)
