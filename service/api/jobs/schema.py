@@ -23,7 +23,7 @@ from service.api.jobs.task_schema import (
     WaitingForSchema,
     WarningSchema,
 )
-from service.http.pagination import Cursor, PageQuery, Timestamp
+from service.http.pagination import PageQuery, Timestamp, page_schema
 
 
 class JobPostQuery(Schema):
@@ -166,6 +166,4 @@ class JobSchema(JobSummarySchema):
     tasks = fields.List(fields.Nested(TaskSchema), required=True)
 
 
-class JobPageSchema(Schema):
-    items = fields.List(fields.Nested(JobSummarySchema), required=True)
-    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+JobPageSchema = page_schema("JobPageSchema", JobSummarySchema)

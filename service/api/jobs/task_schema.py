@@ -9,7 +9,7 @@ from marshmallow import Schema, fields, validate
 from mirror.records.spec import TASK_KINDS
 from mirror.records.states import TaskState
 from mirror.records.task import SHOWN_BLOBS, BlobState
-from service.http.pagination import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery
+from service.http.pagination import DIGEST_EXAMPLE, NO_CURSOR, Cursor, PageQuery, page_schema
 
 IMAGE_EXAMPLE = "docker.io/library/alpine:3.20"
 JOB_EXAMPLE = "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
@@ -131,9 +131,7 @@ class BlobCountsSchema(Schema):
     failed = fields.Integer(required=True, metadata={"example": 0})
 
 
-class BlobPageSchema(Schema):
-    items = fields.List(fields.Nested(BlobSchema), required=True)
-    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+BlobPageSchema = page_schema("BlobPageSchema", BlobSchema)
 
 
 class BlobQuery(PageQuery):
@@ -157,9 +155,7 @@ class ChoiceSchema(Schema):
     )
 
 
-class ChoicePageSchema(Schema):
-    items = fields.List(fields.Nested(ChoiceSchema), required=True)
-    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+ChoicePageSchema = page_schema("ChoicePageSchema", ChoiceSchema)
 
 
 class ChoiceQuery(PageQuery):
@@ -276,6 +272,4 @@ class TaskSchema(Schema):
     links = fields.Nested(TaskLinksSchema, required=True)
 
 
-class TaskPageSchema(Schema):
-    items = fields.List(fields.Nested(TaskSchema), required=True)
-    next = Cursor(required=True, allow_none=True, metadata={"description": "`cursor` of the next page, if any."})
+TaskPageSchema = page_schema("TaskPageSchema", TaskSchema)
