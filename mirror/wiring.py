@@ -274,7 +274,7 @@ def build(
             JobReleaser(jobs, images, releaser),
         ),
         reconciler=Reconciler(recovery, queued, jobs, queue, redis),
-        upload_purge=UploadPurge(bucket, redis, leases, checkpoints, jobs),
+        upload_purge=UploadPurge(bucket, leases, checkpoints, jobs),
     )
 
 

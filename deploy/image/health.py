@@ -35,15 +35,16 @@ def main(command: bytes | None = None) -> int:
 def is_fresh(heartbeat: Path) -> bool:
     """Return whether the heartbeat file was touched lately.
 
-    If not, print why, for `docker inspect`.
+    If not, print why, for `docker inspect`. After the clock was set back, the file may be from the future. It is then
+    not fresh until the process touches it again, a few seconds later.
     """
     try:
-        age = time.time() - heartbeat.stat().st_mtime
+        age = abs(time.time() - heartbeat.stat().st_mtime)
     except OSError:
         print(f"no heartbeat at {heartbeat} yet")
         return False
     if age > STUCK_SECONDS:
-        print(f"the last heartbeat was {age:.0f} s ago")
+        print(f"the last heartbeat is {age:.0f} s away from now")
         return False
     return True
 

@@ -19,7 +19,9 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from mirror.redis.client import Redis
 from mirror.redis.scripts import load_script
 
-_TAKE: Final = load_script("mirror.locks", "take_lease.lua")
+_LONGEST_SECONDS: Final = 300
+"""No lease is as long. One that seems to be was taken before the clock of Redis was set back, and is cut short."""
+_TAKE: Final = load_script("mirror.locks", "take_lease.lua", constants={"LONGEST_SECONDS": _LONGEST_SECONDS})
 _RENEW: Final = load_script("mirror.locks", "renew_lease.lua")
 _END: Final = load_script("mirror.locks", "end_lease.lua")
 

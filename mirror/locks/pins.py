@@ -23,9 +23,10 @@ HOLDER_SECONDS: Final = 300
 """Seconds for which a holder's pins count after its last renewal."""
 _BATCH: Final = 500
 
-_PIN: Final = load_script("mirror.locks", "pin.lua", constants={"HOLDER_SECONDS": HOLDER_SECONDS, "PIN_SECONDS": 86400})
+_CONSTANTS: Final = {"HOLDER_SECONDS": HOLDER_SECONDS, "PIN_SECONDS": 86400}
+_PIN: Final = load_script("mirror.locks", "pin.lua", constants=_CONSTANTS)
 _UNPIN: Final = load_script("mirror.locks", "unpin.lua")
-_BEGIN_DELETE: Final = load_script("mirror.locks", "begin_delete.lua")
+_BEGIN_DELETE: Final = load_script("mirror.locks", "begin_delete.lua", constants=_CONSTANTS)
 
 
 class Pins:

@@ -61,8 +61,7 @@ class LiveProcesses:
 
         Writes nothing.
         """
-        (seconds, micros), found = self._redis.calls([["TIME"], ["HGETALL", keys.heartbeats(kind)]])
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now, found = self._redis.read_now(), self._redis.call("HGETALL", keys.heartbeats(kind))
         parsed = [(name, *text.partition(" ")) for name, text in found.items()]
         beats = [LiveProcess(name, state, max(0, now - int(at)) / 1000) for name, at, _, state in parsed]
         return sorted(beats, key=lambda beat: beat.age)

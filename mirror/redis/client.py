@@ -20,6 +20,7 @@ from mirror.redis.scripts import Script, load_script
 _TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 5.0
 _NOW: Final = load_script("mirror.redis", "now.lua")
+_READ_NOW: Final = load_script("mirror.redis", "read_now.lua")
 
 
 class Redis:
@@ -32,6 +33,7 @@ class Redis:
         self.client: Any = client  # redis-py leaves execute_command untyped
         self._sources: set[str] = set()
         self._now = self.script(_NOW)
+        self._read_now = self.script(_READ_NOW)
 
     @classmethod
     def connect(cls, url: str, *, retries: int = BRISK, timeout: float = _TIMEOUT) -> Self:
@@ -75,9 +77,17 @@ class Redis:
         """Return Redis' time in ms since the epoch. It never goes back."""
         return int(self._now())
 
+    def read_now(self) -> int:
+        """Return what `now` returns, but write nothing: for readers, which a Redis that takes no writes answers."""
+        return int(self._read_now())
+
     def uptime(self) -> int:
-        """Return the seconds since this Redis started."""
-        return int(self.call("INFO", "server")["uptime_in_seconds"])
+        """Return the seconds since this Redis started.
+
+        Redis measures that with its wall clock. If Redis started while the clock was ahead, and it was set back, the
+        figure of Redis is negative. Then this is how far the clock is behind the start.
+        """
+        return abs(int(self.call("INFO", "server")["uptime_in_seconds"]))
 
     def seconds_since_failure(self) -> float:
         """Return the seconds since Redis last failed this process.

@@ -19,6 +19,8 @@ RQ_PREFIX: Final = f"{_ROOT}:rq"
 """RQ's own keys stand under it."""
 CLOCK: Final = f"{_ROOT}:clock"
 """The latest time that was read. It makes Redis' TIME monotonic."""
+CLOCK_SLOWED: Final = f"{_ROOT}:clock:slowed"
+"""How the clock goes on since Redis' TIME was set back: the time then, TIME then in microseconds, and the speed."""
 PROBE: Final = f"{_ROOT}:probe"
 """Written by /readyz, to see whether Redis takes writes."""
 
@@ -300,6 +302,7 @@ def index_blobs(repository: str) -> str:
 
 LUA: Final[dict[str, str]] = {
     "clock": CLOCK,
+    "clock_slowed": CLOCK_SLOWED,
     "jobs": JOBS,
     "jobs_by_state": jobs_by_state("*"),
     "jobs_by_source": jobs_by_source("*"),

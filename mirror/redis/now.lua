@@ -1,3 +1,3 @@
 -- @include mirror/redis/clock.lua
--- Returns Redis' time in ms.
+-- Returns the time in ms since the epoch. It never goes back.
 return now()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -26,11 +26,9 @@ from mirror.locks.checkpoints import Checkpoints
 from mirror.locks.lease import Leases
 from mirror.oci.digest import Digest
 from mirror.records.claims import task_of_holder
-from mirror.records.fields import at
 from mirror.records.jobs import JobStore
 from mirror.records.states import UNFINISHED
 from mirror.redis import keys
-from mirror.redis.client import Redis
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 from mirror.storage.multipart import OpenUpload
@@ -44,10 +42,13 @@ _LOG = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UploadPurge:
-    """Aborts uploads. Run it in one process at a time. Two would only abort the same upload twice."""
+    """Aborts uploads. Run it in one process at a time. Two would only abort the same upload twice.
+
+    S3 dates an upload by its own clock. So its age is measured with the wall clock, and not with the clock of Redis,
+    which may be ahead (mirror/redis/clock.lua).
+    """
 
     bucket: Bucket
-    redis: Redis
     leases: Leases
     checkpoints: Checkpoints
     jobs: JobStore
@@ -61,7 +62,7 @@ class UploadPurge:
         aborted = 0
         for upload in self.bucket.uploads.list_open(layout.BLOBS_PREFIX):
             digest = layout.parse_blob(upload.key)
-            if digest is None or at(self.redis.now()) - upload.initiated < older_than:
+            if digest is None or datetime.now(UTC) - upload.initiated < older_than:
                 continue
             if not alive():
                 break

@@ -75,3 +75,18 @@ def test_many_leases_are_taken_renewed_and_ended_together(redis: Redis) -> None:
     assert leases.renew_all(held) == [True, False]
     leases.end(*held)
     assert [redis.call("EXISTS", f"lease:{name}") for name in "abc"] == [0, 1, 0]
+
+
+def test_a_lease_of_before_the_clock_was_set_back_is_cut_short(redis: Redis) -> None:
+    """Redis keeps the wall time at which a key expires. Else nobody could take this lease for a year."""
+    redis.call("SET", KEY, "the token of a dead holder", "EX", 365 * 86_400)
+    leases = Leases(redis)
+    assert leases.take(KEY, 30) is None
+    assert 0 < redis.call("TTL", KEY) <= 30
+
+
+def test_who_waits_for_a_lease_does_not_change_its_length(redis: Redis) -> None:
+    leases = Leases(redis)
+    assert leases.take(KEY, 60)
+    assert leases.take(KEY, 15) is None
+    assert redis.call("TTL", KEY) > 15

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.errors import BlobBeingDeleted
-from mirror.locks.pins import Pins
+from mirror.locks.pins import HOLDER_SECONDS, Pins
 from mirror.oci.digest import Digest
 from mirror.redis import keys
 from mirror.redis.client import Redis
@@ -56,6 +56,14 @@ def test_the_pins_of_a_dead_holder_are_void_and_its_renewal_says_so(redis: Redis
     redis.call("DEL", keys.pin_holder("task-1"))  # what its expiry does
     assert not pins.renew("task-1")
     assert pins.begin_delete(BASE, 30)
+
+
+def test_a_holder_that_died_before_the_clock_was_set_back_is_void_in_time(redis: Redis) -> None:
+    pins = Pins(redis)
+    pins.pin("task-1", [BASE])
+    redis.call("EXPIRE", keys.pin_holder("task-1"), 365 * 86_400)  # Redis keeps the wall time at which a key expires
+    assert not pins.begin_delete(BASE, 30)
+    assert 0 < redis.call("TTL", keys.pin_holder("task-1")) <= HOLDER_SECONDS
 
 
 def test_more_digests_than_one_script_takes_are_all_pinned(redis: Redis) -> None:

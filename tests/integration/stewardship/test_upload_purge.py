@@ -18,6 +18,7 @@ from mirror.stewardship.upload_purge import UploadPurge
 from mirror.storage import layout
 from mirror.storage.bucket import Bucket
 from tests.support.records import Records
+from tests.support.stopped_clock import StoppedClock
 
 DIGEST = Digest.of(b"a large blob")
 KEY = layout.blob_key(DIGEST)
@@ -27,7 +28,7 @@ NOW = timedelta(seconds=-60)
 
 @pytest.fixture
 def purge(versitygw_bucket: Bucket, redis: Redis) -> UploadPurge:
-    return UploadPurge(versitygw_bucket, redis, Leases(redis), Checkpoints(redis), Records.on(redis).jobs)
+    return UploadPurge(versitygw_bucket, Leases(redis), Checkpoints(redis), Records.on(redis).jobs)
 
 
 def still_open(purge: UploadPurge) -> list[str]:
@@ -43,6 +44,13 @@ def test_an_upload_that_no_task_needs_is_aborted(purge: UploadPurge) -> None:
 
 
 def test_a_young_upload_is_left_alone(purge: UploadPurge) -> None:
+    upload_id = purge.bucket.uploads.create(KEY)
+    assert purge.purge() == 0
+    assert still_open(purge) == [upload_id]
+
+
+def test_a_young_upload_is_left_alone_while_the_clock_of_redis_is_ahead(purge: UploadPurge, redis: Redis) -> None:
+    StoppedClock(redis).advance(365 * 86_400)
     upload_id = purge.bucket.uploads.create(KEY)
     assert purge.purge() == 0
     assert still_open(purge) == [upload_id]
