@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.index import CatalogIndex
-from mirror.catalog.overwrite import decide_overwrite, is_guarded
+from mirror.catalog.overwrite import FoundImage, decide_overwrite, is_about_move, is_guarded
 from mirror.catalog.relist import Relister
 from mirror.catalog.tag_change import COMMIT_TIMEOUT, TagChange, TagChanges, TagUpdate
 from mirror.errors import TagDrifted
@@ -23,7 +23,6 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.oci.referrer import ReferrersSeen
 from mirror.records.spec import CopySpec
-from mirror.records.task import Skipped
 from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
@@ -126,23 +125,21 @@ class Confirmer:
         if not is_guarded(options, target) or (found is None and options.overwrite != "never"):
             return None
         shown = self._changes.current(target)
-        decision = decide_overwrite(options, target, shown, found)
-        if shown and isinstance(decision, Skipped):
-            entry = self._index.entry(target.repository, str(target.tag))
-            if not spec.is_dry_run and (entry is None or entry.digest != str(shown)):
-                self._relister.relist(target)
-            return TagUpdate(shown, skipped=decision)
-        if found and shown and isinstance(decision, TagDrifted):
+        image = FoundImage(str(spec.source), found, found) if found else None
+        decision = decide_overwrite(options, target, shown, image)
+        if shown is None or decision is None:
+            return None
+        if found and is_about_move(decision):
             if by := self._changes.superseded_by(change):
                 return TagUpdate(found, superseded_by=by)
-            if self._source_digest(target.repository, shown) != found:
-                raise decision
-        return None
-
-    def _source_digest(self, repository: str, shown: Digest) -> Digest:
-        """Return the digest that the source had of a held image. The mirror may have rewritten it for its platforms."""
-        origin = self._provenance.image(repository, shown)
-        return origin.digest if origin else shown
+            if self._provenance.made_from(target.repository, shown) == found:
+                return None
+        if isinstance(decision, TagDrifted):
+            raise decision
+        entry = self._index.entry(target.repository, str(target.tag))
+        if not spec.is_dry_run and (entry is None or entry.digest != str(shown)):
+            self._relister.relist(target)
+        return TagUpdate(shown, skipped=decision)
 
     def confirm(self, change: TagChange, digest: Digest, spec: CopySpec, *, served: bool = False) -> TagUpdate | None:
         """Record that the target of *change* shows *digest* already. None if it does not, or not completely.

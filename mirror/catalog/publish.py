@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from mirror.catalog.entry import ImageEntry
-from mirror.catalog.overwrite import decide_overwrite, is_guarded
+from mirror.catalog.overwrite import FoundImage, decide_overwrite, is_about_move, is_guarded
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.tag_change import (
     COMMIT_TIMEOUT,
@@ -83,7 +83,7 @@ class Publisher:
         target = change.target
         if target.tag:
             before = self._before(target, allowed, options)
-            if stopped := self._stopped(change, image.digest, before, options):
+            if stopped := self._stopped(change, image.digest, origin, before, options):
                 return stopped
         if target.tag is None:
             self.stage(target, image, origin)
@@ -116,7 +116,7 @@ class Publisher:
         target = change.target
         with self._changes.lock(target) as lease:
             before = self._before(target, allowed, options)
-            if stopped := self._stopped(change, image.digest, before, options):
+            if stopped := self._stopped(change, image.digest, origin, before, options):
                 return stopped
             self._commit(change, lease, image, summary, origin)
             return TagUpdate(image.digest, created=allowed is not None and before is None)
@@ -156,19 +156,24 @@ class Publisher:
         return before
 
     def _stopped(
-        self, change: TagChange, digest: Digest, before: Digest | None, options: CopyOptions
+        self, change: TagChange, digest: Digest, origin: ImageProvenance, before: Digest | None, options: CopyOptions
     ) -> TagUpdate | None:
         """Return the result of a change that does not move its tag, which shows *before*. None for any other.
 
         A change that a later one overtook has not drifted: the later one asked the source after it. Raises TagDrifted.
         """
-        decision = decide_overwrite(options, change.target, before, digest)
-        if before and isinstance(decision, Skipped):
+        found = FoundImage(origin.source, origin.digest, digest)
+        decision = decide_overwrite(options, change.target, before, found)
+        if before and isinstance(decision, Skipped) and not is_about_move(decision):
             return TagUpdate(before, skipped=decision)
         if by := self._changes.superseded_by(change):
             return TagUpdate(digest, superseded_by=by)
         if isinstance(decision, TagDrifted):
             raise decision
+        if before and decision:
+            repository = change.target.repository
+            if self._provenance.made_from(repository, before, timeout=COMMIT_TIMEOUT) != origin.digest:
+                return TagUpdate(before, skipped=decision)
         return None
 
     def _write_below_manifests(self, target: LocalImage, image: Image) -> ImageSummary:

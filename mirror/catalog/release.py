@@ -35,7 +35,7 @@ from typing import Final, Literal
 import structlog
 
 from mirror.background import BackgroundLoop
-from mirror.catalog.overwrite import decide_overwrite
+from mirror.catalog.overwrite import decide_overwrite, is_about_move
 from mirror.catalog.released_images import ReleasedImages, StagedTag
 from mirror.catalog.tag_change import COMMIT_TIMEOUT, LEASE_SECONDS, TagChange, TagChanges
 from mirror.errors import (
@@ -70,10 +70,14 @@ ReleaseFate = Literal["open", "moving", "undoing", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class SeenTag:
-    """What a tag shows in the bucket, None if there is no such tag, and the last change that was recorded for it."""
+    """What a tag shows in the bucket, None if there is no such tag, and the last change that was recorded for it.
+
+    *made_from* is what the source had of the image that it shows. It is read where only moves of the source matter.
+    """
 
     shown: Digest | None
     last: Publication | None
+    made_from: Digest | None = None
 
     def is_unchanged_since(self, move: TagMove, job: str) -> bool:
         """Return whether no change but that of *job* was recorded after its journal. True after Redis lost all."""
@@ -115,7 +119,8 @@ class Releaser:
         published = self._changes.published([tag.change for tag in staged])
         for tag, last in zip(staged, published, strict=True):
             if last and last.number > tag.change.number:
-                require_movable(tag, SeenTag(self._changes.current(tag.change.target), last))
+                seen = SeenTag(self._changes.current(tag.change.target), last)
+                require_movable(tag, _with_source(self._images, tag, seen))
 
     def release(self, job: str, staged: Sequence[StagedTag], begin: Callable[[], None]) -> int:
         """Move all tags. Return the milliseconds from the first of the writes that move them to the last one.
@@ -179,7 +184,7 @@ class Releaser:
         """Return the journal of a release that begins now. Raises ReleaseSuperseded or TagDrifted."""
         moves: list[TagMove] = []
         for tag in staged:
-            now = seen[tag.change.tag]
+            now = _with_source(self._images, tag, seen[tag.change.tag])
             require_movable(tag, now)
             last = (now.last.number, now.last.by) if now.last else (0, "")
             moves.append(TagMove(*tag.change.tag, now.shown, tag.digest, tag.change.number, *last))
@@ -278,18 +283,19 @@ class Releaser:
 def require_movable(tag: StagedTag, seen: SeenTag) -> None:
     """Raise an error unless the tag may move, or shows the wanted image already. No I/O.
 
-    Raises ReleaseSuperseded if a later change was recorded, or if the tag exists now and may not be overwritten. Raises
-    TagDrifted for an immutable tag. To move the other tags without this one would make a mix that no job asked for.
+    Raises ReleaseSuperseded if a later change was recorded, or if the tag exists now and may not be overwritten: when
+    its image was staged, it could move. Raises TagDrifted for an immutable tag. To move the other tags without this one
+    would make a mix that no task has reported.
     """
     target, last = tag.change.target, seen.last
     if seen.shown == tag.digest:
         return
     if last and last.number > tag.change.number:
         raise ReleaseSuperseded(str(target), last.by)
-    decision = decide_overwrite(tag.options, target, seen.shown, tag.digest)
+    decision = decide_overwrite(tag.options, target, seen.shown, tag.found)
     if isinstance(decision, TagDrifted):
         raise decision
-    if decision:
+    if decision and not (is_about_move(decision) and seen.made_from == tag.found.source_digest):
         raise ReleaseSuperseded(str(target), last.by if last else "another program")
 
 
@@ -323,6 +329,13 @@ def _look(tag_changes: TagChanges, changes: Sequence[TagChange]) -> dict[tuple[s
         shown = list(pool.map(lambda change: tag_changes.current(change.target), changes))
     published = tag_changes.published(changes)
     return {change.tag: SeenTag(digest, last) for change, digest, last in zip(changes, shown, published, strict=True)}
+
+
+def _with_source(images: ReleasedImages, tag: StagedTag, seen: SeenTag) -> SeenTag:
+    """Return the tag with what its source had, if its job only reports moves and the tag would move."""
+    if tag.options.on_move_upstream == "follow" or seen.shown is None or seen.shown == tag.digest:
+        return seen
+    return replace(seen, made_from=images.made_from(tag.change.target, seen.shown))
 
 
 def _change(job: str, move: TagMove) -> TagChange:

@@ -9,6 +9,7 @@ from typing import Final
 
 from mirror.catalog.entry import ImageEntry
 from mirror.catalog.index import CatalogIndex
+from mirror.catalog.overwrite import FoundImage
 from mirror.catalog.reader import CatalogReader
 from mirror.catalog.relist import Relister
 from mirror.catalog.tag_change import TagChange
@@ -28,11 +29,16 @@ _READ_AT_ONCE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class StagedTag:
-    """A tag that a release moves: its numbered change, the digest that it will show, and the options of its copy."""
+    """A tag that a release moves: its numbered change, the image that it will show, and the options of its copy."""
 
     change: TagChange
-    digest: Digest
+    found: FoundImage
     options: CopyOptions = PLAIN_COPY
+
+    @property
+    def digest(self) -> Digest:
+        """What the tag will show."""
+        return self.found.digest
 
 
 class ReleasedImages:
@@ -78,6 +84,10 @@ class ReleasedImages:
                     if held != sizes[digest]:
                         raise ReleaseIncomplete(users[digest], str(digest))
                 seen |= sizes.keys()
+
+    def made_from(self, target: LocalImage, digest: Digest) -> Digest:
+        """Return the digest that the source had of an image of the target's repository."""
+        return self._provenance.made_from(target.repository, digest)
 
     def put_entry(self, target: LocalImage, digest: Digest) -> None:
         """List the tag with the image *digest* as it was staged. The caller holds the tag's lease.

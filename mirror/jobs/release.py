@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from mirror.catalog.overwrite import FoundImage
 from mirror.catalog.release import ReleaseFate, Releaser
 from mirror.catalog.released_images import ReleasedImages, StagedTag
 from mirror.catalog.tag_change import LEASE_SECONDS, TagChange
@@ -114,4 +115,6 @@ def _staged_tag(task: Task) -> StagedTag | None:
     if task.staged is None or task.digest is None or not isinstance(task.spec, CopySpec):
         return None
     change = TagChange(task.spec.target, task.staged, task.job)
-    return StagedTag(change, Digest.parse(task.digest), task.spec.options)
+    source_digest = Digest.parse(task.source_digest or task.digest)
+    found = FoundImage(str(task.spec.source), source_digest, Digest.parse(task.digest))
+    return StagedTag(change, found, task.spec.options)

@@ -123,7 +123,7 @@ class Outcome:
         if self.referrers:
             numbers |= {f"referrers_{name}": count for name, count in asdict(self.referrers).items()}
         documents = {
-            "skipped": self.skipped and asdict(self.skipped),
+            "skipped": self.skipped and self.skipped.fields(),
             "plan": self.plan,
             "signature": self.signature and self.signature.fields(),
             "error": self.error and self.error.fields(),

@@ -24,6 +24,7 @@ from mirror.records.rules import (
     ALL_REFERRERS,
     CANONICAL_TARGET,
     FOREIGN_LAYERS,
+    ON_MOVES,
     OVERWRITES,
     PLATFORM_MODES,
     TAG_ORDERS,
@@ -295,6 +296,14 @@ class CopyOptionsSchema(Schema):
         },
     )
     immutable = patterns("Tags that never move to another digest once the mirror has them.")
+    on_move_upstream = fields.String(
+        load_default="follow",
+        validate=validate.OneOf(ON_MOVES),
+        metadata={
+            "description": "What becomes of a tag that its source has moved: it follows, or it stays as it is and its "
+            "task reports that as `skipped` (`report`)."
+        },
+    )
     referrers = _ReferrersField(
         load_default=ALL_REFERRERS,
         metadata={

@@ -20,6 +20,8 @@ PlatformMode = Literal["all", "sparse", "rewrite", "single"]
 PLATFORM_MODES: Final[tuple[PlatformMode, ...]] = get_args(PlatformMode)
 Overwrite = Literal["if-different", "never", "always"]
 OVERWRITES: Final[tuple[Overwrite, ...]] = get_args(Overwrite)
+OnMove = Literal["follow", "report"]
+ON_MOVES: Final[tuple[OnMove, ...]] = get_args(OnMove)
 ForeignLayers = Literal["when-held", "include", "leave-out"]
 FOREIGN_LAYERS: Final[tuple[ForeignLayers, ...]] = get_args(ForeignLayers)
 
@@ -130,14 +132,16 @@ NO_REFERRERS: Final = ReferrerRules(are_wanted=False)
 class CopyOptions:
     """The options of every copy: of one image, and of each image that a selection chooses.
 
-    A tag that matches ``immutable`` and exists in the mirror never moves to another digest. Foreign layers are mirrored
-    ``when-held`` by the source, always (``include``, from their URLs), or never (``leave-out``). With a ``signature``
-    policy, an image that was not signed accordingly is not published.
+    A tag that matches ``immutable`` and exists in the mirror never moves to another digest. If the source has moved a
+    tag, ``on_move_upstream`` says whether the tag in the mirror follows, or whether that is only reported. Foreign
+    layers are mirrored ``when-held`` by the source, always (``include``, from their URLs), or never (``leave-out``).
+    With a ``signature`` policy, an image that was not signed accordingly is not published.
     """
 
     platforms: PlatformRules = ALL_PLATFORMS
     overwrite: Overwrite = "if-different"
     immutable: tuple[TagPattern, ...] = ()
+    on_move_upstream: OnMove = "follow"
     referrers: ReferrerRules = ALL_REFERRERS
     foreign_layers: ForeignLayers = "when-held"
     signature: SignaturePolicy | None = None

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, get_args
 
+from mirror.records.rules import OnMove
+
 Overlap = Literal["skip", "queue", "cancel_running"]
 OVERLAPS: Final[tuple[Overlap, ...]] = get_args(Overlap)
 CatchUp = Literal["none", "last"]
 CATCH_UPS: Final[tuple[CatchUp, ...]] = get_args(CatchUp)
 OnDelete = Literal["keep", "delete", "tombstone"]
 ON_DELETES: Final[tuple[OnDelete, ...]] = get_args(OnDelete)
-OnMove = Literal["follow", "report"]
-ON_MOVES: Final[tuple[OnMove, ...]] = get_args(OnMove)
 Origin = Literal["api", "file"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
@@ -10,10 +11,10 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 
 from mirror.records.job_request import ImageRequest, JobRequest, JobRequestSchema
 from mirror.records.rule_fields import Duration
+from mirror.records.rules import ON_MOVES
 from mirror.records.schedule import (
     CATCH_UPS,
     ON_DELETES,
-    ON_MOVES,
     OVERLAPS,
     DeleteBrake,
     ScheduleDefinition,
@@ -211,9 +212,15 @@ def read_definition(document: Mapping[str, Any]) -> ScheduleDefinition:
 
 
 def read_job(definition: ScheduleDefinition) -> JobRequest:
-    """Return the request of the schedule's runs. Raises ValidationError for one that this release refuses."""
+    """Return the request of the schedule's runs. Raises ValidationError for one that this release refuses.
+
+    A schedule that only reports moves of its source does so for all of its images.
+    """
     request: JobRequest = _JOB.load(definition.job)
-    return request
+    if definition.upstream.on_move == "follow":
+        return request
+    images = [replace(image, options=replace(image.options, on_move_upstream="report")) for image in request.images]
+    return replace(request, images=images)
 
 
 def _lists_tags(image: ImageRequest) -> bool:

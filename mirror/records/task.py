@@ -106,10 +106,20 @@ class ReferrerCounts:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Why a copy left its target alone on purpose: a stable *reason* such as ``exists``, and a sentence for people."""
+    """Why a copy left its target alone on purpose: a stable *reason* such as ``exists``, and a sentence for people.
+
+    Of a tag that its source has moved (``moved``), ``digest`` is what it keeps, and ``source_digest`` what the source
+    has.
+    """
 
     reason: str
     message: str
+    digest: str | None = None
+    source_digest: str | None = None
+
+    def fields(self) -> dict[str, str]:
+        """Return it as a record stores it, without the digests where it has none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +238,17 @@ class WaitingSchema(RecordSchema):
         return WaitingFor(**data)
 
 
+class _SkippedSchema(RecordSchema):
+    reason = fields.String(required=True)
+    message = fields.String(required=True)
+    digest = fields.String(load_default=None, allow_none=True)
+    source_digest = fields.String(load_default=None, allow_none=True)
+
+    @post_load
+    def make(self, data: dict[str, Any], **_: Any) -> Skipped:
+        return Skipped(**data)
+
+
 class _BlobRecordSchema(RecordSchema):
     digest = fields.String(required=True)
     size = Count()
@@ -286,7 +307,7 @@ class _TaskRecordSchema(RecordSchema):
     def make(self, data: dict[str, Any], **_: Any) -> Task:
         data["waiting_for"] = data["waiting_for"] and WaitingSchema().load(data["waiting_for"])
         data["error"] = data["error"] and ErrorSchema().load(data["error"])
-        data["skipped"] = Skipped(**data["skipped"]) if data["skipped"] else None
+        data["skipped"] = data["skipped"] and _SkippedSchema().load(data["skipped"])
         counts = ("parts", "expanded", "tasks_added", "tags_unchanged", "tags_skipped")
         data["expansion"] = Expansion(data.pop("selection"), *(data.pop(name) for name in counts))
         referrers = [data.pop(f"referrers_{name}") for name in ("copied", "unchanged", "left_out")]

@@ -192,6 +192,11 @@ class ProvenanceStore:
         content = self._bucket.read(key, _LONGEST_RECORD, timeout=timeout, retries=timeout is None)
         return None if content is None else ImageProvenance.from_json(content)
 
+    def made_from(self, repository: str, digest: Digest, *, timeout: float | None = None) -> Digest:
+        """Return the digest that the source had of an image. The mirror may have made another one for its platforms."""
+        found = self.image(repository, digest, timeout=timeout)
+        return found.digest if found else digest
+
     def has_served(self, reference: Reference, digest: Digest, *, into: str | None = None) -> bool:
         """Whether the registry and repository of *reference* served the manifest *digest* before.
 

@@ -246,5 +246,22 @@ def test_a_skipped_image_is_counted_and_says_why(api: FlaskClient, core: Core) -
     assert records.settle(claim, "succeeded", Outcome(DIGEST, skipped=skipped))
     job = api.get(f"/v1/jobs/{posted['id']}").get_json()
     assert job["images"] == {**COUNTS, "succeeded": 1, "skipped": 1}
-    assert job["tasks"][0]["skipped"] == {"reason": "exists", "message": "The target exists"}
+    digests = {"digest": None, "source_digest": None}
+    assert job["tasks"][0]["skipped"] == {"reason": "exists", "message": "The target exists", **digests}
     assert job["tasks"][0]["unchanged"] is False
+
+
+def test_a_tag_that_its_source_moved_is_skipped_with_both_digests(api: FlaskClient, core: Core) -> None:
+    posted = post(api, "redis:7", on_move_upstream="report")
+    records, [task] = Records.of(core), posted["tasks"]
+    claim = records.claim(task["id"], 0)
+    assert claim
+    keeps, now = DIGEST, "sha256:" + "b" * 64
+    skipped = Skipped("moved", "The source has moved", keeps, now)
+    assert records.settle(claim, "succeeded", Outcome(keeps, now, skipped=skipped))
+    job = api.get(f"/v1/jobs/{posted['id']}").get_json()
+    assert job["request"]["on_move_upstream"] == "report"
+    assert job["images"] == {**COUNTS, "succeeded": 1, "skipped": 1}
+    assert (job["digest"], job["source_digest"], job["digest_preserved"]) == (keeps, now, None)
+    shown = {"reason": "moved", "message": "The source has moved", "digest": keeps, "source_digest": now}
+    assert job["tasks"][0]["skipped"] == shown

@@ -9,7 +9,9 @@ from flask.testing import FlaskClient
 
 from tests.api.job_requests import errors_of
 
-ALLOWED = "source, target, tags, platforms, overwrite, immutable, referrers, foreign_layers, signature"
+ALLOWED = (
+    "source, target, tags, platforms, overwrite, immutable, on_move_upstream, referrers, foreign_layers, signature"
+)
 ALL_ALLOWED = f"{ALLOWED}, images, plan, priority, on_error, atomic"
 
 

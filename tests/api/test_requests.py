@@ -9,7 +9,9 @@ from flask.testing import FlaskClient
 
 from mirror.wiring import Core
 
-ALLOWED_OF_AN_IMAGE = "source, target, tags, platforms, overwrite, immutable, referrers, foreign_layers, signature"
+ALLOWED_OF_AN_IMAGE = (
+    "source, target, tags, platforms, overwrite, immutable, on_move_upstream, referrers, foreign_layers, signature"
+)
 ALLOWED = f"{ALLOWED_OF_AN_IMAGE}, images, plan, priority, on_error, atomic"
 
 

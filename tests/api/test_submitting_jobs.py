@@ -39,6 +39,7 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
             "foreign_layers": "when-held",
             "signature": None,
             "immutable": [],
+            "on_move_upstream": "follow",
         },
         "listed": 0,
         "selected": 0,
@@ -125,6 +126,7 @@ def test_a_repository_is_expanded_and_its_answer_repeats_the_rules(api: FlaskCli
         "foreign_layers": "when-held",
         "signature": None,
         "immutable": [],
+        "on_move_upstream": "follow",
     }
     [task] = job["tasks"]
     assert (task["kind"], task["selection"], task["request"]) == ("expand", None, job["request"])

@@ -206,6 +206,16 @@ class SkippedSchema(Schema):
     message = fields.String(
         required=True, metadata={"example": "The target 'team/redis:7' exists already and overwrite is 'never'"}
     )
+    digest = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What a tag keeps that its source has moved (`moved`); null for others."},
+    )
+    source_digest = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What the source of such a tag has now; null for others."},
+    )
 
 
 class TaskSchema(Schema):

@@ -90,6 +90,7 @@ def test_a_target_that_exists_and_is_not_to_be_overwritten_is_not_part_of_the_se
         (CopyOptions(), None),
         (CopyOptions(overwrite="never"), "RELEASE_SUPERSEDED"),
         (CopyOptions(immutable=(TagPattern("exact", "1"),)), "TAG_DRIFTED"),
+        (CopyOptions(on_move_upstream="report"), "RELEASE_SUPERSEDED"),
     ],
 )
 def test_a_tag_that_an_earlier_change_made_meanwhile_is_moved_only_if_the_job_may_overwrite_it(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirror.catalog.overwrite import FoundImage
 from mirror.catalog.release import SeenTag, is_due, is_undoable, refreshed, require_movable
 from mirror.catalog.released_images import StagedTag
 from mirror.catalog.tag_change import TagChange
@@ -24,6 +25,8 @@ JOB = "job_01K0000000000000000000000"
 OTHER = "job_01K0000000000000000000001"
 OLD, NEW, ELSE = (Digest.of(text) for text in (b"old", b"new", b"else"))
 NUMBER = 10
+FOUND = FoundImage("docker.io/library/app:1", NEW, NEW)
+REPORT = CopyOptions(on_move_upstream="report")
 
 
 @dataclass
@@ -173,7 +176,7 @@ def test_an_unknown_state_of_a_journal_is_refused() -> None:
 def test_a_later_change_to_another_image_supersedes_a_release(
     shown: Digest | None, last: Publication | None, is_superseded: bool
 ) -> None:
-    staged = StagedTag(TagChange(LocalImage("team/app", "1"), NUMBER, JOB), NEW)
+    staged = StagedTag(TagChange(LocalImage("team/app", "1"), NUMBER, JOB), FOUND)
     if not is_superseded:
         require_movable(staged, SeenTag(shown, last))
         return
@@ -190,14 +193,25 @@ def test_a_later_change_to_another_image_supersedes_a_release(
         (CopyOptions(immutable=(TagPattern("glob", "1*"),)), OLD, TagDrifted),
         (CopyOptions(immutable=(TagPattern("glob", "1*"),)), NEW, None),
         (CopyOptions(immutable=(TagPattern("glob", "2*"),)), OLD, None),
+        (REPORT, OLD, ReleaseSuperseded),
+        (REPORT, None, None),
+        (REPORT, NEW, None),
     ],
 )
 def test_a_release_moves_no_tag_that_its_job_may_not_overwrite(
     options: CopyOptions, shown: Digest | None, refusal: type[Exception] | None
 ) -> None:
-    staged = StagedTag(TagChange(LocalImage("team/app", "1"), NUMBER, JOB), NEW, options)
+    staged = StagedTag(TagChange(LocalImage("team/app", "1"), NUMBER, JOB), FOUND, options)
     if refusal is None:
         require_movable(staged, SeenTag(shown, None))
         return
     with pytest.raises(refusal, match="team/app:1"):
         require_movable(staged, SeenTag(shown, None))
+
+
+def test_a_tag_whose_source_stayed_moves_to_what_other_rules_for_platforms_made_of_it() -> None:
+    made = FoundImage("docker.io/library/app:1", OLD, NEW)
+    staged = StagedTag(TagChange(LocalImage("team/app", "1"), NUMBER, JOB), made, REPORT)
+    require_movable(staged, SeenTag(ELSE, None, made_from=OLD))
+    with pytest.raises(ReleaseSuperseded):
+        require_movable(staged, SeenTag(ELSE, None, made_from=ELSE))
