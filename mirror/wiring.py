@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mirror.catalog.attest import Attester
+from mirror.catalog.checked import CheckedTags
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.current_tags import CurrentTags
 from mirror.catalog.delete import Deleter
@@ -194,7 +195,7 @@ def build(
     images = ReleasedImages(reader, index, relister, blobs=blobs, links=links, provenance=provenance, pins=pins)
     journals = ReleaseJournals(bucket)
     releaser = Releaser(redis, bucket.disk, leases, changes, images, links, journals)
-    confirmer = Confirmer(changes, relister, index, links=links, kept=kept, provenance=provenance)
+    confirmer = Confirmer(changes, relister, index, CheckedTags(redis), links=links, kept=kept, provenance=provenance)
 
     jobs = JobStore(redis, retention=settings.job_retention)
     plans = PlanStore(redis, jobs)

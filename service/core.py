@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from flask import Flask, current_app
 
+from mirror.catalog.checked import CheckedTags
 from mirror.catalog.current_tags import CurrentTags
 from mirror.redis.client import Redis
 from mirror.settings import Settings
@@ -19,7 +20,7 @@ from service.v2.pulls import Pulls, checked_in_thread
 from service.v2.referrer_entries import ReferrerEntries
 
 _PULL_TIMEOUT: Final = 1.0
-"""Seconds for which a pull waits for Redis. After that it asks S3."""
+"""Seconds for which a pull waits for Redis. After that it asks S3. What can be shown without Redis waits no longer."""
 _EXTENSION: Final = "image-mirror"
 
 
@@ -32,6 +33,7 @@ class Service:
     readiness: Readiness
     pulls: Pulls
     referrer_entries: ReferrerEntries
+    checked: CheckedTags
     pull_redis: Redis
 
     @classmethod
@@ -51,6 +53,7 @@ class Service:
             readiness=Readiness(core),
             pulls=pulls,
             referrer_entries=ReferrerEntries(pulls),
+            checked=CheckedTags(redis),
             pull_redis=redis,
         )
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
+from mirror.catalog.checked import CheckedTags
 from mirror.catalog.entry import IndexedTag, is_current
 from mirror.catalog.index import CatalogIndex
 from mirror.catalog.overwrite import FoundImage, decide_overwrite, is_about_move, is_guarded
@@ -23,6 +24,7 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.oci.referrer import ReferrersSeen
 from mirror.records.spec import CopySpec
+from mirror.records.task import Skipped
 from mirror.signatures.policy import SignatureVerdict
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
@@ -38,18 +40,20 @@ class LockedTags:
     def __init__(
         self,
         changes: TagChanges,
+        checked: CheckedTags,
         locked: Mapping[TagChange, tuple[Lease, Digest]],
         shown: Future[set[tuple[str, str]]],
     ) -> None:
         self._changes = changes
+        self._checked = checked
         self._locked = locked
         self._shown = shown
 
     def confirm(self, wanted: Sequence[tuple[TagChange, Digest]]) -> list[TagUpdate | None]:
         """Record for each change that its tag shows the digest already. None where that is not certain.
 
-        A lease is renewed right before its tag is confirmed, and a tag whose lease was lost is not confirmed. Takes two
-        round trips. Raises RedisUnavailable, or what reading the bucket raised: StorageUnavailable or StorageRefused.
+        A lease is renewed right before its tag is confirmed, and a tag whose lease was lost is not confirmed. Takes
+        three round trips. Raises RedisUnavailable, or what reading the bucket raised.
         """
         shown = self._shown.result()
         found = [
@@ -60,6 +64,7 @@ class LockedTags:
         held = self._changes.renew([lease for _, lease in found])
         confirmed = [change for (change, _), is_held in zip(found, held, strict=True) if is_held]
         superseded_by = dict(zip(confirmed, self._changes.record(confirmed), strict=True))
+        self._checked.note(change.tag for change in confirmed)
         return [
             TagUpdate(digest, superseded_by=superseded_by[change]) if change in superseded_by else None
             for change, digest in wanted
@@ -78,6 +83,7 @@ class Confirmer:
         changes: TagChanges,
         relister: Relister,
         index: CatalogIndex,
+        checked: CheckedTags,
         *,
         links: LinkStore,
         kept: KeptStore,
@@ -86,6 +92,7 @@ class Confirmer:
         self._changes = changes
         self._relister = relister
         self._index = index
+        self._checked = checked
         self._links = links
         self._kept = kept
         self._provenance = provenance
@@ -106,7 +113,7 @@ class Confirmer:
             digests = {change.tag: digest for change, (_, digest) in locked.items()}
             with ThreadPoolExecutor(1, thread_name_prefix="tags") as pool:
                 shown = pool.submit(self._links.matching, digests, timeout=COMMIT_TIMEOUT)
-                yield LockedTags(self._changes, locked, shown)
+                yield LockedTags(self._changes, self._checked, locked, shown)
 
     def existing(self, wanted: Mapping[LocalImage, Digest]) -> set[LocalImage]:
         """Return the tags that show these digests in the bucket. Takes few requests for many tags, and no lease."""
@@ -129,16 +136,25 @@ class Confirmer:
         decision = decide_overwrite(options, target, shown, image)
         if shown is None or decision is None:
             return None
-        if found and is_about_move(decision):
-            if by := self._changes.superseded_by(change):
-                return TagUpdate(found, superseded_by=by)
-            if self._provenance.made_from(target.repository, shown) == found:
-                return None
+        if isinstance(decision, TagDrifted) or is_about_move(decision):
+            return self._moved(change, spec, found, shown, decision) if found else None
+        if not spec.is_dry_run:
+            self._relister.relist_unless_listed(target, shown)
+        return TagUpdate(shown, skipped=decision)
+
+    def _moved(
+        self, change: TagChange, spec: CopySpec, found: Digest, shown: Digest, decision: Skipped | TagDrifted
+    ) -> TagUpdate | None:
+        """Return the result for a tag whose source seems to have moved it to *found*. None if it has not."""
+        if by := self._changes.superseded_by(change):
+            return TagUpdate(found, superseded_by=by)
+        if self._provenance.made_from(change.target.repository, shown) == found:
+            return None
+        if not spec.is_dry_run:
+            self._relister.relist_unless_listed(change.target, shown)
+            self._checked.note([change.tag])
         if isinstance(decision, TagDrifted):
             raise decision
-        entry = self._index.entry(target.repository, str(target.tag))
-        if not spec.is_dry_run and (entry is None or entry.digest != str(shown)):
-            self._relister.relist(target)
         return TagUpdate(shown, skipped=decision)
 
     def confirm(self, change: TagChange, digest: Digest, spec: CopySpec, *, served: bool = False) -> TagUpdate | None:
@@ -255,6 +271,7 @@ class Confirmer:
             if new_source and (entry := self._index.entry(repository, tag)) and not entry.indexed.is_from(new_source):
                 self._index.replace(entry.found_at(new_source))
             [superseded_by] = self._changes.record([change])
+            self._checked.note([change.tag])
             return TagUpdate(digest, superseded_by=superseded_by)
 
     def _has_served(self, source: Reference, digest: Digest, repository: str | None, *, now: bool = False) -> bool:

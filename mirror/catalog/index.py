@@ -46,9 +46,13 @@ class CatalogIndex:
         self._put = redis.script(_PUT)
         self._remove = redis.script(_REMOVE)
 
-    def put(self, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
-        """List *entry*. *sizes* are the bytes of everything that the image needs, for the repository's sum."""
-        self._put(*_put_run(entry, sizes))
+    def put(self, entry: ImageEntry, sizes: Mapping[Digest, int], *, is_checked: bool = False) -> None:
+        """List *entry*. *sizes* are the bytes of everything that the image needs, for the repository's sum.
+
+        *is_checked* says that the tag was compared with its source now. If not, it is not known when that was.
+        """
+        names, args = _put_run(entry, sizes)
+        self._put(names, [*args, int(is_checked)])
 
     def replace(self, entry: ImageEntry) -> None:
         """Put *entry* in place of the one of the same tag, if that still has the same digest."""
@@ -181,7 +185,7 @@ def _put_run(entry: ImageEntry, sizes: Mapping[Digest, int]) -> Run:
 
 
 def _keys(repository: str) -> list[str]:
-    return [keys.index_entries(repository), keys.index_blobs(repository)]
+    return [keys.index_entries(repository), keys.index_blobs(repository), keys.index_checked(repository)]
 
 
 def _split(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -1,12 +1,13 @@
 -- Changes the entry of one tag in the index. The scripts that put and remove entries include it.
--- KEYS: the entries and the blobs of the repository.
+-- KEYS: the entries and the blobs of the repository, and when its tags were compared with their sources.
 -- ARGV: the repository, the tag.
-local entries, blobs = KEYS[1], KEYS[2]
+local entries, blobs, checked = KEYS[1], KEYS[2], KEYS[3]
 local repository, tag = ARGV[1], ARGV[2]
 local image = repository .. ':' .. tag
 
 -- Removes the entry, if there is one. Returns the bytes of the blobs that no tag of the repository needs any more.
 local function remove_entry()
+  redis.call('HDEL', checked, tag)
   local before = redis.call('HGET', entries, tag)
   if not before then return 0 end
   redis.call('HDEL', entries, tag)
@@ -35,7 +36,7 @@ end
 -- Lists the repository with so many bytes more. A repository without tags is not listed.
 local function update_repository(bytes)
   if redis.call('HLEN', entries) == 0 then
-    redis.call('DEL', blobs)
+    redis.call('DEL', blobs, checked)
     redis.call('ZREM', KEY.index_repositories, repository)
     redis.call('HDEL', KEY.index_bytes, repository)
   else

@@ -72,18 +72,18 @@ class Publisher:
         origin: ImageProvenance,
         *,
         allowed: Precondition | None = None,
-        options: CopyOptions = PLAIN_COPY,
+        options: CopyOptions | None = None,
     ) -> TagUpdate:
         """Make *image* readable as the target of *change*. Its blobs are all held and pinned.
 
-        *allowed* and what *options* say of overwriting are checked before anything is written, and again under the
-        tag's lease. Raises PreconditionFailed, TagDrifted, TagBusy if another process holds the lease for long,
-        StorageUnavailable or StorageRefused.
+        *options* are those of a copy from a source, None for any other change. *allowed* and what they say of
+        overwriting are checked before anything is written, and again under the tag's lease. Raises PreconditionFailed,
+        TagDrifted, TagBusy if another process holds the lease for long, StorageUnavailable or StorageRefused.
         """
         target = change.target
         if target.tag:
-            before = self._before(target, allowed, options)
-            if stopped := self._stopped(change, image.digest, origin, before, options):
+            before = self._before(target, allowed, options or PLAIN_COPY)
+            if stopped := self._stopped(change, image.digest, origin, before, options or PLAIN_COPY):
                 return stopped
         if target.tag is None:
             self.stage(target, image, origin)
@@ -110,15 +110,15 @@ class Publisher:
         summary: ImageSummary,
         origin: ImageProvenance,
         allowed: Precondition | None,
-        options: CopyOptions,
+        options: CopyOptions | None,
     ) -> TagUpdate:
         """Link the manifests and move the tag, under its lease."""
         target = change.target
         with self._changes.lock(target) as lease:
-            before = self._before(target, allowed, options)
-            if stopped := self._stopped(change, image.digest, origin, before, options):
+            before = self._before(target, allowed, options or PLAIN_COPY)
+            if stopped := self._stopped(change, image.digest, origin, before, options or PLAIN_COPY):
                 return stopped
-            self._commit(change, lease, image, summary, origin)
+            self._commit(change, lease, image, summary, origin, is_checked=options is not None)
             return TagUpdate(image.digest, created=allowed is not None and before is None)
 
     def publish_locked(
@@ -132,11 +132,18 @@ class Publisher:
         for manifest in image.manifests:
             self._blobs.put(verify(manifest.body, manifest.descriptor), manifest.body)
         self._disk.sync()
-        self._commit(change, lease, image, summary, origin)
+        self._commit(change, lease, image, summary, origin, is_checked=False)
         self._disk.sync()
 
     def _commit(
-        self, change: TagChange, lease: Lease, image: Image, summary: ImageSummary, origin: ImageProvenance
+        self,
+        change: TagChange,
+        lease: Lease,
+        image: Image,
+        summary: ImageSummary,
+        origin: ImageProvenance,
+        *,
+        is_checked: bool,
     ) -> None:
         """Link the manifests and move the tag. The caller holds *lease*."""
         target = change.target
@@ -144,7 +151,7 @@ class Publisher:
         record = self._link_manifests(target.repository, image, summary, origin, history)
         summary = record.summary or summary
         entry = ImageEntry.of(target, image.digest, summary, record)
-        self._changes.commit(change, lease, entry, summary.sizes)
+        self._changes.commit(change, lease, entry, summary.sizes, is_checked=is_checked)
 
     def _before(self, target: LocalImage, allowed: Precondition | None, options: CopyOptions) -> Digest | None:
         """Return what the tag shows, None also where nothing depends on that. Raises PreconditionFailed."""

@@ -98,7 +98,7 @@ class ReleasedImages:
         entry = ImageEntry.of(target, digest, summary, origin)
         listed = self._index.entry(target.repository, str(target.tag))
         if listed is None or (listed.digest, listed.job) != (entry.digest, entry.job):
-            self._index.put(entry, summary.sizes)
+            self._index.put(entry, summary.sizes, is_checked=True)
 
     def relist(self, target: LocalImage, digest: Digest | None) -> None:
         """List the tag as the bucket has it, None if there is no such tag. The caller holds the tag's lease."""

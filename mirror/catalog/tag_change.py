@@ -195,16 +195,18 @@ class TagChanges:
         [known] = self._tags.read([target.repository], str(target.tag))
         return known.digest if known.digest or known.is_absent else self.current(target)
 
-    def commit(self, change: TagChange, lease: Lease, entry: ImageEntry, sizes: Mapping[Digest, int]) -> None:
+    def commit(
+        self, change: TagChange, lease: Lease, entry: ImageEntry, sizes: Mapping[Digest, int], *, is_checked: bool
+    ) -> None:
         """Point the tag at the image of *entry*, list it, and record the change. The caller holds *lease*.
 
-        *sizes* are the bytes of everything that the image needs. Raises TagBusy if the lease was lost. After that, and
-        after StorageUnavailable, the tag may have moved or not.
+        *sizes* are the bytes of everything that the image needs. *is_checked* says that a source has the image now.
+        Raises TagBusy if the lease was lost. After that, and after StorageUnavailable, the tag may have moved or not.
         """
         digest = Digest.parse(entry.digest)
         with self.changing(change, lease, digest):
             self._links.set_current(*change.tag, digest, timeout=COMMIT_TIMEOUT)
-        self._index.put(entry, sizes)
+        self._index.put(entry, sizes, is_checked=is_checked)
         self.record([change])
 
     @contextmanager

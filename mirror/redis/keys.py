@@ -300,6 +300,11 @@ def index_blobs(repository: str) -> str:
     return f"{_ROOT}:index:blobs:{repository}"
 
 
+def index_checked(repository: str) -> str:
+    """Hash from a tag to the time when a job last compared it with its source."""
+    return f"{_ROOT}:index:checked:{repository}"
+
+
 LUA: Final[dict[str, str]] = {
     "clock": CLOCK,
     "clock_slowed": CLOCK_SLOWED,

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from mirror.catalog.checked import CheckedTags
+from mirror.records.fields import at, timestamp
 from mirror.wiring import Core
 from tests.api.seeded_catalog import JOB, MIRRORED_AT, SeededCatalog
 from tests.support import images
 from tests.support.images import TestImage
+from tests.support.stopped_clock import StoppedClock
 
 
 @pytest.fixture
@@ -41,6 +44,7 @@ def test_a_listed_image_says_what_it_is_and_whence_it_came(api: FlaskClient, ind
                 "platforms": ["linux/amd64", "linux/arm/v7", "linux/arm64"],
                 "source": "docker.io/library/redis:7",
                 "mirrored_at": MIRRORED_AT,
+                "checked_at": None,
                 "job": JOB,
                 "source_digest": str(index.digest),
                 "platforms_mode": "all",
@@ -48,6 +52,19 @@ def test_a_listed_image_says_what_it_is_and_whence_it_came(api: FlaskClient, ind
         ],
         "next": None,
     }
+
+
+def test_an_image_says_when_its_tag_was_compared_with_its_source(
+    api: FlaskClient, core: Core, index: TestImage
+) -> None:
+    StoppedClock(core.redis)
+    CheckedTags(core.redis).note([("docker.io/library/redis", "7")])
+    now, image = timestamp(at(core.redis.now())), "/v1/images/docker.io/library/redis"
+    assert [one["checked_at"] for one in api.get("/v1/images").get_json()["items"]] == [now]
+    assert api.get(f"{image}:7").get_json()["checked_at"] == now
+    assert api.get(f"{image}@{index.digest}").get_json()["checked_at"] is None
+    assert api.put("/v1/images/team/redis:7", json={"from": "docker.io/library/redis:7"}).status_code == 201
+    assert api.get("/v1/images/team/redis:7").get_json()["checked_at"] is None
 
 
 def test_images_are_found_by_repository_tag_and_source(api: FlaskClient, mirror: SeededCatalog) -> None:

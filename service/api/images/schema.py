@@ -40,6 +40,15 @@ class ImageSchema(Schema):
     platforms = fields.List(fields.String(), required=True, metadata={"example": ["linux/amd64", "linux/arm64/v8"]})
     source = fields.String(required=True, allow_none=True, metadata={"example": _IMAGE})
     mirrored_at = fields.String(required=True, allow_none=True, metadata={"example": "2026-11-23T21:25:00Z"})
+    checked_at = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "When a job last compared the tag with its source; null if none has since it was retagged, "
+            "or since the index was rebuilt.",
+            "example": "2026-11-29T02:30:11Z",
+        },
+    )
     job = fields.String(required=True, allow_none=True, metadata={"example": "job_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"})
     source_digest = fields.String(
         required=True,

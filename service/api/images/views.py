@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Final
 
 from flask import Response, request
 
 from mirror.catalog.entry import ImageEntry
-from mirror.errors import InvalidReference, InvalidTag
+from mirror.errors import InvalidReference, InvalidTag, RedisUnavailable
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_tag, repository_problem
 from mirror.oci.referrer import REFERRER_TAG
+from mirror.records.fields import timestamp
 from mirror.storage.provenance import platforms_mode
 from service.api.images.document import image_document
 from service.api.images.schema import ImageDetailSchema, ImagePageSchema, ImageQuery, RetagRequestSchema, TagSchema
-from service.core import core
+from service.core import core, service
 from service.http.blueprint import api_blueprint, header, refuses
 from service.http.pagination import DIGEST_EXAMPLE, NoParameters, next_page, public_url
 from service.http.preconditions import etag, precondition
@@ -51,7 +53,9 @@ def list_images(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     found, following = core().index.images(
         limit=limit, after=query["cursor"] or "", repository=repository, wanted=matches
     )
-    page = {"items": [_entry_document(entry) for entry in found], "next": following}
+    times = service().checked.times([(entry.repository, entry.tag) for entry in found])
+    items = [_entry_document(entry, checked) for entry, checked in zip(found, times, strict=True)]
+    page = {"items": items, "next": following}
     kept = {
         "repository": repository,
         "tag": tag,
@@ -73,7 +77,7 @@ def read_image(image: str) -> Response | tuple[dict[str, Any], dict[str, str]]:
     headers = {"ETag": etag(digest)}
     if request.if_none_match.contains_weak(str(digest)):
         return Response(status=304, headers=headers)
-    return image_document(core().reader.inspect(name)), headers
+    return {**image_document(core().reader.inspect(name)), "checked_at": _checked_at(name)}, headers
 
 
 @IMAGES.put(_PATH)
@@ -119,9 +123,25 @@ def delete_image(_: dict[str, Any], image: str) -> Response:
     return Response(status=204)
 
 
-def _entry_document(entry: ImageEntry) -> dict[str, Any]:
+def _entry_document(entry: ImageEntry, checked: datetime | None) -> dict[str, Any]:
     found = entry.source_digest or (entry.digest if entry.source else None)
-    return {**asdict(entry), "source_digest": found, "platforms_mode": platforms_mode(entry.platform_rules)}
+    return {
+        **asdict(entry),
+        "source_digest": found,
+        "platforms_mode": platforms_mode(entry.platform_rules),
+        "checked_at": timestamp(checked) if checked else None,
+    }
+
+
+def _checked_at(name: LocalImage) -> str | None:
+    """Return when the tag was compared with its source. The image is shown without that while Redis is away."""
+    if name.tag is None or name.digest:
+        return None
+    try:
+        [checked] = service().checked.times([(name.repository, name.tag)])
+    except RedisUnavailable:
+        return None
+    return timestamp(checked) if checked else None
 
 
 def _parse(text: str) -> LocalImage:

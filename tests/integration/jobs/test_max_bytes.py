@@ -134,7 +134,8 @@ def test_max_bytes_counts_no_image_whose_targets_all_stay_as_they_are(harness: H
     moved = measured(harness, *sources)
     assert moved > 0
     target = f"{harness.registry.host.replace(':', '_')}/team/app"
-    for options in (CopyOptions(overwrite="never"), CopyOptions(immutable=(TagPattern("glob", "*"),))):
+    reported = CopyOptions(on_move_upstream="report")
+    for options in (CopyOptions(overwrite="never"), CopyOptions(immutable=(TagPattern("glob", "*"),)), reported):
         kept = [CopySpec.parse(f"{harness.registry.host}/team/app:{tag}", f"{target}:{tag}") for tag in ("1", "2")]
         new = [CopySpec.parse(f"{harness.registry.host}/team/app:{tag}", f"other/app:{tag}") for tag in ("1", "2")]
         kept, new = ([replace(copy, options=options) for copy in copies] for copies in (kept, new))
