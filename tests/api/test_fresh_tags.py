@@ -11,6 +11,7 @@ read the tag at each process. Meanwhile other threads read all tags over kept co
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import shutil
 import signal
@@ -166,6 +167,9 @@ def test_pulls_go_on_and_are_right_while_redis_is_away(fresh: FreshMirror, how: 
             begun = monotonic()
             for _ in range(ROUNDS_WITHOUT_REDIS):
                 fresh.check(*writer.histories)
+            shown = next(history for history in writer.histories if history.digest)
+            image = fresh.clients[0].administer("GET", f"/v1/images/{shown.name}")
+            assert (image.status, json.loads(image.body)["checked_at"]) == (200, None)
             assert monotonic() - begun < SOON
         finally:
             if how == "killed":
