@@ -3,6 +3,7 @@
 -- Store some tasks of a job that is not stored yet. Should the job never be stored, they are deleted later.
 -- ARGV: job id, the fields that all tasks have, a list of each task's own fields, a list of the keys of the sources'
 -- indexes; each as JSON but the id. Fields are texts.
+if is_being_deleted(ARGV[1]) then return 0 end
 local own = cjson.decode(ARGV[3])
 redis.call('ZADD', KEY.jobs_leftover, string.format('%d', now() + SUBMISSION_SECONDS * 1000), ARGV[1])
 if redis.call('EXISTS', KEY.task(own[1].id)) == 1 then return 0 end

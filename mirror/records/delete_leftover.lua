@@ -8,6 +8,7 @@ if redis.call('EXISTS', KEY.job(job)) == 1 then
   redis.call('ZREM', KEY.jobs_leftover, job)
   return 0
 end
+redis.call('ZADD', KEY.jobs_leftover, 0, job)  -- nothing is added to the job until all of its tasks are deleted
 
 -- The source as the task's spec has it, or its record where that is of a release before specs.
 local function source_of(task)

@@ -1,3 +1,9 @@
+-- Whether the tasks that a submission has stored are being deleted again, because it has taken too long.
+local function is_being_deleted(job)
+  local due = redis.call('ZSCORE', KEY.jobs_leftover, job)
+  return due and tonumber(due) == 0
+end
+
 -- Store the records of a job's tasks and add them to its pending ones.
 -- *common* are the fields that all of them have, and *own* is a list of each task's own fields.
 local function store_tasks(job, common, own, source_indexes)

@@ -19,6 +19,5 @@ for _, id in ipairs(redis.call('ZRANGE', KEY.runs_open, 0, -1)) do
     found[#found + 1] = id
     found[#found + 1] = what
   end
-  if #found >= 2 * RUNS_AT_ONCE then break end
 end
 return found

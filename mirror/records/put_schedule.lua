@@ -1,6 +1,6 @@
 -- Store a schedule, or replace its definition. Its runs, its claimed slots and its health stay.
 -- ARGV: id, the version that it must have ('' if it must be new), its name, the fields to write as JSON, and the time of
--- its next run or ''. Returns the code and the version: 'stored', 'name taken', 'unknown' or 'changed'.
+-- its next run, '' for none, or 'keep'. Returns the code and the version: 'stored', 'name taken', 'unknown' or 'changed'.
 local id, wanted, name, run_at = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local key = KEY.schedule(id)
 local fields = cjson.decode(ARGV[4])
@@ -10,6 +10,7 @@ if version == fields.version and redis.call('HGET', key, 'definition') == fields
 end
 local owner = redis.call('HGET', KEY.schedule_names, name)
 if wanted == '' then
+  if version then return {'stored', version} end  -- sent twice, and changed in between
   if owner then return {'name taken', ''} end
 elseif not version then
   return {'unknown', ''}
@@ -24,5 +25,8 @@ for field, value in pairs(fields) do redis.call('HSET', key, field, value) end
 redis.call('HSET', KEY.schedule_names, name, id)
 redis.call('ZADD', KEY.schedules, 0, id)
 if run_at == '' then redis.call('ZREM', KEY.schedules_due, id)
-else redis.call('ZADD', KEY.schedules_due, run_at, id) end
+elseif run_at ~= 'keep' then redis.call('ZADD', KEY.schedules_due, run_at, id) end
+-- The next slot was computed from this time. If the clock is set back now, the next tick has to notice.
+local ticked = tonumber(redis.call('GET', KEY.schedules_ticked) or '0')
+if ticked < tonumber(fields.updated_at) then redis.call('SET', KEY.schedules_ticked, fields.updated_at) end
 return {'stored', fields.version}

@@ -2,11 +2,13 @@
 
 Any number of schedulers work on them at the same time, and each may die at any line. This makes it right:
 
-- One script claims a slot. It adds the slot to the schedule's set of claimed slots, stores the run and moves the
-  schedule on, all or nothing. A slot that is in the set is never claimed again, whatever the clock does.
-- A run is ``starting`` until its job is stored. The script that stores the job also makes the run ``running``
-  (`JobStore.submit`), so a run has one job, however many processes try to start it.
+- One script claims a slot. It adds the slot to the schedule's claimed slots, stores the run and moves the schedule on,
+  all or nothing. A slot that is claimed is never claimed again, whatever the clock does.
+- A run is ``starting`` until its job is stored. Until then it keeps the definition that its schedule had when the run
+  was opened. So all processes that start it store the same tasks, even if a user changes the schedule meanwhile. The
+  script that stores the job also makes the run ``running`` (`JobStore.submit`), so a run has one job.
 - One script settles a run. It counts in the health of its schedule once.
+- A process that was frozen may come back with an old view. Every script compares what it is given with what is there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import Final, Literal
 
 from mirror.errors import RunUnknown
 from mirror.records.run import Run, RunNote, RunState
-from mirror.records.schedule import Schedule
+from mirror.records.schedule import Schedule, ScheduleDefinition
+from mirror.records.schedule_schema import read_stored_definition
 from mirror.records.schedules import milliseconds
 from mirror.redis import keys
 from mirror.redis.client import Redis
@@ -28,10 +31,9 @@ from mirror.redis.scripts import load_script
 RunPlace = Literal["open", "queued", "replaces", "skipped"]
 """What becomes of a claimed run: see claim_slot.lua."""
 _RUN_ID: Final = re.compile("run_[0-9A-Z]{26}", re.ASCII)
-_SLOTS_KEPT: Final = 64
-"""Claimed slots that a schedule remembers. The oldest are forgotten, and slots before those cannot be claimed."""
+_STRETCHES_KEPT: Final = 64
+"""Stretches of claimed slots that a schedule remembers: see claimed_slots.lua."""
 _RUNS_KEPT: Final = 100
-_RUNS_AT_ONCE: Final = 100
 
 
 class RunStore:
@@ -42,6 +44,7 @@ class RunStore:
         self._claim = redis.script(_script("claim_slot.lua"))
         self._open_runs = redis.script(_script("open_runs.lua"))
         self._settle = redis.script(_script("settle_run.lua"))
+        self._note = redis.script(_script("note_run.lua"))
 
     def claim(self, schedule: Schedule, run: Run, place: RunPlace, following: tuple[datetime, datetime] | None) -> bool:
         """Claim the slot of *run* and store the run. Return whether this call has done so.
@@ -52,32 +55,41 @@ class RunStore:
         next_slot, run_at = map(milliseconds, following or (None, None))
         deadline = schedule.definition.deadline
         until = milliseconds(run.created_at + deadline) if deadline else ""
-        seen = milliseconds(schedule.next_slot), schedule.open_run or ""
+        seen = schedule.version, milliseconds(schedule.next_slot), schedule.open_run or ""
         record = json.dumps(run.to_record())
         result = self._claim(args=[schedule.id, *seen, milliseconds(run.slot), record, next_slot, run_at, until, place])
         return bool(result == "claimed")
 
     def open_runs(self, now: datetime) -> list[tuple[str, str]]:
-        """Return the runs that need something done, each with what open_runs.lua says of it."""
+        """Return all runs that need something done, each with what open_runs.lua says of it."""
         flat = self._open_runs(args=[milliseconds(now)])
         return list(zip(flat[::2], flat[1::2], strict=True))
 
-    def settle(self, run: Run, *, is_success: bool | None) -> bool:
+    def settle(self, run: Run, *, is_success: bool | None, only: RunState | None = None) -> bool:
         """Store the end of a run. None says that it is neither a success nor a failure of its schedule.
 
-        The run that waits for its end starts. Return whether this call has ended it.
+        The run that waits for its end starts. Return whether this call has ended it. With *only*, a run that has
+        another state by now is left alone.
         """
         counts = "" if is_success is None else str(int(not is_success))
         record = json.dumps(run.to_record())
-        return bool(self._settle(args=[run.id, record, milliseconds(run.finished_at), counts]))
+        return bool(self._settle(args=[run.id, record, milliseconds(run.finished_at), counts, only or ""]))
 
-    def note_state(self, run: Run, state: RunState) -> None:
-        """Store the state of an open run."""
-        self._redis.call("HSET", keys.run(run.id), "state", state)
+    def note_state(self, run: Run, state: RunState) -> bool:
+        """Store the next state of a run, unless it has ended or has another state than *run* by now."""
+        return bool(self._note(args=[run.id, run.state, "state", state]))
 
-    def note(self, run: Run, note: RunNote) -> None:
-        """Store why an open run is being canceled."""
-        self._redis.call("HSET", keys.run(run.id), "note", replace(run, note=note).to_record()["note"])
+    def note(self, run: Run, note: RunNote) -> bool:
+        """Store why a run is being canceled, unless it has ended or has another state than *run* by now."""
+        return bool(self._note(args=[run.id, run.state, "note", replace(run, note=note).to_record()["note"]]))
+
+    def definition(self, run: Run) -> ScheduleDefinition | None:
+        """Return the definition that a run is started with. None once it is running or has ended.
+
+        Raises ValidationError or ValueError for one that this release cannot read.
+        """
+        document = self._redis.call("HGET", keys.run(run.id), "definition")
+        return read_stored_definition(document) if document else None
 
     def run(self, run_id: str) -> Run:
         """Raises RunUnknown."""
@@ -95,5 +107,5 @@ class RunStore:
 
 
 def _script(file: str) -> str:
-    constants = {"SLOTS_KEPT": _SLOTS_KEPT, "RUNS_KEPT": _RUNS_KEPT, "RUNS_AT_ONCE": _RUNS_AT_ONCE}
+    constants = {"STRETCHES_KEPT": _STRETCHES_KEPT, "RUNS_KEPT": _RUNS_KEPT}
     return load_script("mirror.records", file, constants=constants)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,14 +14,14 @@ from mirror.background import record_fault
 from mirror.errors import ScheduleChanged, ScheduleExists, ScheduleUnknown
 from mirror.records.fields import Count, Moment, RecordSchema, Text, at, record_fields
 from mirror.records.schedule import Schedule, ScheduleHealth
-from mirror.records.schedule_schema import dump_definition, read_definition
+from mirror.records.schedule_schema import dump_definition, read_stored_definition
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.redis.scripts import load_script
 
 _SCHEDULE_ID: Final = re.compile("schedule_[0-9A-Z]{26}", re.ASCII)
-_UNREADABLE_SECONDS: Final = 600
-"""Seconds after which a due schedule that this release cannot read is looked at again."""
+_FAULTY_SECONDS: Final = 600
+"""Seconds after which a due schedule that this release cannot read or start is looked at again."""
 _PAGE: Final = 100
 _HEALTH: Final = ("last_run", "last_run_at", "last_state", "last_success_at", "consecutive_failures")
 
@@ -40,8 +40,10 @@ class ScheduleStore:
         seconds, microseconds = self._redis.call("TIME")
         return at(int(seconds) * 1000 + int(microseconds) // 1000)
 
-    def put(self, schedule: Schedule, *, replaces: int | None = None) -> None:
+    def put(self, schedule: Schedule, *, replaces: int | None = None, keeps_slot: bool = False) -> None:
         """Store a new schedule, or replace the version *replaces*.
+
+        With *keeps_slot* its next slot stays as it is in Redis: a scheduler may have moved it on meanwhile.
 
         Raises ScheduleExists for a name that another schedule has, ScheduleUnknown, or ScheduleChanged if it has
         another version.
@@ -51,13 +53,16 @@ class ScheduleStore:
             "definition": json.dumps(dump_definition(definition)),
             "deadline": int(definition.deadline.total_seconds() * 1000) if definition.deadline else None,
             **{name: getattr(schedule, name) for name in ("version", "origin", "owner")},
-            **_SCHEMA.dump({name: getattr(schedule, name) for name in ("updated_at", "next_slot", "next_run_at")}),
+            **_SCHEMA.dump({"updated_at": schedule.updated_at}),
         }
+        if not keeps_slot:
+            changed |= _SCHEMA.dump({"next_slot": schedule.next_slot, "next_run_at": schedule.next_run_at})
         if replaces is None:
             created = _SCHEMA.dump({"created_at": schedule.created_at})
             changed |= {"id": schedule.id, "open_run": "", "queued_run": "", **created}
         written = json.dumps(record_fields({**changed, "name": definition.name}))
-        wanted, run_at = "" if replaces is None else str(replaces), milliseconds(schedule.next_run_at)
+        wanted = "" if replaces is None else str(replaces)
+        run_at = "keep" if keeps_slot else milliseconds(schedule.next_run_at)
         result, version = self._put(args=[schedule.id, wanted, definition.name, written, run_at])
         if result == "name taken":
             raise ScheduleExists(definition.name)
@@ -67,10 +72,11 @@ class ScheduleStore:
             raise ScheduleChanged(definition.name, version)
 
     def delete(self, schedule: Schedule, *, version: int | None = None) -> None:
-        """Delete a schedule with its runs. Raises ScheduleUnknown, or ScheduleChanged for another *version*."""
+        """Delete a schedule with its runs. One that is gone already is as the caller wants it.
+
+        Raises ScheduleChanged for another *version*.
+        """
         result = self._delete(args=[schedule.id, "" if version is None else version])
-        if result == "unknown":
-            raise ScheduleUnknown(schedule.definition.name)
         if result == "changed":
             raise ScheduleChanged(schedule.definition.name, None)
 
@@ -97,10 +103,14 @@ class ScheduleStore:
         """Return at most *limit* schedules whose next run is due, the longest due first."""
         ids = self._redis.call("ZRANGEBYSCORE", keys.SCHEDULES_DUE, 0, milliseconds(now), "LIMIT", 0, limit)
         found = self._read(ids)
-        if unreadable := set(ids) - {schedule.id for schedule in found}:
-            later = milliseconds(now + timedelta(seconds=_UNREADABLE_SECONDS))
-            self._redis.calls([["ZADD", keys.SCHEDULES_DUE, "XX", later, schedule_id] for schedule_id in unreadable])
+        self.postpone(set(ids) - {schedule.id for schedule in found}, now)
         return found
+
+    def postpone(self, ids: Collection[str], now: datetime) -> None:
+        """Look at due schedules again after some minutes. Others are due meanwhile, and have their turn."""
+        if ids:
+            later = milliseconds(now + timedelta(seconds=_FAULTY_SECONDS))
+            self._redis.calls([["ZADD", keys.SCHEDULES_DUE, "XX", "GT", later, each] for each in ids])
 
     def rearm(self, schedule: Schedule, next_slot: datetime, run_at: datetime) -> bool:
         """Set the next slot, unless another process has changed it. Return whether it is set."""
@@ -124,7 +134,7 @@ class ScheduleStore:
 def _readable(record: Mapping[str, str]) -> Schedule | None:
     try:
         loaded = _SCHEMA.load(record)
-        definition = read_definition(json.loads(record["definition"]))
+        definition = read_stored_definition(record["definition"])
     except (ValidationError, ValueError, KeyError) as error:
         record_fault("reading a schedule", error, schedule_id=record.get("id"))
         return None

@@ -9,10 +9,14 @@ local job, own = cjson.decode(ARGV[1]), cjson.decode(ARGV[3])
 local key = KEY.job(job.id)
 if redis.call('EXISTS', key) == 1 then return queued_entries(job.id, {1}) end
 if ARGV[6] ~= '' and redis.call('HGET', KEY.run(ARGV[6]), 'state') ~= 'starting' then return {0} end
+if is_being_deleted(job.id) then return {0} end
 if redis.call('ZCARD', KEY.job_tasks(job.id)) + #own ~= tonumber(job.total) then return {0} end
 redis.call('ZREM', KEY.jobs_leftover, job.id)
 write(key, job)
-if ARGV[6] ~= '' then redis.call('HSET', KEY.run(ARGV[6]), 'state', 'running') end
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEY.run(ARGV[6]), 'state', 'running')
+  redis.call('HDEL', KEY.run(ARGV[6]), 'definition')
+end
 redis.call('ZADD', KEY.jobs, 0, job.id)
 redis.call('ZADD', KEY.jobs_by_state(job.state), 0, job.id)
 if job.kind == 'plan' then redis.call('ZADD', KEY.plans, 0, job.id) end

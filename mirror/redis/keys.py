@@ -206,7 +206,7 @@ def schedule(schedule_id: str) -> str:
 
 
 def schedule_slots(schedule_id: str) -> str:
-    """Sorted set of the slots that were claimed, each by its time. It has the latest ones."""
+    """Sorted set of stretches of slots that were claimed: the first slot of each, by its last slot."""
     return f"{_ROOT}:schedule:{schedule_id}:slots"
 
 
@@ -334,6 +334,7 @@ LUA: Final[dict[str, str]] = {
     "schedules": SCHEDULES,
     "schedule_names": SCHEDULE_NAMES,
     "schedules_due": SCHEDULES_DUE,
+    "schedules_ticked": SCHEDULES_TICKED,
     "schedule": schedule("*"),
     "schedule_slots": schedule_slots("*"),
     "schedule_runs": schedule_runs("*"),

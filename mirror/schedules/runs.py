@@ -16,7 +16,7 @@ from mirror.records.job_request import ImageRequest
 from mirror.records.jobs import JobStore
 from mirror.records.run import ENDED_RUNS, Run, RunNote, RunOrigin, RunState
 from mirror.records.runs import RunStore
-from mirror.records.schedule import Schedule
+from mirror.records.schedule import Schedule, ScheduleDefinition
 from mirror.records.schedule_schema import read_job
 from mirror.records.schedules import ScheduleStore
 from mirror.records.spec import TaskSpec
@@ -26,6 +26,7 @@ OVERLAP: Final = "OVERLAP"
 MISSED: Final = "MISSED"
 DEADLINE: Final = "DEADLINE_EXCEEDED"
 _REMOVED: Final = RunNote("JOB_REMOVED", "The job of the run was deleted before its end was noticed")
+_INVALID: Final = RunNote("SCHEDULE_INVALID", "This release does not understand the job of the schedule")
 _LOG = structlog.get_logger(__name__)
 
 
@@ -61,41 +62,36 @@ class Runs:
         self._submitter = submitter
         self._now = now
 
-    def start(self, run: Run, schedule: Schedule) -> None:
-        """Submit the job of a run that is ``starting``.
+    def start(self, run: Run, definition: ScheduleDefinition) -> None:
+        """Submit the job of a run that is ``starting``. *definition* is the one that its claim has kept.
 
         A job that is refused ends the run as failed. Raises RedisUnavailable, and then the run stays as it is.
         """
         try:
-            request = read_job(schedule.definition)
+            request = read_job(definition)
             self._submitter.submit(request.images, request.options, run.origin)
         except RunUnknown:  # another process was faster, or the schedule was deleted
             return
         except ValidationError:
-            message = "This release does not understand the job of the schedule"
-            self.end(run, "failed", RunNote("SCHEDULE_INVALID", message))
+            self.end(run, "failed", _INVALID, only="starting")
         except Unavailable:
             raise
-        except MirrorError as error:
-            self.end(run, "failed", RunNote(error.code, error.message))
+        except MirrorError as error:  # a scheduler of another release may have started it meanwhile
+            self.end(run, "failed", RunNote(error.code, error.message), only="starting")
         else:
-            _LOG.info(
-                "run is started", schedule=schedule.definition.name, run=run.id, reason=run.reason, job_id=run.job
-            )
+            _LOG.info("run is started", schedule=definition.name, run=run.id, reason=run.reason, job_id=run.job)
 
     def advance(self, run_id: str, what: str) -> None:
         """Do what an open run needs: see open_runs.lua."""
-        run = self._runs.run(run_id)
         try:
+            run = self._runs.run(run_id)
             schedule = self._schedules.schedule(run.schedule)
-        except ScheduleUnknown:
-            self.end(run, "canceled", _REMOVED)
+        except (RunUnknown, ScheduleUnknown):  # deleted meanwhile, with its runs
             return
         if what == "starting":
-            self.start(run, schedule)
+            self._start_again(run)
         elif what == "late":
-            limit = schedule.definition.deadline
-            self._cancel(run, RunNote(DEADLINE, f"The run was canceled after its deadline of {limit}"))
+            self._cancel(run, RunNote(DEADLINE, "The run was canceled after the deadline of its schedule"))
         elif what == "replaced":
             self._cancel(run, RunNote(OVERLAP, "The next run was due, and 'overlap' is 'cancel_running'"))
         elif what == "removed":
@@ -103,11 +99,21 @@ class Runs:
         elif ended := next((state for state in ENDED_RUNS if state == what), None):
             self._conclude(run, schedule, ended)
 
-    def end(self, run: Run, state: RunState, note: RunNote | None = None) -> None:
-        """End a run, and count it in the health of its schedule."""
+    def _start_again(self, run: Run) -> None:
+        """Start a run whose process has died, or that has waited for the end of another."""
+        try:
+            definition = self._runs.definition(run)
+        except (ValidationError, ValueError):
+            self.end(run, "failed", _INVALID, only="starting")
+            return
+        if definition:
+            self.start(run, definition)
+
+    def end(self, run: Run, state: RunState, note: RunNote | None = None, *, only: RunState | None = None) -> None:
+        """End a run, and count it in the health of its schedule. See `RunStore.settle` for *only*."""
         ended = replace(run, state=state, note=note or run.note, finished_at=self._now())
         is_success = None if _is_neutral(ended) else state == "succeeded"
-        if self._runs.settle(ended, is_success=is_success):
+        if self._runs.settle(ended, is_success=is_success, only=only):
             code = ended.note.code if ended.note else None
             log = _LOG.warning if is_success is False else _LOG.info
             log("run has ended", run=run.id, schedule_id=run.schedule, state=state, code=code)
@@ -123,7 +129,8 @@ class Runs:
 
     def _cancel(self, run: Run, note: RunNote) -> None:
         """Cancel the job of a run. The run ends when the job has ended."""
-        self._runs.note(run, note)
+        if not self._runs.note(run, note):
+            return
         try:
             self._jobs.cancel(str(run.job))
         except (JobFinished, JobUnknown):

@@ -82,14 +82,14 @@ class Schedules:
         )
         if not is_same_time:
             changed = self._timed(changed, now)
-        self.store.put(changed, replaces=schedule.version)
+        self.store.put(changed, replaces=schedule.version, keeps_slot=is_same_time)
         _LOG.info("schedule is changed", schedule=definition.name, schedule_id=schedule.id, version=changed.version)
         if definition.run_on_change and definition.enabled and definition.job != schedule.definition.job:
             self._run_changed(changed)
         return changed
 
     def delete(self, schedule: Schedule, *, version: int | None = None) -> None:
-        """Delete a schedule. A job that is under way goes on. Raises ScheduleUnknown or ScheduleChanged."""
+        """Delete a schedule. A job that is under way goes on. Raises ScheduleChanged."""
         self.store.delete(schedule, version=version)
         _LOG.info("schedule is deleted", schedule=schedule.definition.name, schedule_id=schedule.id)
 
@@ -123,7 +123,7 @@ class Schedules:
         """Return the schedule with its next slot. One that is disabled has none."""
         if not schedule.definition.enabled:
             return replace(schedule, next_slot=None, next_run_at=None)
-        slot, run_at = next_run(schedule, max(now, schedule.created_at))
+        slot, run_at = next_run(schedule, now)
         return replace(schedule, next_slot=slot, next_run_at=run_at)
 
     def _run_changed(self, schedule: Schedule) -> None:
@@ -140,7 +140,7 @@ class Schedules:
             run = new_run(schedule, self.now(), reason, place, ignores_brake=ignores_brake)
             if self.runs.claim(schedule, run, place, None):
                 if place == "open":
-                    self.starter.start(run, schedule)
+                    self.starter.start(run, schedule.definition)
                 return self.runs.run(run.id)
         raise ScheduleChanged(name, None)
 

@@ -7,7 +7,7 @@ counted as missed. If even the last slot is late, ``catch_up`` decides.
 
 The wall clock may jump. After a jump ahead all slots up to the new time are due, as after a long pause. A jump back
 is noticed by the time of the last tick. Then the next slot of every schedule is computed again. Slots that were claimed
-before stay claimed.
+before stay claimed. A schedule that was created while the clock was ahead has slots before its creation then.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def decide(schedule: Schedule, now: datetime) -> Decision | None:
     first = schedule.next_slot
     if first is None or schedule.next_run_at is None or schedule.next_run_at > now:
         return None
-    timetable, anchor = schedule.definition.timetable, schedule.created_at
+    timetable, anchor = schedule.definition.timetable, _anchor(schedule, first)
     slot = slots.last_slot(timetable, now, anchor)
     if slot and slots.run_at(timetable, slot, schedule.id) > now:
         slot = slots.last_slot(timetable, slot - timedelta(milliseconds=1), anchor)
@@ -83,8 +83,21 @@ def decide(schedule: Schedule, now: datetime) -> Decision | None:
 def next_run(schedule: Schedule, after: datetime) -> tuple[datetime, datetime]:
     """Return the first slot after *after*, and the time of its run."""
     timetable = schedule.definition.timetable
-    slot = slots.next_slot(timetable, after, schedule.created_at)
+    slot = slots.next_slot(timetable, after, _anchor(schedule, after))
     return slot, slots.run_at(timetable, slot, schedule.id)
+
+
+def _anchor(schedule: Schedule, moment: datetime) -> datetime:
+    """Return a time before *moment* from which the slots of a schedule count: that of its creation, if that is before.
+
+    Otherwise the clock was set back since. Then it is a whole number of periods before the creation.
+    """
+    created_at, every = schedule.created_at, schedule.definition.timetable.every
+    if created_at < moment:
+        return created_at
+    if every is None:
+        return moment - timedelta(days=366)
+    return created_at - every * ((created_at - moment) // every + 1)
 
 
 def _place(schedule: Schedule) -> tuple[RunPlace, RunNote | None]:
@@ -136,27 +149,43 @@ class Ticker:
         self._runs = runs
         self._now = now
 
-    def tick(self) -> bool:
-        """Do what is due now. Return whether more may be due already."""
-        now = self._now()
-        self._rearm_after_a_step_back(now)
-        open_runs = self._claims.open_runs(now)
-        for run_id, what in open_runs:
+    def tick(self, alive: Callable[[], bool] = lambda: True) -> bool:
+        """Do what is due now, as long as this process is *alive*. Return whether more may be due already."""
+        now = self._rearm_after_a_step_back()
+        for run_id, what in self._claims.open_runs(now):
+            if not alive():
+                return False
             self._attempt(partial(self._runs.advance, run_id, what), run=run_id)
         due = self._schedules.due(now, _BATCH)
         for schedule in due:
-            self._attempt(partial(self._begin, schedule, now), schedule=schedule.definition.name)
+            if not alive():
+                return False
+            self._begin(schedule, now)
         return len(due) == _BATCH
 
     def run(self, alive: Callable[[], bool]) -> None:
         """Tick until nothing more is due."""
-        while self.tick() and alive():
+        while self.tick(alive):
             pass
 
     def _begin(self, schedule: Schedule, now: datetime) -> None:
+        """Claim the slot that is due, and start its run.
+
+        A schedule that has no next slot in this release waits for some minutes. A run whose start fails is tried again
+        by the next tick.
+        """
+        name = schedule.definition.name
+        claimed: list[Run] = []
+        if not self._attempt(lambda: claimed.extend(self._claim(schedule, now)), schedule=name):
+            self._schedules.postpone([schedule.id], now)
+        for run in claimed:
+            self._attempt(partial(self._runs.start, run, schedule.definition), schedule=name)
+
+    def _claim(self, schedule: Schedule, now: datetime) -> list[Run]:
+        """Claim the slot that is due. Return the run to start, if there is one."""
         decision = decide(schedule, now)
         if decision is None:
-            return
+            return []
         run = new_run(
             schedule,
             now,
@@ -167,28 +196,37 @@ class Ticker:
             note=decision.note,
         )
         if not self._claims.claim(schedule, run, decision.place, decision.following):
-            return
-        facts = {"schedule": schedule.definition.name, "slot": decision.slot.isoformat(), "missed": decision.missed}
+            return []
         if decision.place == "open":
-            self._runs.start(run, schedule)
-        else:
-            _LOG.info("run is not started", **facts, state=run.state, code=run.note.code if run.note else OVERLAP)
+            return [run]
+        facts = {"schedule": schedule.definition.name, "slot": decision.slot.isoformat(), "missed": decision.missed}
+        _LOG.info("run is not started", **facts, state=run.state, code=run.note.code if run.note else OVERLAP)
+        return []
 
-    def _rearm_after_a_step_back(self, now: datetime) -> None:
+    def _rearm_after_a_step_back(self) -> datetime:
+        """Compute the next slots again if the clock was set back. Return the time."""
         last = self._schedules.last_tick()
+        # The time is read after the last tick: if this process is frozen in between, it finds a later time.
+        now = self._now()
         if last is not None and now < last - _STEPPED_BACK:
             _LOG.warning("the clock was set back", before=last.isoformat(), now=now.isoformat())
             for schedule in self._schedules.all():
                 if schedule.next_slot is not None:
-                    self._schedules.rearm(schedule, *next_run(schedule, max(now, schedule.created_at)))
+                    self._attempt(partial(self._rearm, schedule, now), schedule=schedule.definition.name)
         self._schedules.note_tick(now)
+        return now
+
+    def _rearm(self, schedule: Schedule, now: datetime) -> None:
+        self._schedules.rearm(schedule, *next_run(schedule, now))
 
     @staticmethod
-    def _attempt(step: Callable[[], None], **facts: str) -> None:
-        """Do one step. An error of one schedule does not keep the others from running."""
+    def _attempt(step: Callable[[], object], **facts: str) -> bool:
+        """Do one step. Return whether it raised nothing: an error of one schedule must not keep others from running."""
         try:
             step()
         except RedisUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the others go on
             record_fault("the tick of schedules", error, **facts)
+            return False
+        return True

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -210,9 +209,7 @@ def test_a_new_job_is_run_at_once_if_that_is_asked_for(timeline: Timeline) -> No
 
 def test_a_job_that_is_refused_fails_its_run(timeline: Timeline) -> None:
     timeline.create()
-    key, job = keys.schedule(timeline.read().id), {"source": "redis:7", "target": "quay.io/redis:7"}
-    definition = {**json.loads(timeline.core.redis.call("HGET", key, "definition")), "job": job}
-    timeline.core.redis.call("HSET", key, "definition", json.dumps(definition))
+    timeline.break_definition("hourly", job={"source": "redis:7", "target": "quay.io/redis:7"})
     timeline.pass_time(hours=1)
     [run] = timeline.runs()
     assert (run.state, run.note and run.note.code) == ("failed", "TARGET_RESERVED")

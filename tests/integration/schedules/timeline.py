@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,10 +15,16 @@ from mirror.records.run import Run
 from mirror.records.schedule import Schedule
 from mirror.records.schedule_schema import read_definition
 from mirror.records.task import ErrorReport
+from mirror.redis import keys
 from mirror.wiring import Core
 from tests.integration.records.submitted import LOST
 
 HOURLY: Mapping[str, Any] = {"name": "hourly", "cron": "0 * * * *", "job": {"source": "redis:7"}}
+
+
+def job_of(names: Sequence[str]) -> dict[str, Any]:
+    """Return a request for a job of several images."""
+    return {"images": [{"source": name} for name in names]}
 
 
 @dataclass
@@ -34,6 +41,12 @@ class Timeline:
 
     def read(self, name: str = "hourly") -> Schedule:
         return self.core.schedules.store.schedule(name)
+
+    def break_definition(self, name: str, **fields: Any) -> None:
+        """Change the record of a schedule to what this release would have refused."""
+        key = keys.schedule(self.read(name).id)
+        definition = {**json.loads(self.core.redis.call("HGET", key, "definition")), **fields}
+        self.core.redis.call("HSET", key, "definition", json.dumps(definition))
 
     def pass_time(self, **parts: float) -> None:
         """Set the clock and tick once, as a scheduler that was away until then."""

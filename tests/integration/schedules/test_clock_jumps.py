@@ -1,0 +1,93 @@
+"""The wall clock is set ahead and back. Every schedule goes on, and no slot runs twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mirror.records.schedule import Timetable
+from mirror.redis import keys
+from tests.integration.schedules.timeline import Timeline
+
+
+def next_slot(timeline: Timeline) -> timedelta:
+    found = timeline.read().next_slot
+    assert found is not None
+    return found - timeline.now
+
+
+def test_a_schedule_that_ran_often_while_the_clock_was_ahead_goes_on(timeline: Timeline) -> None:
+    timeline.create()
+    timeline.pass_time(hours=1)
+    timeline.pass_time(days=365)
+    for _ in range(120):  # more than a schedule remembers of runs
+        timeline.pass_time(hours=1)
+    timeline.finish()
+    timeline.pass_time(days=-370)
+    for _ in range(3):
+        timeline.pass_time(hours=1)
+        [job] = [job for job in timeline.jobs() if job.state == "queued"]
+        assert job.run is not None
+        assert job.run.slot == timeline.now
+        timeline.finish()
+        assert timeline.read().open_run is None
+        assert timeline.read().health.last_run == job.run.run
+
+
+def test_slots_that_ran_before_the_clock_was_ahead_do_not_run_again(timeline: Timeline) -> None:
+    timeline.create()
+    for _ in range(5):
+        timeline.pass_time(hours=1)
+    timeline.pass_time(days=365)
+    for _ in range(100):
+        timeline.pass_time(hours=1)
+    timeline.finish()
+    before = len(timeline.jobs())
+    timeline.pass_time(days=-365, hours=-103)  # to before the third slot
+    for _ in range(3):
+        timeline.pass_time(hours=1)
+    assert len(timeline.jobs()) == before
+    timeline.pass_time(hours=1)
+    assert len(timeline.jobs()) == before + 1
+
+
+def test_a_schedule_with_many_pauses_remembers_all_claimed_slots(timeline: Timeline) -> None:
+    schedule = timeline.create()
+    for _ in range(70):
+        timeline.pass_time(hours=3)
+    slots = keys.schedule_slots(schedule.id)
+    assert timeline.core.redis.call("ZCARD", slots) == 64
+    timeline.pass_time(hours=-31)
+    for _ in range(31):
+        timeline.pass_time(hours=1)
+    found = [run.slot for run in timeline.runs()]
+    assert len(found) == len(set(found)) == 70 + 20  # every third slot of the last 30 was claimed before
+
+
+@pytest.mark.parametrize("times", [{"cron": "0 * * * *"}, {"cron": None, "every": "1h"}], ids=["cron", "every"])
+def test_a_schedule_that_was_created_while_the_clock_was_ahead_goes_on(
+    timeline: Timeline, times: dict[str, Any]
+) -> None:
+    timeline.pass_time(days=365)
+    timeline.create(**times)
+    timeline.pass_time(days=-365)
+    assert timedelta(0) < next_slot(timeline) <= timedelta(hours=1)
+    for _ in range(3):
+        timeline.pass_time(hours=1)
+        timeline.finish()
+    assert [run.state for run in timeline.runs()] == ["succeeded"] * 3
+
+
+def test_a_schedule_that_was_edited_while_the_clock_was_ahead_and_no_scheduler_worked_goes_on(
+    timeline: Timeline,
+) -> None:
+    schedule = timeline.create()
+    timeline.pass_time(minutes=1)
+    timeline.clock[0] += timedelta(days=365)
+    changed = replace(schedule.definition, timetable=Timetable("30 * * * *"))
+    timeline.core.schedules.replace(timeline.read(), changed)
+    timeline.pass_time(days=-365)
+    assert timedelta(0) < next_slot(timeline) <= timedelta(hours=1)
