@@ -18,7 +18,8 @@
     │   ├── RegexUnavailable:       REGEX_UNAVAILABLE
     │   ├── SelectionTooLarge:      SELECTION_TOO_LARGE
     │   ├── NoTagSelected:          NO_TAG_SELECTED
-    │   └── TrustedRootUnavailable: TRUSTED_ROOT_UNAVAILABLE
+    │   ├── TrustedRootUnavailable: TRUSTED_ROOT_UNAVAILABLE
+    │   └── DocumentMalformed:      FILE_INVALID
     ├── SourceError:            the source registry, or its response
     │   ├── SourceUnreachable:      SOURCE_UNREACHABLE
     │   ├── RegistryDown:           SOURCE_UNREACHABLE
@@ -135,6 +136,7 @@ from mirror.errors.content import (
 )
 from mirror.errors.input import (
     ClientUnknown,
+    DocumentMalformed,
     FallbackUnavoidable,
     InvalidDigest,
     InvalidInput,
@@ -224,6 +226,7 @@ __all__ = [
     "CredentialsUnavailable",
     "Denied",
     "DigestMismatch",
+    "DocumentMalformed",
     "FallbackUnavoidable",
     "ForeignLayerUnavailable",
     "ImageNotHeld",

@@ -180,3 +180,29 @@ class TrustedRootUnavailable(InvalidInput):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"The trusted root {quoted(name, 100)} cannot be used: {reason}", reason=reason)
+
+
+class DocumentMalformed(InvalidInput):
+    """A text in YAML or JSON cannot be read, or says what it cannot say. ``line`` and ``column`` count from 1.
+
+    The message has the place, and *path*, the keys that lead to it, such as ``syncs[2].cron``.
+    """
+
+    code = "FILE_INVALID"
+    hint = "Mend the text at the place that the message names. Nothing of it was applied."
+
+    def __init__(
+        self,
+        reason: str,
+        line: int | None = None,
+        column: int | None = None,
+        path: str = "",
+        *,
+        hint: str | None = None,
+    ) -> None:
+        places = [f"line {line}" if line else "", f"column {column}" if column else "", path]
+        place = ", ".join(filter(None, places))
+        super().__init__(f"{place}: {reason}" if place else reason, hint=hint, reason=reason)
+        self.line = line
+        self.column = column
+        self.path = path
