@@ -150,7 +150,7 @@ class _Composer:
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
             is_plain = event.tag is None and event.implicit[0]
-            node = Node(_resolve(event.value) if is_plain else event.value, event.value, *_place(event))
+            node = Node(scalar_of(event.value) if is_plain else event.value, event.value, *_place(event))
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._list(event, level)
         else:
@@ -227,8 +227,8 @@ def _around(start: Any, value: tuple[Node, ...] | dict[str, Node], inner: list[N
     return Node(value, "", *_place(start), size=sum(one.size for one in inner) + 1, height=height)
 
 
-def _resolve(text: str) -> Scalar:
-    """Return the value of a plain scalar. What JSON cannot hold, such as ``.inf``, stays a text."""
+def scalar_of(text: str) -> Scalar:
+    """Return the value of a scalar without quotes. What JSON cannot hold, such as ``.inf``, stays a text."""
     if text in _NULLS:
         return None
     if text in _BOOLEANS:
