@@ -162,31 +162,21 @@ class Section:
         """The keys, in the order of the text."""
         return tuple(self._entries)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
-    def is_mapping(self, key: str) -> bool:
-        return key in self._entries and isinstance(self._entries[key].value, Mapping)
-
-    def is_list(self, key: str) -> bool:
-        return key in self._entries and isinstance(self._entries[key].value, tuple)
-
     def place_of(self, key: str) -> Place:
         """Return the place of a key, or that of the section if it is absent."""
         node = self._entries.get(key)
         path = join_path(self.place.path, key)
         return Place(path, node.line, node.column) if node else Place(path, self.place.line, self.place.column)
 
+    def look(self, key: str) -> Node:
+        """Return the value of a key, nothing if it is absent. That does not count as reading it."""
+        return self._entries.get(key, Node(None, "", self.place.line, self.place.column))
+
     def take(self, key: str) -> Node | None:
         """Return the value of a key, and note that it was read. None if it is absent or null."""
         self._unread.pop(key, None)
         node = self._entries.get(key)
         return None if node is None or node.value is None else node
-
-    def peek(self, key: str) -> str | None:
-        """Return a text as it was written, whatever it says, without noting that it was read."""
-        node = self._entries.get(key)
-        return node.text if node and isinstance(node.value, str) else None
 
     def text(self, key: str) -> str | None:
         """Return a text as it was written, None if it is absent or empty."""

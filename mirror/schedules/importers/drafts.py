@@ -159,10 +159,10 @@ def schedule_name(source: str) -> str:
     return name.removeprefix(f"{DOCKER_HUB}/").removeprefix("library/")
 
 
-def registry_name(text: str | None) -> str:
+def registry_name(text: str) -> str:
     """Return a registry for a message. A text that is no registry's name may be a secret, and is not shown."""
     try:
-        return f"'{normalise_registry(text or '', '')}'"
+        return f"'{normalise_registry(text, '')}'"
     except InvalidInput:
         return "this registry"
 

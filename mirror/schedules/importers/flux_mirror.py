@@ -45,7 +45,7 @@ def read_flux_mirror(root: Node, drafts: Drafts) -> None:
                 read(entry, drafts)
                 entry.close()
     for host in top.sections("hosts"):
-        host.close(registry_name(host.peek("host")))
+        host.close(registry_name(host.look("host").text))
     top.close()
 
 
@@ -59,7 +59,7 @@ def _read_artifact(entry: Section, drafts: Drafts) -> None:
         "referrers": entry.flag("includeReferrers") or False,
         "overwrite": "if-different" if entry.flag("overwrite") else "never",
     }
-    if "verify" in entry:
+    if "verify" in entry.keys:
         document["signature"] = _signature(entry.section("verify"), tags, drafts)
     drafts.add(schedule_name(source), [drafts.image(entry.place, {**document, "tags": tags})])
 
@@ -94,7 +94,7 @@ def _tag_rules(selector: Section) -> dict[str, Any]:
     if regex.text("extract"):
         reason = "the mirror compares whole tags, not a part of them. Choose the tags with 'semver' or another 'sortBy'"
         raise regex.place_of("extract").malformed(reason)
-    pattern = regex.required("pattern") if "regex" in selector else None
+    pattern = regex.required("pattern") if "regex" in selector.keys else None
     regex.close()
     rules = {
         "allow": [{"regex": whole_match(pattern)}] if pattern else None,

@@ -7,6 +7,7 @@ slashes is an expression, which is searched for in a tag.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,12 +56,12 @@ class _Side:
 def read_image_syncer(root: Node, drafts: Drafts) -> None:
     """Make a schedule of the rules of each source registry."""
     top = Section(root, "", "", drafts.report)
-    is_older_file = "images" in top and set(top.keys) <= {"auth", "images"}
+    is_older_file = "images" in top.keys and set(top.keys) <= {"auth", "images"}
     rules = top.section("images") if is_older_file else top
     images: dict[str, list[Image]] = {}
     for key in rules.keys:
         with drafts.report.entry():
-            if rules.is_mapping(key):  # of auth.yaml
+            if isinstance(rules.look(key).value, Mapping):  # of auth.yaml
                 rules.section(key, "*").close(registry_name(key.partition("/")[0]))
                 continue
             registry, found = _read_rule(rules, key, drafts)
@@ -76,7 +77,7 @@ def read_image_syncer(root: Node, drafts: Drafts) -> None:
 def _read_rule(rules: Section, key: str, drafts: Drafts) -> tuple[str, list[Image]]:
     """Return the source registry of a rule, and its images with each of their targets."""
     place = rules.place_of(key)
-    written = rules.texts(key) if rules.is_list(key) else [rules.required(key)]
+    written = rules.texts(key) if isinstance(rules.look(key).value, tuple) else [rules.required(key)]
     if not written or "" in written:
         raise place.malformed("a destination is empty")
     try:

@@ -133,7 +133,7 @@ def read_regsync(root: Node, drafts: Drafts) -> None:
     top = Section(root, "", "", drafts.report)
     if top.number("version") not in (None, 0, 1):
         raise top.place_of("version").malformed("only version 1 of regsync's configuration is known")
-    if "sync" not in top:
+    if "sync" not in top.keys:
         raise top.place.malformed("there is no 'sync'. Is this a regsync.yml?")
     for key in top.keys:
         if key.startswith("x-"):
@@ -145,7 +145,7 @@ def read_regsync(root: Node, drafts: Drafts) -> None:
         with drafts.report.entry():
             _read_sync(Section(item, path, "sync[]", drafts.report), defaults, drafts)
     for entry in top.sections("creds"):
-        entry.close(registry_name(entry.peek("registry")))
+        entry.close(registry_name(entry.look("registry").text))
     top.close()
 
 
@@ -177,7 +177,7 @@ def _read_sync(entry: Section, defaults: _Common, drafts: Drafts) -> None:
 
 def _target(entry: Section, source: str) -> str:
     """Return the target as it was written, with the source in the place of ``{{ .Sync.Source }}``."""
-    written = entry.peek("target") or ""
+    written = entry.look("target").text
     filled = _SOURCE_FIELD.sub(lambda _: source, written)
     entry.take("target")
     target = filled if filled != written and "{{" not in filled else entry.required("target")
@@ -299,7 +299,7 @@ def _read_common(section: Section, report: Report) -> _Common:
     schedule, interval = _time(section, "schedule"), _time(section, "interval")
     if schedule and interval:
         section.ignore("interval", "It has no effect next to 'schedule'.")
-    types = _referrer_types(section) if "referrerFilters" in section else None
+    types = _referrer_types(section) if "referrerFilters" in section.keys else None
     return _Common(schedule or interval, flags, types, _media_types(section, report))
 
 

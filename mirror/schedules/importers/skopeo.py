@@ -47,7 +47,7 @@ def _read_registry(section: Section, registry: str, drafts: Drafts) -> None:
     for place, document in (*_listed(section, registry), *_selected(section, registry)):
         with drafts.report.entry():
             images.append(drafts.image(place, document))
-    if not any(key in section for key in ("images", "images-by-tag-regex", "images-by-semver")):
+    if not any(key in section.keys for key in ("images", "images-by-tag-regex", "images-by-semver")):
         raise section.place.malformed("no images are named for this registry")
     drafts.add(registry, images)
 
