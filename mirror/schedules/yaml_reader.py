@@ -202,10 +202,10 @@ class _Composer:
 
     def _aliased(self, event: Any, level: int) -> Node:
         if event.anchor not in self._anchors:
-            _refuse(event, f"there is no anchor '&{event.anchor}' before this alias")
+            _refuse(event, f"there is no anchor {quoted(event.anchor, 60)} before this alias")
         node = self._anchors[event.anchor]
         if node is None:
-            _refuse(event, f"the alias is within what its anchor '&{event.anchor}' names")
+            _refuse(event, f"the alias is within what its anchor {quoted(event.anchor, 60)} names")
         self._add(event, node.size, level + node.height - 1)
         line, column = _place(event)
         return replace(node, line=line, column=column)

@@ -16,6 +16,8 @@ from mirror.errors import DocumentMalformed, quoted
 from mirror.schedules.yaml_reader import Node
 
 _MOST_FINDINGS: Final = 5000
+_LONGEST_KEY: Final = 100
+"""Characters of a key that a path shows."""
 _LONGEST_TEXT: Final = 2000
 _SIMPLE_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 _TEMPLATE: Final = re.compile(r"\{\{|\$\{")
@@ -187,7 +189,7 @@ class Section:
         """Return a text that must be there."""
         found = self.text(key)
         if found is None:
-            raise self.place_of(key).malformed(f"the key '{key}' is missing or empty")
+            raise self.place_of(key).malformed(f"the key {quoted(key, _LONGEST_KEY)} is missing or empty")
         return found
 
     def flag(self, key: str) -> bool | None:
@@ -255,9 +257,9 @@ class Section:
 
 def join_path(path: str, key: str) -> str:
     """Return the path of a key in the mapping at *path*."""
-    if key == "*" or _SIMPLE_KEY.fullmatch(key):
+    if key == "*" or (len(key) <= _LONGEST_KEY and _SIMPLE_KEY.fullmatch(key)):
         return f"{path}.{key}" if path else key
-    return f"{path}[{quoted(key, 100)}]"
+    return f"{path}[{quoted(key, _LONGEST_KEY)}]"
 
 
 def _text(node: Node, place: Place) -> str:

@@ -14,9 +14,12 @@ from marshmallow import ValidationError
 from mirror.copying.naming import TargetNamer
 from mirror.errors import DocumentMalformed, InvalidInput, InvalidReference, quoted
 from mirror.oci.local_image import LocalImage
-from mirror.oci.reference import DOCKER_HUB, Reference, RepositoryPattern, normalise_registry
+from mirror.oci.reference import DOCKER_HUB, MAX_NAME_LENGTH, Reference, RepositoryPattern, normalise_registry
 from mirror.records.job_request import MOST_IMAGES, ImageRequest, ImageRequestSchema
+from mirror.records.rule_fields import Duration
 from mirror.records.rules import CANONICAL_TARGET
+from mirror.records.schedule import Timetable
+from mirror.schedules import slots
 from mirror.schedules.importers.document import Place, Report
 
 MOST_SCHEDULES: Final = 1000
@@ -24,6 +27,7 @@ _LONGEST_NAME: Final = 63
 _SPLIT: Final = "Split the text into several, and import one after the other."
 _OTHER_CHARACTERS: Final = re.compile(r"[^a-z0-9._-]+", re.ASCII)
 _IMAGE: Final = ImageRequestSchema()
+_DURATION: Final = Duration()
 _NAMER: Final = TargetNamer("", datetime(2000, 1, 1, tzinfo=UTC))
 """Only the shapes of names are checked. The length of the mirror's own host is added when a job is created."""
 
@@ -93,8 +97,8 @@ class Drafts:
         jobs = self._jobs(images)
         if len(jobs) > 1:
             self.report.note(
-                f"'{self._name(name, peek=True)}' became {len(jobs)} schedules. Two selections of one job cannot share "
-                "a target, and a wildcard is alone in its job."
+                f"'{_usable(name)}' became {len(jobs)} schedules. Two selections of one job cannot share a target, and "
+                "a wildcard is alone in its job."
             )
         for job in jobs:
             if len(self._schedules) >= MOST_SCHEDULES:
@@ -132,22 +136,28 @@ class Drafts:
             if image.is_selection and not image.is_wildcard:
                 number = level.get(image.target.repository, 0)
                 level[image.target.repository] = number + 1
-                parts += [[]] * (number + 1 - len(parts))
-                parts[number] = [*parts[number], image]
+                while len(parts) <= number:
+                    parts.append([])
+                parts[number].append(image)
         wildcards = [[image] for image in listed if image.is_wildcard]
         return [_job(part) for part in (*parts, *wildcards) if part]
 
-    def _name(self, text: str, *, peek: bool = False) -> str:
-        """Return a name of a schedule that is not used yet. With *peek*, return it without its number."""
-        base = _OTHER_CHARACTERS.sub("-", text.lower()).strip("-._")[:_LONGEST_NAME] or "import"
-        number = self._numbers.get(base, 0) + 1
-        if peek:
-            return base
-        self._numbers[base] = number
+    def _name(self, text: str) -> str:
+        """Return a name of a schedule that is not used yet."""
+        base = _usable(text)
+        number = self._numbers[base] = self._numbers.get(base, 0) + 1
         if number == 1:
             return base
         suffix = f"-{number}"
         return self._name(f"{base[: _LONGEST_NAME - len(suffix)]}{suffix}")
+
+
+def check_timetable(timetable: Mapping[str, str], place: Place) -> None:
+    """Raise DocumentMalformed for *place* if a timetable that was read has no times."""
+    every = _DURATION.deserialize(timetable["every"]) if "every" in timetable else None
+    found = slots.problems(Timetable(timetable.get("cron"), every, timetable.get("time_zone", "UTC")))
+    if found:
+        raise place.malformed(next(iter(found.values())))
 
 
 def schedule_name(source: str) -> str:
@@ -162,9 +172,14 @@ def schedule_name(source: str) -> str:
 def registry_name(text: str) -> str:
     """Return a registry for a message. A text that is no registry's name may be a secret, and is not shown."""
     try:
-        return f"'{normalise_registry(text, '')}'"
+        return quoted(normalise_registry(text, ""), MAX_NAME_LENGTH)
     except InvalidInput:
         return "this registry"
+
+
+def _usable(text: str) -> str:
+    """Return *text* as a name of a schedule."""
+    return _OTHER_CHARACTERS.sub("-", text.lower()).strip("-._")[:_LONGEST_NAME] or "import"
 
 
 def _job(images: list[Image]) -> dict[str, Any]:

@@ -22,15 +22,6 @@ _UNITS: Final = {
 }
 _PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,9})?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _MOST_SECONDS: Final = 3650 * 86400
-_ALIASES: Final = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
 _LITERAL: Final = re.compile(r"(?:[A-Za-z0-9_/:-]|\\[./:_-]|\.(?=[a-z0-9]))+", re.ASCII)
 _PIECES: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\]\\])*\]|[()|]", re.DOTALL)
 
@@ -53,7 +44,7 @@ def read_duration(text: str) -> str:
 
 
 def read_cron(text: str) -> dict[str, str]:
-    """Turn an expression of robfig/cron into the fields of a schedule: five fields, an alias, or ``@every``."""
+    """Turn an expression of robfig/cron into the fields of a timetable. Whether it has times is not checked."""
     fields = text.split()
     zone = ""
     if fields and fields[0].startswith(("CRON_TZ=", "TZ=")):
@@ -61,14 +52,8 @@ def read_cron(text: str) -> dict[str, str]:
     if fields and fields[0] == "@every":
         duration = read_duration("".join(fields[1:]))
         if not duration:
-            raise ValueError("'@every' needs a duration of a second or more")
+            raise ValueError("'@every' needs a duration")
         return {"every": duration}
-    if len(fields) == 1 and fields[0].startswith("@"):
-        if fields[0] not in _ALIASES:
-            raise ValueError("the alias is unknown. Write five fields, or '@every' and a duration")
-        fields = _ALIASES[fields[0]].split()
-    if len(fields) != 5:
-        raise ValueError("a cron expression has five fields: minute, hour, day, month and day of the week")
     cron = " ".join("*" + field[1:] if field.startswith("?") else field for field in fields)
     return {"cron": cron, **({"time_zone": zone} if zone else {})}
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from mirror.errors import InvalidInput
+from mirror.errors import InvalidInput, quoted
 from mirror.oci.reference import RepositoryPattern
 from mirror.records.rule_fields import MOST_PATTERNS
 from mirror.records.rule_schemas import MOST_TARGETS
@@ -70,7 +70,9 @@ def read_kuik(documents: tuple[Node, ...], drafts: Drafts) -> None:
                 cached.append(drafts.image(spec.place, {"source": spec.required("sourceImage")}))
                 spec.close()
             else:
-                raise resource.place.malformed(f"a {kind} copies no images. It routes pods, or watches registries")
+                raise resource.place.malformed(
+                    f"{quoted(kind, 60)} copies no images. It routes pods, or watches registries"
+                )
             metadata.close()
             resource.close()
     if cached:

@@ -25,7 +25,7 @@ from mirror.schedules.importers.document import (
     Report,
     Section,
 )
-from mirror.schedules.importers.drafts import Drafts, registry_name, schedule_name
+from mirror.schedules.importers.drafts import Drafts, check_timetable, registry_name, schedule_name
 from mirror.schedules.importers.expressions import literal_text, read_cron, read_duration, tag_pattern
 from mirror.schedules.yaml_reader import Node
 
@@ -297,6 +297,10 @@ def _read_common(section: Section, report: Report) -> _Common:
     """Read what an entry and the defaults may both say. A schedule wins over an interval."""
     flags = {key: flag for key in _FLAGS if (flag := section.flag(key)) is not None}
     schedule, interval = _time(section, "schedule"), _time(section, "interval")
+    if schedule and "cron" in schedule and "time_zone" not in schedule:
+        report.note(
+            "Cron expressions run in UTC. regsync takes the time zone of its host: set 'time_zone' for another."
+        )
     if schedule and interval:
         section.ignore("interval", "It has no effect next to 'schedule'.")
     types = _referrer_types(section) if "referrerFilters" in section.keys else None
@@ -359,11 +363,14 @@ def _media_types(section: Section, report: Report) -> frozenset[str]:
 
 
 def _time(section: Section, key: str) -> dict[str, str] | None:
-    text = section.text(key)
+    text, place = section.text(key), section.place_of(key)
+    if text is None:
+        return None
     try:
-        if text and key == "schedule":
-            return read_cron(text)
-        duration = read_duration(text) if text else ""
+        duration = read_duration(text) if key == "interval" else ""
+        timetable = read_cron(text) if key == "schedule" else {"every": duration} if duration else None
     except ValueError as error:
-        raise section.place_of(key).malformed(str(error)) from None
-    return {"every": duration} if duration else None
+        raise place.malformed(str(error)) from None
+    if timetable:
+        check_timetable(timetable, place)
+    return timetable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -69,10 +70,8 @@ def test_another_duration_is_refused(text: str) -> None:
         ("0 6 ? * 1", {"cron": "0 6 * * 1"}),
         ("0 6 ?/2 * ?", {"cron": "0 6 */2 * *"}),
         ("CRON_TZ=Europe/Paris 30 2 * * *", {"cron": "30 2 * * *", "time_zone": "Europe/Paris"}),
-        ("TZ=Asia/Kolkata @daily", {"cron": "0 0 * * *", "time_zone": "Asia/Kolkata"}),
-        ("@hourly", {"cron": "0 * * * *"}),
-        ("@weekly", {"cron": "0 0 * * 0"}),
-        ("@annually", {"cron": "0 0 1 1 *"}),
+        ("TZ=Asia/Kolkata @daily", {"cron": "@daily", "time_zone": "Asia/Kolkata"}),
+        ("@annually", {"cron": "@annually"}),
         ("@every 1h30m", {"every": "90m"}),
     ],
 )
@@ -81,11 +80,17 @@ def test_a_cron_expression_keeps_its_times(text: str, timetable: dict[str, str])
 
 
 @pytest.mark.parametrize(
-    "text", ["", "* * * *", "0 0 2 * * *", "@reboot", "@every", "@every 0s", "@every soon", "TZ=UTC"]
+    "text",
+    [
+        *("* * * *", "0 0 2 * * *", "@reboot", "@every", "@every 0s", "@every 30s", "@every soon", "TZ=UTC"),
+        *("TZ=Europe/Nowhere 0 2 * * *", "0 2 * * 8", "0 2 30 2 *"),
+    ],
 )
-def test_another_cron_expression_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"fields|alias|every|duration"):
-        read_cron(text)
+def test_a_schedule_of_regsync_without_times_is_refused(text: str) -> None:
+    entry = {"source": "a", "target": "b.example/a", "type": "image", "schedule": text}
+    found = read_import("regsync", json.dumps({"sync": [entry]}))
+    assert [one.path for one in found.refused] == ["sync[0].schedule"]
+    assert found.schedules == ()
 
 
 @given(REGEXES)
