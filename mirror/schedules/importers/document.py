@@ -66,9 +66,9 @@ class Place:
     line: int
     column: int
 
-    def malformed(self, reason: str, *, hint: str | None = None) -> DocumentMalformed:
+    def malformed(self, reason: str) -> DocumentMalformed:
         """Return the error for this place."""
-        return DocumentMalformed(reason, self.line, self.column, self.path, hint=hint)
+        return DocumentMalformed(reason, self.line, self.column, self.path)
 
 
 class Report:
@@ -195,11 +195,10 @@ class Section:
     def flag(self, key: str) -> bool | None:
         """Return a boolean, None if it is absent."""
         node = self.take(key)
-        value = node.value if node else None
-        found = _FLAGS.get(value.lower()) if isinstance(value, str) else value
-        if found is not None and not isinstance(found, bool):
-            raise self.place_of(key).malformed("true or false is expected here")
-        if found is None and value is not None:
+        if node is None:
+            return None
+        found = _FLAGS.get(node.value.lower()) if isinstance(node.value, str) else node.value
+        if not isinstance(found, bool):
             raise self.place_of(key).malformed("true or false is expected here")
         return found
 

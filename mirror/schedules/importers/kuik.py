@@ -63,8 +63,11 @@ def read_kuik(documents: tuple[Node, ...], drafts: Drafts) -> None:
             metadata = resource.section("metadata")
             names = [metadata.text("namespace"), metadata.text("name")]
             if kind in _MIRRORS:
-                name = "-".join(filter(None, names))
-                drafts.add(name, [drafts.image(place, one) for place, one in _read_mirror(resource, drafts)])
+                images: list[Image] = []
+                for place, document in _read_mirror(resource, drafts):
+                    with drafts.report.entry():
+                        images.append(drafts.image(place, document))
+                drafts.add("-".join(filter(None, names)), images)
             elif kind == "CachedImage":
                 spec = resource.section("spec")
                 cached.append(drafts.image(spec.place, {"source": spec.required("sourceImage")}))
@@ -87,9 +90,9 @@ def _resources(documents: tuple[Node, ...], drafts: Drafts) -> Iterator[tuple[No
             continue
         if node.at(["kind"]).value == "List":
             listed = Section(node, path, "", drafts.report)
-            listed.required("apiVersion"), listed.required("kind")
-            metadata = listed.section("metadata")
-            metadata.close()
+            for key in ("apiVersion", "kind"):
+                listed.required(key)
+            listed.section("metadata").close()
             yield from listed.items("items")
             listed.close()
         else:

@@ -36,6 +36,20 @@ _HOOKS: Final = "The mirror runs no commands. Read the runs of the schedule inst
 _REFERRERS: Final = "Referrers are read where the image is, and are stored with its copy."
 _ONLY_TYPES: Final = "Referrers are chosen by their type only. All of the type are mirrored."
 _NO_CACHE: Final = "The mirror needs no such setting. What is unchanged costs one request for each tag."
+_OF_BOTH: Final = {
+    "backup": _HISTORY,
+    "ratelimit.min": _QUOTA,
+    "ratelimit.retry": _QUOTA,
+    "referrerFilters[].annotations": _ONLY_TYPES,
+    "referrerSource": _REFERRERS,
+    "referrerTarget": _REFERRERS,
+    "referrerSlow": _REFERRERS,
+    "fastCheck": _NO_CACHE,
+    "fastCopy": _NO_CACHE,
+    "hooks.pre": _HOOKS,
+    "hooks.post": _HOOKS,
+    "hooks.unchanged": _HOOKS,
+}
 IGNORED: Final = {
     "creds[].registry": NO_SETTINGS,
     "creds[].user": NO_CREDENTIALS,
@@ -60,36 +74,13 @@ IGNORED: Final = {
     "creds[].blobMax": NO_UPLOADS,
     "creds[].reqPerSec": _CONCURRENCY,
     "creds[].reqConcurrent": _CONCURRENCY,
-    "defaults.backup": _HISTORY,
-    "defaults.ratelimit.min": _QUOTA,
-    "defaults.ratelimit.retry": _QUOTA,
     "defaults.parallel": "Start more workers, with MIRROR_WORKERS or more replicas.",
-    "defaults.referrerSource": _REFERRERS,
-    "defaults.referrerTarget": _REFERRERS,
-    "defaults.referrerSlow": _REFERRERS,
-    "defaults.fastCheck": _NO_CACHE,
-    "defaults.fastCopy": _NO_CACHE,
-    "defaults.hooks.pre": _HOOKS,
-    "defaults.hooks.post": _HOOKS,
-    "defaults.hooks.unchanged": _HOOKS,
-    "defaults.referrerFilters[].annotations": _ONLY_TYPES,
     "defaults.blobLimit": "A worker never holds a whole blob. MIRROR_MEMORY_BUDGET limits its memory.",
     "defaults.cacheCount": _NO_CACHE,
     "defaults.cacheTime": _NO_CACHE,
     "defaults.skipDockerConfig": "The mirror reads no Docker configuration but that of MIRROR_DOCKER_CONFIG.",
     "defaults.userAgent": "The mirror sends its own User-Agent.",
-    "sync[].backup": _HISTORY,
-    "sync[].ratelimit.min": _QUOTA,
-    "sync[].ratelimit.retry": _QUOTA,
-    "sync[].referrerSource": _REFERRERS,
-    "sync[].referrerTarget": _REFERRERS,
-    "sync[].referrerSlow": _REFERRERS,
-    "sync[].fastCheck": _NO_CACHE,
-    "sync[].fastCopy": _NO_CACHE,
-    "sync[].hooks.pre": _HOOKS,
-    "sync[].hooks.post": _HOOKS,
-    "sync[].hooks.unchanged": _HOOKS,
-    "sync[].referrerFilters[].annotations": _ONLY_TYPES,
+    **{f"{section}.{key}": reason for section in ("defaults", "sync[]") for key, reason in _OF_BOTH.items()},
 }
 _MEDIA_TYPES: Final = frozenset(
     {

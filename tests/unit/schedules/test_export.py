@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.schedules.export import write_sync_file
 from mirror.schedules.yaml_reader import read_yaml
 
+IMPORTS: Final = Path(__file__).parent / "imports"
 NIGHTLY = {
     "job": {"tags": {"latest": {"count": 3}, "semver": ">=3.18 <4"}, "source": {"repository": "alpine"}},
     "labels": {"team": "web", "cost": "1e3"},
@@ -94,6 +97,15 @@ def test_a_public_key_is_a_block() -> None:
 
 def test_no_schedules_are_an_empty_list() -> None:
     assert read_yaml(write_sync_file([])).plain() == {"version": 1, "syncs": []}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(IMPORTS.glob("*/*.expected.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_what_was_imported_can_be_exported(path: Path) -> None:
+    schedules = read_yaml(path.read_text()).plain()["schedules"]
+    found = read_yaml(write_sync_file(schedules)).plain()["syncs"]
+    assert found == sorted(schedules, key=lambda one: str(one["name"]))
 
 
 @given(st.lists(JOBS, max_size=3))
