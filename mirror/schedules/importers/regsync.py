@@ -1,6 +1,6 @@
 """Read the configuration of regsync (regclient): ``regsync.yml``, version 1.
 
-Its meaning is that of ``cmd/regsync`` in regclient 0.9. Expressions are compiled as ``^expression$``. The sets of
+Its meaning is that of ``cmd/regsync`` in regclient 0.11. Expressions are compiled as ``^expression$``. The sets of
 ``tagSets`` and ``tags`` are united. ``platform`` copies one manifest, ``platforms`` copies an index with some of its
 children. The server copies what is missing when it starts.
 """
