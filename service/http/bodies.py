@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, NoReturn
 
@@ -14,14 +13,13 @@ from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
 
 from mirror.errors import quoted
+from mirror.records.field_messages import field_messages, pointer_of
 from service.http.problems import BodyMalformed, BodyTypeRefused, FieldProblem, ParametersRepeated, RequestInvalid
 
 _CURL_DEFAULT: Final = "application/x-www-form-urlencoded"
 """The type that ``curl -d`` sends with every body. This API has no forms, so such a body is read as JSON."""
 _PROBLEMS_SHOWN: Final = 20
 _SHOWN_NAME: Final = 64
-_UNKNOWN: Final = "Unknown field."
-"""marshmallow's message for an unknown field. `_unknown` replaces it."""
 
 
 class RequestParser(FlaskParser):
@@ -93,50 +91,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _problems(by_location: Mapping[str, Any], schema: marshmallow.Schema) -> Iterator[FieldProblem]:
     for location, messages in by_location.items():
-        for path, detail in _flat(messages):
-            noun = "parameter" if location == "query" else "field"
-            shown = _unknown(noun, path, schema) if detail == _UNKNOWN else detail
+        noun = "parameter" if location == "query" else "field"
+        for path, detail in field_messages(messages, schema, noun):
             if location == "query":
-                yield FieldProblem(shown, parameter=path[0] if path else None)
+                yield FieldProblem(detail, parameter=str(path[0]) if path else None)
             else:
-                yield FieldProblem(shown, pointer="".join(f"/{_escaped(part)}" for part in path))
-
-
-def _unknown(noun: str, path: Sequence[str], schema: marshmallow.Schema) -> str:
-    """Name the unknown field at the end of *path*, the allowed ones, and the one that was probably meant."""
-    name, allowed = path[-1], _allowed(schema, path[:-1])
-    meant = difflib.get_close_matches(name[:_SHOWN_NAME], allowed, n=1)
-    question = f" Did you mean '{meant[0]}'?" if meant else ""
-    return f"Unknown {noun} {quoted(name, _SHOWN_NAME)}.{question} Allowed: {', '.join(allowed) or 'none'}."
-
-
-def _allowed(schema: marshmallow.Schema, path: Sequence[str]) -> list[str]:
-    """Return the names of the fields below *path*, which leads through nested schemas and lists of them."""
-    for part in path:
-        field = _by_name(schema).get(part)  # an index into a list names no field, so the schema stays
-        while isinstance(field, marshmallow.fields.List):
-            field = field.inner
-        if isinstance(field, marshmallow.fields.Nested):
-            schema = field.schema
-    return list(_by_name(schema))
-
-
-def _by_name(schema: marshmallow.Schema) -> dict[str, marshmallow.fields.Field[Any]]:
-    return {field.data_key or name: field for name, field in schema.load_fields.items()}
-
-
-def _flat(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield each message with the keys that lead to its field. marshmallow nests messages like the data."""
-    if isinstance(messages, Mapping):
-        for name, below in messages.items():
-            yield from _flat(below, path if name == marshmallow.exceptions.SCHEMA else (*path, str(name)))
-    elif isinstance(messages, list):
-        for message in messages:
-            yield from _flat(message, path)
-    else:
-        yield path, str(messages)
-
-
-def _escaped(part: str) -> str:
-    """Escape a part of a JSON Pointer (RFC 6901, 3)."""
-    return part.replace("~", "~0").replace("/", "~1")
+                yield FieldProblem(detail, pointer=pointer_of(path))
