@@ -19,7 +19,8 @@
     │   ├── SelectionTooLarge:      SELECTION_TOO_LARGE
     │   ├── NoTagSelected:          NO_TAG_SELECTED
     │   ├── TrustedRootUnavailable: TRUSTED_ROOT_UNAVAILABLE
-    │   └── DocumentMalformed:      FILE_INVALID
+    │   ├── DocumentMalformed:      FILE_INVALID
+    │   └── SyncFileInvalid:        FILE_INVALID
     ├── SourceError:            the source registry, or its response
     │   ├── SourceUnreachable:      SOURCE_UNREACHABLE
     │   ├── RegistryDown:           SOURCE_UNREACHABLE
@@ -81,6 +82,7 @@
     │   ├── ManifestInUse:          MANIFEST_IN_USE
     │   ├── ReferrersTagTaken:      REFERRERS_TAG_TAKEN
     │   ├── TooManyReferrers:       TOO_MANY_REFERRERS
+    │   ├── SyncFileWatched:        SYNC_FILE_WATCHED
     │   ├── TagBusy:                TAG_BUSY
     │   ├── BlobBusy:               BLOB_BUSY
     │   └── BlobBeingDeleted:       BLOB_BEING_DELETED
@@ -171,7 +173,16 @@ from mirror.errors.jobs import (
     TaskUnknown,
     WorkerLost,
 )
-from mirror.errors.schedules import RunUnfinished, RunUnknown, ScheduleChanged, ScheduleExists, ScheduleUnknown
+from mirror.errors.schedules import (
+    FileProblem,
+    RunUnfinished,
+    RunUnknown,
+    ScheduleChanged,
+    ScheduleExists,
+    ScheduleUnknown,
+    SyncFileInvalid,
+    SyncFileWatched,
+)
 from mirror.errors.source import (
     AddressNotAllowed,
     AnswerTooLarge,
@@ -228,6 +239,7 @@ __all__ = [
     "DigestMismatch",
     "DocumentMalformed",
     "FallbackUnavoidable",
+    "FileProblem",
     "ForeignLayerUnavailable",
     "ImageNotHeld",
     "InternalError",
@@ -293,6 +305,8 @@ __all__ = [
     "StorageFull",
     "StorageRefused",
     "StorageUnavailable",
+    "SyncFileInvalid",
+    "SyncFileWatched",
     "TagBusy",
     "TagDrifted",
     "TargetRepeated",

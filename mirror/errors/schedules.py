@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
 from mirror.errors.base import Conflict, NotHeld, quoted
+from mirror.errors.input import InvalidInput
+
+MOST_PROBLEMS: Final = 100
+"""Problems of a file that an error keeps. More help nobody."""
 
 
 class ScheduleUnknown(NotHeld):
@@ -49,3 +57,41 @@ class RunUnfinished(Conflict):
 
     def __init__(self, name: str, run_id: str) -> None:
         super().__init__(f"The run {quoted(run_id)} of the schedule {quoted(name)} has not ended")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FileProblem:
+    """What is wrong with a file at one place. *pointer* is the path of the value there (RFC 6901)."""
+
+    line: int
+    column: int
+    detail: str
+    pointer: str = ""
+
+
+class SyncFileInvalid(InvalidInput):
+    """The sync file cannot be used. ``problems`` are in the order of the file. Nothing of it was applied.
+
+    What is wrong with a default is wrong with every sync that takes it, and counts once.
+    """
+
+    code = "FILE_INVALID"
+    hint = "Mend the file at the lines that 'errors' names. Nothing of it was applied."
+
+    def __init__(self, problems: Sequence[FileProblem]) -> None:
+        distinct = {(one.line, one.column, one.detail): one for one in sorted(problems, reverse=True)}
+        found = sorted(distinct.values())
+        self.problems = tuple(found[:MOST_PROBLEMS])
+        first, more = found[0], len(found) - 1
+        others = f" There {'is' if more == 1 else 'are'} {more} more." if more else ""
+        super().__init__(f"line {first.line}, column {first.column}: {first.detail}{others}")
+
+
+class SyncFileWatched(Conflict):
+    """A request would apply a file, but the schedulers follow another one."""
+
+    code = "SYNC_FILE_WATCHED"
+    hint = "Change the file that MIRROR_SYNC_FILE names. A dry run of a request is still possible."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The schedulers follow the file {quoted(name)}, and would undo what the request changes")

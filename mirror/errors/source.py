@@ -196,9 +196,9 @@ class CredentialsUnavailable(SourceError):
     code = "CREDENTIALS_UNAVAILABLE"
     hint = "Check MIRROR_DOCKER_CONFIG and its credential helper on the worker's host."
 
-    def __init__(self, registry: str, reason: str) -> None:
+    def __init__(self, registry: str, reason: str, *, hint: str | None = None) -> None:
         message = f"The credentials for {registry} cannot be read: {reason}"
-        super().__init__(message, reason=reason, registry=registry)
+        super().__init__(message, hint=hint, reason=reason, registry=registry)
 
 
 class Unauthorized(SourceError):

@@ -27,7 +27,16 @@ MOST_IMAGES: Final = 10_000
 """Images of one job. Only a window of them is queued at once, so that other jobs are served meanwhile."""
 
 _SOURCE = {
-    "description": "What to mirror, written as `docker pull` takes it.",
+    "description": "What to mirror, written as `docker pull` takes it, or a repository.",
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"repository": {"type": "string", "example": "docker.io/library/alpine"}},
+            "required": ["repository"],
+            "additionalProperties": False,
+        },
+    ],
     "example": "docker.io/library/redis:7",
 }
 _TARGET = {
@@ -197,6 +206,7 @@ class JobRequestSchema(CopyOptionsSchema):
 
     @post_load
     def make(self, data: dict[str, Any], **_: Any) -> JobRequest:
+        sleep(0)  # a file has thousands of them
         options = JobOptions(priority=data["priority"], on_error=data["on_error"], atomic=data["atomic"])
         if "plan" in data:
             return JobRequest([], options, data["plan"])

@@ -95,8 +95,16 @@ def parses(parse: Callable[[str], Any]) -> Callable[[str], None]:
 
 def patterns(description: str) -> Any:
     """Return a field for a list of patterns of tags."""
+    kind = {"type": "string", "minLength": 1, "maxLength": 1000}
+    pattern = {
+        "type": "object",
+        "properties": dict.fromkeys(TAG_PATTERN_KINDS, kind),
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
+    }
     return fields.List(
-        TagPatternField(),
+        TagPatternField(metadata=pattern),
         load_default=list,
         validate=validate.Length(max=MOST_PATTERNS),
         metadata={"description": description},

@@ -74,7 +74,7 @@ class ScheduleDefinitionSchema(Schema):
         load_default=None,
         allow_none=True,
         metadata={
-            "type": ["string", "null"],
+            "type": "string",
             "description": "Such as `6h`, counted from when the schedule was created, in place of `cron`.",
         },
     )
@@ -109,7 +109,7 @@ class ScheduleDefinitionSchema(Schema):
         load_default=None,
         allow_none=True,
         metadata={
-            "type": ["string", "null"],
+            "type": "string",
             "description": "A run that takes longer is canceled.",
             "example": "4h",
         },

@@ -1,4 +1,4 @@
-"""Credentials from a config.json: ``auths``, ``credHelpers`` and ``credsStore``.
+"""Credentials, and those of a config.json: ``auths``, ``credHelpers`` and ``credsStore``.
 
 Keys are compared as image names are. Case, a scheme, ``:443``, a path after a scheme, and Docker Hub's many names make
 no difference.
@@ -75,8 +75,13 @@ class Credential:
     @property
     def bearer(self) -> str | None:
         """The Authorization header of an access token that is used as the password. None if it cannot be one."""
-        is_token = _HEADER_TOKEN.fullmatch(self.password) and not (self.identity_token or self.registry_token)
+        is_token = is_header_token(self.password) and not (self.identity_token or self.registry_token)
         return f"Bearer {self.password}" if is_token else None
+
+
+def is_header_token(text: str) -> bool:
+    """Whether *text* can be sent as a Bearer token."""
+    return _HEADER_TOKEN.fullmatch(text) is not None
 
 
 def to_bytes(text: str) -> bytes:
@@ -104,7 +109,7 @@ class DockerConfig:
         for key, helper in _entries(config, "credHelpers", registry, registry):
             if helper:
                 return self._from_helper(str(helper), key, registry)
-        for name in _names(registry, repository):
+        for name in lookup_names(registry, repository):
             for _, entry in _entries(config, "auths", registry, name):
                 if found := _Entry(entry, name, registry).credential():
                     return found
@@ -142,8 +147,8 @@ def _keys(registry: str) -> tuple[str, ...]:
     return _DOCKER_HUB_KEYS if registry == DOCKER_HUB else (registry, f"https://{registry}")
 
 
-def _names(registry: str, repository: str) -> Iterator[str]:
-    """Yield the names to look up in ``auths``, the most specific first.
+def lookup_names(registry: str, repository: str) -> Iterator[str]:
+    """Yield the names under which a credential for a repository may be, the most specific first.
 
     That is each ``registry/namespace``, the longest first, then the registry.
     """
@@ -158,12 +163,12 @@ def _entries(config: Mapping[str, Any], kind: str, registry: str, name: str) -> 
 
     Keys that Docker writes come first, then by alphabet.
     """
-    found = [(key, value) for key, value in (config.get(kind) or {}).items() if _normalise_key(key) == name]
+    found = [(key, value) for key, value in (config.get(kind) or {}).items() if credential_key(key) == name]
     preferred = {key: rank for rank, key in enumerate(_keys(registry))}
     return sorted(found, key=lambda item: (item[0] != name, preferred.get(item[0], len(preferred)), item[0]))
 
 
-def _normalise_key(key: str) -> str | None:
+def credential_key(key: str) -> str | None:
     """Return the registry, or ``registry/namespace``, that a key stands for.
 
     None if it is no name. With a scheme, the path has no meaning, as in ``https://index.docker.io/v1/``. Without one it
@@ -205,7 +210,7 @@ class _Entry:
         if not isinstance(self._value, dict):
             raise self._unusable("is not a JSON object")
         if token := self._text("registrytoken"):
-            if not _HEADER_TOKEN.fullmatch(token):
+            if not is_header_token(token):
                 raise self._unusable("cannot stand in a header", "registrytoken")
             return Credential(_IDENTITY_TOKEN_USER, "", registry_token=token)
         if token := self._text("identitytoken"):

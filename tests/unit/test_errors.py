@@ -23,12 +23,14 @@ SHARED = {
     "SOURCE_UNREACHABLE": 2,
     "SOURCE_FAILED": 3,
     "PRECONDITION_FAILED": 2,
+    "FILE_INVALID": 2,
 }
 """Codes that several classes share, with the number of classes.
 
 The distribution spec has one code for a manifest, a blob or a repository that the source does not have, and that the
 mirror does not have. It has one code for too many requests, and for a pull limit that is used up. A registry that
-cannot be reached, or that fails, may be known to work. One that fails may be too slow.
+cannot be reached, or that fails, may be known to work. One that fails may be too slow. A file that cannot be
+read has one problem, and one that can be read may have many.
 """
 
 
