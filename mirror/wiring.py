@@ -6,6 +6,7 @@ forks its work horses, which inherit it and share no connection with it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,14 +62,18 @@ from mirror.records.recovery import RecoveryStore
 from mirror.records.runs import RunStore
 from mirror.records.schedules import ScheduleStore
 from mirror.records.selections import SelectionStore
+from mirror.records.sync_file_status import SyncFileStatusStore
 from mirror.records.targets import JobTargets
 from mirror.redis.client import Redis, open_client
 from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.registry.throttle import Throttle
+from mirror.schedules.converge import Converger
+from mirror.schedules.file_credentials import FileCredentials
 from mirror.schedules.runs import Runs
 from mirror.schedules.schedules import Schedules
 from mirror.schedules.tick import Ticker
+from mirror.schedules.watch import SyncFileWatcher
 from mirror.settings import Settings
 from mirror.signatures.attestation import Signer
 from mirror.signatures.roots import TrustedRoots
@@ -125,6 +130,9 @@ class Core:
     submitter: Submitter
     schedules: Schedules
     ticker: Ticker
+    converger: Converger
+    sync_file_watcher: SyncFileWatcher | None
+    file_credentials: FileCredentials | None
     heartbeats: Heartbeats
     settler: TaskSettler
     claimer: TaskClaimer
@@ -171,7 +179,14 @@ def build(
     bucket = bucket or Bucket.from_settings(settings)
 
     throttle = build_throttle(brisk, settings.registry_concurrency)
-    source = RegistryClient.from_settings(settings, throttle=throttle, sleep=sleep, on_cancel=on_cancel)
+    file_credentials = FileCredentials(settings.sync_file, os.environ) if settings.sync_file else None
+    source = RegistryClient.from_settings(
+        settings,
+        throttle=throttle,
+        credentials=file_credentials.credential if file_credentials else None,
+        sleep=sleep,
+        on_cancel=on_cancel,
+    )
     memory = MemoryBudget(settings.memory_budget)
     leases, pins, checkpoints = Leases(redis), Pins(redis), Checkpoints(redis)
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
@@ -215,9 +230,11 @@ def build(
     unchanged = UnchangedTags(source, changes, confirmer, referrer_check)
     meter = SelectionMeter(confirmer, resolver, copier)
     submitter = Submitter(jobs, queue, settings)
-    schedules, runs = ScheduleStore(redis), RunStore(redis)
-    now = now or schedules.now
-    run_steps = Runs(schedules, runs, jobs, submitter, now)
+    schedule_records, runs = ScheduleStore(redis), RunStore(redis)
+    now = now or schedule_records.now
+    run_steps = Runs(schedule_records, runs, jobs, submitter, now)
+    schedules = Schedules(schedule_records, runs, run_steps, submitter, now)
+    converger = Converger(schedules, SyncFileStatusStore(redis), now, settings.sync_file)
     expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)
     return Core(
         settings=settings,
@@ -261,8 +278,11 @@ def build(
         recovery=recovery,
         queued=queued,
         submitter=submitter,
-        schedules=Schedules(schedules, runs, run_steps, submitter, now),
-        ticker=Ticker(schedules, runs, run_steps, now),
+        schedules=schedules,
+        ticker=Ticker(schedule_records, runs, run_steps, now),
+        converger=converger,
+        sync_file_watcher=SyncFileWatcher(settings.sync_file, converger) if settings.sync_file else None,
+        file_credentials=file_credentials,
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),

@@ -77,6 +77,9 @@ def _work(core: Core, liveness: Liveness) -> None:
     check_bucket(core.bucket)
     sha256.warm_up()
     worker = _rq_worker(core.settings, liveness)
+    if core.file_credentials:
+        core.file_credentials.refresh()
+        worker.before_fork = core.file_credentials.refresh
     gc.collect()
     gc.freeze()  # a work horse neither scans these objects nor copies their pages
     worker.work(logging_level="WARNING")

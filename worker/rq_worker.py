@@ -17,6 +17,8 @@ from worker.liveness import Liveness
 from worker.work_horse import die_with, stop_on_sigterm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis.client import Pipeline, PubSub, PubSubWorkerThread
     from rq.executions import Execution
     from rq.job import Job
@@ -39,9 +41,12 @@ class MirrorWorker(Worker):
     """
 
     liveness: Liveness | None = None
+    before_fork: Callable[[], None] | None = None
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Fork with the stop signals blocked, so that none arrives before the work horse has its own handlers."""
+        if self.before_fork:
+            self.before_fork()
         held = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         self._parent_pid = os.getpid()
         try:

@@ -24,6 +24,8 @@ TICK_SECONDS: Final = 1.0
 """Seconds between two looks for schedules that are due."""
 REBUILD_SECONDS: Final = 2.0
 """Seconds between two checks that the index exists."""
+SYNC_FILE_SECONDS: Final = 1.0
+"""Seconds between two looks at the sync file. The second look after a change applies it."""
 PURGE_SECONDS: Final = 15 * 60.0
 RELEASES_SECONDS: Final = 15.0
 """Seconds between two looks for releases whose worker died. Each is a listing of a few keys of the bucket."""
@@ -32,7 +34,9 @@ _LOG = structlog.get_logger(__name__)
 
 def periodic_tasks(core: Core) -> list[PeriodicTask]:
     """Return all periodic work there is. The names are part of the keys of their leases in Redis."""
+    watcher = core.sync_file_watcher
     return [
+        *([PeriodicTask("sync_file", SYNC_FILE_SECONDS, watcher.run)] if watcher else []),
         PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: core.reconciler.reconcile()),
         PeriodicTask("unpark", UNPARK_SECONDS, lambda _: core.reconciler.unpark()),
         PeriodicTask("schedules", TICK_SECONDS, core.ticker.run),

@@ -52,6 +52,8 @@ SCHEDULES_DUE: Final = f"{_ROOT}:schedules:due"
 """Sorted set of enabled schedules, by the time of the next run of each. Times of schedules are by the wall clock."""
 SCHEDULES_TICKED: Final = f"{_ROOT}:schedules:ticked"
 """The time of the last look at due schedules. One that lies ahead shows that the wall clock was set back."""
+SYNC_FILE: Final = f"{_ROOT}:sync-file"
+"""What became of the sync file, as JSON. It has no secrets."""
 RUNS_OPEN: Final = f"{_ROOT}:runs:open"
 """Sorted set of runs that have not ended, by the deadline of each."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Self
 
@@ -19,7 +19,7 @@ from mirror.oci.referrer import Referrer, fallback_tag
 from mirror.registry.auth import Authenticator, CredentialLookup
 from mirror.registry.authorized_request import AuthorizedRequests
 from mirror.registry.blobs import BlobRange, BlobResponse, BlobSource
-from mirror.registry.credentials import DockerConfig
+from mirror.registry.credentials import Credential, DockerConfig
 from mirror.registry.endpoints import Endpoints
 from mirror.registry.listing import Listing
 from mirror.registry.manifests import HeadSupport, ManifestHead, ManifestSource, RegistryManifests
@@ -81,19 +81,22 @@ class RegistryClient:
         settings: Settings,
         *,
         throttle: Throttle,
+        credentials: CredentialLookup | None = None,
         sleep: Sleep = time.sleep,
         on_cancel: OnCancel = never_canceled,
     ) -> Self:
         """Build a client. It makes no connection and reads no file yet.
 
+        *credentials* are looked up first, then those of the Docker configuration.
         *sleep* is called for every wait between attempts, and with 0 while a slot is waited for. It may raise to end
         the wait. *on_cancel* is passed a function that ends a wait for the registry.
         """
-        config = settings.docker_config
+        config = DockerConfig(settings.docker_config).credential if settings.docker_config else None
+        lookups = [lookup for lookup in (credentials, config) if lookup]
         return cls(
             Transport(AddressGuard(settings.allowed_networks), on_cancel=on_cancel),
             Endpoints.from_settings(settings),
-            DockerConfig(config).credential if config else _anonymous,
+            partial(_first_credential, lookups),
             throttle=throttle,
             realms=settings.token_realms,
             listing_apis=settings.listing_apis,
@@ -210,5 +213,7 @@ class RegistryClient:
         self._transport.close()
 
 
-def _anonymous(_registry: str, _repository: str) -> None:
-    return None
+def _first_credential(lookups: Sequence[CredentialLookup], registry: str, repository: str) -> Credential | None:
+    """Return the credential of the first lookup that has one."""
+    found = (lookup(registry, repository) for lookup in lookups)
+    return next((credential for credential in found if credential), None)

@@ -42,7 +42,7 @@ class Schedules:
 
     def create(self, definition: ScheduleDefinition, origin: Origin = "api") -> Schedule:
         """Store a new schedule. Raises InvalidInput for a job that could never run, and ScheduleExists."""
-        self._require_possible(definition)
+        self.require_possible(definition)
         now = self.now()
         new = Schedule(f"schedule_{ULID.from_datetime(now)}", definition, 1, origin, _OWNER, now, now)
         stored = self._timed(new, now)
@@ -67,7 +67,7 @@ class Schedules:
         """
         if version not in (None, schedule.version):
             raise ScheduleChanged(schedule.definition.name, str(schedule.version))
-        self._require_possible(definition)
+        self.require_possible(definition)
         now = self.now()
         is_same_time = (definition.timetable, definition.enabled) == (
             schedule.definition.timetable,
@@ -115,7 +115,8 @@ class Schedules:
             return "failing"
         return "healthy" if health.last_success_at else "new"
 
-    def _require_possible(self, definition: ScheduleDefinition) -> None:
+    def require_possible(self, definition: ScheduleDefinition) -> None:
+        """Raise InvalidInput or AddressNotAllowed for a job that could never run."""
         request = read_job(definition)
         self.submitter.specs(request.images, request.options)
 

@@ -192,6 +192,12 @@ class Settings:
         "A Docker `config.json` with [credentials for sources](#credentials-for-sources). Its credential helpers run "
         "in workers only.",
     )
+    sync_file: Path | None = _optional(
+        parsers.path,
+        "The path of a [`mirror.yaml`](mirror-yaml.md). The schedulers make the schedules what it says, within 5 s "
+        "after each change. Workers read its [credentials](mirror-yaml.md#credentials). Set it for the service, the "
+        "workers and the schedulers. The file may be missing when they start.",
+    )
     registry_concurrency: Mapping[str, int] = _setting(
         parsers.by_registry(parsers.number(1, 1000)),
         "",

@@ -58,13 +58,14 @@ def read_environment(parsers: Mapping[str, Callable[[str], Any]]) -> tuple[dict[
 def _unknown_names(known: Iterable[str]) -> dict[str, list[str]]:
     """Return the problem of each ``MIRROR_`` variable that is not a setting. A mistyped name must not be ignored."""
     names = sorted(known)
+    known_names = set(names)
     return {
         name: [f"is not a setting; {_suggestion(name, names)}"]
         for name, value in os.environ.items()
         if name.startswith(PREFIX)
         and value.strip()
         and name not in _OTHER_NAMES
-        and name.removesuffix("_FILE") not in names
+        and not {name, name.removesuffix("_FILE")} & known_names
         and not _is_service_link(name)
     }
 

@@ -43,7 +43,9 @@ ONCE: Final = {"s3-volume", "s3-setup"}
 
 
 def settings_of(service: str) -> set[str]:
-    return {name.removesuffix("_FILE") for name in SERVICES[service]["environment"]}
+    """Return the variables that a container has, by their own names and without ``_FILE``."""
+    given = SERVICES[service]["environment"]
+    return {*given, *(name.removesuffix("_FILE") for name in given)}
 
 
 @pytest.mark.parametrize("setting", [field.name for field in fields(Settings)])

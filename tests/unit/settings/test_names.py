@@ -20,6 +20,7 @@ from tests.unit.settings.loading import PAGE, problems
         ("MIRROR_PULL_TOKENS", "MIRROR_PULL_TOKEN"),
         ("MIRROR_port", "MIRROR_PORT"),
         ("MIRROR_REDIS_URI_FILE", "MIRROR_REDIS_URL_FILE"),
+        ("MIRROR_SYNC_FIEL", "MIRROR_SYNC_FILE"),
     ],
 )
 def test_a_mistyped_name_is_refused_with_the_nearest_one(

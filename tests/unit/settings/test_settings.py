@@ -44,6 +44,7 @@ def test_without_variables_every_setting_has_its_default() -> None:
         "registry_concurrency": {},
         "token_realms": {},
         "docker_config": None,
+        "sync_file": None,
         "signature_policies": SignaturePolicies(),
         "trusted_roots": None,
         "attestation_key": None,
@@ -86,6 +87,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         REGISTRY_CONCURRENCY="index.docker.io=8, registry.corp = 1000",
         TOKEN_REALMS="harbor.corp=sso.corp,harbor.corp=SSO2.corp",
         DOCKER_CONFIG=str(config),
+        SYNC_FILE="/etc/mirror/mirror.yaml",
         ATTESTATION_VERIFIER="urn:corp:mirror",
         WORKERS="4",
         MEMORY_BUDGET="1 GiB",
@@ -126,6 +128,7 @@ def test_everything_that_is_set_is_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
         registry_concurrency={"docker.io": 8, "registry.corp": 1000},
         token_realms={"harbor.corp": frozenset({"sso.corp", "sso2.corp"})},
         docker_config=config,
+        sync_file=Path("/etc/mirror/mirror.yaml"),
         attestation_verifier="urn:corp:mirror",
         log_level="warning",
         log_format="json",
@@ -146,7 +149,7 @@ def test_every_field_is_read_from_the_variable_of_its_name(monkeypatch: pytest.M
 
     A setting of which another one is missing is a problem, too.
     """
-    free_text = {"data_dir", "s3_region", "tls_certificate", "tls_key"}
+    free_text = {"data_dir", "s3_region", "tls_certificate", "tls_key", "sync_file"}
     refused: set[str] = set()
     for field in fields(Settings):
         with monkeypatch.context() as patch:
