@@ -18,6 +18,7 @@ from service.api.images.views import IMAGES
 from service.api.jobs.views import JOBS
 from service.api.plans.views import PLANS
 from service.api.repositories.views import REPOSITORIES
+from service.api.sync_file.views import SYNC_FILE
 from service.core import Service
 from service.http import request_id
 from service.http.auth import is_distribution_path
@@ -77,7 +78,7 @@ def _register_resources(app: Flask) -> None:
     api.spec.components.security_scheme(
         "token", {"type": "http", "scheme": "bearer", "description": "The admin token."}
     )
-    for resource in (JOBS, PLANS, REPOSITORIES, IMAGES, CLIENT_CONFIG, HEALTH):
+    for resource in (JOBS, PLANS, REPOSITORIES, IMAGES, CLIENT_CONFIG, SYNC_FILE, HEALTH):
         api.register_blueprint(resource)
 
 

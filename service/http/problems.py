@@ -15,7 +15,7 @@ from flask import Response, json, request
 from marshmallow import Schema, fields
 from werkzeug.exceptions import HTTPException
 
-from mirror.errors import InternalError, MirrorError, quoted
+from mirror.errors import InternalError, MirrorError, SyncFileInvalid, quoted
 from service.http import request_id
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -26,11 +26,16 @@ _LOG = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """What is wrong with one field of the body (*pointer*, RFC 6901) or one query parameter (*parameter*)."""
+    """What is wrong with one field of the body (*pointer*, RFC 6901) or one query parameter (*parameter*).
+
+    A body that is a text has a *line* and a *column* there too.
+    """
 
     detail: str
     pointer: str | None = None
     parameter: str | None = None
+    line: int | None = None
+    column: int | None = None
 
 
 class RequestError(Exception):
@@ -173,7 +178,7 @@ class Failure:
         """Return what may be shown of *error*. The details of an unexpected one go to the log alone."""
         if isinstance(error, MirrorError):
             headers = {} if error.http_retry_after is None else {"Retry-After": str(error.http_retry_after)}
-            return cls(error.status, error.code, error.message, error.hint, headers)
+            return cls(error.status, error.code, error.message, error.hint, headers, _places(error))
         if isinstance(error, RequestError):
             problems = error.problems if isinstance(error, RequestInvalid) else ()
             return cls(error.status, error.code, error.message, error.hint, error.headers, problems)
@@ -186,11 +191,21 @@ class Failure:
         return cls(unknown.status, unknown.code, unknown.message, unknown.hint)
 
 
+def _places(error: MirrorError) -> tuple[FieldProblem, ...]:
+    """Return the places of a file that are wrong."""
+    found = error.problems if isinstance(error, SyncFileInvalid) else ()
+    return tuple(FieldProblem(one.detail, one.pointer, line=one.line, column=one.column) for one in found)
+
+
 _READ_THE_DOCS: Final = "/docs describes every request."
 _ROUTING: Final[Mapping[int, tuple[str, str, str]]] = {
     404: ("NOT_FOUND", "There is nothing at this path", _READ_THE_DOCS),
     405: ("METHOD_NOT_ALLOWED", "This path does not know this method", "The header 'Allow' names those it knows."),
-    413: ("REQUEST_TOO_LARGE", "The body is too large", "POST /v1/jobs takes 4 MiB, and any other request 64 KiB."),
+    413: (
+        "REQUEST_TOO_LARGE",
+        "The body is too large",
+        "POST /v1/jobs takes 4 MiB, PUT /v1/sync-file 1 MiB, and any other request 64 KiB.",
+    ),
 }
 
 
@@ -227,6 +242,8 @@ class FieldProblemSchema(Schema):
     detail = fields.String(required=True, metadata={"example": "Missing data for required field."})
     pointer = fields.String(metadata={"description": "JSON Pointer into the body.", "example": "/source"})
     parameter = fields.String(metadata={"description": "Name of the query parameter."})
+    line = fields.Integer(metadata={"description": "In a body that is a text."})
+    column = fields.Integer(metadata={"description": "In a body that is a text."})
 
 
 class ProblemSchema(Schema):

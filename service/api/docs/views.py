@@ -1,4 +1,7 @@
-"""The page that shows ``/openapi.json``, and the page of error codes. Nothing is loaded from other hosts."""
+"""The page that shows ``/openapi.json``, the page of error codes, and the JSON Schema of `mirror.yaml`.
+
+Nothing is loaded from other hosts.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Final
 from flask import Blueprint, Response, render_template, send_from_directory
 
 from service.api.docs import error_reference
+from service.api.sync_file.json_schema import PATH, mirror_yaml_schema
+from service.core import core
 
 DOCUMENTATION: Final = Blueprint("documentation", __name__, template_folder="templates", static_folder=None)
 _ASSETS: Final = Path(__file__).parent / "static"
@@ -32,6 +37,13 @@ def page() -> Response:
 def errors() -> Response:
     """Show every error code. The ``type`` of a problem points here."""
     return _page(render_template("errors.html", groups=error_reference.groups()))
+
+
+@DOCUMENTATION.get(PATH)
+def sync_file_schema() -> Response:
+    """Return the JSON Schema of `mirror.yaml`, for editors."""
+    schema = mirror_yaml_schema(core().settings.public_url)
+    return Response(schema, content_type="application/schema+json", headers={"Cache-Control": "max-age=3600"})
 
 
 @DOCUMENTATION.get("/docs/assets/<path:name>")

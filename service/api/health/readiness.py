@@ -23,6 +23,7 @@ from mirror.jobs.storage_guard import LARGEST_PROBE
 from mirror.records.processes import Kind, LiveProcess, LiveProcesses
 from mirror.redis import keys
 from mirror.redis.client import Redis
+from mirror.schedules.converge import Converger
 from mirror.settings import Settings, is_loopback
 from mirror.storage.bucket import Bucket
 from mirror.storage.disk import LocalDisk
@@ -68,6 +69,7 @@ class Readiness:
             "catalog": lambda: _catalog(core.index),
             "workers": lambda: _alive(core.processes, "worker"),
             "scheduler": lambda: _alive(core.processes, "scheduler"),
+            "sync_file": lambda: _sync_file(core.converger),
         }
         # A check serves many requests, so its log lines carry no request id.
         self._threads = ThreadPoolExecutor(
@@ -219,6 +221,28 @@ def _catalog(index: CatalogIndex) -> Finding:
     far = f": {progress.tags} tags done, up to {progress.repository}" if progress and progress.tags else ""
     warning = f"the index of images is being rebuilt from the bucket{far}; lists answer 503 until it is done"
     return Finding("ok", warnings=(warning,))
+
+
+def _sync_file(converger: Converger) -> Finding:
+    """Look at what became of the sync file. Schedules go on with the last good one, so all of it is a warning.
+
+    The probe needs no token, so it shows places in the file only.
+    """
+    watched, status = converger.watched, converger.status()
+    if watched is None:
+        return Finding("ok")
+    warnings: list[str] = []
+    if status is None or status.file is None:
+        warnings.append(f"no scheduler has read {watched} yet")
+    elif status.state == "missing":
+        warnings.append(f"{status.file} is missing, nothing is changed")
+    elif status.state == "broken":
+        first, more = status.problems[0], len(status.problems) - 1
+        place = f"line {first.line}, column {first.column}" + (f" and {more} more" if more else "")
+        warnings.append(f"{status.file} is broken at {place}, nothing is changed; see GET /v1/sync-file")
+    elif status.conflicts:
+        warnings.append(f"{len(status.conflicts)} syncs are left out, because schedules of the API have their names")
+    return Finding("ok", warnings=tuple(warnings))
 
 
 def _alive(processes: LiveProcesses, kind: Kind) -> Finding:

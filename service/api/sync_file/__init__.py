@@ -1,0 +1,1 @@
+"""``/v1/sync-file``, and the JSON Schema of ``mirror.yaml``."""
