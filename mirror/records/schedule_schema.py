@@ -187,7 +187,7 @@ class _StoredDefinitionSchema(ScheduleDefinitionSchema):
     To read a job of 10 000 images takes half a second, and most readers of a schedule do not need it.
     """
 
-    job = fields.Raw(required=True)
+    job = fields.Raw(required=True)  # type: ignore[assignment]  # what reads it is of another kind
 
     def require_followable(self, data: dict[str, Any], **_: Any) -> None:
         """Check nothing."""

@@ -101,11 +101,11 @@ def test_a_broken_file_changes_nothing_and_every_problem_has_its_place(
     assert "is reserved for images from 'quay.io'" in found["errors"][0]["detail"]
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff", b"a: [", b"[]", b"null", b"{}", b"&a [*a]", b"a: !!python/object:os.x"])
-def test_what_is_no_sync_file_is_refused(api: FlaskClient, body: bytes) -> None:
-    status, found = put(api, body)
-    assert (status, found["code"]) == (422, "FILE_INVALID")
-    assert found["errors"][0]["line"] >= 1
+def test_what_is_no_sync_file_is_refused(api: FlaskClient) -> None:
+    for body in (b"", b"\xff", b"a: [", b"[]", b"null", b"{}", b"&a [*a]", b"a: !!python/object:os.x"):
+        status, found = put(api, body)
+        assert (status, found["code"]) == (422, "FILE_INVALID"), body
+        assert found["errors"][0]["line"] >= 1
 
 
 def test_a_body_has_at_most_a_mebibyte(api: FlaskClient) -> None:
