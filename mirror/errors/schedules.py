@@ -10,7 +10,7 @@ from mirror.errors.base import Conflict, NotHeld, quoted
 from mirror.errors.input import InvalidInput
 
 MOST_PROBLEMS: Final = 100
-"""Problems of a file that an error keeps. More help nobody."""
+"""Problems of a file that an error keeps."""
 
 
 class ScheduleUnknown(NotHeld):

@@ -49,6 +49,8 @@ _REASONS: Final = {
     "found character that cannot start any token": "no value begins with this character. Replace a tab by blanks, or "
     "put the value into quotes",
     "block sequence entries are not allowed in this context": "a list cannot begin in this line. Begin it in the next",
+    "did not find expected alphabetic or numeric character": "a '*' begins an alias here, and a '&' an anchor. Put the "
+    "value into quotes",
     "found unknown escape character": "this backslash escapes nothing. Write the text in single quotes",
 }
 """What libyaml says of the usual mistakes, and how it is said to the user."""

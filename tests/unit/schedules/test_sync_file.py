@@ -160,6 +160,7 @@ def test_syncs_must_be_written_as_a_list(syncs: str) -> None:
     ("text", "place", "detail"),
     [
         ("syncs: [}", (1, 9), None),
+        ("version: 1\nsyncs:\n  - cron: */5 * * * *", (3, 12), "a '*' begins an alias here"),
         ("syncs: []\nsyncs: []", (2, 1), "the key 'syncs' is in line 1 already."),
         ("- 1", (1, 1), "This is a list. Write 'version: 1' and 'syncs:'."),
         ("version: 2\nsyncs: []", (1, 1), "This release reads 'version: 1'."),
