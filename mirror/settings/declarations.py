@@ -212,12 +212,13 @@ class Settings:
         "",
         "Who must have signed the images of which sources: a JSON list. [Require "
         "signatures](../how-to/require-signatures.md#for-everybody) shows it. A job cannot weaken it. Set it for the "
-        "service and the workers.",
+        "service, the workers and the scheduler.",
     )
     trusted_roots: Path | None = _optional(
         parsers.folder,
         "The folder with [trusted roots](../how-to/require-signatures.md#a-sigstore-of-your-own) for signatures "
-        "without a key, `<name>.json` each. Set it for the service and the workers.",
+        "without a key, `<name>.json` each. Set it for the service, the workers and the "
+        "scheduler.",
         shown="only Sigstore's public root",
     )
 
@@ -251,7 +252,8 @@ class Settings:
         parsers.retention,
         "30d",
         "How long a job can be read after its end. Then it is removed. Images stay. From `1h` to `3650d`, in hours "
-        "(`h`) or days (`d`). `0` keeps jobs until they are deleted. Only the API reads this setting.",
+        "(`h`) or days (`d`). `0` keeps jobs until they are deleted. Set it for the service and the scheduler, "
+        "which accept jobs.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = _setting(

@@ -55,6 +55,14 @@ def test_every_setting_reaches_the_containers_that_read_it(setting: str) -> None
     assert given != (setting in NOT_FOR_COMPOSE)
 
 
+@pytest.mark.parametrize("setting", ["allowed_networks", "registry_endpoints", "job_retention", "public_url"])
+def test_what_a_job_is_checked_by_is_the_same_where_jobs_are_accepted(setting: str) -> None:
+    """The service accepts the jobs of users, and the scheduler those of schedules."""
+    variable = f"MIRROR_{setting.upper()}"
+    given = [SERVICES[name]["environment"][variable] for name in ("service", "scheduler", "worker")]
+    assert given[0] == given[1] == given[2]
+
+
 @pytest.mark.parametrize("token", ["admin-token", "pull-token"])
 def test_only_the_service_has_the_tokens(token: str) -> None:
     receivers = {name for name, service in SERVICES.items() if token in service.get("secrets", [])}
