@@ -16,7 +16,7 @@ from mirror.records.job_request import MOST_IMAGES
 from mirror.records.states import FAIR_SHARE, WINDOW
 from mirror.redis import keys
 from mirror.wiring import Core
-from service.api.jobs.views import INLINE_TASKS
+from service.api.jobs.document import INLINE_TASKS
 from tests.api.live_service import LiveService
 from tests.support.records import Records
 from tests.support.servers import RcloneS3, ValkeyServer

@@ -82,6 +82,8 @@ class JobLinksSchema(Schema):
         metadata={"description": "POST to it; there once the job is `failed`, `partial` or `canceled`."}
     )
     plan = fields.String(metadata={"description": "The plan that a job of the kind `plan` makes."})
+    schedule = fields.String(metadata={"description": "The schedule that has started it, if one has."})
+    run = fields.String(metadata={"description": "The run of that schedule."})
 
 
 class RunOfJobSchema(Schema):

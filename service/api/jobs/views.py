@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -14,21 +13,17 @@ from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.records.job import Job
 from mirror.records.job_request import JobRequest, JobRequestSchema
 from mirror.records.plans import plan_id_of
-from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
-from mirror.records.states import RETRYABLE, UNFINISHED
-from mirror.records.task import BLOB_STATES, BlobReport, Expansion, Task
+from service.api.jobs.document import INLINE_TASKS, job_document, job_summary, task_document, task_documents
 from service.api.jobs.schema import JobPageSchema, JobPostQuery, JobQuery, JobSchema
 from service.api.jobs.task_schema import BlobPageSchema, BlobQuery, ChoicePageSchema, ChoiceQuery, TaskPageSchema
-from service.api.jobs.waiting import shown_wait
 from service.api.plans.document import plan_document
 from service.api.plans.schema import PlanSchema
 from service.core import core
 from service.http.blueprint import api_blueprint, header, refuses
-from service.http.pagination import NoParameters, PageQuery, next_page, public_url
+from service.http.pagination import NoParameters, PageQuery, next_page
 from service.http.problems import FieldProblem, RequestInvalid
 
 JOBS: Final = api_blueprint("jobs", "Copy images from registries into the mirror, and watch them.")
-INLINE_TASKS: Final = 20
 _LOOK_AGAIN: Final = "2"
 """Seconds after which a client should read a job that was just changed."""
 _LOCATION: Final = header(
@@ -39,12 +34,6 @@ _ACCEPTED: Final = {
     "description": "The job is stored. It is done even if a process dies. With `dry_run=true` a plan is returned.",
     "headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER},
     "content": {"application/json": {"schema": {"oneOf": [JobSchema, PlanSchema]}}},
-}
-_NEW_DIGEST: Final[Mapping[str, str]] = {
-    "rewrite": "The platforms mode 'rewrite' makes a new index, which no signature of the index at the source covers. "
-    "Signatures of single platforms stay valid.",
-    "single": "The platforms mode 'single' keeps one platform. Signatures of the index at the source are not mirrored. "
-    "Signatures of that platform stay valid.",
 }
 
 
@@ -73,7 +62,7 @@ def create_job(query: dict[str, Any], request: JobRequest) -> Response | tuple[d
         return _accepted_plan(job)
     else:
         job, tasks = core().submitter.submit(request.images, request.options)
-    document = {**_job_summary(job), "tasks": [_task_document(task, []) for task in tasks[:INLINE_TASKS]]}
+    document = {**job_summary(job), "tasks": [task_document(task, []) for task in tasks[:INLINE_TASKS]]}
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
 
 
@@ -97,7 +86,7 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     if query["repository"] is not None:
         source = str(RepositoryPattern.parse(query["repository"]))
     found, following = core().jobs.page(limit=limit, before=query["cursor"], state=state, source=source)
-    page = {"items": [_job_summary(job) for job in found], "next": following}
+    page = {"items": [job_summary(job) for job in found], "next": following}
     own = {name: query[name] for name in ("state", "source", "repository")}
     return page, next_page("jobs.list_jobs", **own, limit=limit, after=following)
 
@@ -107,7 +96,7 @@ def list_jobs(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @refuses(JOBS, 401, 404, 503)
 def read_job(job_id: str) -> dict[str, Any]:
     """Read one job, with the progress of its blobs."""
-    return _job_document(core().jobs.job(job_id))
+    return job_document(core().jobs.job(job_id))
 
 
 @JOBS.delete("/v1/jobs/<job_id>")
@@ -137,7 +126,7 @@ def list_tasks(query: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict
     job = jobs.job(job_id)
     found = jobs.tasks(job.id, limit + 1, after=query["cursor"])
     following = found[limit - 1].id if len(found) > limit else None
-    page = {"items": _task_documents(found[:limit]), "next": following}
+    page = {"items": task_documents(found[:limit]), "next": following}
     return page, next_page("jobs.list_tasks", job_id=job.id, limit=limit, after=following)
 
 
@@ -191,7 +180,7 @@ def cancel_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str
     Copies stop in the middle of a blob, and no tag is moved any more. An image that is being published at that moment
     may still succeed. Canceling twice is the same as canceling once. A job that has ended otherwise is refused.
     """
-    return _job_document(cancel.cancel_job(core().jobs, job_id)), {"Retry-After": _LOOK_AGAIN}
+    return job_document(cancel.cancel_job(core().jobs, job_id)), {"Retry-After": _LOOK_AGAIN}
 
 
 @JOBS.post("/v1/jobs/<job_id>/retry")
@@ -209,85 +198,5 @@ def retry_job(_: dict[str, Any], job_id: str) -> tuple[dict[str, Any], dict[str,
     It stays the same job and gets its next attempt. Images that succeeded are left alone, and blobs that were copied
     stay.
     """
-    document = _job_document(retry.retry_job(core().jobs, core().queue, job_id))
+    document = job_document(retry.retry_job(core().jobs, core().queue, job_id))
     return document, {"Location": document["links"]["self"], "Retry-After": _LOOK_AGAIN}
-
-
-def _job_summary(job: Job) -> dict[str, Any]:
-    request = job.spec.shown() if job.spec else None
-    own: dict[str, Any] = {"request": request, "waiting_for": shown_wait(job), "links": _job_links(job)}
-    own["warnings"] = _warnings(job.spec)
-    return {**asdict(job), **asdict(job.options), **_names(job.spec), **_digests(job), **own}
-
-
-def _digests(record: Job | Task) -> dict[str, Any]:
-    """Return what the source has, and whether the target shows the same. None where that is not known."""
-    was_left_alone = record.skipped is not None if isinstance(record, Task) else record.images.skipped > 0
-    if was_left_alone or record.superseded_by:
-        return {"source_digest": record.source_digest, "digest_preserved": None}
-    is_preserved = record.source_digest in (None, record.digest)
-    is_shown = record.state == "succeeded" and record.digest is not None
-    return {
-        "source_digest": record.source_digest or record.digest,
-        "digest_preserved": is_preserved if is_shown else None,
-    }
-
-
-def _names(spec: TaskSpec | None) -> dict[str, str | None]:
-    source = str(spec.source) if isinstance(spec, CopySpec | ExpandSpec) else None
-    return {"source": source, "target": str(spec.target) if isinstance(spec, CopySpec) else None}
-
-
-def _warnings(spec: TaskSpec | None) -> list[dict[str, str]]:
-    """Return what a caller may not expect of a request: signatures of an index say nothing of another one."""
-    if not isinstance(spec, CopySpec | ExpandSpec) or spec.options.platforms.mode not in _NEW_DIGEST:
-        return []
-    return [{"code": "SIGNATURES_LOST", "message": _NEW_DIGEST[spec.options.platforms.mode]}]
-
-
-def _job_links(job: Job) -> dict[str, str]:
-    """Return the URLs of the job and of what its state allows."""
-    steps = {"cancel": job.state in UNFINISHED, "retry": job.state in RETRYABLE}
-    allowed = {step: public_url(f"jobs.{step}_job", job_id=job.id) for step, is_allowed in steps.items() if is_allowed}
-    own = {"self": public_url("jobs.read_job", job_id=job.id), "tasks": public_url("jobs.list_tasks", job_id=job.id)}
-    if job.options.kind == "plan":
-        own["plan"] = public_url("plans.read_plan", plan_id=plan_id_of(job.id))
-    return {**own, **allowed}
-
-
-def _job_document(job: Job) -> dict[str, Any]:
-    return {**_job_summary(job), "tasks": _task_documents(core().jobs.tasks(job.id, INLINE_TASKS))}
-
-
-def _task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    blobs = core().jobs.blobs_of([task.id for task in tasks])
-    return [_task_document(*found) for found in zip(tasks, blobs, strict=True)]
-
-
-def _task_document(task: Task, blobs: Sequence[BlobReport]) -> dict[str, Any]:
-    counts = None if task.blob_counts is None else {state: task.blob_counts.get(state, 0) for state in BLOB_STATES}
-    links = {"blobs": public_url("jobs.list_blobs", job_id=task.job, task_id=task.id)}
-    if task.expansion.parts:
-        links["tags"] = public_url("jobs.list_tags", job_id=task.job, task_id=task.id)
-    return {
-        **asdict(task),
-        **_names(task.spec),
-        **_digests(task),
-        "kind": task.spec.kind,
-        "request": task.spec.shown(),
-        "selection": _selection(task.expansion),
-        "waiting_for": shown_wait(task),
-        "foreign_layers": task.foreign_layers,
-        "warnings": _warnings(task.spec),
-        "blobs": blobs,
-        "blob_counts": None if counts is None else {"total": sum(counts.values()), **counts},
-        "links": links,
-    }
-
-
-def _selection(expansion: Expansion) -> dict[str, Any] | None:
-    """Return what an expansion has found. None until its source was listed, and for other tasks."""
-    if expansion.selection is None:
-        return None
-    counts = {"added": expansion.tasks, "unchanged": expansion.unchanged, "skipped": expansion.skipped}
-    return {"order": None, **expansion.selection, **counts}
