@@ -72,6 +72,8 @@
     │   ├── PlanEmpty:              PLAN_EMPTY
     │   ├── PlanTooLarge:           PLAN_TOO_LARGE
     │   ├── ScheduleExists:         SCHEDULE_EXISTS
+    │   ├── ScheduleFromFile:       SCHEDULE_FROM_FILE
+    │   ├── ScheduleBusy:           SCHEDULE_BUSY, retryable
     │   ├── ScheduleChanged:        PRECONDITION_FAILED
     │   ├── RunUnfinished:          RUN_UNFINISHED
     │   ├── ReleaseSuperseded:      RELEASE_SUPERSEDED
@@ -177,8 +179,10 @@ from mirror.errors.schedules import (
     FileProblem,
     RunUnfinished,
     RunUnknown,
+    ScheduleBusy,
     ScheduleChanged,
     ScheduleExists,
+    ScheduleFromFile,
     ScheduleUnknown,
     SyncFileInvalid,
     SyncFileWatched,
@@ -291,8 +295,10 @@ __all__ = [
     "RepositoryUnknown",
     "RunUnfinished",
     "RunUnknown",
+    "ScheduleBusy",
     "ScheduleChanged",
     "ScheduleExists",
+    "ScheduleFromFile",
     "ScheduleUnknown",
     "SelectionTooLarge",
     "SignatureRequired",

@@ -36,9 +36,30 @@ class ScheduleChanged(Conflict):
     status = 412
     hint = "Read the schedule again, then decide."
 
-    def __init__(self, name: str, version: str | None) -> None:
-        now = f"has the version {version}" if version else "was changed meanwhile"
+    def __init__(self, name: str, version: str | None, *, exists: bool = True) -> None:
+        now = f"has the version {version}" if version else "was changed meanwhile" if exists else "does not exist"
         super().__init__(f"The schedule {quoted(name)} {now}, which does not match If-Match or If-None-Match")
+
+
+class ScheduleFromFile(Conflict):
+    """The sync file made the schedule, and would undo a change at its next reading."""
+
+    code = "SCHEDULE_FROM_FILE"
+    hint = "Change the sync file (MIRROR_SYNC_FILE). To run the schedule now, POST to its /run."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The schedule {quoted(name)} comes from the sync file, and the API does not change it")
+
+
+class ScheduleBusy(Conflict):
+    """Other requests or schedulers changed the schedule each time before this change was stored."""
+
+    code, retryable = "SCHEDULE_BUSY", True
+    http_retry_after = 1
+    hint = "Other changes of this schedule are in progress. Try again in a second."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The schedule {quoted(name)} is being changed by others")
 
 
 class RunUnknown(NotHeld):

@@ -129,6 +129,11 @@ class JobStore:
             raise JobUnknown(job_id)
         return Job.from_record(found)
 
+    def found(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Return those of the jobs that exist, in one round trip."""
+        records = self._redis.calls([["HGETALL", keys.job(_job_id(job_id))] for job_id in job_ids])
+        return {record["id"]: Job.from_record(record) for record in records if record}
+
     def task(self, task_id: str) -> Task | None:
         found = self._redis.call("HGETALL", keys.task(task_id))
         return Task.from_record(found) if found else None

@@ -30,7 +30,7 @@ class Duration(fields.Field[timedelta]):
         if value is None:
             return None
         seconds = int(value.total_seconds())
-        unit = next(unit for unit in ("h", "m", "s") if seconds % _UNITS[unit] == 0)
+        unit = next(unit for unit in ("h", "m", "s") if seconds % _UNITS[unit] == 0) if seconds else "s"
         return f"{seconds // _UNITS[unit]}{unit}"
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> timedelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -22,12 +23,28 @@ from mirror.records.schedule import (
     UpstreamRules,
 )
 
+SCHEDULE_ID: Final = re.compile("schedule_[0-9A-Z]{26}", re.ASCII)
 NAME_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+_RESERVED: Final = ("preview", "import", "export")
+"""Names that are paths of the API: ``/v1/schedules/export``."""
 _NAME: Final = "Write at most 63 characters: a-z, 0-9, '.', '_' and '-', with a letter or a digit first."
 _MOST_LABELS: Final = 32
 _LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?"
+_LABEL_NAME: Final = "Write at most 63 letters, digits, '.', '_', '/' and '-', with a letter or a digit at both ends."
 _BRAKE: Final = DeleteBrake()
 _TIMETABLE: Final = ("cron", "every", "time_zone", "jitter")
+
+
+def _require_own_name(name: str) -> None:
+    """Refuse a name that a URL could not tell from something else."""
+    if name in _RESERVED or SCHEDULE_ID.fullmatch(name):
+        meant = "the id of a schedule" if name not in _RESERVED else "a path of the API"
+        raise ValidationError(f"This is {meant}. Choose another name.")
+
+
+def _require_few(labels: Mapping[str, str]) -> None:
+    if len(labels) > _MOST_LABELS:
+        raise ValidationError(f"A schedule has at most {_MOST_LABELS} labels.")
 
 
 class DeleteBrakeSchema(Schema):
@@ -57,7 +74,7 @@ class ScheduleDefinitionSchema(Schema):
 
     name = fields.String(
         required=True,
-        validate=validate.Regexp(rf"{NAME_PATTERN}\Z", error=_NAME),
+        validate=[validate.Regexp(rf"{NAME_PATTERN}\Z", error=_NAME), _require_own_name],
         metadata={"description": "Unique among all schedules.", "example": "nightly-alpine"},
     )
     cron = fields.String(
@@ -119,11 +136,15 @@ class ScheduleDefinitionSchema(Schema):
         metadata={"description": "Also run once after the schedule was created or its `job` was changed."},
     )
     labels = fields.Dict(
-        keys=fields.String(validate=validate.Regexp(rf"{_LABEL}\Z")),
+        keys=fields.String(validate=validate.Regexp(rf"{_LABEL}\Z", error=_LABEL_NAME)),
         values=fields.String(validate=validate.Length(max=255)),
         load_default=dict,
-        validate=validate.Length(max=_MOST_LABELS),
-        metadata={"description": "Free texts of yours. They filter the list.", "example": {"team": "base"}},
+        validate=_require_few,
+        metadata={
+            "description": "Free texts of yours. They filter the list.",
+            "example": {"team": "base"},
+            "maxProperties": _MOST_LABELS,
+        },
     )
     on_delete_upstream = fields.String(
         load_default="keep",
@@ -133,7 +154,7 @@ class ScheduleDefinitionSchema(Schema):
             "`tombstone` deletes the tag too, and keeps its image by its digest, so that it can be brought back."
         },
     )
-    delete_brake = fields.Nested(DeleteBrakeSchema, load_default=_BRAKE)
+    delete_brake: fields.Field[Any] = fields.Nested(DeleteBrakeSchema, load_default=_BRAKE)
     gone_for = fields.Integer(
         load_default=UpstreamRules().gone_for,
         strict=True,
@@ -148,7 +169,7 @@ class ScheduleDefinitionSchema(Schema):
         validate=validate.OneOf(ON_MOVES),
         metadata={"description": "`report` leaves a mirrored tag alone that its source has moved, and reports it."},
     )
-    job = fields.Nested(
+    job: fields.Field[Any] = fields.Nested(
         JobRequestSchema, required=True, metadata={"description": "What each run does, as `POST /v1/jobs` takes it."}
     )
 
@@ -184,19 +205,20 @@ class ScheduleDefinitionSchema(Schema):
 class _StoredDefinitionSchema(ScheduleDefinitionSchema):
     """A definition in a record. Its job was checked before it was stored, and is checked again when a run starts.
 
-    To read a job of 10 000 images takes half a second, and most readers of a schedule do not need it.
+    To read a job of 10 000 images takes half a second, and most readers of a schedule do not need it. And a schedule
+    whose job a newer release has written is still listed.
     """
 
-    job = fields.Raw(required=True)  # type: ignore[assignment]  # what reads it is of another kind
+    job: fields.Field[Any] = fields.Raw(required=True)
 
     def require_followable(self, data: dict[str, Any], **_: Any) -> None:
         """Check nothing."""
 
 
-def dump_definition(definition: ScheduleDefinition) -> dict[str, Any]:
-    """Return the definition as JSON, with all defaults. Its job is as it was written."""
+def definition_fields(definition: ScheduleDefinition) -> dict[str, Any]:
+    """Return the values of the definition under their names in JSON. Its job is as it was written."""
     timetable, upstream = definition.timetable, definition.upstream
-    found = {
+    return {
         "name": definition.name,
         "cron": timetable.cron,
         "every": timetable.every,
@@ -212,9 +234,14 @@ def dump_definition(definition: ScheduleDefinition) -> dict[str, Any]:
         "delete_brake": {"max_share": upstream.brake.max_share, "max_count": upstream.brake.max_count},
         "gone_for": upstream.gone_for,
         "on_move_upstream": upstream.on_move,
+        "job": dict(definition.job),
     }
-    dumped: dict[str, Any] = _SCHEMA.dump(found)
-    return {**dumped, "job": dict(definition.job)}
+
+
+def dump_definition(definition: ScheduleDefinition) -> dict[str, Any]:
+    """Return the definition as JSON, with all defaults."""
+    dumped: dict[str, Any] = _STORED.dump(definition_fields(definition))
+    return dumped
 
 
 def read_definition(document: Mapping[str, Any]) -> ScheduleDefinition:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,16 +14,35 @@ from mirror.background import record_fault
 from mirror.errors import ScheduleChanged, ScheduleExists, ScheduleUnknown
 from mirror.records.fields import Count, Moment, RecordSchema, Text, at, record_fields
 from mirror.records.schedule import Schedule, ScheduleHealth
-from mirror.records.schedule_schema import dump_definition, read_stored_definition
+from mirror.records.schedule_schema import SCHEDULE_ID, dump_definition, read_stored_definition
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.redis.scripts import load_script
 
-_SCHEDULE_ID: Final = re.compile("schedule_[0-9A-Z]{26}", re.ASCII)
 _FAULTY_SECONDS: Final = 600
 """Seconds after which a due schedule that this release cannot read or start is looked at again."""
 _PAGE: Final = 100
+_PAGE_BYTES: Final = 8 * 2**20
+"""Bytes of definitions after which a page ends early. One definition may have 4 MiB."""
+_STEP: Final = 500
+"""Outlines that one script reads. It takes about a millisecond."""
+_MOST_STEPS: Final = 40
+"""Steps in which one page looks for schedules that match. Then it ends early."""
+_OUTLINE: Final = 7
+"""Values of one schedule in the answer of outline_schedules.lua."""
 _HEALTH: Final = ("last_run", "last_run_at", "last_state", "last_success_at", "consecutive_failures")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleOutline:
+    """What a list looks at before it reads whole schedules. *size* is that of the definition in bytes."""
+
+    id: str
+    name: str
+    next_run_at: datetime | None
+    health: ScheduleHealth
+    labels: Mapping[str, str]
+    size: int
 
 
 class ScheduleStore:
@@ -33,6 +52,7 @@ class ScheduleStore:
         self._redis = redis
         self._put = redis.script(load_script("mirror.records", "put_schedule.lua"))
         self._delete = redis.script(load_script("mirror.records", "delete_schedule.lua"))
+        self._outline = redis.script(load_script("mirror.records", "outline_schedules.lua"))
         self._rearm = redis.script(load_script("mirror.records", "rearm_schedule.lua"))
 
     def now(self) -> datetime:
@@ -51,6 +71,7 @@ class ScheduleStore:
         definition = schedule.definition
         changed = {
             "definition": json.dumps(dump_definition(definition)),
+            "labels": json.dumps(dict(definition.labels)),
             "deadline": int(definition.deadline.total_seconds() * 1000) if definition.deadline else None,
             **{name: getattr(schedule, name) for name in ("version", "origin", "owner")},
             **_SCHEMA.dump({"updated_at": schedule.updated_at}),
@@ -82,21 +103,51 @@ class ScheduleStore:
 
     def schedule(self, name: str) -> Schedule:
         """Return a schedule by its name or its id. Raises ScheduleUnknown."""
-        schedule_id = name if _SCHEDULE_ID.fullmatch(name) else self._redis.call("HGET", keys.SCHEDULE_NAMES, name)
+        schedule_id = name if SCHEDULE_ID.fullmatch(name) else self._redis.call("HGET", keys.SCHEDULE_NAMES, name)
         for found in self._read([schedule_id] if schedule_id else []):
             return found
         raise ScheduleUnknown(name)
 
-    def page(self, *, limit: int, after: str | None = None) -> list[Schedule]:
-        """Return at most *limit* schedules after the id *after*, the oldest first."""
-        lower = f"({after}" if after else "-"
-        return self._read(self._redis.call("ZRANGEBYLEX", keys.SCHEDULES, lower, "+", "LIMIT", 0, limit))
+    def page(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        wanted: Callable[[ScheduleOutline], bool] | None = None,
+    ) -> tuple[list[Schedule], str | None]:
+        """Return at most *limit* schedules after the id *after*, the oldest first.
+
+        The second value is the id to continue from, if any. A page may be short and still have one: if its definitions
+        are large, or if among 20 000 schedules too few are *wanted*.
+        """
+        chosen: list[str] = []
+        size, place, step = 0, after, limit + 1 if wanted is None else _STEP
+        for _ in range(_MOST_STEPS):
+            outlines = self._outlines(place, step)
+            for outline in outlines:
+                if wanted is None or wanted(outline):
+                    if len(chosen) == limit or (chosen and size + outline.size > _PAGE_BYTES):
+                        return self._read(chosen), place
+                    chosen.append(outline.id)
+                    size += outline.size
+                place = outline.id
+            if len(outlines) < step:
+                return self._read(chosen), None
+        return self._read(chosen), place
+
+    def outlines(self) -> Iterator[ScheduleOutline]:
+        """Yield the outline of every schedule, the oldest first. 10 000 schedules take 20 round trips."""
+        place: str | None = None
+        while outlines := self._outlines(place, _STEP):
+            yield from outlines
+            place = outlines[-1].id
 
     def all(self) -> list[Schedule]:
         """Return every schedule, read in pages."""
-        found: list[Schedule] = []
-        while page := self.page(limit=_PAGE, after=found[-1].id if found else None):
-            found += page
+        found, place = self.page(limit=_PAGE)
+        while place:
+            more, place = self.page(limit=_PAGE, after=place)
+            found += more
         return found
 
     def due(self, now: datetime, limit: int) -> list[Schedule]:
@@ -125,6 +176,10 @@ class ScheduleStore:
     def note_tick(self, now: datetime) -> None:
         self._redis.call("SET", keys.SCHEDULES_TICKED, milliseconds(now))
 
+    def _outlines(self, after: str | None, limit: int) -> list[ScheduleOutline]:
+        flat = self._outline(args=[f"({after}" if after else "-", limit])
+        return [_outline(flat[start : start + _OUTLINE]) for start in range(0, len(flat), _OUTLINE)]
+
     def _read(self, ids: Sequence[str]) -> list[Schedule]:
         """Read schedules. One that this release cannot read is left out, and logged."""
         records = self._redis.calls([["HGETALL", keys.schedule(schedule_id)] for schedule_id in ids])
@@ -140,6 +195,19 @@ def _readable(record: Mapping[str, str]) -> Schedule | None:
         return None
     health = ScheduleHealth(**{name: loaded.pop(name) for name in _HEALTH})
     return Schedule(definition=definition, health=health, **loaded)
+
+
+def _outline(texts: Sequence[str]) -> ScheduleOutline:
+    """Read what outline_schedules.lua returned of one schedule."""
+    schedule_id, name, next_run_at, failures, last_success_at, labels, size = texts
+    health = ScheduleHealth(last_success_at=_moment(last_success_at), consecutive_failures=int(failures or 0))
+    return ScheduleOutline(
+        schedule_id, name, _moment(next_run_at), health, json.loads(labels) if labels else {}, int(size)
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    return at(int(text)) if text else None
 
 
 def milliseconds(moment: datetime | None) -> str:

@@ -84,6 +84,10 @@ class CronExpression:
         """Yield *wall* itself, if it matches, and the times before it, the last first."""
         return self._iterate(wall.replace(microsecond=0) + timedelta(seconds=1), -1)
 
+    def explain(self) -> str:
+        """Return the expression in words: "At 02:30 every day"."""
+        return self._matcher.explain()
+
     def _iterate(self, start: datetime, direction: int) -> Iterator[datetime]:
         # A copy of the parsed expression that starts elsewhere: to parse takes as long as to find the next time.
         matcher = copy.copy(self._matcher)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 from ulid import ULID
 
-from mirror.errors import RunUnfinished, ScheduleChanged
+from mirror.errors import RunUnfinished, ScheduleBusy, ScheduleChanged
 from mirror.records.run import Run, RunReason
 from mirror.records.runs import RunPlace, RunStore
 from mirror.records.schedule import Origin, Schedule, ScheduleDefinition, Timetable
@@ -18,9 +18,8 @@ from mirror.records.schedule_schema import read_job
 from mirror.records.schedules import ScheduleStore
 from mirror.schedules import slots
 from mirror.schedules.runs import Runs, Submitter
-from mirror.schedules.tick import LATE, new_run, next_run
+from mirror.schedules.tick import new_run, next_run
 
-HealthState = Literal["disabled", "new", "healthy", "failing", "late"]
 _OWNER: Final = "admin"
 """The owner of every schedule, as long as there is one token only."""
 _ATTEMPTS: Final = 5
@@ -60,13 +59,15 @@ class Schedules:
         version: int | None = None,
         origin: Origin | None = None,
     ) -> Schedule:
-        """Replace the definition. Its runs, its claimed slots and its health stay.
+        """Replace the definition. Its runs, its claimed slots and its health stay. An equal one changes nothing.
 
         *version* is the one that the caller expects. None accepts any. Raises InvalidInput, ScheduleExists,
         ScheduleUnknown or ScheduleChanged.
         """
         if version not in (None, schedule.version):
             raise ScheduleChanged(schedule.definition.name, str(schedule.version))
+        if definition == schedule.definition and origin in (None, schedule.origin):
+            return schedule
         self.require_possible(definition)
         now = self.now()
         is_same_time = (definition.timetable, definition.enabled) == (
@@ -96,24 +97,13 @@ class Schedules:
     def run_now(self, name: str, *, ignores_brake: bool = False) -> Run:
         """Start a run now, whether the schedule is enabled or not. Raises ScheduleUnknown or RunUnfinished.
 
-        If the last run goes on, ``overlap`` decides: ``skip`` refuses.
+        If the last run goes on, ``overlap`` decides: ``skip`` refuses. Raises ScheduleBusy if others are always faster.
         """
         return self._claim_now(name, "manual", ignores_brake=ignores_brake)
 
     def preview(self, timetable: Timetable, anchor: datetime, count: int) -> list[datetime]:
         """Return the next slots, in the time zone of the timetable."""
         return slots.upcoming(timetable, self.now(), anchor, count)
-
-    def health_state(self, schedule: Schedule) -> HealthState:
-        """Return in one word how a schedule does."""
-        health = schedule.health
-        if not schedule.definition.enabled:
-            return "disabled"
-        if schedule.next_run_at and self.now() - schedule.next_run_at > LATE:
-            return "late"
-        if health.consecutive_failures:
-            return "failing"
-        return "healthy" if health.last_success_at else "new"
 
     def require_possible(self, definition: ScheduleDefinition) -> None:
         """Raise InvalidInput or AddressNotAllowed for a job that could never run."""
@@ -143,7 +133,7 @@ class Schedules:
                 if place == "open":
                     self.starter.start(run, schedule.definition)
                 return self.runs.run(run.id)
-        raise ScheduleChanged(name, None)
+        raise ScheduleBusy(name)
 
 
 def _place_now(schedule: Schedule, reason: RunReason) -> RunPlace:

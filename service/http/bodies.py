@@ -33,6 +33,7 @@ class RequestParser(FlaskParser):
         super().__init__(unknown=marshmallow.RAISE)
 
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
+        """Read the body, of at most `max_body` bytes if the schema says so. One with `is_optional` may be empty."""
         media_type = req.mimetype
         if media_type and media_type != _CURL_DEFAULT and not is_json(media_type):
             raise BodyTypeRefused(media_type)
@@ -40,6 +41,8 @@ class RequestParser(FlaskParser):
             req.max_content_length = limit
         body = req.get_data(cache=True)
         if not body.strip():
+            if getattr(schema, "is_optional", False):
+                return {}
             raise BodyMalformed("it is empty")
         try:
             return json.loads(body, object_pairs_hook=_object, parse_constant=_refuse_constant)
@@ -63,8 +66,28 @@ class RequestParser(FlaskParser):
         error_status_code: int | None,
         error_headers: Mapping[str, str] | None,
     ) -> NoReturn:
-        found = list(islice(_problems(error.messages_dict, schema), _PROBLEMS_SHOWN))
-        raise RequestInvalid(found) from None
+        raise RequestInvalid(_first_problems(error.messages_dict, schema)) from None
+
+
+def load_document(schema: marshmallow.Schema, document: Any) -> Any:
+    """Load a document that was made from a body. Raises RequestInvalid with every field that is wrong."""
+    try:
+        return schema.load(document)
+    except marshmallow.ValidationError as error:
+        raise RequestInvalid(_first_problems({"json": error.messages}, schema)) from None
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return *target* changed by a JSON Merge Patch (RFC 7396). Neither is changed itself."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
 
 
 def require_single(request: Request, names: Iterable[str]) -> None:
@@ -87,6 +110,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _refuse_constant(name: str) -> NoReturn:
     """Refuse ``NaN`` and ``Infinity``, which Python reads but JSON does not have."""
     raise ValueError(name)
+
+
+def _first_problems(by_location: Mapping[str, Any], schema: marshmallow.Schema) -> list[FieldProblem]:
+    return list(islice(_problems(by_location, schema), _PROBLEMS_SHOWN))
 
 
 def _problems(by_location: Mapping[str, Any], schema: marshmallow.Schema) -> Iterator[FieldProblem]:

@@ -204,7 +204,7 @@ _ROUTING: Final[Mapping[int, tuple[str, str, str]]] = {
     413: (
         "REQUEST_TOO_LARGE",
         "The body is too large",
-        "POST /v1/jobs takes 4 MiB, PUT /v1/sync-file 1 MiB, and any other request 64 KiB.",
+        "A job or a schedule takes 4 MiB, a file 1 MiB, and any other request 64 KiB.",
     ),
 }
 
