@@ -73,7 +73,7 @@
     │   ├── PlanTooLarge:           PLAN_TOO_LARGE
     │   ├── ScheduleExists:         SCHEDULE_EXISTS
     │   ├── ScheduleFromFile:       SCHEDULE_FROM_FILE
-    │   ├── ScheduleBusy:           SCHEDULE_BUSY, retryable
+    │   ├── ScheduleBusy:           SCHEDULE_BUSY
     │   ├── ScheduleChanged:        PRECONDITION_FAILED
     │   ├── RunUnfinished:          RUN_UNFINISHED
     │   ├── ReleaseSuperseded:      RELEASE_SUPERSEDED

@@ -20,7 +20,7 @@ HEALTH_STATES: Final[tuple[HealthState, ...]] = get_args(HealthState)
 class HealthSummary:
     """How many schedules are in which state. *failing* and *late* name the first of them, and say since when."""
 
-    counts: Mapping[HealthState, int]
+    counts: Mapping[str, int]
     failing: tuple[str, ...]
     late: tuple[str, ...]
 
@@ -50,14 +50,14 @@ def summarize(outlines: Iterable[ScheduleOutline], now: datetime, *, names: int)
         if state == "failing" and len(failing) < names:
             failing.append(f"{outline.name} ({_failures(outline, now)})")
         elif state == "late" and outline.next_run_at and len(late) < names:
-            late.append(f"{outline.name} ({_shown(now - outline.next_run_at)})")
+            late.append(f"{outline.name} (due {_shown(now - outline.next_run_at)} ago)")
     return HealthSummary({state: counts[state] for state in HEALTH_STATES}, tuple(failing), tuple(late))
 
 
 def _failures(outline: ScheduleOutline, now: datetime) -> str:
     count, succeeded_at = outline.health.consecutive_failures, outline.health.last_success_at
-    runs = "the last run" if count == 1 else f"the last {count} runs"
-    return f"{runs}, " + (f"last success {_shown(now - succeeded_at)} ago" if succeeded_at else "never succeeded")
+    runs = "1 failure" if count == 1 else f"{count} failures"
+    return f"{runs}, last success {_shown(now - succeeded_at)} ago" if succeeded_at else f"{runs}, no success yet"
 
 
 def _shown(duration: timedelta) -> str:

@@ -40,7 +40,7 @@ def settings_without_stores(api_settings: Settings) -> Settings:
 def test_a_mirror_that_works_is_ready(anyone: FlaskClient) -> None:
     response = anyone.get("/readyz")
     assert response.status_code == 200
-    parts = ("redis", "s3", "catalog", "workers", "scheduler", "sync_file")
+    parts = ("redis", "s3", "catalog", "workers", "scheduler", "schedules", "sync_file")
     assert response.get_json() == {"status": "ok", "checks": {part: {"status": "ok"} for part in parts}}
 
 

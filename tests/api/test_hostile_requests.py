@@ -47,6 +47,8 @@ HOSTILE = [
         "/v1/images/{}",
         "/v1/images/a:{}",
         "/v1/jobs/{}",
+        "/v1/schedules/{}",
+        "/v1/schedules/{}/runs",
         "/x{}",
         "/docs/assets/{}",
         "/docs/assets/../{}",
@@ -65,9 +67,15 @@ def test_a_hostile_name_is_a_clean_4xx(api: FlaskClient, template: str) -> None:
 
 def test_a_hostile_name_changes_nothing(api: FlaskClient, core: Core) -> None:
     for name in HOSTILE:
-        for response in (api.put(f"/v1/images/{name}", json={"from": "a:1"}), api.delete(f"/v1/images/{name}")):
+        for response in (
+            api.put(f"/v1/images/{name}", json={"from": "a:1"}),
+            api.delete(f"/v1/images/{name}"),
+            api.put(f"/v1/schedules/{name}", json={"name": name, "cron": "@daily", "job": {"source": "a"}}),
+            api.delete(f"/v1/schedules/{name}"),
+        ):
             assert 400 <= response.status_code < 500, name
     assert list(core.bucket.keys("")) == []
+    assert list(core.schedules.store.outlines()) == []
 
 
 @pytest.mark.parametrize("query", ["last=%00", "last=%ff", "last=" + "z" * 5000, "n=%00", "last=a:b", "last=~"])

@@ -6,7 +6,7 @@ The checks write, too. With a full disk, with full memory and on a replica, read
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,8 @@ from mirror.records.processes import Kind, LiveProcess, LiveProcesses
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.schedules.converge import Converger
+from mirror.schedules.health import HealthSummary, summarize
+from mirror.schedules.schedules import Schedules
 from mirror.settings import Settings, is_loopback
 from mirror.storage.bucket import Bucket
 from mirror.storage.disk import LocalDisk
@@ -38,6 +40,10 @@ _REDIS_WRITE_SECONDS: Final = 10.0
 _S3_WRITE_SECONDS: Final = 30.0
 """Seconds between two writes that succeed. In a bucket with versions each one stays."""
 _FAILED_WRITE_SECONDS: Final = 5.0
+_SCHEDULES_SECONDS: Final = 10.0
+"""Seconds for which a summary of all schedules is reused. One of 10 000 takes 20 round trips and about 0.1 s."""
+_SCHEDULES_NAMED: Final = 20
+_UNKNOWN: Final = "it is not known how the schedules do: Redis did not answer in time"
 _LOG = structlog.get_logger(__name__)
 _MISSING: Final[Mapping[Kind, str]] = {
     "worker": "No worker is alive: jobs wait until one is started. Pulls work meanwhile",
@@ -49,7 +55,8 @@ _MISSING: Final[Mapping[Kind, str]] = {
 class Finding:
     """The result of a check. ``degraded`` means that something is missing that pulls do not need.
 
-    ``warnings`` do not change the status. ``free_bytes`` are those of an embedded server's disk.
+    ``warnings`` do not change the status. ``free_bytes`` are those of an embedded server's disk. ``schedules`` counts
+    them by the state of their health.
     """
 
     status: Literal["ok", "degraded", "failed"]
@@ -57,6 +64,7 @@ class Finding:
     warnings: tuple[str, ...] = ()
     free_bytes: int | None = None
     processes: tuple[LiveProcess, ...] | None = None
+    schedules: Mapping[str, int] | None = None
 
 
 class Readiness:
@@ -69,13 +77,15 @@ class Readiness:
             "catalog": lambda: _catalog(core.index),
             "workers": lambda: _alive(core.processes, "worker"),
             "scheduler": lambda: _alive(core.processes, "scheduler"),
+            "schedules": _SchedulesCheck(core.schedules).finding,
             "sync_file": lambda: _sync_file(core.converger),
         }
         # A check serves many requests, so its log lines carry no request id.
         self._threads = ThreadPoolExecutor(
             len(checks), thread_name_prefix="readiness", initializer=structlog.contextvars.clear_contextvars
         )
-        self._checks = {name: _Check(name, ask, self._threads) for name, ask in checks.items()}
+        unknown = {"schedules": Finding("ok", warnings=(_UNKNOWN,))}
+        self._checks = {name: _Check(name, ask, self._threads, unknown.get(name)) for name, ask in checks.items()}
 
     def begin(self) -> None:
         """Start all checks without waiting, so that the log says at the start what is missing."""
@@ -93,12 +103,18 @@ class Readiness:
 
 
 class _Check:
-    """One check. It runs at most once at a time, however many requests wait for it."""
+    """One check. It runs at most once at a time, however many requests wait for it.
 
-    def __init__(self, name: str, ask: Callable[[], Finding], threads: ThreadPoolExecutor) -> None:
+    *unknown* is the finding of one that takes too long. By default it counts as failed.
+    """
+
+    def __init__(
+        self, name: str, ask: Callable[[], Finding], threads: ThreadPoolExecutor, unknown: Finding | None = None
+    ) -> None:
         self._name = name
         self._ask = ask
         self._threads = threads
+        self._unknown = unknown or Finding("failed", "It does not answer in time")
         self._lock = threading.Lock()
         self._asked_at = 0.0
         self._open: Future[Finding] | None = None
@@ -117,7 +133,7 @@ class _Check:
         try:
             return self._open.result(max(0.0, deadline - monotonic()))
         except NotYet:
-            return Finding("failed", "It does not answer in time")
+            return self._unknown
 
     def _run(self) -> Finding:
         try:
@@ -211,6 +227,33 @@ class _S3Check:
         except RedisUnavailable:
             return 0
         return trouble.size if trouble else 0
+
+
+class _SchedulesCheck:
+    """How the schedules do. Pulls and jobs work without them, so nothing about them is more than a warning."""
+
+    def __init__(self, schedules: Schedules) -> None:
+        self._schedules = schedules
+        self._summary: HealthSummary | None = None
+        self._at = -inf
+
+    def finding(self) -> Finding:
+        if self._summary is None or monotonic() - self._at > _SCHEDULES_SECONDS:
+            try:
+                now = self._schedules.now()
+                self._summary = summarize(self._schedules.store.outlines(), now, names=_SCHEDULES_NAMED)
+            except RedisUnavailable:  # which the check of Redis reports
+                return Finding("ok", warnings=(_UNKNOWN,))
+            self._at = monotonic()
+        summary = self._summary
+        named = {"failing": summary.failing, "late": summary.late}
+        warnings = [_warning(state, summary.counts[state], names) for state, names in named.items() if names]
+        return Finding("ok", warnings=tuple(warnings), schedules=summary.counts)
+
+
+def _warning(state: str, count: int, names: Sequence[str]) -> str:
+    more = f" and {count - len(names)} more" if count > len(names) else ""
+    return f"{count} of the schedules {'is' if count == 1 else 'are'} {state}: {', '.join(names)}{more}"
 
 
 def _catalog(index: CatalogIndex) -> Finding:

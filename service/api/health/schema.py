@@ -35,6 +35,14 @@ class FindingSchema(Schema):
         fields.Nested(ProcessSchema),
         metadata={"description": "With `?verbose`: the workers or schedulers of the last ten minutes."},
     )
+    schedules = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={
+            "description": "With `?verbose`: the schedules, counted by the state of their `health`.",
+            "example": {"disabled": 1, "new": 0, "healthy": 12, "failing": 1, "late": 0},
+        },
+    )
 
 
 class ReadinessSchema(Schema):

@@ -33,7 +33,8 @@ def readyz(query: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Ask Redis and S3, at most once a second, and look for workers and schedulers that are alive.
 
     `?verbose` says what is wrong with each, lists the processes, and shows the free bytes of an embedded server's disk.
-    Without a worker or a scheduler the status is `degraded` and the answer still 200: pulls work.
+    Without a worker or a scheduler the status is `degraded` and the answer still 200: pulls work. Schedules that fail
+    or are late are warnings.
     """
     verbose = query["verbose"] is not None
     findings = service().readiness.findings()
@@ -62,6 +63,8 @@ def _check(finding: Finding, *, verbose: bool) -> dict[str, Any]:
         check["free_bytes"] = finding.free_bytes
     if finding.processes is not None:
         check["processes"] = [_process(process) for process in finding.processes]
+    if finding.schedules is not None:
+        check["schedules"] = dict(finding.schedules)
     return check
 
 

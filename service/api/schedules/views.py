@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from flask import Response, request
@@ -72,7 +73,7 @@ def create_schedule(_: dict[str, Any], definition: ScheduleDefinition) -> Answer
 
     Its `job` is the body of `POST /v1/jobs`, and is checked as that: what could never work is refused now.
     """
-    return _shown(core().schedules.create(definition), 201)
+    return _changed(core().schedules.create(definition), 201)
 
 
 @SCHEDULES.get("/v1/schedules")
@@ -138,14 +139,14 @@ def put_schedule(_: dict[str, Any], definition: ScheduleDefinition, name: str) -
         raise RequestInvalid([problem])
     for _attempt in range(_ATTEMPTS):
         try:
-            return _shown(_change(name, lambda _: definition), 200)
+            return _changed(_replace(name, lambda _: definition), 200)
         except ScheduleUnknown:
             if is_id:
                 raise
         if not precondition(request)(None):
             raise ScheduleChanged(name, None, exists=False)
         try:
-            return _shown(core().schedules.create(definition), 201)
+            return _changed(core().schedules.create(definition), 201)
         except ScheduleExists:  # another request was faster, so its schedule is replaced
             continue
     raise ScheduleBusy(name)
@@ -171,7 +172,7 @@ def patch_schedule(_: dict[str, Any], patch: dict[str, Any], name: str) -> Answe
         definition: ScheduleDefinition = load_document(ScheduleRequestSchema(), document)
         return definition
 
-    return _shown(_change(name, patched), 200)
+    return _changed(_replace(name, patched), 200)
 
 
 @SCHEDULES.delete(_SCHEDULE)
@@ -251,7 +252,7 @@ def preview_times(query: dict[str, Any], timetable: Timetable) -> dict[str, Any]
     return preview_document(timetable, core().schedules.preview(timetable, core().schedules.now(), query["n"]), None)
 
 
-def _change(name: str, edit: Callable[[Schedule], ScheduleDefinition]) -> Schedule:
+def _replace(name: str, edit: Callable[[Schedule], ScheduleDefinition]) -> Schedule:
     """Replace the definition of a schedule by what *edit* makes of it. If another change is faster, do it again."""
     for _attempt in range(_ATTEMPTS):
         current = _changeable(name)
@@ -271,6 +272,14 @@ def _changeable(name: str) -> Schedule:
     if not precondition(request)(current.version):
         raise ScheduleChanged(current.definition.name, str(current.version))
     return current
+
+
+def _changed(schedule: Schedule, status: int) -> Answer:
+    """Return the answer to a change, which may have started a run."""
+    if schedule.definition.run_on_change:
+        with suppress(ScheduleUnknown):  # deleted since
+            schedule = core().schedules.store.schedule(schedule.id)
+    return _shown(schedule, status)
 
 
 def _shown(schedule: Schedule, status: int) -> Answer:
