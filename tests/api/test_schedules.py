@@ -144,7 +144,7 @@ IMPOSSIBLE: Final[list[tuple[dict[str, Any], set[str]]]] = [
     ({"name": "n" * 64}, {"/name"}),
     ({"deadline": "forever", "gone_for": 0, "overlap": "wait"}, {"/deadline", "/gone_for", "/overlap"}),
 ]
-IMPOSSIBLE_JOBS: Final = [
+IMPOSSIBLE_JOBS: Final[list[tuple[dict[str, Any], str]]] = [
     ({"source": "Redis:7"}, "NAME_INVALID"),
     ({"source": "redis:7", "target": "quay.io/redis:7"}, "TARGET_RESERVED"),
     ({"source": "10.0.0.1/redis:7"}, "ADDRESS_NOT_ALLOWED"),

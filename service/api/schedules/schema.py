@@ -155,8 +155,8 @@ class ScheduleLinksSchema(Schema):
 class _AsWritten(fields.Nested):
     """A document that is shown as it was written."""
 
-    def _serialize(self, nested_obj: Any, attr: Any, obj: Any, **kwargs: Any) -> Any:
-        return nested_obj
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]  # Nested names it otherwise
+        return value
 
 
 class ScheduleSchema(ScheduleRequestSchema):
