@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from marshmallow import Schema, ValidationError, fields, missing, post_load, pre_load, validate, validates_schema
@@ -14,8 +16,10 @@ from mirror.records.schedule import Timetable
 from mirror.schedules import slots
 from mirror.schedules.definition import ScheduleRequestSchema
 from mirror.schedules.health import HEALTH_STATES
+from mirror.schedules.importers.read import DEFAULT_TIMETABLE, IMPORT_FORMATS
 from service.api.jobs.schema import JobSummarySchema
 from service.http.pagination import PageQuery, Timestamp, page_schema
+from service.http.problems import FieldProblemSchema
 
 _BASE: Final = "http://127.0.0.1:8080/v1/schedules/schedule_01JDB2V3R8Y0N5Q7T9W1X3Z5B6"
 _RUN: Final = "run_01JDB2V3R8Y0N5Q7T9W1X3Z5B7"
@@ -268,3 +272,69 @@ class RunSchema(Schema):
 
 
 RunPageSchema = page_schema("RunPageSchema", RunSchema)
+
+
+class ImportQuery(Schema):
+    """Which tool's configuration is imported. `cron` or `every` is for schedules for which the text says no time."""
+
+    format = fields.String(
+        required=True,
+        validate=validate.OneOf(IMPORT_FORMATS),
+        metadata={"description": "The tool whose configuration it is.", "example": "regsync"},
+    )
+    dry_run = fields.Boolean(load_default=False, metadata={"description": "Only say what would become of the text."})
+    cron, every, time_zone, jitter = (deepcopy(_DEFINITION[name]) for name in _TIMES)
+
+    @validates_schema(skip_on_field_errors=True)
+    def require_times(self, data: dict[str, Any], **_: Any) -> None:
+        timetable = Timetable(**{name: data[name] for name in _TIMES})
+        if timetable.cron is None and timetable.every is None:
+            timetable = replace(timetable, every=timedelta(days=1))
+        if problems := slots.problems(timetable):
+            raise ValidationError({field: [message] for field, message in problems.items()})
+
+    @post_load(pass_original=True)
+    def make(self, data: dict[str, Any], original: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        """Keep the fields of the timetable as they were written."""
+        given = {name: original[name] for name in _TIMES if name in original}
+        timetable = given if "cron" in given or "every" in given else {**DEFAULT_TIMETABLE, **given}
+        return {"format": data["format"], "dry_run": data["dry_run"], "timetable": timetable}
+
+
+class ImportedScheduleSchema(Schema):
+    """A schedule that an import has found."""
+
+    name = fields.String(required=True, metadata={"example": "alpine"})
+    outcome = fields.String(
+        required=True,
+        validate=validate.OneOf(["created", "exists", "invalid"]),
+        metadata={
+            "description": "What it is, or in a dry run would be. `exists`: a schedule of this name stays as it is."
+        },
+    )
+    definition = fields.Dict(
+        keys=fields.String(), required=True, metadata={"description": "As `POST /v1/schedules` takes it."}
+    )
+    problems = fields.List(
+        fields.Nested(FieldProblemSchema), required=True, metadata={"description": "Why it is `invalid`."}
+    )
+
+
+class LeftOutSchema(Schema):
+    path = fields.String(required=True, metadata={"example": "sync[2].ratelimit.min"})
+    line = fields.Integer(required=True, allow_none=True, metadata={"example": 14})
+    reason = fields.String(required=True, metadata={"description": "It also says what to do instead."})
+
+
+class ImportSchema(Schema):
+    """What became of the configuration of another tool."""
+
+    dry_run = fields.Boolean(required=True)
+    schedules = fields.List(fields.Nested(ImportedScheduleSchema), required=True)
+    ignored = fields.List(
+        fields.Nested(LeftOutSchema), required=True, metadata={"description": "Keys that have no effect."}
+    )
+    refused = fields.List(
+        fields.Nested(LeftOutSchema), required=True, metadata={"description": "Entries that made no schedule."}
+    )
+    notes = fields.List(fields.String(), required=True, metadata={"description": "About the text as a whole."})

@@ -9,6 +9,7 @@ from typing import Any, Final
 from flask import Response, request
 
 from mirror.errors import (
+    DocumentMalformed,
     RunUnknown,
     ScheduleBusy,
     ScheduleChanged,
@@ -21,8 +22,12 @@ from mirror.records.schedule_schema import SCHEDULE_ID, dump_definition
 from mirror.records.schedules import ScheduleOutline
 from mirror.schedules.definition import ScheduleRequestSchema
 from mirror.schedules.health import health_state
+from mirror.schedules.yaml_reader import MOST_BYTES
 from service.api.schedules.document import preview_document, run_documents, schedule_document
+from service.api.schedules.imports import export_text, import_document
 from service.api.schedules.schema import (
+    ImportQuery,
+    ImportSchema,
     PreviewQuery,
     PreviewRequestSchema,
     PreviewSchema,
@@ -59,6 +64,16 @@ _LOCATION: Final = {
     )
 }
 _NEXT_PAGE: Final = {"Link": header("The next page, RFC 8288.", '<…>; rel="next"')}
+_YAML: Final = "application/yaml"
+_CONFIGURATION: Final = {
+    "required": True,
+    "description": "The text of the configuration, whatever its `Content-Type` is.",
+    "content": {
+        _YAML: {"schema": {"type": "object"}},
+        "text/plain": {"schema": {"type": "string"}},
+        "application/json": {"schema": {"type": "object"}},
+    },
+}
 _ATTEMPTS: Final = 5
 """How often a change is tried again that another change was faster than."""
 
@@ -250,6 +265,36 @@ def preview_schedule(query: dict[str, Any], name: str) -> dict[str, Any]:
 def preview_times(query: dict[str, Any], timetable: Timetable) -> dict[str, Any]:
     """Show the next times of a schedule that is not stored. A schedule with `every` counts from now."""
     return preview_document(timetable, core().schedules.preview(timetable, core().schedules.now(), query["n"]), None)
+
+
+@SCHEDULES.post("/v1/schedules/import")
+@SCHEDULES.arguments(ImportQuery, location="query")
+@SCHEDULES.doc(requestBody=_CONFIGURATION)
+@SCHEDULES.response(200, ImportSchema)
+@refuses(SCHEDULES, 400, 401, 413, 422, 503)
+def import_schedules(query: dict[str, Any]) -> dict[str, Any]:
+    """Make schedules of the configuration of another tool.
+
+    Schedules that exist stay as they are. What cannot be honoured is listed with its line. A text that cannot be read
+    at all is refused, and nothing is created. Credentials are never imported.
+    """
+    request.max_content_length = MOST_BYTES
+    try:
+        text = request.get_data(cache=False).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DocumentMalformed("The text is not UTF-8") from None
+    return import_document(query["format"], text, query["timetable"], is_dry_run=query["dry_run"])
+
+
+@SCHEDULES.get("/v1/schedules/export")
+@SCHEDULES.arguments(NoParameters, location="query")
+@SCHEDULES.response(200, description="The text of a `mirror.yaml`.")
+@SCHEDULES.doc(responses={"200": {"content": {_YAML: {"schema": {"type": "object"}}}}})
+@refuses(SCHEDULES, 401, 422, 503)
+def export_schedules(_: dict[str, Any]) -> Response:
+    """Write all schedules as a `mirror.yaml`, those of the API and those of a file, sorted by name."""
+    headers = {"Content-Disposition": 'attachment; filename="mirror.yaml"'}
+    return Response(export_text(), headers=headers, content_type=_YAML)
 
 
 def _replace(name: str, edit: Callable[[Schedule], ScheduleDefinition]) -> Schedule:
