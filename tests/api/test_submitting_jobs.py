@@ -58,6 +58,7 @@ def test_a_posted_job_is_queued_and_says_where_to_watch_it(api: FlaskClient, cor
         "cancel_requested_at": None,
         "started_at": None,
         "finished_at": None,
+        "run": None,
         "links": {
             "self": response.headers["Location"],
             "tasks": f"{response.headers['Location']}/tasks",
