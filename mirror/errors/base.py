@@ -33,6 +33,8 @@ class MirrorError(Exception):
     """Seconds since the first such error of a task, after which the task fails with it."""
     registry: str | None = None
     """The registry that the error is about, if it is about one."""
+    where: tuple[str | int, ...] = ()
+    """The keys that lead to the cause in the body of the request, if it is known."""
     reason: str
     """The cause without its subject, such as "its name cannot be resolved". By default the whole message."""
 

@@ -26,7 +26,7 @@ from mirror.errors import (
     listed,
 )
 from mirror.records.schedule import Schedule, ScheduleDefinition
-from mirror.records.schedule_schema import dump_definition, read_job
+from mirror.records.schedule_schema import dump_definition
 from mirror.records.sync_file_status import (
     MOST_CONFLICTS,
     LastChange,
@@ -199,17 +199,7 @@ class Converger:
         try:
             self._schedules.require_possible(sync.definition)
         except _IMPOSSIBLE as error:
-            yield sync.problem(f"{error.message}. {error.hint}", *self._path_of_reason(sync))
-
-    def _path_of_reason(self, sync: Sync) -> tuple[str | int, ...]:
-        """Return the path of the first image that is refused alone. If there is none, the job as a whole is refused."""
-        job = read_job(sync.definition)
-        for index, image in enumerate(job.images):
-            try:
-                self._schedules.submitter.specs([image], job.options)
-            except _IMPOSSIBLE:
-                return ("job", "images", index) if "images" in sync.definition.job else ("job", "source")
-        return ("job",)
+            yield sync.problem(f"{error.message}. {error.hint}", *error.where)
 
 
 def _update(schedules: Schedules, update: Update) -> None:

@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 from ulid import ULID
 
-from mirror.errors import RunUnfinished, ScheduleBusy, ScheduleChanged
+from mirror.errors import AddressNotAllowed, InvalidInput, RunUnfinished, ScheduleBusy, ScheduleChanged
+from mirror.records.job_request import JobRequest
 from mirror.records.run import Run, RunReason
 from mirror.records.runs import RunPlace, RunStore
 from mirror.records.schedule import Origin, Schedule, ScheduleDefinition, Timetable
@@ -106,9 +107,24 @@ class Schedules:
         return slots.upcoming(timetable, self.now(), anchor, count)
 
     def require_possible(self, definition: ScheduleDefinition) -> None:
-        """Raise InvalidInput or AddressNotAllowed for a job that could never run."""
+        """Raise InvalidInput or AddressNotAllowed for a job that could never run. ``where`` leads to its image."""
         request = read_job(definition)
-        self.submitter.specs(request.images, request.options)
+        try:
+            self.submitter.specs(request.images, request.options)
+        except (InvalidInput, AddressNotAllowed) as error:
+            place = self._refused_image(request)
+            is_one = "images" not in definition.job
+            error.where = ("job",) if place is None else ("job", "source") if is_one else ("job", "images", place)
+            raise
+
+    def _refused_image(self, request: JobRequest) -> int | None:
+        """Return the place of the first image that is refused alone. None if all of them are refused together only."""
+        for place, image in enumerate(request.images):
+            try:
+                self.submitter.specs([image], request.options)
+            except (InvalidInput, AddressNotAllowed):
+                return place
+        return None
 
     def _timed(self, schedule: Schedule, now: datetime) -> Schedule:
         """Return the schedule with its next slot. One that is disabled has none."""

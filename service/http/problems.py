@@ -16,6 +16,7 @@ from marshmallow import Schema, fields
 from werkzeug.exceptions import HTTPException
 
 from mirror.errors import InternalError, MirrorError, SyncFileInvalid, quoted
+from mirror.records.field_messages import pointer_of
 from service.http import request_id
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -192,7 +193,9 @@ class Failure:
 
 
 def _places(error: MirrorError) -> tuple[FieldProblem, ...]:
-    """Return the places of a file that are wrong."""
+    """Return the places of the body that are wrong, if the error knows them."""
+    if error.where:
+        return (FieldProblem(f"{error.message}.", pointer_of(error.where)),)
     found = error.problems if isinstance(error, SyncFileInvalid) else ()
     return tuple(FieldProblem(one.detail, one.pointer, line=one.line, column=one.column) for one in found)
 

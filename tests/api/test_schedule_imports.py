@@ -80,7 +80,7 @@ def test_what_this_mirror_refuses_is_reported_and_the_rest_is_created(api: Flask
     response = post(api, text)
     assert outcomes(response) == {"10.0.0.1-5000-alpine": "invalid", "export": "invalid"}
     problems = [schedule["problems"] for schedule in response.get_json()["schedules"]]
-    assert [problem["pointer"] for [problem] in problems] == ["/job", "/name"]
+    assert [problem["pointer"] for [problem] in problems] == ["/job/source", "/name"]
     assert "10.0.0.1" in problems[0][0]["detail"]
     assert names(api) == []
     dry = post(api, text, "&dry_run=true").get_json()
@@ -142,3 +142,22 @@ def test_an_export_is_a_sync_file_with_the_same_meaning(api: FlaskClient, core: 
     assert [ScheduleRequestSchema().load(sync) for sync in syncs] == [
         core.schedules.store.schedule(name).definition for name in ("a", "b")
     ]
+
+
+def test_an_export_is_imported_again(api: FlaskClient, core: Core) -> None:
+    create = {"name": "a", "cron": "30 2 * * *", "labels": {"team": "base"}, "job": {"source": "redis:7"}}
+    assert api.post("/v1/schedules", json=create).status_code == 201
+    before = core.schedules.store.schedule("a").definition
+    text = api.get("/v1/schedules/export").get_data(as_text=True)
+    text += "credentials: {hub: {registry: docker.io, username: u, password: '${HUB_PASSWORD}'}}\n"
+    query = "/v1/schedules/import?format=mirror"
+    assert outcomes(api.post(query, data=text)) == {"a": "exists"}
+    assert api.delete("/v1/schedules/a").status_code == 204
+    response = api.post(query, data=text)
+    assert outcomes(response) == {"a": "created"}
+    assert [one["path"] for one in response.get_json()["ignored"]] == ["credentials"]
+    assert core.schedules.store.schedule("a").definition == before
+    assert core.schedules.store.schedule("a").origin == "api"
+    broken = api.post(query, data=text.replace("30 2 * * *", "30 25 * * *").replace("redis:7", "Redis:7"))
+    assert (broken.status_code, broken.get_json()["code"]) == (422, "FILE_INVALID")
+    assert broken.get_json()["errors"][0]["line"] > 1

@@ -144,11 +144,11 @@ IMPOSSIBLE: Final[list[tuple[dict[str, Any], set[str]]]] = [
     ({"name": "n" * 64}, {"/name"}),
     ({"deadline": "forever", "gone_for": 0, "overlap": "wait"}, {"/deadline", "/gone_for", "/overlap"}),
 ]
-IMPOSSIBLE_JOBS: Final[list[tuple[dict[str, Any], str]]] = [
-    ({"source": "Redis:7"}, "NAME_INVALID"),
-    ({"source": "redis:7", "target": "quay.io/redis:7"}, "TARGET_RESERVED"),
-    ({"source": "10.0.0.1/redis:7"}, "ADDRESS_NOT_ALLOWED"),
-    ({"images": [{"source": "redis:7"}, {"source": "redis:7"}]}, "TARGET_REPEATED"),
+IMPOSSIBLE_JOBS: Final[list[tuple[dict[str, Any], str, str]]] = [
+    ({"source": "Redis:7"}, "NAME_INVALID", "/job/source"),
+    ({"source": "redis:7", "target": "quay.io/redis:7"}, "TARGET_RESERVED", "/job/source"),
+    ({"images": [{"source": "redis:7"}, {"source": "10.0.0.1/redis:7"}]}, "ADDRESS_NOT_ALLOWED", "/job/images/1"),
+    ({"images": [{"source": "redis:7"}, {"source": "redis:7"}]}, "TARGET_REPEATED", "/job"),
 ]
 
 
@@ -156,11 +156,13 @@ def test_what_can_never_work_is_refused(api: FlaskClient) -> None:
     for fields, pointers in IMPOSSIBLE:
         response = api.post("/v1/schedules", json={**NIGHTLY, **fields})
         assert {error["pointer"] for error in errors_of(response)} == pointers
-    for job, code in IMPOSSIBLE_JOBS:
-        assert refused(api.post("/v1/schedules", json={**NIGHTLY, "job": job})) == (422, code)
+    for job, code, pointer in IMPOSSIBLE_JOBS:
+        response = api.post("/v1/schedules", json={**NIGHTLY, "job": job})
+        assert refused(response) == (422, code)
+        assert [error["pointer"] for error in response.get_json()["errors"]] == [pointer]
     assert names(api.get("/v1/schedules")) == []
     create(api)
-    for job, code in IMPOSSIBLE_JOBS:
+    for job, code, _ in IMPOSSIBLE_JOBS:
         assert refused(api.patch(ONE, json={"job": {"source": None, **job}})) == (422, code)
 
 

@@ -43,7 +43,7 @@ _FAILED_WRITE_SECONDS: Final = 5.0
 _SCHEDULES_SECONDS: Final = 10.0
 """Seconds for which a summary of all schedules is reused. One of 10 000 takes 20 round trips and about 0.1 s."""
 _SCHEDULES_NAMED: Final = 20
-_UNKNOWN: Final = "it is not known how the schedules do: Redis did not answer in time"
+_UNKNOWN: Final = "it is not known how this is: Redis did not respond in time"
 _LOG = structlog.get_logger(__name__)
 _MISSING: Final[Mapping[Kind, str]] = {
     "worker": "No worker is alive: jobs wait until one is started. Pulls work meanwhile",
@@ -84,7 +84,7 @@ class Readiness:
         self._threads = ThreadPoolExecutor(
             len(checks), thread_name_prefix="readiness", initializer=structlog.contextvars.clear_contextvars
         )
-        unknown = {"schedules": Finding("ok", warnings=(_UNKNOWN,))}
+        unknown = dict.fromkeys(("schedules", "sync_file"), Finding("ok", warnings=(_UNKNOWN,)))
         self._checks = {name: _Check(name, ask, self._threads, unknown.get(name)) for name, ask in checks.items()}
 
     def begin(self) -> None:

@@ -279,8 +279,11 @@ class ImportQuery(Schema):
 
     format = fields.String(
         required=True,
-        validate=validate.OneOf(IMPORT_FORMATS),
-        metadata={"description": "The tool whose configuration it is.", "example": "regsync"},
+        validate=validate.OneOf(("mirror", *IMPORT_FORMATS)),
+        metadata={
+            "description": "The tool whose configuration it is. `mirror` is a `mirror.yaml`.",
+            "example": "regsync",
+        },
     )
     dry_run = fields.Boolean(load_default=False, metadata={"description": "Only say what would become of the text."})
     cron, every, time_zone, jitter = (deepcopy(_DEFINITION[name]) for name in _TIMES)
