@@ -34,6 +34,12 @@ GUIDE: Final = [
     for block in section.blocks
 ]
 
+SCHEDULES: Final = [
+    block.text
+    for section in sections(documentation("how-to/keep-images-current.md")).values()
+    for block in section.blocks
+]
+
 
 @pytest.fixture(scope="module")
 def docker_hub() -> Iterator[FakeRegistry]:
@@ -194,6 +200,38 @@ def test_the_guide_leads_to_some_tags_of_a_repository_on_two_platforms(
     assert inspected(running, name) == str(found["3.20"].digest)
     listed = running.call("GET", f"/v1/images/{name}")
     assert set(listed["platforms"]) == {"linux/amd64", "linux/arm64"}
+
+
+def test_a_file_of_regsync_leads_to_a_nightly_mirror(running: MakeRun, docker_hub: FakeRegistry) -> None:
+    for tag in ("3.20", "3.21", "latest"):
+        docker_hub.put(images.image(images.layer(f"nightly {tag}", 4_000)), "library/alpine", tag)
+    docker_hub.script(tag_pages(("3.20", "3.21", "latest")))
+    redis = images.image(images.layer("nightly redis", 4_000))
+    docker_hub.put(redis, "library/redis", "7")
+    text, start, ask, create, read, pull, change = SCHEDULES
+    (running.checkout / "regsync.yml").write_text(text)
+    assert start == "make run\n"
+
+    def typed(command: str) -> Any:
+        text = command.replace("127.0.0.1:8080", running.host)
+        done = subprocess.run(["bash", "-c", text], cwd=running.checkout, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    asked = typed(ask)
+    assert [schedule["name"] for schedule in asked["schedules"]] == ["alpine", "redis"]
+    assert "defaults.parallel" in {ignored["path"] for ignored in asked["ignored"]}
+    assert typed(read)["items"] == []
+    assert {schedule["outcome"] for schedule in typed(create)["schedules"]} == {"created"}
+    eventually(
+        lambda: {schedule["health"]["state"] for schedule in typed(read)["items"]} == {"healthy"},
+        what="both schedules have run",
+    )
+    name = pull.removeprefix("docker pull 127.0.0.1:8080/").strip()
+    assert inspected(running, name) == str(redis.digest)
+    tags = {image["tag"] for image in running.call("GET", "/v1/images?repository=nightly/alpine")["items"]}
+    assert tags == {"3.20", "3.21"}
+    changed = typed(change)
+    assert (changed["time_zone"], changed["version"], changed["cron"]) == ("Europe/Paris", 2, "30 2 * * *")
 
 
 def test_a_wrong_byte_fails_the_job_and_nothing_is_listed(running: MakeRun, slow: FakeRegistry) -> None:
