@@ -53,6 +53,7 @@ from mirror.locks.tag_sequence import TagSequence
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimStore
 from mirror.records.fields import at
+from mirror.records.followed import FollowedTags
 from mirror.records.jobs import JobStore
 from mirror.records.observations import ObservationStore
 from mirror.records.plans import PlanStore
@@ -69,9 +70,12 @@ from mirror.redis.failures import BRISK
 from mirror.registry.client import RegistryClient
 from mirror.registry.throttle import Throttle
 from mirror.schedules.converge import Converger
+from mirror.schedules.deletions import Deletions, UpstreamDeleter
 from mirror.schedules.file_credentials import FileCredentials
+from mirror.schedules.follow import Follower
 from mirror.schedules.runs import Runs
 from mirror.schedules.schedules import Schedules
+from mirror.schedules.survey import SurveyReader
 from mirror.schedules.tick import Ticker
 from mirror.schedules.watch import SyncFileWatcher
 from mirror.settings import Settings
@@ -83,6 +87,7 @@ from mirror.storage.bucket import Bucket
 from mirror.storage.links import KeptStore, LinkStore
 from mirror.storage.provenance import ProvenanceStore
 from mirror.storage.releases import ReleaseJournals
+from mirror.storage.tombstones import TombstoneStore
 from mirror.throttling.aimd import AimdLimits
 from mirror.throttling.circuit_breaker import CircuitBreaker
 from mirror.throttling.limiter import Limiter
@@ -118,6 +123,7 @@ class Core:
     confirmer: Confirmer
     retagger: Retagger
     deleter: Deleter
+    tombstones: TombstoneStore
     rebuilder: Rebuilder
     releaser: Releaser
     stranded_releases: StrandedReleases
@@ -133,6 +139,7 @@ class Core:
     converger: Converger
     sync_file_watcher: SyncFileWatcher | None
     file_credentials: FileCredentials | None
+    follower: Follower
     heartbeats: Heartbeats
     settler: TaskSettler
     claimer: TaskClaimer
@@ -191,6 +198,7 @@ def build(
     leases, pins, checkpoints = Leases(redis), Pins(redis), Checkpoints(redis)
     blobs = BlobStore(bucket, min_part=min_part_for(memory.limit))
     links, kept, provenance = LinkStore(bucket), KeptStore(bucket), ProvenanceStore(bucket)
+    tombstones = TombstoneStore(bucket)
     copier = Copier(source, blobs, provenance, pins, leases, checkpoints, memory)
     resolver = Resolver(source, ManifestStore(blobs, provenance))
     finder = ReferrerFinder(source, lambda: at(redis.now()))
@@ -209,6 +217,7 @@ def build(
         attester = Attester(signer, settings.public_host, referrer_lists, pins=pins, blobs=blobs, links=links)
     images = ReleasedImages(reader, index, relister, blobs=blobs, links=links, provenance=provenance, pins=pins)
     journals = ReleaseJournals(bucket)
+    deleter = Deleter(bucket.disk, changes, reader, index, links=links, kept=kept, tombstones=tombstones)
     releaser = Releaser(redis, bucket.disk, leases, changes, images, links, journals)
     confirmer = Confirmer(changes, relister, index, CheckedTags(redis), links=links, kept=kept, provenance=provenance)
 
@@ -235,6 +244,9 @@ def build(
     run_steps = Runs(schedule_records, runs, jobs, submitter, now)
     schedules = Schedules(schedule_records, runs, run_steps, submitter, now)
     converger = Converger(schedules, SyncFileStatusStore(redis), now, settings.sync_file)
+    followed, surveys = FollowedTags(redis), SurveyReader(selections, index, settings.public_host)
+    upstream_deleter = UpstreamDeleter(source, changes, deleter, index)
+    deletions = Deletions(followed, surveys, upstream_deleter, tombstones, now, settings.public_host)
     expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)
     return Core(
         settings=settings,
@@ -267,7 +279,8 @@ def build(
             provenance=provenance,
             pins=pins,
         ),
-        deleter=Deleter(bucket.disk, changes, reader, index, links=links, kept=kept),
+        deleter=deleter,
+        tombstones=tombstones,
         rebuilder=Rebuilder(index, IndexRebuild(redis), relister, reader, links=links, provenance=provenance),
         releaser=releaser,
         stranded_releases=StrandedReleases(jobs, journals, releaser),
@@ -283,6 +296,7 @@ def build(
         converger=converger,
         sync_file_watcher=SyncFileWatcher(settings.sync_file, converger) if settings.sync_file else None,
         file_credentials=file_credentials,
+        follower=Follower(schedule_records, runs, run_steps, jobs, deletions, now),
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),

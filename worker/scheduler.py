@@ -22,6 +22,8 @@ RECONCILE_SECONDS: Final = 2.0
 UNPARK_SECONDS: Final = 2.0
 TICK_SECONDS: Final = 1.0
 """Seconds between two looks for schedules that are due."""
+FOLLOW_SECONDS: Final = 2.0
+"""Seconds between two looks for runs whose sources are to be followed."""
 REBUILD_SECONDS: Final = 2.0
 """Seconds between two checks that the index exists."""
 SYNC_FILE_SECONDS: Final = 1.0
@@ -40,6 +42,7 @@ def periodic_tasks(core: Core) -> list[PeriodicTask]:
         PeriodicTask("reconcile", RECONCILE_SECONDS, lambda _: core.reconciler.reconcile()),
         PeriodicTask("unpark", UNPARK_SECONDS, lambda _: core.reconciler.unpark()),
         PeriodicTask("schedules", TICK_SECONDS, core.ticker.run),
+        PeriodicTask("follow_upstream", FOLLOW_SECONDS, core.follower.run),
         PeriodicTask("rebuild", REBUILD_SECONDS, core.rebuilder.rebuild_if_missing),
         PeriodicTask("releases", RELEASES_SECONDS, core.stranded_releases.finish),
         PeriodicTask("purge_uploads", PURGE_SECONDS, lambda alive: core.upload_purge.purge(alive=alive)),

@@ -100,7 +100,7 @@ class TagSelector:
         self._rules = rules
         self._now = now
         self._needs = needs(rules)
-        self._by_name = _NameRules(rules)
+        self._by_name = NameRules(rules)
         self._choices: dict[str, Choice | None] = {}
         self._ranked: list[str] | None = None
         self._asked = 0
@@ -230,8 +230,8 @@ def _numeric_key(tag: str) -> list[str | int]:
     return [int(run) if place % 2 else run for place, run in enumerate(_RUNS.split(tag))]
 
 
-class _NameRules:
-    """The rules about names, with patterns, range and reasons made once."""
+class NameRules:
+    """The rules about names, with patterns, range and reasons made once. They never change their mind about a tag."""
 
     def __init__(self, rules: TagRules) -> None:
         self._range = VersionRange.parse(rules.semver) if rules.semver else None

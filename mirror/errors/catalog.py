@@ -31,6 +31,15 @@ class ImageNotHeld(NotHeld):
         """Return the error for a manifest that a client asks for by its digest, perhaps because an index lists it."""
         return cls(image, hint=cls._BY_DIGEST_HINT)
 
+    @classmethod
+    def deleted_upstream(cls, image: str, source: str, when: str, digest: str) -> Self:
+        """Return the error for a tag that a schedule has deleted because its source has, and whose image is kept."""
+        error = cls(image, hint=f'To bring it back: PUT /v1/images/{image} {{"digest": "{digest}"}}.')
+        error.message += f" any more: its source '{source}' was deleted, and a schedule deleted the tag at {when}. "
+        error.message += f"The image is kept as {digest}"
+        error.args = (error.message,)
+        return error
+
 
 class BlobNotHeld(NotHeld):
     code = "BLOB_UNKNOWN"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -29,6 +29,7 @@ from mirror.redis.client import Redis
 PART: Final = 200
 """Names in one part: as many sources are asked together, and as many tasks are added by one script."""
 _PARTS_AT_ONCE: Final = 50
+_TASKS_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,16 @@ class SelectionStore:
         """Return the choices of one part, from 0."""
         found = self._redis.call("HGET", keys.task_selection(task_id), number)
         return _unpacked(found) if found else []
+
+    def expansions(self, job_id: str) -> Iterator[Task]:
+        """Yield the expansions of a job, in their order. Of its other tasks only the kind is read."""
+        lower = "-"
+        while ids := self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), lower, "+", "LIMIT", 0, _TASKS_AT_ONCE):
+            kinds = self._redis.calls([["HGET", keys.task(task_id), "kind"] for task_id in ids])
+            found = [task_id for task_id, kind in zip(ids, kinds, strict=True) if kind == "expand"]
+            records = self._redis.calls([["HGETALL", keys.task(task_id)] for task_id in found])
+            yield from (Task.from_record(record) for record in records if record)
+            lower = f"({ids[-1]}"
 
     def add_part(
         self, claim: Claim, number: int, specs: Sequence[TaskSpec], *, unchanged: int, skipped: int = 0

@@ -14,6 +14,7 @@
     ├── kept/<repository>/<digest>                      this image is kept without a tag
     ├── images/<repository>/<digest>                    where an image came from, JSON
     ├── releases/<job>                                  the tags that an atomic job is moving, JSON
+    ├── tombstones/<repository>/_tags/<tag>             what the tag was that its source has deleted, JSON
     └── blobs/<algorithm>/<hex>/<registry>/<repository>/_source
                                                         empty: the blob was verified from there
 
@@ -80,6 +81,14 @@ def image_provenance_key(repository: str, digest: Digest) -> str:
 
 def release_key(job: str) -> str:
     return f"{RELEASES_PREFIX}{job}"
+
+
+def tombstones_prefix(repository: str) -> str:
+    return f"{_OURS}/tombstones/{repository}/_tags/"
+
+
+def tombstone_key(repository: str, tag: str) -> str:
+    return f"{tombstones_prefix(repository)}{tag}"
 
 
 def blob_provenance_key(digest: Digest, registry: str, repository: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Response, request
 
 from mirror.catalog.entry import ImageEntry
-from mirror.errors import InvalidReference, InvalidTag, RedisUnavailable
+from mirror.errors import ImageNotHeld, InvalidReference, InvalidTag, RedisUnavailable
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_tag, repository_problem
@@ -73,7 +73,7 @@ def list_images(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def read_image(image: str) -> Response | tuple[dict[str, Any], dict[str, str]]:
     """Read one image in full: manifest or index, platforms, layers with their sizes, config."""
     name = _parse(image)
-    digest = core().reader.digest(name)
+    digest = _digest(name)
     headers = {"ETag": etag(digest)}
     if request.if_none_match.contains_weak(str(digest)):
         return Response(status=304, headers=headers)
@@ -142,6 +142,18 @@ def _checked_at(name: LocalImage) -> str | None:
     except RedisUnavailable:
         return None
     return timestamp(checked) if checked else None
+
+
+def _digest(name: LocalImage) -> Digest:
+    """Return the digest that *name* shows. Raises ImageNotHeld, which says if a schedule has deleted the tag."""
+    try:
+        return core().reader.digest(name)
+    except ImageNotHeld:
+        found = core().tombstones.read(name.repository, name.tag) if name.tag else None
+        if found is None:
+            raise
+        when = timestamp(found.deleted_at)
+        raise ImageNotHeld.deleted_upstream(str(name), found.source, when, str(found.digest)) from None
 
 
 def _parse(text: str) -> LocalImage:
