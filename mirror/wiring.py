@@ -242,9 +242,9 @@ def build(
     schedule_records, runs = ScheduleStore(redis), RunStore(redis)
     now = now or schedule_records.now
     run_steps = Runs(schedule_records, runs, jobs, submitter, now)
-    schedules = Schedules(schedule_records, runs, run_steps, submitter, now)
-    converger = Converger(schedules, SyncFileStatusStore(redis), now, settings.sync_file)
     followed, surveys = FollowedTags(redis), SurveyReader(selections, index, settings.public_host)
+    schedules = Schedules(schedule_records, runs, run_steps, submitter, followed, now)
+    converger = Converger(schedules, SyncFileStatusStore(redis), now, settings.sync_file)
     upstream_deleter = UpstreamDeleter(source, changes, deleter, index)
     deletions = Deletions(followed, surveys, upstream_deleter, tombstones, now, settings.public_host)
     expander = Expander(chooser, selections, JobTargets(redis), unchanged, meter, queue, settings.public_host)

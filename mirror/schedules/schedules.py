@@ -11,6 +11,7 @@ import structlog
 from ulid import ULID
 
 from mirror.errors import AddressNotAllowed, InvalidInput, RunUnfinished, ScheduleBusy, ScheduleChanged
+from mirror.records.followed import FollowedTags
 from mirror.records.job_request import JobRequest
 from mirror.records.run import Run, RunReason
 from mirror.records.runs import RunPlace, RunStore
@@ -38,6 +39,7 @@ class Schedules:
     runs: RunStore
     starter: Runs
     submitter: Submitter
+    followed: FollowedTags
     now: Callable[[], datetime]
 
     def create(self, definition: ScheduleDefinition, origin: Origin = "api") -> Schedule:
@@ -85,6 +87,8 @@ class Schedules:
         if not is_same_time:
             changed = self._timed(changed, now)
         self.store.put(changed, replaces=schedule.version, keeps_slot=is_same_time)
+        if definition.upstream.on_delete == "keep":
+            self.followed.forget(schedule.id)
         _LOG.info("schedule is changed", schedule=definition.name, schedule_id=schedule.id, version=changed.version)
         if definition.run_on_change and definition.enabled and definition.job != schedule.definition.job:
             self._run_changed(changed)

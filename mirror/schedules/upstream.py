@@ -75,7 +75,7 @@ class Decision:
 
     changes: Mapping[str, FollowedTag | None]
     gone: Mapping[str, FollowedTag]
-    due: Sequence[str] = ()
+    due: tuple[str, ...] = ()
     braked: int = 0
     note: RunNote | None = None
 
@@ -130,7 +130,7 @@ def decide(
     changes = {target: tag for target, tag in after.items() if tag != known.get(target)}
     left = {target: tag for target, tag in after.items() if tag and not tag.deleted_by}
     gone = {target: tag for target, tag in left.items() if tag.missing}
-    due = sorted(target for target, tag in gone.items() if _is_due(tag, rules, now))
+    due = tuple(sorted(target for target, tag in gone.items() if _is_due(tag, rules, now)))
     total = len(left) + sum(tag is not None and tag.deleted_by is not None for tag in after.values())
     if not run.ignores_brake and _is_too_many(len(due), total, rules.brake):
         return Decision(changes, gone, braked=len(due), note=_brake_note(len(due), total, rules.brake))

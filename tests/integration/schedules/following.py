@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -14,6 +14,7 @@ from mirror.records.followed import FollowedTag
 from mirror.records.run import Run
 from mirror.records.schedule import Schedule
 from mirror.records.schedule_schema import read_definition
+from mirror.records.states import UNFINISHED
 from mirror.settings import Settings
 from mirror.storage.bucket import Bucket
 from mirror.wiring import Core, build
@@ -23,6 +24,7 @@ from tests.support.harness import Harness, mark_built
 
 NAME = "nightly"
 SOURCE = "team/app"
+TAGS = ("1.0", "1.1", "2.0", "latest")
 
 
 @dataclass
@@ -74,6 +76,21 @@ class FollowedSource:
         for tag in tags:
             self.registry.remove(repository, tag)
 
+    def catalog(self, repositories: Sequence[str]) -> None:
+        """Let the registry list *repositories*, also after these were changed."""
+
+        def reply(request: Request, _: Reply) -> Reply | None:
+            if request.path != "/v2/_catalog":
+                return None
+            body = json.dumps({"repositories": list(repositories)}).encode()
+            return Reply(200, {"Content-Type": "application/json"}, body)
+
+        self.registry.script(reply)
+
+    def deny(self, path: str) -> None:
+        """Answer 403 at every path that ends so."""
+        self.registry.script(lambda request, _: Reply(403) if request.path.endswith(path) else None)
+
     def create(self, *, cron: str = "0 3 * * *", job: Mapping[str, Any] | None = None, **fields: Any) -> Schedule:
         image = {"source": {"repository": f"{self.registry.host}/{SOURCE}"}, "target": f"{SOURCE}:{{tag}}"}
         wanted = {"name": NAME, "cron": cron, "on_delete_upstream": "delete", "job": {**image, **(job or {})}}
@@ -106,8 +123,13 @@ class FollowedSource:
         return self.runs()[0]
 
     def work(self) -> None:
-        """Let workers run the last run's job. The run is following then, if its schedule follows deletions."""
-        self.harness.run_work_horses(self.core.jobs.job(str(self.runs()[0].job)))
+        """Let workers run the last run's job. The run is following then, if its schedule follows deletions.
+
+        A job that waits for its source is canceled, as after a deadline.
+        """
+        job = self.harness.run_work_horses(self.core.jobs.job(str(self.runs()[0].job)))
+        if job.state in UNFINISHED:
+            self.core.jobs.cancel(job.id)
         self.core.ticker.run(lambda: True)
 
     def tags(self, repository: str = SOURCE) -> list[str]:
