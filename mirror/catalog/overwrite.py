@@ -15,7 +15,8 @@ from mirror.oci.local_image import LocalImage
 from mirror.records.rules import CopyOptions
 from mirror.records.task import Skipped
 
-_MOVED: Final = "moved"
+MOVED: Final = "moved"
+"""The reason of a copy that left its target alone because its source has moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,13 @@ def decide_overwrite(
         return TagDrifted(str(target), str(shown), str(found.digest))
     if options.on_move_upstream == "report":
         message = f"The source '{found.source}' now shows {found.source_digest} and the target keeps {shown}"
-        return Skipped(_MOVED, message, str(shown), str(found.source_digest))
+        return Skipped(MOVED, message, str(shown), str(found.source_digest))
     return None
 
 
 def is_about_move(decision: Skipped | TagDrifted | None) -> bool:
     """Whether the decision says that the source has moved. A later change of the tag has asked the source since."""
-    return isinstance(decision, TagDrifted) or (decision is not None and decision.reason == _MOVED)
+    return isinstance(decision, TagDrifted) or (decision is not None and decision.reason == MOVED)
 
 
 def is_guarded(options: CopyOptions, target: LocalImage) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from redis.exceptions import ResponseError
@@ -50,6 +50,7 @@ Entry = tuple[str, int, str]
 PLAN_SECONDS: Final = 86400
 """Seconds for which a plan is kept after it was made."""
 _PAGE: Final = 100
+_TASKS_AT_ONCE: Final = 500
 _JOB_ID: Final = re.compile("job_[0-9A-Z]{26}", re.ASCII)
 _TASK_ID: Final = re.compile("task_[0-9A-Z]{26}", re.ASCII)
 
@@ -153,6 +154,14 @@ class JobStore:
         found = self._redis.calls([["HGETALL", keys.task(i)] for i in ids], raise_on_error=False)
         tasks = [_readable_task(fields) for fields in found if fields and not isinstance(fields, ResponseError)]
         return [task for task in tasks if task]
+
+    def task_fields(self, job_id: str, field: str) -> Iterator[tuple[str, str | None]]:
+        """Yield the id of each task of a job, and one field of its record: None where that is empty."""
+        lower = "-"
+        while ids := self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), lower, "+", "LIMIT", 0, _TASKS_AT_ONCE):
+            found = self._redis.calls([["HGET", keys.task(task_id), field] for task_id in ids])
+            yield from zip(ids, (text or None for text in found), strict=True)
+            lower = f"({ids[-1]}"
 
     def blobs_of(self, task_ids: Sequence[str]) -> list[list[BlobReport]]:
         """Return at most `SHOWN_BLOBS` blobs of each task, in one round trip.

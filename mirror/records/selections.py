@@ -29,7 +29,6 @@ from mirror.redis.client import Redis
 PART: Final = 200
 """Names in one part: as many sources are asked together, and as many tasks are added by one script."""
 _PARTS_AT_ONCE: Final = 50
-_TASKS_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +79,9 @@ class SelectionStore:
 
     def expansions(self, job_id: str) -> Iterator[Task]:
         """Yield the expansions of a job, in their order. Of its other tasks only the kind is read."""
-        lower = "-"
-        while ids := self._redis.call("ZRANGEBYLEX", keys.job_tasks(job_id), lower, "+", "LIMIT", 0, _TASKS_AT_ONCE):
-            kinds = self._redis.calls([["HGET", keys.task(task_id), "kind"] for task_id in ids])
-            found = [task_id for task_id, kind in zip(ids, kinds, strict=True) if kind == "expand"]
-            records = self._redis.calls([["HGETALL", keys.task(task_id)] for task_id in found])
-            yield from (Task.from_record(record) for record in records if record)
-            lower = f"({ids[-1]}"
+        kinds = self._jobs.task_fields(job_id, "kind")
+        found = (task_id for task_id, kind in kinds if kind == "expand")
+        yield from (task for task in map(self._jobs.task, found) if task)
 
     def add_part(
         self, claim: Claim, number: int, specs: Sequence[TaskSpec], *, unchanged: int, skipped: int = 0

@@ -5,7 +5,8 @@ Deletions take time. So they are a periodic task of their own, and the tick that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, cast
@@ -13,6 +14,7 @@ from typing import Final, cast
 import structlog
 
 from mirror.background import record_fault
+from mirror.catalog.overwrite import MOVED
 from mirror.errors import JobUnknown, MirrorError, RedisUnavailable, RunUnknown, ScheduleUnknown
 from mirror.records.job import Job
 from mirror.records.jobs import JobStore
@@ -69,11 +71,21 @@ class Follower:
             self.runs.end(run, cast("RunState", job.state), _FAULT)
 
     def _follow(self, run: Run, schedule: Schedule, job: Job, alive: Callable[[], bool]) -> None:
-        if schedule.definition.upstream.on_delete == "keep":
-            self.runs.end(run, cast("RunState", job.state))
-            return
-        followed = self.deletions.follow(run, schedule, alive)
-        if followed is None:
-            return
-        self.runs.end(replace(run, upstream=followed.counts), cast("RunState", job.state), followed.note)
-        self.deletions.followed.forget_deleted(schedule.id, followed.targets)
+        counts: dict[str, int] = {"moved": self._moved(job)}
+        note: RunNote | None = None
+        targets: Sequence[str] = ()
+        if schedule.definition.upstream.on_delete != "keep":
+            followed = self.deletions.follow(run, schedule, alive)
+            if followed is None:
+                return
+            counts |= followed.counts
+            note, targets = followed.note, followed.targets
+        self.runs.end(replace(run, upstream=counts), cast("RunState", job.state), note)
+        self.deletions.followed.forget_deleted(schedule.id, targets)
+
+    def _moved(self, job: Job) -> int:
+        """Count the tags that their source has moved and that stay as they are."""
+        if not job.images.skipped:
+            return 0
+        skipped = (text for _, text in self.jobs.task_fields(job.id, "skipped") if text)
+        return sum(json.loads(text).get("reason") == MOVED for text in skipped)

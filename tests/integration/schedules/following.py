@@ -149,3 +149,8 @@ class FollowedSource:
 
 def digest_of(tag: str, content: str = "first") -> Digest:
     return images.image(images.layer(f"{tag} {content}")).digest
+
+
+def counts(**some: int) -> dict[str, int]:
+    """What a run shows of its source: these, and 0 for all others."""
+    return {**dict.fromkeys(("moved", "gone", "deleted", "tombstoned", "braked"), 0), **some}

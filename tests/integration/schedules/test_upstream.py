@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.local_image import LocalImage
 from mirror.redis import keys
-from tests.integration.schedules.following import SOURCE, TAGS, FollowedSource, digest_of
+from tests.integration.schedules.following import SOURCE, TAGS, FollowedSource, counts, digest_of
 from tests.support.fakes.registry import Reply
 from tests.support.servers.s3 import RcloneS3
 
@@ -29,18 +29,21 @@ def test_the_next_runs_mirror_follow_and_delete(source: FollowedSource) -> None:
     run = source.next_run()
     assert source.tags() == sorted([*TAGS, "2.2"])
     assert source.shown("latest") == digest_of("latest", "second")
-    assert (run.state, run.upstream) == ("succeeded", {"gone": 1, "deleted": 0, "tombstoned": 0, "braked": 0})
-    assert source.next_run().upstream == {"gone": 1, "deleted": 0, "tombstoned": 0, "braked": 0}
+    assert (run.state, run.upstream) == (
+        "succeeded",
+        counts(gone=1),
+    )
+    assert source.next_run().upstream == counts(gone=1)
     assert source.shown("1.0") == digest_of("1.0")
     run = source.next_run()
     assert (run.state, run.note, run.upstream) == (
         "succeeded",
         None,
-        {"gone": 1, "deleted": 1, "tombstoned": 0, "braked": 0},
+        counts(gone=1, deleted=1),
     )
     assert source.tags() == sorted([*TAGS, "2.2"])[1:]
     assert source.shown("1.0") is None
-    assert source.next_run().upstream == {"gone": 0, "deleted": 0, "tombstoned": 0, "braked": 0}
+    assert source.next_run().upstream == counts()
     assert f"{SOURCE}:1.0" not in source.known()
     assert source.core.bucket.size(f"mirror/v1/tombstones/{SOURCE}/_tags/1.0") is None
     source.publish("1.0")
@@ -122,10 +125,10 @@ def test_the_brake_holds_and_is_ignored_once(source: FollowedSource) -> None:
     run = source.next_run()
     assert run.note is not None
     assert (run.state, run.note.code) == ("succeeded", "DELETE_BRAKE")
-    assert run.upstream == {"gone": 3, "deleted": 0, "tombstoned": 0, "braked": 3}
+    assert run.upstream == counts(gone=3, braked=3)
     assert source.tags() == sorted(TAGS)
     run = source.run_now(ignores_brake=True)
-    assert (run.note, run.upstream) == (None, {"gone": 3, "deleted": 3, "tombstoned": 0, "braked": 0})
+    assert (run.note, run.upstream) == (None, counts(gone=3, deleted=3))
     assert source.tags() == ["latest"]
 
 
@@ -189,3 +192,13 @@ def test_a_schedule_that_followed_no_deletions_for_a_while_starts_again(source: 
     source.core.schedules.replace(source.schedule(), definition)
     assert [(source.next_run().upstream or {})["gone"] for _ in range(2)] == [0] * 2
     assert source.tags() == sorted(TAGS)
+
+
+def test_moves_are_reported_and_not_followed(source: FollowedSource) -> None:
+    source.create(on_delete_upstream="keep", on_move_upstream="report")
+    assert source.next_run().upstream == {"moved": 0}
+    source.publish("1.0", "1.1", content="second")
+    source.publish("3.0")
+    run = source.next_run()
+    assert (run.state, run.upstream) == ("succeeded", {"moved": 2})
+    assert [source.shown(tag) for tag in ("1.0", "1.1", "3.0")] == [digest_of(tag) for tag in ("1.0", "1.1", "3.0")]

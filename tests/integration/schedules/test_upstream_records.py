@@ -18,7 +18,7 @@ from mirror.redis.scripts import Script
 from mirror.storage.bucket import Bucket
 from service.app import create_app
 from service.core import Service
-from tests.integration.schedules.following import SOURCE, TAGS, FollowedSource, digest_of
+from tests.integration.schedules.following import SOURCE, TAGS, FollowedSource, counts, digest_of
 from tests.support import images
 from tests.support.servers.s3 import RcloneS3
 
@@ -43,7 +43,7 @@ def test_a_tombstone_says_what_the_tag_was_and_how_to_bring_it_back(source: Foll
     schedule = source.create(on_delete_upstream="tombstone", gone_for=1)
     source.next_run()
     run = lose(source, "1.0")
-    assert run.upstream == {"gone": 1, "deleted": 0, "tombstoned": 1, "braked": 0}
+    assert run.upstream == counts(gone=1, tombstoned=1)
     digest = digest_of("1.0")
     assert source.tags() == sorted(TAGS)[1:]
     found = source.core.tombstones.read(SOURCE, "1.0")
@@ -90,7 +90,7 @@ def test_the_signature_of_a_deleted_image_stays_and_breaks_nothing(source: Follo
     source.create(gone_for=1)
     source.next_run()
     run = lose(source, "1.0", tags[0])
-    assert run.upstream == {"gone": 1, "deleted": 1, "tombstoned": 0, "braked": 0}
+    assert run.upstream == counts(gone=1, deleted=1)
     assert (run.state, run.note) == ("succeeded", None)
     assert source.shown("1.0") is None
     assert [source.shown(tag) for tag in tags] == [signature.digest] * 2
@@ -186,7 +186,7 @@ def test_a_run_that_dies_before_any_call_is_repeated(source: FollowedSource, mod
     run = source.runs()[0]
     deleted, tombstoned = (2, 0) if mode == "delete" else (0, 2)
     assert (run.state, run.note) == ("succeeded", None)
-    assert run.upstream == {"gone": 2, "deleted": deleted, "tombstoned": tombstoned, "braked": 0}
+    assert run.upstream == counts(gone=2, deleted=deleted, tombstoned=tombstoned)
     assert source.tags() == ["2.0", "3.0", "latest"]
     assert {(tag.missing, tag.deleted_by) for tag in source.known().values()} <= {(0, None), (2, run.id), (3, run.id)}
     assert source.schedule().open_run is None
