@@ -53,7 +53,7 @@ from mirror.locks.tag_sequence import TagSequence
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimStore
 from mirror.records.fields import at
-from mirror.records.followed import FollowedTags
+from mirror.records.followed import DriftPlans, FollowedTags
 from mirror.records.jobs import JobStore
 from mirror.records.observations import ObservationStore
 from mirror.records.plans import PlanStore
@@ -71,6 +71,7 @@ from mirror.registry.client import RegistryClient
 from mirror.registry.throttle import Throttle
 from mirror.schedules.converge import Converger
 from mirror.schedules.deletions import Deletions, UpstreamDeleter
+from mirror.schedules.drift import DriftReports
 from mirror.schedules.file_credentials import FileCredentials
 from mirror.schedules.follow import Follower
 from mirror.schedules.runs import Runs
@@ -140,6 +141,7 @@ class Core:
     sync_file_watcher: SyncFileWatcher | None
     file_credentials: FileCredentials | None
     follower: Follower
+    drift_reports: DriftReports
     heartbeats: Heartbeats
     settler: TaskSettler
     claimer: TaskClaimer
@@ -297,6 +299,9 @@ def build(
         sync_file_watcher=SyncFileWatcher(settings.sync_file, converger) if settings.sync_file else None,
         file_credentials=file_credentials,
         follower=Follower(schedule_records, runs, run_steps, jobs, deletions, now),
+        drift_reports=DriftReports(
+            submitter, jobs, plans, DriftPlans(redis), leases, deletions, lambda: at(redis.now())
+        ),
         heartbeats=heartbeats,
         settler=settler,
         claimer=TaskClaimer(claims, changes, confirmer, heartbeats, settler),

@@ -1,4 +1,4 @@
-"""What schedules have mirrored, tag by tag, and since when the source of each tag lacks it.
+"""What schedules have mirrored, tag by tag, and since when the source of each tag lacks it. And their drift reports.
 
 A schedule that follows deletions has one hash: from a target to a `FollowedTag`. If Redis loses it, no tag is deleted
 until a run has seen the tag at its source again.
@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from mirror.background import record_fault
 from mirror.records.fields import at
+from mirror.records.jobs import PLAN_SECONDS
 from mirror.redis import keys
 from mirror.redis.client import Redis
 from mirror.redis.scripts import load_script
@@ -111,6 +112,22 @@ class FollowedTags:
     def forget(self, schedule_id: str) -> None:
         """Forget all tags of a schedule: it follows no deletions any more."""
         self._redis.call("UNLINK", keys.schedule_tags(schedule_id))
+
+
+class DriftPlans:
+    """The last plan of each schedule that says what a run would change. Every method raises RedisUnavailable."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    def read(self, schedule_id: str, version: int) -> str | None:
+        """Return the plan that was made for this version of the schedule, None if there is none."""
+        found = self._redis.call("GET", keys.schedule_drift(schedule_id))
+        made_for, _, plan_id = (found or "").partition(" ")
+        return plan_id if made_for == str(version) else None
+
+    def write(self, schedule_id: str, version: int, plan_id: str) -> None:
+        self._redis.call("SET", keys.schedule_drift(schedule_id), f"{version} {plan_id}", "EX", PLAN_SECONDS)
 
 
 def _batches(targets: Iterable[str]) -> Iterator[list[str]]:

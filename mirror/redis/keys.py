@@ -106,6 +106,11 @@ def release_lease(job_id: str) -> str:
     return f"{_LEASE}release:{job_id}"
 
 
+def drift_lease(schedule_id: str) -> str:
+    """Of one process at a time that starts the plan of a drift report."""
+    return f"{_LEASE}drift:{schedule_id}"
+
+
 def blob_lease(digest: Digest) -> str:
     """Of one transfer of a blob at a time."""
     return f"{_LEASE}blob:{digest}"
@@ -220,6 +225,11 @@ def schedule_runs(schedule_id: str) -> str:
 def schedule_tags(schedule_id: str) -> str:
     """Hash from a target that the schedule has mirrored to its source, and since when that lacks it, as JSON."""
     return f"{_ROOT}:schedule:{schedule_id}:tags"
+
+
+def schedule_drift(schedule_id: str) -> str:
+    """Version and plan of the schedule's last drift report."""
+    return f"{_ROOT}:schedule:{schedule_id}:drift"
 
 
 def run(run_id: str) -> str:

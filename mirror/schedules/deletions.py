@@ -107,6 +107,10 @@ class Deletions:
     now: Callable[[], datetime]
     public_host: str
 
+    def decide(self, run: Run, schedule: Schedule) -> Decision:
+        """Return what a run finds out of its schedule's targets. Nothing is stored. Raises RedisUnavailable."""
+        return self._decide(run, schedule, self.followed.read(schedule.id))
+
     def follow(self, run: Run, schedule: Schedule, alive: Callable[[], bool]) -> Followed | None:
         """Count the listings of a run, and delete what is due.
 
@@ -114,8 +118,7 @@ class Deletions:
         StorageUnavailable or StorageRefused.
         """
         known = self.followed.read(schedule.id)
-        survey = self.surveys.read(str(run.job))
-        decision = decide(known, survey, schedule.definition.upstream, run, self.now(), self.public_host)
+        decision = self._decide(run, schedule, known)
         new = [LocalImage.parse(target) for target, tag in decision.changes.items() if tag and target not in known]
         self.tombstones.delete_existing((target.repository, str(target.tag)) for target in new)
         if not self.followed.write(schedule.id, run.id, decision.changes):
@@ -128,6 +131,10 @@ class Deletions:
             batch = {target: decision.gone[target] for target in decision.due[begin : begin + _DELETED_AT_ONCE]}
             deleted += self._delete(batch, run, schedule, errors)
         return _followed(decision, schedule, deleted, errors)
+
+    def _decide(self, run: Run, schedule: Schedule, known: Mapping[str, FollowedTag]) -> Decision:
+        survey = self.surveys.read(str(run.job))
+        return decide(known, survey, schedule.definition.upstream, run, self.now(), self.public_host)
 
     def _delete(
         self, batch: Mapping[str, FollowedTag], run: Run, schedule: Schedule, errors: dict[str, MirrorError]

@@ -57,9 +57,10 @@ def test_a_tombstone_says_what_the_tag_was_and_how_to_bring_it_back(source: Foll
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {source.core.settings.admin_token}"
     path = f"/v1/images/{SOURCE}:1.0"
     answer = client.get(path)
-    assert (answer.status_code, answer.json["code"]) == (404, "MANIFEST_UNKNOWN")
-    assert f"its source '{found.source}' was deleted" in answer.json["detail"]
-    assert f'PUT {path} {{"digest": "{digest}"}}' in answer.json["hint"]
+    problem = answer.get_json()
+    assert (answer.status_code, problem["code"]) == (404, "MANIFEST_UNKNOWN")
+    assert f"its source '{found.source}' was deleted" in problem["detail"]
+    assert f'PUT {path} {{"digest": "{digest}"}}' in problem["hint"]
     assert client.put(path, json={"digest": str(digest)}).status_code == 201
     assert client.get(path).status_code == 200
     assert (source.next_run().upstream or {})["gone"] == 0
@@ -67,7 +68,7 @@ def test_a_tombstone_says_what_the_tag_was_and_how_to_bring_it_back(source: Foll
 
     assert client.delete(path).status_code == 204
     assert source.core.bucket.size(TOMBSTONE) is None
-    assert "deleted the tag" not in client.get(path).json["detail"]
+    assert "deleted the tag" not in client.get(path).get_json()["detail"]
 
 
 def test_a_tag_that_returns_is_mirrored_and_loses_its_tombstone(source: FollowedSource) -> None:
