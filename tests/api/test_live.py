@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import urllib3
 
 from mirror.oci.digest import Digest
+from mirror.records.schedule_schema import read_definition
+from tests.api.drift_plans import COPY, FAILED, NIGHTLY, UNCHANGED, end_plan
 from tests.api.live_service import LiveService
 from tests.api.seeded_catalog import SeededCatalog
 from tests.support import images
 from tests.support.servers import RcloneS3, ValkeyServer, program
 from tests.support.servers.process import ended_within
 
+DRIFT_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "check-drift-in-ci.md"
 LARGE = bytes(range(256)) * (64 * 4096)
 """64 MiB: more than all socket buffers on the way hold."""
 
@@ -274,3 +279,36 @@ def test_skopeo_logs_in_where_pulls_are_closed(
         login = ["--creds", f"anybody:{service.token}"]
         inspected = subprocess.run([*command, *login, reference], capture_output=True, check=True, timeout=60)
     assert inspected.stdout == held.body
+
+
+@pytest.fixture
+def script(tmp_path: Path, live: LiveService) -> list[str]:
+    """The command of the script that the how-to shows."""
+    page = DRIFT_PAGE.read_text()
+    found = re.search(r"^```sh\n(#!/bin/sh\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert found
+    path = tmp_path / "check-drift"
+    path.write_text(found[1])
+    (tmp_path / "token").write_text(live.token)
+    settings = [f"MIRROR_URL=http://{live.host}", f"MIRROR_TOKEN_FILE={tmp_path / 'token'}"]
+    return ["env", *settings, "sh", str(path)]
+
+
+def test_the_script_exits_as_the_page_says(script: Sequence[str], live_mirror: SeededCatalog, tmp_path: Path) -> None:
+    core = live_mirror.core
+    schedule = core.schedules.create(read_definition(NIGHTLY))
+    for number, (outcome, status, state) in enumerate(
+        [(COPY, 3, "drifted"), (UNCHANGED, 0, "in_sync"), (FAILED, 1, "unknown")]
+    ):
+        with subprocess.Popen([*script, "nightly"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while process.poll() is None and not end_plan(core, outcome):
+                pass
+            printed, _ = process.communicate(timeout=60)
+        assert process.returncode == status
+        assert json.loads(printed)["state"] == state
+        definition = replace(schedule.definition, labels={"version": str(number)})
+        schedule = core.schedules.replace(schedule, definition)
+    for arguments, status in ([], 2), (["a", "b"], 2), (["other"], 1):
+        assert subprocess.run([*script, *arguments], capture_output=True, check=False).returncode == status
+    (tmp_path / "token").write_text("wrong")
+    assert subprocess.run([*script, "nightly"], capture_output=True, check=False).returncode == 1
