@@ -3,8 +3,8 @@
 Every step may be repeated, and a process that was frozen may run next to its successor:
 
 - What is known of the targets is written by runs that are ``following`` only (`FollowedTags.write`).
-- A deletion takes a number in the sequence of its tag, then asks the source for the tag once more, and then looks under
-  the lease of the tag whether that shows what the schedule has mirrored, and whether a later change came first.
+- A deletion takes a number in the sequence of its tag. Then it asks the source for the tag once more. Then it deletes
+  the tag under its lease, if that shows what the schedule has mirrored, and if no later change is recorded.
 - A deleted target is marked with its run until that has ended, so it is counted once.
 """
 
