@@ -29,9 +29,9 @@ _BATCH: Final = 500
 class FollowedTag:
     """A target that a schedule has mirrored from *source*, ``registry/repository:tag``.
 
-    The target showed *digest* when the run *selected_by* ended. Since *missing_since*, *missing* complete listings in a
-    row lacked the source. The run *counted_by* counted the last one. *deleted_by* is the run that deleted the target,
-    until that run has ended.
+    The target shows *digest* since the run *selected_by*. Since *missing_since*, *missing* complete listings in a row
+    lacked the source. The run *counted_by* counted the last one. *deleted_by* is the run that deleted the target, until
+    that run has ended.
     """
 
     source: str

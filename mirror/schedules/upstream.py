@@ -154,6 +154,8 @@ def _seen(tag: FollowedTag | None, selected: MirroredTag, run: Run) -> FollowedT
         return None
     if selected.digest is None:
         return tag
+    if tag and (tag.source, tag.digest) == (selected.source, selected.digest):
+        return replace(tag, missing=0, missing_since=None, counted_by=None)
     return FollowedTag(selected.source, selected.digest, run.id)
 
 

@@ -1,7 +1,7 @@
 """Tombstones: what a tag was that its source has deleted, for people and for the API.
 
-The tag itself is gone. Its image is kept by its digest (`KeptStore`), so a tombstone protects nothing. A tag that a user
-brings back keeps its tombstone. That does no harm, because a tombstone is read only while there is no such tag.
+The tag itself is gone. Its image is kept by its digest (`KeptStore`), so a tombstone protects nothing. A tag that a
+user brings back keeps its tombstone. That does no harm, because it is read only while there is no such tag.
 """
 
 from __future__ import annotations

@@ -130,6 +130,31 @@ def test_a_source_that_cannot_be_asked_again_keeps_its_tags(source: FollowedSour
     assert source.shown("1.0") == digest_of("1.0")
 
 
+def test_a_process_that_was_frozen_until_its_run_had_ended_writes_nothing(source: FollowedSource) -> None:
+    source.create(gone_for=1)
+    source.next_run()
+    source.withdraw("1.0")
+    source.next_run()
+    followed = source.core.follower.deletions.followed
+    written: list[bool] = []
+
+    def write(*arguments: Any) -> bool:
+        patch.undo()
+        source.core.follower.run(lambda: True)
+        source.publish("1.0")
+        source.next_run()
+        written.append(followed.write(*arguments))
+        return written[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(followed, "write", write)
+        source.next_run()
+    assert written == [False]
+    assert [run.state for run in source.runs()] == ["succeeded"] * 4
+    assert source.known()[f"{SOURCE}:1.0"].missing == 0
+    assert source.shown("1.0") == digest_of("1.0")
+
+
 class Killed(BaseException):
     """The process has died."""
 

@@ -185,6 +185,12 @@ def test_a_target_that_shows_nothing_stays_as_it_is_known() -> None:
     assert decide(history.known, survey, NO_BRAKE, run, history.now, "mirror.example").changes == {}
 
 
+def test_a_run_that_finds_nothing_new_writes_nothing() -> None:
+    history = History()
+    history.run("ab")
+    assert history.run("ab").changes == {}
+
+
 def test_what_the_target_shows_is_the_digest_that_was_seen_last() -> None:
     history = History()
     history.run("ab")

@@ -47,6 +47,7 @@ def digests(draw: st.DrawFn) -> Digest:
             f"{REPOSITORIES}/team/app/_manifests/tags/7/index/sha256/{HEX}/link",
         ),
         (layout.kept_key("team/app", SHA256), f"mirror/v1/kept/team/app/sha256:{HEX}"),
+        (layout.tombstone_key("team/app", "7"), "mirror/v1/tombstones/team/app/_tags/7"),
         (layout.image_provenance_key("team/app", SHA256), f"mirror/v1/images/team/app/sha256:{HEX}"),
         (
             layout.blob_provenance_key(SHA256, "127.0.0.1:5000", "team/app"),
@@ -65,6 +66,7 @@ SPELLERS: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "current": (layout.tag_current_key, ("repository", "tag")),
     "history": (layout.tag_history_key, ("repository", "tag", "digest")),
     "kept": (layout.kept_key, ("repository", "digest")),
+    "tombstone": (layout.tombstone_key, ("repository", "tag")),
     "image": (layout.image_provenance_key, ("repository", "digest")),
     "source": (layout.blob_provenance_key, ("digest", "registry", "repository")),
 }
@@ -107,6 +109,15 @@ def test_nested_repositories_never_share_a_key_or_a_folder(outer: str, inner: st
         assert not spell(f"{outer}/{inner}", digest).startswith(spell(outer, digest))
     source = layout.blob_provenance_key(digest, "docker.io", outer)
     assert not layout.blob_provenance_key(digest, "docker.io", f"{outer}/{inner}").startswith(source)
+
+
+@given(repositories, st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True), tags)
+def test_a_tag_with_the_name_of_a_nested_repository_has_a_tombstone_of_its_own(
+    outer: str, inner: str, tag: str
+) -> None:
+    one, other = layout.tombstone_key(outer, inner), layout.tombstone_key(f"{outer}/{inner}", tag)
+    assert not one.startswith(f"{other}/")
+    assert not other.startswith(f"{one}/")
 
 
 @given(things())
