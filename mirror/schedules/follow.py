@@ -65,10 +65,10 @@ class Follower:
             raise
         except MirrorError as error:
             _LOG.warning("source of a run is not followed", run=run_id, code=error.code, reason=error.message)
-            self.runs.end(run, cast("RunState", job.state), RunNote(error.code, error.message))
+            self._end(run, job, RunNote(error.code, error.message))
         except Exception as error:  # noqa: BLE001 - the others are followed
             record_fault("following the source of a run", error, run=run_id, schedule=schedule.definition.name)
-            self.runs.end(run, cast("RunState", job.state), _FAULT)
+            self._end(run, job, _FAULT)
 
     def _follow(self, run: Run, schedule: Schedule, job: Job, alive: Callable[[], bool]) -> None:
         counts: dict[str, int] = {"moved": self._moved(job)}
@@ -80,8 +80,11 @@ class Follower:
                 return
             counts |= followed.counts
             note, targets = followed.note, followed.targets
-        self.runs.end(replace(run, upstream=counts), cast("RunState", job.state), note)
+        self._end(replace(run, upstream=counts), job, note)
         self.deletions.followed.forget_deleted(schedule.id, targets)
+
+    def _end(self, run: Run, job: Job, note: RunNote | None) -> None:
+        self.runs.end(run, cast("RunState", job.state), note, only="following")
 
     def _moved(self, job: Job) -> int:
         """Count the tags that their source has moved and that stay as they are."""
