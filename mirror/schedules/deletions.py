@@ -192,7 +192,9 @@ def _followed(
         "braked": decision.braked,
     }
     note = decision.note
-    for error in errors.values():
-        message = f"Some tags that the source does not list were not deleted: {error.message}"
-        note = note or RunNote(UPSTREAM_UNCONFIRMED, message)
+    if errors and note is None:
+        first = next(iter(errors.values()))
+        note = RunNote(
+            UPSTREAM_UNCONFIRMED, f"Some tags that the source does not list were not deleted: {first.message}"
+        )
     return Followed(counts, note, deleted)

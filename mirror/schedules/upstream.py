@@ -10,6 +10,7 @@ counts for nothing, and neither does one that a wildcard no longer lists.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -84,19 +85,30 @@ class _Ownership:
     """Whether the job of a run could mirror a tag to a target: by its names alone."""
 
     def __init__(self, specs: Sequence[ExpandSpec], public_host: str) -> None:
-        self._specs = [(spec, NameRules(spec.tags)) for spec in specs]
+        self._specs: dict[str, list[ExpandSpec]] = defaultdict(list)
+        self._wildcards: list[ExpandSpec] = []
+        self._rules: dict[int, NameRules] = {}
         self._public_host = public_host
+        for spec in specs:
+            (self._wildcards if spec.source.is_wildcard else self._specs[spec.source.name]).append(spec)
 
     def includes(self, target: str, tag: FollowedTag) -> bool:
         source = Reference.parse(tag.source)
         named_at = ULID.from_str(tag.selected_by.partition("_")[2]).datetime
         namer = TargetNamer(self._public_host, named_at)
-        for spec, rules in self._specs:
+        for spec in (*self._specs.get(source.name, ()), *self._wildcards):
             if spec.source.registry != source.registry or not spec.source.includes(source.repository):
                 continue
-            if rules.choice(str(source.tag)) is None and self._names(namer, spec, tag, source, target):
+            if self._selects(spec, str(source.tag)) and self._names(namer, spec, tag, source, target):
                 return True
         return False
+
+    def _selects(self, spec: ExpandSpec, tag: str) -> bool:
+        """Whether the rules about names select the tag. They are prepared once for each of the expansions."""
+        rules = self._rules.get(id(spec))
+        if rules is None:
+            rules = self._rules[id(spec)] = NameRules(spec.tags)
+        return rules.choice(tag) is None
 
     @staticmethod
     def _names(namer: TargetNamer, spec: ExpandSpec, tag: FollowedTag, source: Reference, target: str) -> bool:
@@ -130,7 +142,7 @@ def decide(
     changes = {target: tag for target, tag in after.items() if tag != known.get(target)}
     left = {target: tag for target, tag in after.items() if tag and not tag.deleted_by}
     gone = {target: tag for target, tag in left.items() if tag.missing}
-    due = tuple(sorted(target for target, tag in gone.items() if _is_due(tag, rules, now)))
+    due = tuple(sorted(target for target, tag in gone.items() if _is_due(tag, rules, run, now)))
     total = len(left) + sum(tag is not None and tag.deleted_by is not None for tag in after.values())
     if not run.ignores_brake and _is_too_many(len(due), total, rules.brake):
         return Decision(changes, gone, braked=len(due), note=_brake_note(len(due), total, rules.brake))
@@ -159,20 +171,23 @@ def _seen(tag: FollowedTag | None, selected: MirroredTag, run: Run) -> FollowedT
     return FollowedTag(selected.source, selected.digest, run.id)
 
 
-def _is_due(tag: FollowedTag, rules: UpstreamRules, now: datetime) -> bool:
+def _is_due(tag: FollowedTag, rules: UpstreamRules, run: Run, now: datetime) -> bool:
+    """Whether a missing tag counts as deleted. The listing of *run* itself must lack it."""
     since = tag.missing_since
-    return tag.missing >= rules.gone_for and since is not None and now - since > _AT_LEAST
+    was_missed = tag.counted_by == run.id and since is not None and now - since > _AT_LEAST
+    return was_missed and tag.missing >= rules.gone_for
 
 
 def _is_too_many(count: int, total: int, brake: DeleteBrake) -> bool:
-    return count > 0 and (count > brake.max_count or count > brake.max_share * total)
+    share = round(brake.max_share * total, 6)  # 0.29 of 100 is 28.999999999999996
+    return count > 0 and (count > brake.max_count or count > share)
 
 
 def _brake_note(count: int, total: int, brake: DeleteBrake) -> RunNote:
     message = (
-        f"The source has deleted {count} of {total} tags. At most {brake.max_count} tags, and {brake.max_share:.0%} of "
-        'all, are deleted at once, so none was. If the source is right, POST {"ignore_brake": true} to the /run of the '
-        "schedule, or raise its delete_brake"
+        f"The source has deleted {count} of {total} tags. At most {brake.max_count} tags, and at most "
+        f"{100 * brake.max_share:g}% of all, are deleted at once. So none was deleted. If the source is right, POST "
+        '{"ignore_brake": true} to the /run of the schedule, or raise its delete_brake'
     )
     return RunNote(DELETE_BRAKE, message)
 

@@ -135,6 +135,14 @@ def test_a_listing_that_failed_neither_counts_nor_resets() -> None:
     assert history.due("b") == ["app:a"]
 
 
+def test_a_tag_is_due_only_in_a_run_whose_own_listing_lacks_it() -> None:
+    history = History()
+    history.run("ab")
+    assert [history.due("b", after=HOURLY) for _ in range(5)] == [[]] * 5
+    assert [history.due(None) for _ in range(3)] == [[]] * 3
+    assert history.due("b") == ["app:a"]
+
+
 def test_listings_that_all_failed_delete_nothing() -> None:
     history = History()
     history.run("ab")
@@ -257,6 +265,8 @@ def test_a_wildcard_that_lists_a_repository_no_longer_deletes_nothing_and_says_s
         (1, 10, DeleteBrake(0, 100), True),
         (1, 10, DeleteBrake(0.5, 0), True),
         (0, 10, DeleteBrake(0, 0), False),
+        (29, 100, DeleteBrake(0.29, 100), False),
+        (30, 100, DeleteBrake(0.29, 100), True),
     ],
 )
 def test_the_brake_holds_above_its_limits(lost: int, total: int, brake: DeleteBrake, holds: bool) -> None:
@@ -280,7 +290,7 @@ def test_the_brake_names_both_numbers_and_what_to_do_and_is_ignored_once() -> No
     note = history.run("a").note
     assert note is not None
     assert "3 of 4 tags" in note.message
-    assert "At most 100 tags, and 50% of all" in note.message
+    assert "At most 100 tags, and at most 50% of all" in note.message
     assert '{"ignore_brake": true}' in note.message
     assert history.run("a").braked == 3
     assert history.run("a", ignores_brake=True).due == ("app:b", "app:c", "app:d")
@@ -291,6 +301,17 @@ def test_a_deleted_target_is_forgotten_by_the_next_run() -> None:
     history.run("ab")
     history.known["app:a"] = replace(history.known["app:a"], missing=3, deleted_by="run_of_before")
     assert history.run("b").changes["app:a"] is None
+
+
+def test_thousands_of_repositories_below_a_wildcard_take_little_time() -> None:
+    """Quadratic time would be minutes."""
+    names = [f"docker.io/team/r{number}" for number in range(3_000)]
+    digests = (DIGEST, f"run_{ULID.from_datetime(datetime(2026, 3, 1, tzinfo=UTC))}")
+    known = {f"r{number}:a": FollowedTag(f"{name}:a", *digests) for number, name in enumerate(names)}
+    specs = [spec("docker.io/team/*"), *(spec(name) for name in names)]
+    survey = Survey({name: {"b"} for name in names}, {}, specs)
+    run = Run(f"run_{ULID()}", "schedule", "following", "slot", datetime(2026, 3, 2, tzinfo=UTC))
+    assert len(decide(known, survey, NO_BRAKE, run, run.created_at, "mirror.example").gone) == 3_000
 
 
 def test_what_this_run_has_deleted_already_counts_in_all_and_is_not_due_again() -> None:
