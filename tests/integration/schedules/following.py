@@ -24,7 +24,7 @@ from tests.support.harness import Harness, mark_built
 
 NAME = "nightly"
 SOURCE = "team/app"
-TAGS = ("1.0", "1.1", "2.0", "latest")
+TAGS = ("1.0", "1.1", "latest")
 
 
 @dataclass

@@ -213,7 +213,7 @@ def test_a_run_that_dies_before_any_call_is_repeated(source: FollowedSource, mod
     deleted, tombstoned = (2, 0) if mode == "delete" else (0, 2)
     assert (run.state, run.note) == ("succeeded", None)
     assert run.upstream == counts(gone=2, deleted=deleted, tombstoned=tombstoned)
-    assert source.tags() == ["2.0", "3.0", "latest"]
+    assert source.tags() == ["3.0", "latest"]
     assert {(tag.missing, tag.deleted_by) for tag in source.known().values()} <= {(0, None), (2, run.id), (3, run.id)}
     assert source.schedule().open_run is None
     assert (source.core.bucket.size(TOMBSTONE) is not None) == (mode == "tombstone")
