@@ -18,7 +18,6 @@ from service.api.images.views import IMAGES
 from service.api.jobs.views import JOBS
 from service.api.plans.views import PLANS
 from service.api.repositories.views import REPOSITORIES
-from service.api.schedules.drift import DRIFT
 from service.api.schedules.views import SCHEDULES
 from service.api.sync_file.views import SYNC_FILE
 from service.core import Service
@@ -80,7 +79,7 @@ def _register_resources(app: Flask) -> None:
     api.spec.components.security_scheme(
         "token", {"type": "http", "scheme": "bearer", "description": "The admin token."}
     )
-    for resource in (JOBS, PLANS, SCHEDULES, DRIFT, SYNC_FILE, REPOSITORIES, IMAGES, CLIENT_CONFIG, HEALTH):
+    for resource in (JOBS, PLANS, SCHEDULES, SYNC_FILE, REPOSITORIES, IMAGES, CLIENT_CONFIG, HEALTH):
         api.register_blueprint(resource)
 
 

@@ -1,24 +1,21 @@
-"""``/v1/schedules/{name}/drift``: what a run of a schedule would change now."""
+"""The JSON of drift reports: what a run of a schedule would change now."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import islice
 from time import monotonic, sleep
 from typing import Any, Final
 
-from flask import jsonify
-from flask.typing import ResponseReturnValue
 from marshmallow import Schema, fields, validate
 
 from mirror.records.rule_fields import Duration
+from mirror.records.schedule import Schedule
 from mirror.schedules.drift import DRIFT_STATES, Drift
 from service.core import core
-from service.http.blueprint import api_blueprint, header, refuses
 from service.http.pagination import Timestamp, public_url
 
-DRIFT: Final = api_blueprint("schedule_drift", "What runs of schedules would change, before they do.")
-_LOOK_AGAIN: Final = "2"
 _MOST_SHOWN: Final = 100
 _LONGEST_WAIT: Final = timedelta(seconds=25)
 _POLL_SECONDS: Final = 0.5
@@ -94,31 +91,14 @@ class PendingDriftSchema(Schema):
     state = fields.String(required=True, validate=validate.OneOf(["planning"]))
 
 
-@DRIFT.get("/v1/schedules/<name>/drift")
-@DRIFT.arguments(DriftQuery, location="query")
-@DRIFT.response(200, DriftSchema)
-@DRIFT.alt_response(
-    202,
-    schema=PendingDriftSchema,
-    description="Workers are making the report. Ask again.",
-    headers={"Retry-After": header("Seconds after which to ask again.", _LOOK_AGAIN)},
-)
-@refuses(DRIFT, 401, 404, 422, 503)
-def read_drift(query: dict[str, Any], name: str) -> ResponseReturnValue:
-    """Say what a run of the schedule would change now.
-
-    The first request starts a plan, which workers make. The report of the same version of the schedule is returned
-    again while it is younger than `max_age`. Nothing is changed, and no listing of a report counts for a deletion.
-    """
-    schedule = core().schedules.store.schedule(name)
+def wait_for_drift(schedule: Schedule, query: Mapping[str, timedelta]) -> dict[str, Any] | None:
+    """Return the report of a schedule. None if it is not made after the time that the *query* waits."""
     until = monotonic() + query["wait"].total_seconds()
     while (found := core().drift_reports.report(schedule, query["max_age"])) is None:
         if monotonic() + _POLL_SECONDS > until:
-            response = jsonify({"state": "planning"})
-            response.status_code, response.headers["Retry-After"] = 202, _LOOK_AGAIN
-            return response
+            return None
         sleep(_POLL_SECONDS)
-    return jsonify(DriftSchema().dump(_document(found)))
+    return _document(found)
 
 
 def _document(found: Drift) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from flask import Response, request
+from flask import Response, jsonify, request
 
 from mirror.errors import (
     DocumentMalformed,
@@ -24,6 +24,7 @@ from mirror.schedules.definition import ScheduleRequestSchema
 from mirror.schedules.health import health_state
 from mirror.schedules.yaml_reader import MOST_BYTES
 from service.api.schedules.document import preview_document, run_documents, schedule_document
+from service.api.schedules.drift import DriftQuery, DriftSchema, PendingDriftSchema, wait_for_drift
 from service.api.schedules.imports import export_text, import_document
 from service.api.schedules.schema import (
     ImportQuery,
@@ -73,6 +74,11 @@ _CONFIGURATION: Final = {
         "text/plain": {"schema": {"type": "string"}},
         "application/json": {"schema": {"type": "object"}},
     },
+}
+_LOOK_AGAIN: Final = "2"
+_PENDING_DRIFT: Final[Mapping[str, Any]] = {
+    "description": "Workers are making the report. Ask again.",
+    "headers": {"Retry-After": header("Seconds after which to ask again.", _LOOK_AGAIN)},
 }
 _ATTEMPTS: Final = 5
 """How often a change is tried again that another change was faster than."""
@@ -255,6 +261,25 @@ def preview_schedule(query: dict[str, Any], name: str) -> dict[str, Any]:
     timetable = schedule.definition.timetable
     times = core().schedules.preview(timetable, schedule.created_at, query["n"])
     return preview_document(timetable, times, schedule.id)
+
+
+@SCHEDULES.get(f"{_SCHEDULE}/drift")
+@SCHEDULES.arguments(DriftQuery, location="query")
+@SCHEDULES.response(200, DriftSchema)
+@SCHEDULES.alt_response(202, schema=PendingDriftSchema, **_PENDING_DRIFT)
+@refuses(SCHEDULES, 401, 404, 422, 503)
+def read_drift(query: dict[str, Any], name: str) -> Response | dict[str, Any]:
+    """Say what a run of the schedule would change now.
+
+    The first request starts a plan, which workers make. The report of the same version of the schedule is returned
+    again while it is younger than `max_age`. Nothing is changed, and no listing of a report counts for a deletion.
+    """
+    found = wait_for_drift(core().schedules.store.schedule(name), query)
+    if found is not None:
+        return found
+    response = jsonify({"state": "planning"})
+    response.status_code, response.headers["Retry-After"] = 202, _LOOK_AGAIN
+    return response
 
 
 @SCHEDULES.post("/v1/schedules/preview")
