@@ -61,7 +61,7 @@ def test_a_new_schedule_is_shown_with_all_defaults(api: FlaskClient) -> None:
             "running": None,
             "queued": None,
         },
-        "links": {"self": url, "run": f"{url}/run", "runs": f"{url}/runs", "preview": f"{url}/preview"},
+        "links": {"self": url, **{name: f"{url}/{name}" for name in ("run", "runs", "preview", "drift")}},
     }
 
 
@@ -81,7 +81,7 @@ def test_an_unchanged_definition_is_not_sent_again(api: FlaskClient) -> None:
 
 
 def test_an_unknown_schedule_is_404(api: FlaskClient) -> None:
-    for path in ("", "/runs", "/runs/run_01JDB2V3R8Y0N5Q7T9W1X3Z5B7", "/preview"):
+    for path in ("", "/runs", "/runs/run_01JDB2V3R8Y0N5Q7T9W1X3Z5B7", "/preview", "/drift"):
         assert refused(api.get(ONE + path)) == (404, "SCHEDULE_UNKNOWN")
     headers = {"If-Match": '"1"'}
     for response in (

@@ -79,7 +79,13 @@ def _health(schedule: Schedule, now: datetime) -> dict[str, Any]:
 
 def _links(schedule: Schedule) -> dict[str, str]:
     """Return URLs with the id of the schedule, which stay right when it gets another name."""
-    views = {"self": "read_schedule", "run": "run_schedule", "runs": "list_runs", "preview": "preview_schedule"}
+    views = {
+        "self": "read_schedule",
+        "run": "run_schedule",
+        "runs": "list_runs",
+        "preview": "preview_schedule",
+        "drift": "read_drift",
+    }
     return {link: public_url(f"schedules.{view}", name=schedule.id) for link, view in views.items()}
 
 

@@ -154,6 +154,9 @@ class ScheduleLinksSchema(Schema):
     run = fields.String(required=True, metadata={"description": "POST to it to run now.", "example": f"{_BASE}/run"})
     runs = fields.String(required=True, metadata={"example": f"{_BASE}/runs"})
     preview = fields.String(required=True, metadata={"example": f"{_BASE}/preview"})
+    drift = fields.String(
+        required=True, metadata={"description": "What a run would change now.", "example": f"{_BASE}/drift"}
+    )
 
 
 class _AsWritten(fields.Nested):
