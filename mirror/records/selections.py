@@ -19,6 +19,7 @@ from ulid import ULID
 from mirror.errors import TaskUnknown
 from mirror.records.claims import Claim, ClaimState
 from mirror.records.fields import at
+from mirror.records.ids import new_ulid
 from mirror.records.jobs import Entry, JobStore, read_entries, task_arguments
 from mirror.records.spec import TaskSpec
 from mirror.records.states import job_script
@@ -92,7 +93,7 @@ class SelectionStore:
         that are released.
         """
         now = self._redis.now()
-        first = int(ULID.from_timestamp(now))
+        first = int(new_ulid(now))
         tasks = [
             Task(f"task_{ULID.from_int(first + place)}", claim.task.job, spec, "queued", at(now))
             for place, spec in enumerate(specs)

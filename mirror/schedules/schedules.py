@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from ulid import ULID
 
 from mirror.errors import AddressNotAllowed, InvalidInput, RunUnfinished, ScheduleBusy, ScheduleChanged
 from mirror.records.followed import FollowedTags
+from mirror.records.ids import new_ulid
 from mirror.records.job_request import JobRequest
 from mirror.records.run import Run, RunReason
 from mirror.records.runs import RunPlace, RunStore
@@ -46,7 +46,7 @@ class Schedules:
         """Store a new schedule. Raises InvalidInput for a job that could never run, and ScheduleExists."""
         self.require_possible(definition)
         now = self.now()
-        new = Schedule(f"schedule_{ULID.from_datetime(now)}", definition, 1, origin, _OWNER, now, now)
+        new = Schedule(f"schedule_{new_ulid(now)}", definition, 1, origin, _OWNER, now, now)
         stored = self._timed(new, now)
         self.store.put(stored)
         _LOG.info("schedule is created", schedule=definition.name, schedule_id=stored.id, origin=origin)

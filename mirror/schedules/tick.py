@@ -19,10 +19,10 @@ from functools import partial
 from typing import Final
 
 import structlog
-from ulid import ULID
 
 from mirror.background import record_fault
 from mirror.errors import RedisUnavailable
+from mirror.records.ids import new_ulid
 from mirror.records.run import Run, RunNote, RunReason, RunState
 from mirror.records.runs import RunPlace, RunStore
 from mirror.records.schedule import Schedule
@@ -124,7 +124,7 @@ def new_run(
 ) -> Run:
     """Return a run to claim. Its id sorts by *now*."""
     return Run(
-        id=f"run_{ULID.from_datetime(now)}",
+        id=f"run_{new_ulid(now)}",
         schedule=schedule.id,
         state=_STATES[place],
         reason=reason,

@@ -50,6 +50,12 @@ def open_tasks(redis: Redis) -> int:
     return sum(int(redis.call("ZCARD", key)) for key in (keys.TASKS_QUEUED, keys.TASKS_RUNNING, keys.TASKS_PARKED))
 
 
+def test_jobs_of_the_same_millisecond_have_tasks_of_their_own(records: Records, redis: Redis) -> None:
+    StoppedClock(redis)
+    jobs = [records.jobs.submit(specs(3)) for _ in range(3)]
+    assert len({task.id for _, tasks, _ in jobs for task in tasks}) == 9
+
+
 def test_ten_thousand_images_are_one_job_of_which_a_window_is_released(records: Records, redis: Redis) -> None:
     before = int(redis.call("INFO", "memory")["used_memory"])
     job_id, entries = submit(records, MOST_IMAGES)

@@ -8,7 +8,7 @@ import pytest
 from mirror.errors import RunUnfinished
 from mirror.records.schedule import Timetable
 from mirror.redis import keys
-from tests.integration.schedules.timeline import Timeline
+from tests.integration.schedules.timeline import Timeline, job_of
 
 
 def slots(timeline: Timeline) -> list[str]:
@@ -128,6 +128,15 @@ def test_a_deleted_job_does_not_block_its_schedule(timeline: Timeline) -> None:
     timeline.pass_time(hours=1)
     timeline.tick()
     assert slots(timeline) == ["13:00 canceled", "14:00 running"]
+
+
+def test_schedules_that_are_due_at_once_have_jobs_of_their_own(timeline: Timeline) -> None:
+    for name in ("one", "two", "three"):
+        timeline.create(name=name, job=job_of([f"{name}{number}:1" for number in range(5)]))
+    timeline.pass_time(hours=1)
+    tasks = {job.id: timeline.core.jobs.tasks(job.id, 100) for job in timeline.jobs()}
+    assert all(task.job == job_id for job_id, found in tasks.items() for task in found)
+    assert len({str(task.spec.source) for found in tasks.values() for task in found}) == 15
 
 
 def test_an_edited_schedule_goes_on(timeline: Timeline) -> None:
