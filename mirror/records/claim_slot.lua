@@ -1,4 +1,5 @@
 -- @include mirror/records/claimed_slots.lua
+-- @include mirror/records/last_tick.lua
 -- Claim a slot of a schedule and store its run. A slot is claimed once, whatever the clock does later.
 -- ARGV: schedule, its version, next slot and open run that the caller has seen ('' for none), the slot or '', the run as
 -- JSON, the following slot and the time of its run, the deadline of the run or '', and what becomes of it: 'open',
@@ -13,6 +14,7 @@ if redis.call('EXISTS', KEY.run(run.id)) == 1 then return 'claimed' end  -- sent
 local version, next_slot, open, queued = unpack(redis.call('HMGET', key, 'version', 'next_slot', 'open_run', 'queued_run'))
 if not version then return 'unknown' end
 if version ~= ARGV[2] or open ~= ARGV[4] or (slot ~= '' and next_slot ~= ARGV[3]) then return 'changed' end
+if slot ~= '' and is_ahead(run.created_at) then return 'changed' end
 if (place == 'queued' or place == 'replaces') and queued ~= '' then return 'changed' end
 if slot ~= '' then
   redis.call('HSET', key, 'next_slot', ARGV[7], 'next_run_at', ARGV[8])

@@ -1,7 +1,8 @@
+-- @include mirror/records/last_tick.lua
 -- ARGV: the time. Returns for each open run that needs something done: its id, and the state of its job, 'starting' for
 -- one that has no job yet, 'following' for one whose upstream is to be followed, 'late' for one over its deadline,
 -- 'replaced' for one that the next run replaces, or 'removed' for one whose job was deleted.
-local found = {}
+local found, is_stale = {}, is_ahead(ARGV[1])
 for _, id in ipairs(redis.call('ZRANGE', KEY.runs_open, 0, -1)) do
   local state, cancel = unpack(redis.call('HMGET', KEY.run(id), 'state', 'cancel'))
   local what = false
@@ -12,7 +13,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEY.runs_open, 0, -1)) do
     if not job then what = 'removed'
     elseif job ~= 'queued' and job ~= 'running' then what = job
     elseif canceled and canceled ~= '' then what = false
-    elseif tonumber(redis.call('ZSCORE', KEY.runs_open, id)) <= tonumber(ARGV[1]) then what = 'late'
+    elseif not is_stale and tonumber(redis.call('ZSCORE', KEY.runs_open, id)) <= tonumber(ARGV[1]) then what = 'late'
     elseif cancel and cancel ~= '' then what = 'replaced' end
   end
   if what then

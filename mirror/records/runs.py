@@ -34,6 +34,8 @@ _RUN_ID: Final = re.compile("run_[0-9A-Z]{26}", re.ASCII)
 _STRETCHES_KEPT: Final = 64
 """Stretches of claimed slots that a schedule remembers: see claimed_slots.lua."""
 _RUNS_KEPT: Final = 100
+_AHEAD_MS: Final = 60_000
+"""A slot is not claimed at a time that is further ahead of the last tick. The clock was set back meanwhile."""
 
 
 class RunStore:
@@ -107,5 +109,5 @@ class RunStore:
 
 
 def _script(file: str) -> str:
-    constants = {"STRETCHES_KEPT": _STRETCHES_KEPT, "RUNS_KEPT": _RUNS_KEPT}
+    constants = {"STRETCHES_KEPT": _STRETCHES_KEPT, "RUNS_KEPT": _RUNS_KEPT, "AHEAD_MS": _AHEAD_MS}
     return load_script("mirror.records", file, constants=constants)

@@ -54,6 +54,7 @@ class ScheduleStore:
         self._delete = redis.script(load_script("mirror.records", "delete_schedule.lua"))
         self._outline = redis.script(load_script("mirror.records", "outline_schedules.lua"))
         self._rearm = redis.script(load_script("mirror.records", "rearm_schedule.lua"))
+        self._note_tick = redis.script(load_script("mirror.records", "note_tick.lua"))
 
     def now(self) -> datetime:
         """Return the wall clock of Redis. It may jump, unlike `Redis.now`."""
@@ -173,8 +174,9 @@ class ScheduleStore:
         ticked = self._redis.call("GET", keys.SCHEDULES_TICKED)
         return at(int(ticked)) if ticked else None
 
-    def note_tick(self, now: datetime) -> None:
-        self._redis.call("SET", keys.SCHEDULES_TICKED, milliseconds(now))
+    def note_tick(self, last: datetime | None, now: datetime) -> bool:
+        """Note the wall clock at a tick, if *last* still is the last one. Return whether it is noted."""
+        return bool(self._note_tick(args=[milliseconds(last), milliseconds(now)]))
 
     def _outlines(self, after: str | None, limit: int) -> list[ScheduleOutline]:
         flat = self._outline(args=[f"({after}" if after else "-", limit])

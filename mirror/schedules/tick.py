@@ -151,7 +151,9 @@ class Ticker:
 
     def tick(self, alive: Callable[[], bool] = lambda: True) -> bool:
         """Do what is due now, as long as this process is *alive*. Return whether more may be due already."""
-        now = self._rearm_after_a_step_back()
+        now = self._begin_tick()
+        if now is None:
+            return False
         for run_id, what in self._claims.open_runs(now):
             if not alive():
                 return False
@@ -203,8 +205,11 @@ class Ticker:
         _LOG.info("run is not started", **facts, state=run.state, code=run.note.code if run.note else OVERLAP)
         return []
 
-    def _rearm_after_a_step_back(self) -> datetime:
-        """Compute the next slots again if the clock was set back. Return the time."""
+    def _begin_tick(self) -> datetime | None:
+        """Compute the next slots again if the clock was set back. Return the time.
+
+        None means that another scheduler has ticked since. This one may have been frozen, and its time may be old.
+        """
         last = self._schedules.last_tick()
         # The time is read after the last tick: if this process is frozen in between, it finds a later time.
         now = self._now()
@@ -213,8 +218,7 @@ class Ticker:
             for schedule in self._schedules.all():
                 if schedule.next_slot is not None:
                     self._attempt(partial(self._rearm, schedule, now), schedule=schedule.definition.name)
-        self._schedules.note_tick(now)
-        return now
+        return now if self._schedules.note_tick(last, now) else None
 
     def _rearm(self, schedule: Schedule, now: datetime) -> None:
         self._schedules.rearm(schedule, *next_run(schedule, now))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from mirror.records.schedule import Timetable
 from mirror.redis import keys
+from mirror.schedules.tick import Ticker, decide, new_run
 from tests.integration.schedules.timeline import Timeline
 
 
@@ -91,3 +92,32 @@ def test_a_schedule_that_was_edited_while_the_clock_was_ahead_and_no_scheduler_w
     timeline.core.schedules.replace(timeline.read(), changed)
     timeline.pass_time(days=-365)
     assert timedelta(0) < next_slot(timeline) <= timedelta(hours=1)
+
+
+def test_a_scheduler_that_read_the_time_before_the_clock_was_set_back_starts_nothing(timeline: Timeline) -> None:
+    timeline.create(deadline="30m")
+    timeline.pass_time(hours=1)
+    core = timeline.core
+    timeline.pass_time(days=365)
+    ahead = timeline.now
+    timeline.finish()
+    timeline.pass_time(days=-365)
+    timeline.pass_time(hours=1)
+    before = timeline.runs()
+    assert [run.slot.hour for run in before if run.slot and run.state == "running"] == [14]
+
+    def read_and_freeze() -> datetime:
+        """Return a time ahead. Before this process goes on, the clock is set back, and another scheduler ticks."""
+        timeline.clock[0] += timedelta(minutes=1)
+        timeline.tick()
+        return ahead
+
+    Ticker(core.schedules.store, core.schedules.runs, core.schedules.starter, read_and_freeze).tick()
+    assert timeline.runs() == before
+    schedule = timeline.read()
+    decision = decide(schedule, ahead)
+    assert decision is not None
+    run = new_run(schedule, ahead, decision.reason, decision.place, slot=decision.slot)
+    assert not core.schedules.runs.claim(schedule, run, decision.place, decision.following)
+    assert core.schedules.runs.open_runs(ahead) == []
+    assert timeline.read().next_slot == datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
