@@ -106,7 +106,8 @@ def test_a_slot_is_not_claimed_with_the_timetable_of_an_old_version(timeline: Ti
     timeline.clock[0] = datetime(2026, 3, 2, 12, 30, tzinfo=UTC)
     timeline.core.schedules.replace(timeline.read(), twice_an_hour)
     timeline.clock[0] = datetime(2026, 3, 2, 13, 0, tzinfo=UTC)
-    assert timeline.core.schedules.store.note_tick(None, timeline.now)
+    store = timeline.core.schedules.store
+    assert store.note_tick(store.last_tick(), timeline.now)
     decision = decide(schedule, timeline.now)
     assert decision is not None
     run = new_run(schedule, timeline.now, decision.reason, decision.place, slot=decision.slot)
