@@ -55,7 +55,7 @@ conformance: $(VENV)/.tests
 
 chaos: $(VENV)/.tests
 	tests/programs
-	CHAOS_KILLS=$${CHAOS_KILLS:-200} $(BIN)/pytest -s tests/chaos
+	CHAOS_KILLS=$${CHAOS_KILLS:-200} SCHEDULE_SLOTS=$${SCHEDULE_SLOTS:-500} $(BIN)/pytest -s tests/chaos
 
 image-test: $(VENV)/.tests
 	deploy/image-test

@@ -15,7 +15,7 @@ from mirror.schedules import slots
 
 _LATE: Final = timedelta(minutes=5)
 _STEP_BACK: Final = timedelta(minutes=1)
-_MOST_MISSED: Final = 1000
+_MOST_MISSED: Final = 100
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 

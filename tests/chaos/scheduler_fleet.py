@@ -6,6 +6,7 @@ a new scheduler costs no imports.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 import redis
 from redis.connection import AbstractConnection
@@ -36,7 +37,9 @@ _REST: Final = 0.003
 _LOST_REPLIES: Final = 0.01
 """Share of commands and pipelines whose reply does not arrive, so that they are sent again."""
 _LONGEST_LIFE: Final = 250
+"""Commands after which a scheduler has died at the latest."""
 _FROZEN_STEPS: Final = 3
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def core_of(url: str) -> Core:
@@ -124,7 +127,8 @@ class _Fate:
         self._is_before = self._rng.random() < 0.5
 
     def install(self) -> None:
-        send, receive = AbstractConnection.send_packed_command, AbstractConnection.read_response
+        connections: Any = AbstractConnection
+        send, receive = connections.send_packed_command, connections.read_response
 
         def send_packed_command(connection: Any, *args: Any, **more: Any) -> None:
             self._sent += 1
@@ -142,8 +146,8 @@ class _Fate:
                 raise redis.ConnectionError("the reply is lost")
             return reply
 
-        AbstractConnection.send_packed_command = send_packed_command  # type: ignore[method-assign]
-        AbstractConnection.read_response = read_response  # type: ignore[method-assign]
+        connections.send_packed_command = send_packed_command
+        connections.read_response = read_response
 
     def _strike(self) -> None:
         if self._sent == self._freezes_at:
@@ -152,11 +156,11 @@ class _Fate:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _schedule(core: Core, seed: int) -> None:
-    """Tick until this process is killed, or its parent is."""
+def _schedule(core: Core, seed: int) -> NoReturn:
+    """Tick until this process is killed, by its fate or because its parent died."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _Fate(seed).install()
-    parent = os.getppid()
-    while os.getppid() == parent:
+    while True:
         with suppress(RedisUnavailable):
             core.ticker.run(lambda: True)
         time.sleep(_REST)
@@ -174,7 +178,6 @@ def _serve(url: str, log: str) -> None:
         pid = os.fork()
         if pid == 0:
             _schedule(core, int(line))
-            os._exit(0)
         print(pid, file=replies, flush=True)
 
 
