@@ -139,6 +139,27 @@ def test_schedules_that_are_due_at_once_have_jobs_of_their_own(timeline: Timelin
     assert len({str(task.spec.source) for found in tasks.values() for task in found}) == 15
 
 
+def test_a_retried_job_of_a_run_that_has_ended_does_not_open_it_again(timeline: Timeline) -> None:
+    timeline.create()
+    timeline.pass_time(hours=1)
+    timeline.fail()
+    timeline.core.jobs.retry(timeline.jobs()[0].id)
+    timeline.tick()
+    assert slots(timeline) == ["13:00 failed"]
+    timeline.pass_time(hours=1)
+    assert slots(timeline) == ["13:00 failed", "14:00 running"]
+
+
+def test_a_job_that_is_retried_before_its_end_is_noticed_goes_on_as_the_same_run(timeline: Timeline) -> None:
+    timeline.create()
+    timeline.pass_time(hours=1)
+    [job] = timeline.jobs()
+    timeline.core.jobs.cancel(job.id)
+    timeline.core.jobs.retry(job.id)
+    timeline.pass_time(hours=1)
+    assert slots(timeline) == ["13:00 running", "14:00 skipped"]
+
+
 def test_an_edited_schedule_goes_on(timeline: Timeline) -> None:
     schedule = timeline.create()
     timeline.pass_time(hours=1)
