@@ -16,12 +16,16 @@ from mirror.schedules import slots
 _LATE: Final = timedelta(minutes=5)
 _STEP_BACK: Final = timedelta(minutes=1)
 _MOST_MISSED: Final = 100
+ANY_NOTE: Final = "any"
 _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class Expected:
-    """A run that must exist. *state* is how it stands, or None if that depends on which process is faster."""
+    """A run that must exist. *state* is how it stands, or None if that depends on which process is faster.
+
+    *note* is the code of its note, or `ANY_NOTE` if that depends on it.
+    """
 
     slot: datetime
     reason: str
@@ -30,11 +34,12 @@ class Expected:
     note: str | None = None
 
     def difference(self, run: Run) -> str | None:
-        own = (self.reason, self.missed)
-        found = (run.reason, run.missed)
-        if self.state is not None:
-            own += (self.state, self.note)  # type: ignore[assignment]
-            found += (run.state, run.note and run.note.code)  # type: ignore[assignment]
+        """Return in what a run differs from this, or None."""
+        note = run.note and run.note.code
+        found = (run.reason, run.missed, run.state, note)
+        own = (self.reason, self.missed, self.state or run.state, note if self.note == ANY_NOTE else self.note)
+        if self.state is None:
+            own = (*own[:3], note)
         return None if own == found else f"{self.slot}: expected {own}, found {found}"
 
 
