@@ -108,7 +108,7 @@ class JobStore:
             if is_expanded and (owners := _target_owners(part)):
                 self._hold_targets(args=[job.id, json.dumps(owners)])
             if len(tasks) < len(specs):
-                self._add_tasks(args=[job.id, *task_arguments(part)])
+                self._add_tasks(args=[job.id, *task_arguments(part), run.run if run else ""])
         retention = PLAN_SECONDS if options.kind == "plan" else self._retention
         record = {**job.to_record(), "retention": str(retention), "window": str(self._window)}
         release = ""

@@ -80,6 +80,16 @@ def test_a_start_that_was_cut_off_long_ago_is_repeated_without_duplicates(
     assert len(found) == len(set(found)) == len(names)
 
 
+def test_a_start_that_wakes_up_after_the_job_was_deleted_leaves_no_tasks(timeline: Timeline) -> None:
+    definition = timeline.create(job=job_of([f"image{number}:1" for number in range(STEP + 100)])).definition
+    timeline.pass_time(hours=1)
+    [run] = timeline.runs()
+    timeline.core.jobs.cancel(str(run.job))
+    timeline.core.jobs.delete(str(run.job))
+    timeline.core.schedules.starter.start(replace(run, state="starting"), definition)
+    assert list(timeline.core.redis.client.scan_iter(keys.task("*"))) == []
+
+
 def test_a_scheduler_that_wakes_up_does_not_think_that_the_clock_was_set_back(timeline: Timeline) -> None:
     schedule = timeline.create()
     core = timeline.core
