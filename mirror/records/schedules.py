@@ -164,9 +164,12 @@ class ScheduleStore:
             later = milliseconds(now + timedelta(seconds=_FAULTY_SECONDS))
             self._redis.calls([["ZADD", keys.SCHEDULES_DUE, "XX", "GT", later, each] for each in ids])
 
-    def rearm(self, schedule: Schedule, next_slot: datetime, run_at: datetime) -> bool:
-        """Set the next slot, unless another process has changed it. Return whether it is set."""
-        times = milliseconds(schedule.next_slot), milliseconds(next_slot), milliseconds(run_at)
+    def rearm(self, schedule: Schedule, last_tick: datetime, next_slot: datetime, run_at: datetime) -> bool:
+        """Set the next slot, unless another process has changed it or has ticked since *last_tick*.
+
+        Return whether it is set.
+        """
+        times = [milliseconds(moment) for moment in (last_tick, schedule.next_slot, next_slot, run_at)]
         return bool(self._rearm(args=[schedule.id, *times]))
 
     def last_tick(self) -> datetime | None:

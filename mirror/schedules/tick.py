@@ -33,7 +33,7 @@ from mirror.schedules.runs import MISSED, OVERLAP, Runs
 LATE: Final = timedelta(minutes=5)
 """A slot that starts later than this after its time is late. Another scheduler takes over within seconds."""
 _STEPPED_BACK: Final = timedelta(minutes=1)
-"""If the clock is behind the last tick by more than this, it was set back."""
+"""A clock that is behind the last tick by more than this was set back."""
 _MISSED_COUNTED: Final = 100
 """Missed slots that are counted at most. Each takes some 40 us."""
 _BATCH: Final = 10
@@ -217,11 +217,11 @@ class Ticker:
             _LOG.warning("the clock was set back", before=last.isoformat(), now=now.isoformat())
             for schedule in self._schedules.all():
                 if schedule.next_slot is not None:
-                    self._attempt(partial(self._rearm, schedule, now), schedule=schedule.definition.name)
+                    self._attempt(partial(self._rearm, schedule, last, now), schedule=schedule.definition.name)
         return now if self._schedules.note_tick(last, now) else None
 
-    def _rearm(self, schedule: Schedule, now: datetime) -> None:
-        self._schedules.rearm(schedule, *next_run(schedule, now))
+    def _rearm(self, schedule: Schedule, last: datetime, now: datetime) -> None:
+        self._schedules.rearm(schedule, last, *next_run(schedule, now))
 
     @staticmethod
     def _attempt(step: Callable[[], object], **facts: str) -> bool:

@@ -111,7 +111,7 @@ def _state(pid: int) -> str:
     """Return the letter of a process' state, as in ``ps``. Empty for one that is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends while its file is read
         return ""
 
 

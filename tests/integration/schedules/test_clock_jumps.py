@@ -121,3 +121,20 @@ def test_a_scheduler_that_read_the_time_before_the_clock_was_set_back_starts_not
     assert not core.schedules.runs.claim(schedule, run, decision.place, decision.following)
     assert core.schedules.runs.open_runs(ahead) == []
     assert timeline.read().next_slot == datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+
+
+def test_a_scheduler_that_is_frozen_while_the_clock_is_set_back_loses_no_slot(timeline: Timeline) -> None:
+    timeline.create()
+    core = timeline.core
+    timeline.pass_time(days=365)
+    timeline.finish()
+
+    def freeze_and_read() -> datetime:
+        """Be frozen after the last tick was read. Meanwhile another scheduler ticks, and then a slot is due."""
+        timeline.pass_time(days=-365)
+        timeline.clock[0] += timedelta(hours=1)
+        return timeline.now
+
+    Ticker(core.schedules.store, core.schedules.runs, core.schedules.starter, freeze_and_read).tick()
+    timeline.tick()
+    assert [run.slot for run in timeline.runs() if run.state == "running"] == [datetime(2026, 3, 2, 13, 0, tzinfo=UTC)]
