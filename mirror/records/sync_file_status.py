@@ -10,7 +10,7 @@ from marshmallow import ValidationError, fields, post_load, validate
 
 from mirror.background import record_fault
 from mirror.errors import FileProblem
-from mirror.records.fields import RecordSchema
+from mirror.records.fields import RecordSchema, timestamp
 from mirror.redis import keys
 from mirror.redis.client import Redis
 
@@ -58,9 +58,16 @@ class _ProblemSchema(RecordSchema):
         return FileProblem(**data)
 
 
+class _Time(fields.AwareDateTime):
+    """A time as the API shows all times: in UTC, with milliseconds and a ``Z``."""
+
+    def _serialize(self, value: datetime | None, *_: Any, **__: Any) -> str | None:
+        return None if value is None else timestamp(value)
+
+
 class _LastChangeSchema(RecordSchema):
     sha256 = fields.String(required=True, metadata={"description": "Of the version that made it."})
-    at = fields.AwareDateTime(required=True, format="iso")
+    at = _Time(required=True, format="iso")
     created = fields.Integer(required=True)
     updated = fields.Integer(required=True)
     deleted = fields.Integer(required=True)
@@ -79,7 +86,7 @@ class SyncFileStatusSchema(RecordSchema):
         validate=validate.OneOf(get_args(State)),
         metadata={"description": "A `broken` or `missing` file has changed nothing."},
     )
-    checked_at = fields.AwareDateTime(required=True, format="iso", metadata={"description": "Of the last look."})
+    checked_at = _Time(required=True, format="iso", metadata={"description": "Of the last look."})
     file = fields.String(
         load_default=None,
         allow_none=True,

@@ -73,6 +73,7 @@ def test_a_dry_run_says_what_would_change_and_a_request_changes_it(api: FlaskCli
     assert found["update"] == [{"name": "alpine", "fields": ["cron"]}]
     last = api.get("/v1/sync-file").get_json()
     assert (last["watched"], last["last"]["state"], last["last"]["conflicts"]) == (None, "ok", ["mine"])
+    assert all(moment.endswith("Z") for moment in (last["last"]["checked_at"], last["last"]["last_change"]["at"]))
     assert {name: last["last"]["last_change"][name] for name in ("created", "updated", "deleted")} == {
         "created": 0,
         "updated": 1,
