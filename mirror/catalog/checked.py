@@ -1,4 +1,4 @@
-"""When tags were last compared with their sources. Lists show it beside the entries of the index.
+"""When tags were last compared with their sources. Lists show it with each entry of the index.
 
 A job compares a tag when it publishes it, finds it unchanged, or finds that its source has moved it. That says nothing
 of the image, so it is not part of the tag's entry, and the bucket does not have it. A script that puts another entry of

@@ -78,14 +78,14 @@ class Redis:
         return int(self._now())
 
     def read_now(self) -> int:
-        """Return what `now` returns, but write nothing: for readers, which a Redis that takes no writes answers."""
+        """Return what `now` returns, and write nothing. So it works with a Redis that takes no writes."""
         return int(self._read_now())
 
     def uptime(self) -> int:
         """Return the seconds since this Redis started.
 
-        Redis measures that with its wall clock. If Redis started while the clock was ahead, and it was set back, the
-        figure of Redis is negative. Then this is how far the clock is behind the start.
+        Redis measures them with its wall clock. If the clock was set back since the start, they may be negative. Their
+        absolute value is returned.
         """
         return abs(int(self.call("INFO", "server")["uptime_in_seconds"]))
 

@@ -33,7 +33,7 @@ from mirror.schedules.runs import MISSED, OVERLAP, Runs
 LATE: Final = timedelta(minutes=5)
 """A slot that starts later than this after its time is late. Another scheduler takes over within seconds."""
 _STEPPED_BACK: Final = timedelta(minutes=1)
-"""A clock that is behind the last tick by more than this was set back."""
+"""If the clock is behind the last tick by more than this, it was set back."""
 _MISSED_COUNTED: Final = 100
 """Missed slots that are counted at most. Each takes some 40 us."""
 _BATCH: Final = 10

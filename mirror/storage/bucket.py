@@ -139,8 +139,8 @@ class Bucket:
         """Return a small object whole, None if it is absent. Raises StorageDamaged for more than *limit* bytes.
 
         *timeout* and *retries* are as in `put`. boto3 tries again only until a response begins, so a body that ends
-        too early is requested again here. If S3 answers 500 at each of boto3's attempts, the object is requested again
-        too. rclone answers a tenth of the reads so while another request replaces the object (measured).
+        too early is requested again here. If all attempts of boto3 return 500, it is requested again here, too. In
+        rclone a tenth of the reads fail so while another request replaces the object (measured).
         """
         limits = RequestLimits.of(timeout, retries=retries)
         client = None if limits == RequestLimits() else self.clients.client(limits)
