@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
-from ulid import ULID
 
 from mirror.catalog.confirm import Confirmer
 from mirror.catalog.entry import IndexedTag, is_current
@@ -36,6 +35,7 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference
 from mirror.queue import TaskQueue
 from mirror.records.claims import ClaimState, Outcome
+from mirror.records.ids import ulid_of
 from mirror.records.rules import CopyOptions
 from mirror.records.selections import Choice, SelectionStore
 from mirror.records.spec import CopySpec, ExpandSpec, TaskSpec
@@ -140,7 +140,7 @@ class Expander:
 
     def _namer(self, task: ClaimedTask) -> TargetNamer:
         """Return what names the targets. A date in them is that of the job, whose id has it."""
-        return TargetNamer(self._public_host, ULID.from_str(task.claim.task.job.partition("_")[2]).datetime)
+        return TargetNamer(self._public_host, ulid_of(task.claim.task.job).datetime)
 
     def _first_refused(self, task_id: str, parts: int) -> str:
         """Return the first tag that has no valid target, with the reason."""

@@ -11,8 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from time import sleep
 
-from ulid import ULID
-
 from mirror.copying.naming import TargetNamer, needs_digest
 from mirror.errors import InvalidReference, JobTooLarge, ReleaseTooLarge, TargetRepeated
 from mirror.http.address_guard import AddressGuard
@@ -20,6 +18,7 @@ from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, RepositoryPattern
 from mirror.oci.tag_pattern import TagPattern
 from mirror.queue import TaskQueue
+from mirror.records.ids import ulid_of
 from mirror.records.job import USUAL, Job, JobOptions
 from mirror.records.job_request import MOST_IMAGES, ImageRequest
 from mirror.records.jobs import JobStore
@@ -71,7 +70,7 @@ class Submitter:
         """
         if not 1 <= len(images) <= MOST_IMAGES:
             raise ValueError(f"a job has 1 to {MOST_IMAGES} images, not {len(images)}")
-        created_at = ULID.from_str(run.job.partition("_")[2]).datetime if run else datetime.now(UTC)
+        created_at = ulid_of(run.run).datetime if run else datetime.now(UTC)
         namer = TargetNamer(self._settings.public_host, created_at)
         specs = [spec for image in images for spec in self._specs(image, options, namer)]
         if len(specs) > MOST_IMAGES:

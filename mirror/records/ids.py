@@ -1,4 +1,7 @@
-"""New ids. They sort by the time at which they were made, and by their order within a process."""
+"""Ids of records: a kind, ``_`` and a ULID.
+
+They sort by the time at which they were made, and by their order within a process.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,11 @@ def new_ulid(moment: int | datetime) -> ULID:
     ULID of the library itself, within the same millisecond, would be among them.
     """
     return _GENERATOR.generate(moment)
+
+
+def ulid_of(record_id: str) -> ULID:
+    """Return the ULID of an id such as ``job_01J…``. It has the time at which the id was made."""
+    return ULID.from_str(record_id.partition("_")[2])
 
 
 class _Blocks:

@@ -37,7 +37,7 @@ from mirror.errors import (
     TaskUnknown,
 )
 from mirror.records.fields import at
-from mirror.records.ids import new_ulid
+from mirror.records.ids import new_ulid, ulid_of
 from mirror.records.job import USUAL, ImageCounts, Job, JobOptions
 from mirror.records.run import RunOrigin
 from mirror.records.spec import CopySpec, ReleaseSpec, TaskSpec
@@ -96,7 +96,7 @@ class JobStore:
         job_id = run.job if run else f"job_{new_ulid(now)}"
         job = Job(job_id, only, "queued", at(now), images, options=options, run=run)
         # The ids of the tasks follow it, so that they sort as the specs.
-        first = int(ULID.from_str(run.job.partition("_")[2])) if run else int(new_ulid(now))
+        first = int(ulid_of(run.run)) if run else int(new_ulid(now))
         tasks: list[Task] = []
         is_expanded = any(spec.kind == "expand" for spec in specs)
         for start in range(0, len(specs), STEP):

@@ -55,7 +55,7 @@ def _dumped(syncs: list[Any]) -> str:
     return text
 
 
-class _Dumper(_DUMPER):  # type: ignore[misc]
+class _Dumper(_DUMPER):  # type: ignore[misc]  # PyYAML has no types
     """Writes no anchors: what occurs twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:

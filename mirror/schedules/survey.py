@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ulid import ULID
-
 from mirror.catalog.entry import IndexedTag
 from mirror.catalog.index import CatalogIndex
 from mirror.copying.naming import TargetNamer
 from mirror.oci.digest import Digest
 from mirror.oci.local_image import LocalImage
 from mirror.oci.reference import Reference, is_same_source
+from mirror.records.ids import ulid_of
 from mirror.records.selections import Choice, SelectionStore
 from mirror.records.spec import ExpandSpec
 from mirror.records.task import Task
@@ -39,7 +38,7 @@ class SurveyReader:
         A selection is stored when its source was listed completely. So an expansion without one, or with an empty one,
         counts for nothing.
         """
-        namer = TargetNamer(self._public_host, ULID.from_str(job_id.partition("_")[2]).datetime)
+        namer = TargetNamer(self._public_host, ulid_of(job_id).datetime)
         listed: dict[str, set[str]] = defaultdict(set)
         sources: dict[LocalImage, Reference] = {}
         specs: list[ExpandSpec] = []

@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from ulid import ULID
-
 from mirror.copying.naming import TargetNamer
 from mirror.copying.selection import NameRules
 from mirror.errors import InvalidInput
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference
 from mirror.records.followed import FollowedTag
+from mirror.records.ids import ulid_of
 from mirror.records.run import Run, RunNote
 from mirror.records.schedule import DeleteBrake, UpstreamRules
 from mirror.records.spec import ExpandSpec
@@ -94,7 +93,7 @@ class _Ownership:
 
     def includes(self, target: str, tag: FollowedTag) -> bool:
         source = Reference.parse(tag.source)
-        named_at = ULID.from_str(tag.selected_by.partition("_")[2]).datetime
+        named_at = ulid_of(tag.selected_by).datetime
         namer = TargetNamer(self._public_host, named_at)
         for spec in (*self._specs.get(source.name, ()), *self._wildcards):
             if spec.source.registry != source.registry or not spec.source.includes(source.repository):

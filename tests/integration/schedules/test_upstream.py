@@ -154,7 +154,7 @@ def test_a_copy_that_asked_the_source_later_wins(source: FollowedSource) -> None
         source.publish("1.0")
         job = source.harness.submit(f"{SOURCE}:1.0", f"{SOURCE}:1.0")
         assert source.harness.run_work_horses(job).state == "succeeded"
-        deleted.append(type(deleter).delete_unless_changed(deleter, *arguments, **options))  # type: ignore[arg-type]
+        deleted.append(type(deleter).delete_unless_changed(deleter, *arguments, **options))  # type: ignore[arg-type]  # passed on
         return deleted[0]
 
     with pytest.MonkeyPatch.context() as patch:
